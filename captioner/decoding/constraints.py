@@ -1,0 +1,79 @@
+"""What a caption may not contain, as questions that the search asks about all beams at once, before each step."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from captioner.decoding.options import DecodingOptions
+from captioner.vocabulary import END, PAD, UNKNOWN, Vocabulary
+
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+class Constraints:
+    """The rules of a caption in word ids.
+
+    That `PAD`, `START` and `UNKNOWN` are never generated is no option: the search sees to it.
+
+    Args:
+        vocab_size: V, the number of word ids.
+        min_length: The fewest words of a caption.
+        no_repeat_ngram: No sequence of this many words occurs twice in a caption; 0 allows repetition.
+        forbidden_endings: Ids of the words that a caption may not end with.
+    """
+
+    def __init__(
+        self, vocab_size: int, *, min_length: int = 1, no_repeat_ngram: int = 0, forbidden_endings: Iterable[int] = ()
+    ) -> None:
+        self.vocab_size = vocab_size
+        self.min_length = min_length
+        self.no_repeat_ngram = no_repeat_ngram
+        self._may_be_last: BoolArray = np.ones(vocab_size, np.bool_)  # (V,)
+        self._may_be_last[list(forbidden_endings)] = False
+
+    @classmethod
+    def from_options(cls, options: DecodingOptions, vocabulary: Vocabulary) -> "Constraints":
+        """Translate the options into word ids; forbidden endings that the vocabulary lacks are ignored."""
+        return cls(
+            len(vocabulary),
+            min_length=options.min_length,
+            no_repeat_ngram=options.no_repeat_ngram,
+            forbidden_endings={vocabulary.index(word) for word in options.forbidden_endings} - {END, UNKNOWN, PAD},
+        )
+
+    def may_end(self, history: IntArray) -> BoolArray:
+        """Say of each beam whether `END` may be its next word.
+
+        Args:
+            history: (B, K, T) the words so far, without `START`.
+
+        Returns:
+            (B, K).
+        """
+        length = history.shape[-1]
+        if length == 0 or length < self.min_length:
+            return np.full(history.shape[:-1], length >= self.min_length)
+        return self._may_be_last[history[..., -1]]
+
+    def banned(self, history: IntArray) -> IntArray:
+        """Find the words that each beam must not take next because they would repeat an n-gram.
+
+        Args:
+            history: (B, K, T) the words so far, without `START`.
+
+        Returns:
+            (B, K, M) word ids, M the most that any beam has; beams that have fewer are filled up with `PAD`.
+        """
+        n, windows = self.no_repeat_ngram, history.shape[-1] - self.no_repeat_ngram + 1
+        if n == 0 or windows < 1:
+            return history[..., :0]
+        # The last n - 1 words, compared with the first n - 1 words of every n-gram so far.
+        repeats = np.ones((*history.shape[:-1], windows), np.bool_)
+        for i in range(n - 1):
+            repeats &= history[..., i : i + windows] == history[..., windows + i, None]
+        most = repeats.sum(axis=-1).max()
+        if not most:
+            return history[..., :0]
+        return np.sort(np.where(repeats, history[..., n - 1 :], PAD))[..., -most:]

@@ -1,0 +1,290 @@
+"""Greedy decoding, beam search and sampling over anything that can say which words come next.
+
+What the beam search does, for each image on its own:
+
+- A beam is a caption so far. Its candidates are the words it may take next; pad, start and unknown are never among
+  them, nor are words of probability 0. A candidate counts with the log-probability of the whole caption up to it.
+- The `beam_size` best candidates that are not END stay as the next beams. END finishes a caption if fewer than
+  `beam_size` of those candidates of the image are better, so that END would have had a place among them.
+- After `max_length` words END is the only candidate: its log-probability counts, and the caption is finished.
+- Finished captions are ranked by log_prob / length**length_penalty. The search of an image is over when no beam can
+  still get among its N best (N = `alternatives`). A beam that cannot is dropped even earlier: log-probabilities only
+  fall, so neither it nor anything that takes its place, being less probable, could have changed the result.
+- With `beam_size` 1 the first END that is taken closes the caption, whatever the length penalty: greedy decoding.
+- An image without a finished caption (its beams may not end, or may not go on) gives its best unfinished ones.
+
+So the result is exact, the N best of all captions, whenever `beam_size` is above the number of word sequences of any
+one length up to `max_length`. Equal candidates are ranked by beam, then as the stepper ranks them (it should put
+the lower word id first); END wins ties. Nothing of this depends on the other images of the batch.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from captioner.decoding.constraints import BoolArray, Constraints, IntArray
+from captioner.decoding.options import DecodingOptions
+from captioner.decoding.sampling import FloatArray, draw, uniform_numbers
+from captioner.vocabulary import END, PAD, START, UNKNOWN
+
+__all__ = ["BoolArray", "Constraints", "DecodingOptions", "FloatArray", "Hypothesis", "IntArray"]
+__all__ += ["Step", "Stepper", "search"]
+
+Float32Array = npt.NDArray[np.float32]
+
+# A caption that ended or was given up: where the way back begins, and what it is worth. log_prob -inf: none yet.
+ENDING = np.dtype([("score", "f8"), ("log_prob", "f8"), ("length", "i8"), ("row", "i8"), ("finished", "?")])
+NO_ENDING = np.array((-np.inf, -np.inf, 0, 0, False), ENDING)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a model says about the words that may follow each beam.
+
+    Attributes:
+        words: (B, K, k) the ids of the k most probable next words, the best first, of equal ones the lower id first.
+        log_probs: (B, K, k) their log-probabilities under the full softmax over the vocabulary.
+        attention: (B, K, L) where the model looks to find the next word; None for models without attention.
+        all_log_probs: (B, K, V) the log-probabilities of all words, if they were asked for.
+    """
+
+    words: IntArray
+    log_probs: Float32Array
+    attention: Float32Array | None = None
+    all_log_probs: Float32Array | None = None
+
+
+class Stepper(Protocol):
+    """One batch of encoded images that is being decoded; it keeps the decoder's states of the last step's rows."""
+
+    @property
+    def batch_size(self) -> int:
+        """B, the number of encoded images."""
+
+    def step(self, parents: IntArray, words: IntArray, k: int, *, all_log_probs: bool = False) -> Step:
+        """Feed each beam's last word and tell which may come next.
+
+        Args:
+            parents: (B, K) for each image still in the search and each of its beams, the row of the previous step that
+                it continues. Rows are counted over the previous step's (B, K) grid: row = image * K + beam. Before the
+                first step there is one row per image. All beams of an image come from that image's rows; an image that
+                is done is dropped by leaving its rows out; the others keep their order.
+            words: (B, K) each beam's last word, `START` at first.
+            k: How many of the most probable next words to give, at most V.
+            all_log_probs: Whether the log-probabilities of all V words are wanted.
+        """
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A caption in word ids.
+
+    Attributes:
+        words: The words, without `START` and `END`.
+        log_prob: The natural logarithm of the caption's probability: the sum over its words and `END`, or over its
+            words if it is unfinished.
+        word_log_probs: The log-probability of each word given those before it.
+        score: log_prob / (number of words + 1)**length_penalty.
+        attention: (T, L) where the model looked to find each word; None for models without attention.
+        finished: Whether it ended with `END`.
+    """
+
+    words: tuple[int, ...]
+    log_prob: float
+    word_log_probs: tuple[float, ...]
+    score: float
+    attention: Float32Array | None = field(compare=False)
+    finished: bool
+
+
+def search(
+    stepper: Stepper, options: DecodingOptions, constraints: Constraints, *, first_image: int = 0
+) -> list[list[Hypothesis]]:
+    """Find captions for a batch of images.
+
+    Args:
+        stepper: The encoded images, before their first step.
+        options: What to search for.
+        constraints: What a caption may not contain.
+        first_image: The index of the batch's first image among all that are captioned with the same seed, so that what
+            is sampled for an image doesn't depend on how images are batched.
+
+    Returns:
+        For each image 1 to `options.alternatives` hypotheses, the best score first; different ones, unless sampled.
+        Unfinished ones only where an image has no finished one.
+    """
+    images = np.arange(stepper.batch_size)  # (B,) those still in the search
+    endings = np.full((images.size, options.alternatives), NO_ENDING)
+    divisors = np.arange(1, options.max_length + 2) ** float(options.length_penalty)  # by number of words
+    greedy = options.beam_size == 1 and not options.sample
+    if options.sample:
+        numbers = uniform_numbers(options.seed, first_image + images, options.alternatives, options.max_length)
+
+    parents: IntArray = np.repeat(images[:, None], options.alternatives if options.sample else 1, axis=1)  # (B, K)
+    words: IntArray = np.full(parents.shape, START)
+    log_probs = np.zeros(parents.shape)  # of the words
+    totals = np.zeros(parents.shape)  # of the captions so far; -inf where an image has fewer than K beams
+    history = np.zeros((*parents.shape, 0), np.int64)  # (B, K, T) the words without START
+    trail: list[_Layer] = []
+
+    for length in range(options.max_length + 1):
+        if not images.size:
+            break
+        beams = words.shape[1]
+        may_end, banned = constraints.may_end(history), constraints.banned(history)
+        if length == options.max_length:
+            step = stepper.step(parents, words, 1, all_log_probs=True)
+            choice = _end(step, totals, may_end)
+        elif options.sample:
+            step = stepper.step(parents, words, 1, all_log_probs=True)
+            choice = _draw(step, totals, may_end, banned, numbers[images, :beams, length], options)
+        else:
+            # Above a beam's best continuations can be at most the four special words and the banned ones.
+            k = min(constraints.vocab_size, options.beam_size + 4 + banned.shape[-1])
+            step = stepper.step(parents, words, k)
+            choice = _continue_best(step, totals, may_end, banned, options.beam_size)
+        trail.append(_Layer(parents, words, log_probs, step.attention))
+        _note(endings, images, choice.ends, length, divisors[length], finished=True)
+
+        # Which continuations can still get among the N best: the most they can reach is their log-probability so far,
+        # divided by the best of the lengths that are still possible.
+        continued = np.take_along_axis(totals, choice.beams, axis=1) + choice.log_probs  # (B, W)
+        shortest = min(max(length + 1, constraints.min_length), options.max_length)
+        to_beat = endings["score"][images, -1:]  # (B, 1); -inf while there are fewer than N
+        live = continued / divisors[shortest:].max() > to_beat
+        if greedy:
+            live &= to_beat == -np.inf
+
+        alive = live.any(axis=1)  # (B,)
+        stuck = ~alive & (endings["score"][images, 0] == -np.inf)
+        if stuck.any():
+            given_up = np.where(stuck[:, None], totals, -np.inf)
+            _note(endings, images, given_up, length, divisors[length], finished=False)
+        kept, width = np.flatnonzero(alive), live.sum(axis=1).max()
+        images = images[kept]
+        parents = (kept * beams)[:, None] + choice.beams[kept, :width]
+        words = choice.words[kept, :width]
+        log_probs = choice.log_probs[kept, :width]
+        totals = continued[kept, :width]
+        history = np.concatenate([history.reshape(alive.size * beams, length)[parents], words[..., None]], axis=-1)
+
+    return _hypotheses(endings, trail)
+
+
+class _Layer(NamedTuple):
+    """What is kept of a step: the back pointers, and what the captions are rebuilt from."""
+
+    parents: IntArray  # (B, K) as the stepper was given them
+    words: IntArray  # (B, K) likewise
+    log_probs: FloatArray  # (B, K) of these words
+    attention: Float32Array | None  # (B, K, L) used to find the words of the next layer
+
+
+class _Choice(NamedTuple):
+    """How an image's beams go on: at most W continuations, the live ones first."""
+
+    ends: FloatArray  # (B, K) the log-probability of the beam's caption if it ends here, else -inf
+    beams: IntArray  # (B, W) the beam that is continued
+    words: IntArray  # (B, W) its next word
+    log_probs: FloatArray  # (B, W) of this word; -inf where there is nothing to continue
+
+
+def _continue_best(step: Step, totals: FloatArray, may_end: BoolArray, banned: IntArray, beam_size: int) -> _Choice:
+    images, beams, k = step.words.shape
+    log_probs = np.minimum(step.log_probs, 0.0, dtype=np.float64)  # rounding may leave them a little above 0
+    ends = totals + np.where(step.words == END, log_probs, -np.inf).max(axis=-1)
+    log_probs[step.words <= UNKNOWN] = -np.inf
+    if banned.shape[-1]:
+        log_probs[(step.words[..., None] == banned[:, :, None]).any(axis=-1)] = -np.inf
+
+    candidates = (totals[..., None] + log_probs).reshape(images, beams * k)
+    best = np.argsort(-candidates, axis=1, kind="stable")[:, :beam_size]  # (B, W)
+    last = np.full(images, -np.inf)
+    if best.shape[1] == beam_size:
+        last = candidates[np.arange(images), best[:, -1]]
+    ends = np.where(may_end & (ends >= last[:, None]), ends, -np.inf)
+    return _Choice(
+        ends,
+        beams=best // k,
+        words=np.take_along_axis(step.words.reshape(images, -1), best, axis=1),
+        log_probs=np.take_along_axis(log_probs.reshape(images, -1), best, axis=1),
+    )
+
+
+def _draw(
+    step: Step, totals: FloatArray, may_end: BoolArray, banned: IntArray, numbers: FloatArray, options: DecodingOptions
+) -> _Choice:
+    assert step.all_log_probs is not None
+    log_probs = np.minimum(step.all_log_probs, 0.0, dtype=np.float64)  # (B, K, V)
+    log_probs[..., [PAD, START, UNKNOWN]] = -np.inf
+    log_probs[..., END] = np.where(may_end, log_probs[..., END], -np.inf)
+    np.put_along_axis(log_probs, banned, -np.inf, axis=-1)
+    words = draw(log_probs, numbers, temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
+    own = np.take_along_axis(log_probs, words[..., None], axis=-1)[..., 0]
+    ends = np.where(words == END, totals + own, -np.inf)
+    own = np.where(words == END, -np.inf, own)
+    live_first = np.argsort(own == -np.inf, axis=1, kind="stable")
+    return _Choice(
+        ends,
+        beams=live_first,
+        words=np.take_along_axis(words, live_first, axis=1),
+        log_probs=np.take_along_axis(own, live_first, axis=1),
+    )
+
+
+def _end(step: Step, totals: FloatArray, may_end: BoolArray) -> _Choice:
+    assert step.all_log_probs is not None
+    ends = np.where(may_end, totals + np.minimum(step.all_log_probs[..., END], 0.0), -np.inf)
+    nothing = np.zeros((len(totals), 0), np.int64)
+    return _Choice(ends, beams=nothing, words=nothing, log_probs=nothing.astype(np.float64))
+
+
+def _note(
+    endings: npt.NDArray[np.void], images: IntArray, log_probs: FloatArray, length: int, divisor: float, finished: bool
+) -> None:
+    """Note the captions of `length` words that end here, log_probs (B, K) or -inf, among the N best of their images."""
+    some = np.flatnonzero(log_probs.max(axis=1) > -np.inf)
+    if not some.size:
+        return
+    new = np.empty((some.size, log_probs.shape[1]), ENDING)
+    new["log_prob"] = log_probs[some]
+    new["score"] = new["log_prob"] / divisor
+    new["length"] = length
+    new["row"] = np.arange(log_probs.size).reshape(log_probs.shape)[some]
+    new["finished"] = finished
+    both = np.concatenate([endings[images[some]], new], axis=1)
+    best = np.argsort(-both["score"], axis=1, kind="stable")[:, : endings.shape[1]]
+    endings[images[some]] = np.take_along_axis(both, best, axis=1)
+
+
+def _hypotheses(endings: npt.NDArray[np.void], trail: list[_Layer]) -> list[list[Hypothesis]]:
+    """Rebuild the captions by walking back from the endings (B, N), all of them at once."""
+    lengths, rows = endings["length"], endings["row"].copy()
+    words = np.zeros((*endings.shape, lengths.max(initial=0)), np.int64)  # (B, N, T)
+    log_probs = np.zeros(words.shape)
+    first = trail[0].attention if trail else None
+    attention = None if first is None else np.zeros((*words.shape, first.shape[-1]), np.float32)  # (B, N, T, L)
+    for length in range(words.shape[-1], 0, -1):
+        here = lengths >= length
+        layer, looked = trail[length], trail[length - 1].attention
+        words[here, length - 1] = layer.words.ravel()[rows[here]]
+        log_probs[here, length - 1] = layer.log_probs.ravel()[rows[here]]
+        rows[here] = layer.parents.ravel()[rows[here]]
+        if attention is not None and looked is not None:
+            attention[here, length - 1] = looked.reshape(-1, looked.shape[-1])[rows[here]]
+
+    def hypothesis(image: int, rank: int) -> Hypothesis:
+        score, log_prob, length, _, finished = endings[image, rank].item()
+        return Hypothesis(
+            words=tuple(words[image, rank, :length].tolist()),
+            log_prob=log_prob,
+            word_log_probs=tuple(log_probs[image, rank, :length].tolist()),
+            score=score,
+            attention=None if attention is None else attention[image, rank, :length].copy(),
+            finished=finished,
+        )
+
+    counts = (endings["log_prob"] > -np.inf).sum(axis=1)
+    return [[hypothesis(image, rank) for rank in range(count)] for image, count in enumerate(counts.tolist())]
