@@ -1,0 +1,160 @@
+"""Penn Treebank tokens in pure Python, as the official COCO scorer sees them.
+
+The official scorer splits captions with Stanford's PTBTokenizer (a Java program; options `-preserveLines
+-lowerCase`) and then drops punctuation. This module gives the same tokens by one regular expression whose
+alternatives were found by comparing outputs, so that scores computed here can be compared with published ones:
+
+    "A dog's T-shirt doesn't fit, Mr. Lee!"  ->  a dog 's t-shirt does n't fit mr. lee
+
+The alternatives are tried in order and the first that matches wins, so the specific ones come first. Tokens are
+matched in the caption's own case, because case decides (`Miss.` is an abbreviation, `miss.` ends a sentence), and
+lower-cased afterwards.
+"""
+
+import re
+from functools import lru_cache
+
+# What the official scorer drops after lower-casing (a double quote is `` or '' there). Its list names brackets in
+# capitals (-LRB-), which no lower-cased token equals; so "-lrb-" and "-rrb-" stay, here as there.
+PUNCTUATION = frozenset(["''", '"', "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
+
+# Characters that are written in another way before matching. A space in front and behind separates a sign from its
+# neighbours. Spaces of all kinds end up plain.
+_REWRITTEN = str.maketrans(
+    {
+        **dict.fromkeys("\u2019\u201b", "'"),
+        "\u2018": " ` ",
+        **dict.fromkeys("\u201c\u201d\u201e\xab\xbb", '"'),
+        **dict.fromkeys("\u2013\u2014\u2015", " -- "),
+        "\u2026": " ... ",
+        "\xa2": " cents ",
+        "\xa3": " # ",
+        **dict.fromkeys("\u20ac\xa4", " $ "),
+        "\xbc": " 1/4 ",
+        "\xbd": " 1/2 ",
+        "\xbe": " 3/4 ",
+        "\u2153": " 1/3 ",
+        "\u2154": " 2/3 ",
+        "\xad": None,
+    }
+)
+
+_ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'", "&nbsp;": " "}
+
+# Abbreviations that keep their period: in any case, only with a capital, and only in front of a number.
+_ABBREVIATIONS = """
+    adm al ala apr ariz assn asst atty aug ave bhd bldg blvd bros calif capt cf cie cmdr co col colo conn corp cpl ct
+    dak dec del dept dr ens esq est etc ext feb fla fri ft ga gen gov hon inc ind insp intl jan jr jul jun kan ky lt
+    ltd maj mar md messrs mich minn mlle mme mo mon mont mr mrs ms mt natl neb nev nov oct okla penn ph ph\\.d plc pres
+    prof pty pvt rd rep rev sen sep sept sgt sr st supt tenn thu thurs tue tues univ va vs vt wed wis wyo
+"""
+_CAPITAL_ABBREVIATIONS = "ark ill la mass miss ore pa tex wash"
+_NUMBER_ABBREVIATIONS = "art ca fig figs no nos op p pp prop"
+
+# Words that, with a capital, begin a sentence: behind a single letter's period they show that it ended one. At the end
+# of a caption the official scorer looks at the next caption in its file, which usually begins with such a word.
+_SENTENCE_STARTERS = """
+    A About After An As At But Earlier He Her Here However If In It Last Many More Now Once One Other Our She Since So
+    Some Such That The Their Then There These They This We What When While Yet You
+"""
+
+
+def _any_of(words: str) -> str:
+    """The words of a text as one regular expression."""
+    return "(?:" + "|".join(words.split()) + ")"
+
+
+# A letter or digit (of any script, with its combining marks): everything that is neither ASCII or Latin-1
+# punctuation nor in the blocks of symbols, CJK punctuation, fullwidth forms or beyond the basic plane.
+_SIGNS = r"\x00-\x2f\x3a-\x40\x5b-\x60\x7b-\xa9\xab-\xb4\xb6-\xb9\xbb-\xbf\xd7\xf7\u2000-\u2bff"
+_SIGNS += r"\u3000-\u3004\u3008-\u3030\ud800-\uf8ff\ufe00-\ufe6f\uff00-\uff0f\uff1a-\uff20\U00010000-\U0010ffff"
+_A = f"[^{_SIGNS}]"  # letter or digit
+_L = f"[^0-9{_SIGNS}]"  # letter
+_CLITIC = "'(?:[sSmMdD]|ll|LL|re|RE|ve|VE)(?![A-Za-z])"
+_NOT = "[nN]'[tT]"
+
+_TOKEN = re.compile(
+    "|".join(
+        [
+            # tags, addresses
+            r"</?[A-Za-z]+/?>",
+            r"https?://[^\s\"<>|(){}]+[^\s\"<>|(){}.,:;!?'-]",
+            r"(?:[A-Za-z0-9]+-)*[A-Za-z0-9][^\s\"<>|(){}@]*@(?:[^\s\"<>|().{}]+\.)*[^\s\"<>|().{}]+",
+            r"[@#]+[A-Za-z][A-Za-z0-9_]*|##+|@@+",
+            # a telephone's area code, dates
+            r"\(\d{2,3}\)(?= ?\d{3,4}[- ]?\d{3,5})",
+            r"\d{1,2}[-/]\d{1,2}[-/]\d{2,4}(?!\d)",
+            # contractions: the second part, then the words that have one
+            _CLITIC,
+            rf"{_NOT}(?![A-Za-z])",
+            rf"{_L}+?(?={_NOT})",
+            r"(?i:can(?=not(?![\w'-])))|(?i:(?:gon|wan)(?=na(?![\w'-]))|got(?=ta(?![\w'-]))|(?:lem|gim)(?=me(?![\w'-])))",
+            rf"{_A}+(?:[-_]{_A}+)*(?={_CLITIC})",
+            # apostrophes inside a word (o'clock, ma'am, d'oeuvre), in front and behind
+            rf"(?:{_A}+-)*[dDoOlL]'{_A}{{2,}}(?:-{_A}+)*|[A-HJ-XZn]'{_L}{{2}}{_A}*",
+            rf"{_L}+[aeiouyAEIOUY]'[aeiouA-Z]{_A}*",
+            r"[cC]'(?:mon|MON)(?![A-Za-z])",
+            r"'[nN](?:'|(?![A-Za-z.]))|(?<!\d)'\d\d(?:s|(?!\.))(?!\w)|'(?i:em|cause|till?)(?![A-Za-z])|'[tT](?=(?i:is|was)(?![A-Za-z]))",
+            r"(?i:ol|somethin|dunkin)'(?![A-Za-z])|[lLdDjJ]'|[yY]'(?=[A-Za-z])",
+            # abbreviations and initials
+            rf"(?i:{_any_of(_ABBREVIATIONS)})\.(?![A-Za-z])",
+            rf"(?:{_any_of(_CAPITAL_ABBREVIATIONS.title())}|{_any_of(_CAPITAL_ABBREVIATIONS.upper())})\.(?![A-Za-z])",
+            rf"(?i:{_any_of(_NUMBER_ABBREVIATIONS)})\.(?= ?\d)",
+            r"[A-Za-z](?:\.[A-Za-z])+(?:\.-[A-Za-z]+(?:\.[A-Za-z])*\.?|\.(?![A-Za-z0-9]))",
+            rf"[A-Za-z]\.(?!$| {_any_of(_SENTENCE_STARTERS)}(?: |$))(?![A-Za-z0-9])",
+            r"[A-Z]+(?:[&+][A-Z]+)+|[cC]\+\+|[A-Z]+\$",
+            rf"{_A}+-[A-Za-z](?:\.[A-Za-z])+\.(?![A-Za-z0-9])",
+            # words joined by slashes, fractions
+            r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2}",
+            # numbers
+            rf"\d+\.\d+(?:-{_A}+)+",
+            r"[-+]?\d+(?:[.:,]\d+)+|[-+]\d+|[.,:]\d+(?:[.:,]\d+)*",
+            # words: hyphenated, or glued together by a missing space ("ground.A")
+            rf"{_L}{_A}*(?:[.!?]{_L}{_A}*)+|{_A}+(?:(?:-|_(?!_)){_A}+)*(?:\.(?=[,:;]))?",
+            # signs
+            r"[:;=]['-]?[()DPpoO](?![A-Za-z0-9])",
+            r"-----+|--?-?-?|\.+|[!?]+|\*+|_+|''|``",
+            r"[\x21-\x7e\xa1-\xbf\xd7\xf7\u2030-\u2bff\u3001-\u3004\u3008-\u3030\uff01-\uff0f\uff1a-\uff20]",
+        ]
+    )
+)
+
+_BRACKETS = str.maketrans({"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"})
+_DROPPED_RUN = re.compile(r"--?-?-?|\.+")
+
+# Where a token depends on what follows the space behind it: "plan b. The", "no. 5", "(555) 555-1234".
+_REACHES_ON = re.compile(rf"(?<![A-Za-z0-9.])[A-Za-z]\. |(?i:{_any_of(_NUMBER_ABBREVIATIONS)})\. \d|\d\) \d")
+
+
+def tokenize(caption: str) -> list[str]:
+    """Splits a caption into the tokens that the official COCO scorer would see.
+
+    Args:
+        caption: One caption, raw. Line breaks count as spaces.
+
+    Returns:
+        Lower-case tokens without punctuation; an empty list for an empty caption.
+    """
+    if not caption.isascii():
+        caption = caption.translate(_REWRITTEN)
+    if "&" in caption:
+        for entity, character in _ENTITIES.items():
+            caption = caption.replace(entity, character)
+    pieces = caption.split()
+    text = " ".join(pieces)
+    if _REACHES_ON.search(text):
+        return _match(text)
+    return [token for piece in pieces for token in _tokens_of_piece(piece)]
+
+
+@lru_cache(maxsize=2**16)
+def _tokens_of_piece(piece: str) -> tuple[str, ...]:
+    """The tokens of text without spaces; captions repeat their words, so nearly all calls find theirs remembered."""
+    return tuple(_match(piece))
+
+
+def _match(text: str) -> list[str]:
+    """The tokens of text whose words are separated by single spaces."""
+    tokens: list[str] = _TOKEN.findall(text)
+    lowered = [token.translate(_BRACKETS).lower() for token in tokens]
+    return [token for token in lowered if token not in PUNCTUATION and not _DROPPED_RUN.fullmatch(token)]
