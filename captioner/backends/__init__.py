@@ -1,0 +1,1 @@
+"""What runs the network under the search: ONNX Runtime, or torch."""

@@ -1,0 +1,135 @@
+"""The search's `Stepper` on a torch model, on any device."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from captioner.checkpoint import Checkpoint
+from captioner.decoding.search import Step
+from captioner.errors import CheckpointError, ConfigError
+from captioner.model.captioning import CaptioningModel
+from captioner.model.decoder import Arrays, Decoder
+from captioner.vocabulary import PAD
+
+
+class TorchBackend:
+    """Runs a model as it is: loaded from a checkpoint, or alive in the middle of its training.
+
+    Args:
+        model: The model; it is put into evaluation mode while it is used, and back.
+        device: Where it runs: "cpu", "cuda", "cuda:1", ...; null leaves it where it is.
+
+    Raises:
+        ConfigError: The device isn't there.
+    """
+
+    name = "torch"
+
+    def __init__(self, model: CaptioningModel, device: str | None = None) -> None:
+        try:
+            self.model = model.to(device) if device else model
+        except (RuntimeError, AssertionError) as error:
+            raise ConfigError(f"Device {device!r} cannot be used: {error}") from error
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, device: str | None = None) -> "TorchBackend":
+        """Load a checkpoint folder's model.
+
+        Raises:
+            CheckpointError: The weights are missing, damaged or of another architecture.
+            ConfigError: The device isn't there.
+        """
+        try:
+            model = CaptioningModel.from_architecture(
+                checkpoint.architecture,
+                image_size=checkpoint.preprocessing.size,
+                vocab_size=len(checkpoint.vocabulary),
+                pad=PAD,
+            )
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{checkpoint.folder / 'config.json'}: unknown architecture: {error}") from error
+        path = checkpoint.folder / "model.safetensors"
+        try:
+            state = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}") from error
+        model.load_portable_state(state)
+        return cls(model.eval(), device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def encode(self, pixels: NDArray[np.float32] | Tensor) -> "TorchStepper":
+        """Encode preprocessed images (B, 3, S, S); a stepper over them."""
+        with torch.inference_mode(), evaluating(self.model):
+            return self.start(self.model.encoder(torch.as_tensor(pixels).to(self.device)))
+
+    def start(self, features: Tensor) -> "TorchStepper":
+        """A stepper over images whose region features (B, L, D) are already known."""
+        with torch.inference_mode(), evaluating(self.model):
+            image, state = self.model.decoder.start(features.to(self.device))
+        return TorchStepper(self.model.decoder, image, state, len(features))
+
+
+class TorchStepper:
+    """One batch of encoded images, being decoded; see `captioner.decoding.search.Stepper`.
+
+    Args:
+        decoder: The decoder.
+        image: The arrays that all rows of an image share, (B, ...) each.
+        state: The first state, (B, H) each.
+        batch_size: B.
+    """
+
+    def __init__(self, decoder: Decoder, image: Arrays, state: Arrays, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self._decoder = decoder
+        self._image = image
+        self._state = {name: array.unsqueeze(1) for name, array in state.items()}  # (B, K, H) each
+
+    @torch.inference_mode()
+    def step(
+        self, parents: NDArray[np.int64], words: NDArray[np.int64], k: int, *, all_log_probs: bool = False
+    ) -> Step:
+        """Continue the rows `parents` (B, K) of the previous step by `words` (B, K); see `Stepper.step`."""
+        device = next(iter(self._state.values())).device
+        self._reorder(torch.from_numpy(parents).to(device))
+        with evaluating(self._decoder):
+            logits, self._state, attention = self._decoder.step(
+                self._image, self._state, torch.from_numpy(words).to(device)
+            )
+        log_probs = logits.float().log_softmax(dim=2)  # (B, K, V)
+        best = log_probs.topk(k, dim=2)
+        return Step(
+            words=best.indices.cpu().numpy(),
+            log_probs=best.values.cpu().numpy(),
+            attention=None if attention is None else attention.float().cpu().numpy(),
+            all_log_probs=log_probs.cpu().numpy() if all_log_probs else None,
+        )
+
+    def _reorder(self, parents: Tensor) -> None:
+        """Let row (b, k) continue the previous step's row `parents[b, k]`, and drop the images that no row continues."""
+        b, k, _ = next(iter(self._state.values())).shape
+        self._state = {name: array.flatten(0, 1)[parents] for name, array in self._state.items()}
+        if len(parents) < b:
+            going = parents[:, 0] // k
+            self._image = {name: array[going] for name, array in self._image.items()}
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while: no dropout."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)

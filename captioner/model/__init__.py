@@ -1,0 +1,1 @@
+"""The network: a torchvision CNN, soft attention and LSTM decoders."""
