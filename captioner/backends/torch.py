@@ -52,7 +52,7 @@ class TorchBackend:
                 vocab_size=len(checkpoint.vocabulary),
                 pad=PAD,
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ConfigError) as error:
             raise CheckpointError(f"{checkpoint.folder / 'config.json'}: unknown architecture: {error}") from error
         path = checkpoint.folder / "model.safetensors"
         try:

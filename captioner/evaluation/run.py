@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from captioner.data.annotations import Record, check_images, load_records
 from captioner.errors import ConfigError, ImageError, MissingExtraError
@@ -53,7 +53,6 @@ def evaluate(
     if find_spec("nltk") is None:  # better now than after an hour of captioning
         raise MissingExtraError("Scoring", "eval")
     records = load_records(annotations, images)
-    captions: dict[Any, str]  # image ids are all numbers or all strings
     references = {record.image_id: record.captions for record in records}
     if output is not None:
         Path(output).mkdir(parents=True, exist_ok=True)
@@ -65,7 +64,7 @@ def evaluate(
         pairs: Iterable[Pair] = caption_records(captioner, records, batch_size=batch_size, **decoding)
         captions = dict(pairs if track is None else track(pairs, len(records)))
     if output is not None:
-        save_results(Path(output) / "results.json", captions)
+        save_results(Path(output) / "results.json", cast("dict[int, str] | dict[str, str]", captions))
     scores = score(references, captions)
     if output is not None:
         save_scores(Path(output) / "scores.json", scores)

@@ -1,0 +1,270 @@
+"""A checkpoint folder: read, write, describe.
+
+    config.json                  format_version, package_version, architecture, preprocessing, decoding defaults
+    vocabulary.json              words in id order
+    model.safetensors            all weights
+    encoder.onnx, decoder.onnx   what the light world runs; their weights are in model.safetensors
+    README.md                    the model card
+
+Reading is strict, and looks at the weights only as far as needed to see that they are whole and belong here.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from captioner._version import __version__
+from captioner.decoding.options import DecodingOptions
+from captioner.errors import CheckpointError, ConfigError
+from captioner.preprocessing import Preprocessing
+from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
+
+FORMAT_VERSION = 1
+BUNDLED = Path(__file__).parent / "assets"
+
+CONFIG = "config.json"
+VOCABULARY = "vocabulary.json"
+WEIGHTS = "model.safetensors"
+ONNX_PAIR = ("encoder.onnx", "decoder.onnx")
+CARD = "README.md"
+
+_FILES = (CONFIG, VOCABULARY, WEIGHTS, *ONNX_PAIR, CARD)
+_EMBEDDING = "decoder.embedding.weight"  # a row for every word
+_SECTIONS = ("architecture", "preprocessing", "decoding")
+_KEYS = ("format_version", "package_version", *_SECTIONS)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint folder says about its model; the weights stay on the disk.
+
+    Attributes:
+        folder: The folder.
+        architecture: What `CaptioningModel.from_architecture` builds the network from.
+        preprocessing: How images become its input.
+        decoding: The defaults of its decoding.
+        vocabulary: Its words.
+        package_version: The version of captioner that wrote it.
+    """
+
+    folder: Path
+    architecture: dict[str, Any]
+    preprocessing: Preprocessing
+    decoding: DecodingOptions
+    vocabulary: Vocabulary
+    package_version: str
+
+    @property
+    def weights(self) -> Path:
+        """The file with all weights."""
+        return self.folder / WEIGHTS
+
+    @property
+    def has_onnx(self) -> bool:
+        """Whether the ONNX pair is there."""
+        return all((self.folder / name).is_file() for name in ONNX_PAIR)
+
+
+def read_checkpoint(folder: str | os.PathLike[str] | None = None) -> Checkpoint:
+    """Read a checkpoint folder, all but its weights.
+
+    Args:
+        folder: The folder; the one bundled with the package if None.
+
+    Raises:
+        CheckpointError: It is no checkpoint folder, something is missing or damaged, or a newer version wrote it.
+    """
+    if folder is None and not (BUNDLED / CONFIG).is_file():
+        raise CheckpointError("This installation comes without a model; name a checkpoint folder.")
+    folder = BUNDLED if folder is None else Path(folder)
+    _check_files(folder)
+    path = folder / CONFIG
+    config = _read_config(path)
+    try:
+        preprocessing = Preprocessing.from_dict(config["preprocessing"])
+        decoding = DecodingOptions.from_dict(config["decoding"])
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    vocabulary = Vocabulary.load(folder / VOCABULARY)
+    _check_weights(folder / WEIGHTS, len(vocabulary))
+    return Checkpoint(folder, config["architecture"], preprocessing, decoding, vocabulary, config["package_version"])
+
+
+def write_checkpoint(
+    folder: str | os.PathLike[str],
+    *,
+    architecture: dict[str, Any],
+    preprocessing: Preprocessing,
+    decoding: DecodingOptions,
+    vocabulary: Vocabulary,
+    card: str,
+    fill: Callable[[Path], object],
+) -> None:
+    """Write a checkpoint folder so that nobody ever sees half of one.
+
+    Everything is written into a temporary folder beside it, which takes the place of `folder` at the end. Files of an
+    earlier checkpoint there are replaced; files that are none of a checkpoint's are kept.
+
+    Args:
+        folder: Where. Parents are made; what is there must be a checkpoint or empty.
+        architecture: What `CaptioningModel.architecture` gives.
+        preprocessing: How images become its input.
+        decoding: The defaults of its decoding.
+        vocabulary: Its words.
+        card: The model card, Markdown.
+        fill: Is called with the temporary folder to write `model.safetensors` and, if wanted, the ONNX pair.
+
+    Raises:
+        CheckpointError: There is something else at `folder`, or it cannot be written.
+    """
+    folder = Path(folder).resolve()  # a link to a folder stays a link
+    if folder.exists() and not (folder / CONFIG).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise CheckpointError(f"{folder} exists and is no checkpoint; choose another folder, so that nothing is lost.")
+    config = {
+        "format_version": FORMAT_VERSION,
+        "package_version": __version__,
+        "architecture": architecture,
+        "preprocessing": preprocessing.to_dict(),
+        "decoding": decoding.to_dict(),
+    }
+    mark = secrets.token_hex(4)
+    temporary, replaced = (folder.with_name(f".{folder.name}.{mark}.{end}") for end in ("new", "old"))
+    try:
+        temporary.mkdir(parents=True)
+        (temporary / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        vocabulary.save(temporary / VOCABULARY)
+        (temporary / CARD).write_text(card, encoding="utf-8")
+        fill(temporary)
+        for path in temporary.iterdir():  # some writers make files that only their owner may read
+            path.chmod((temporary / CONFIG).stat().st_mode)
+        _replace(folder, temporary, replaced)
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be written: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Say what a checkpoint is, as data for JSON.
+
+    Returns:
+        folder, package_version, files (name -> size in bytes), words (those that captions are made of), architecture,
+        preprocessing, decoding, and card (the first lines of the model card).
+    """
+    paths = [checkpoint.folder / name for name in _FILES]
+    return {
+        "folder": str(checkpoint.folder),
+        "package_version": checkpoint.package_version,
+        "files": {path.name: path.stat().st_size for path in paths if path.is_file()},
+        "words": len(checkpoint.vocabulary) - len(SPECIAL_WORDS),
+        "architecture": checkpoint.architecture,
+        "preprocessing": checkpoint.preprocessing.to_dict(),
+        "decoding": checkpoint.decoding.to_dict(),
+        "card": _first_lines(checkpoint.folder / CARD),
+    }
+
+
+def _check_files(folder: Path) -> None:
+    """Check that the files are there that every checkpoint has."""
+    if not folder.is_dir():
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        raise CheckpointError(f"The checkpoint {folder} {problem}; expected a folder with {CONFIG} and {WEIGHTS}.")
+    missing = [name for name in (CONFIG, VOCABULARY, WEIGHTS) if not (folder / name).is_file()]
+    if CONFIG in missing:
+        raise CheckpointError(f"{folder} is no checkpoint: it has no {CONFIG}. Expected a folder that training wrote.")
+    if missing:
+        raise CheckpointError(
+            f"The checkpoint {folder} is incomplete: {' and '.join(missing)} missing. Copy the whole folder again."
+        )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Read config.json as far as all versions have it in common, then check the keys of this one."""
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors are ValueErrors
+        raise CheckpointError(f"{path} is damaged, no JSON: {error}. Copy the whole folder again.") from error
+    version = config.get("format_version") if isinstance(config, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise CheckpointError(f"{path} is not of a captioner checkpoint: it names no format_version.")
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format {version}, and this captioner ({__version__}) reads up to {FORMAT_VERSION}. "
+            "Update it: pip install --upgrade captioner"
+        )
+    unknown, missing = sorted(set(config) - set(_KEYS)), [key for key in _KEYS if key not in config]
+    if unknown or missing:
+        problem = f"has unknown keys: {', '.join(unknown)}" if unknown else f"lacks {', '.join(missing)}"
+        raise CheckpointError(f"{path} {problem}; expected {', '.join(_KEYS)}.")
+    for key in _SECTIONS:
+        if not isinstance(config[key], dict):
+            raise CheckpointError(f"{path}: {key} is {config[key]!r}; expected a JSON object.")
+    if not isinstance(config["package_version"], str):
+        raise CheckpointError(f"{path}: package_version is {config['package_version']!r}; expected a string.")
+    return config
+
+
+def _check_weights(path: Path, vocab_size: int) -> None:
+    """Check that a safetensors file is whole, and that its embedding has a row for every word.
+
+    A safetensors file is the length of its header (8 bytes), the header (JSON: name -> dtype, shape, data_offsets), and
+    the tensors' plain bytes, without a gap.
+    """
+    start = b""
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            start = file.read(8)
+            (length,) = struct.unpack("<Q", start)
+            tensors = json.loads(file.read(min(length, size)))
+        tensors.pop("__metadata__", None)
+        expected = 8 + length + max(entry["data_offsets"][1] for entry in tensors.values())
+        words = tensors.get(_EMBEDDING, {"shape": [vocab_size]})["shape"][0]
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (struct.error, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        if start == b"version ":
+            raise CheckpointError(f"{path} is a pointer of Git LFS. Fetch the file itself: git lfs pull") from error
+        raise CheckpointError(f"{path} is damaged, or no safetensors file. Copy the whole folder again.") from error
+    if size != expected:
+        raise CheckpointError(f"{path} has {size:,} bytes instead of {expected:,}. Copy the whole folder again.")
+    if words != vocab_size:
+        raise CheckpointError(
+            f"{path} is a model of {words} words, and {VOCABULARY} has {vocab_size}. Copy the whole folder again."
+        )
+
+
+def _replace(folder: Path, temporary: Path, replaced: Path) -> None:
+    """Put `temporary` in the place of `folder`; what else was there moves into it."""
+    if not folder.exists():
+        temporary.rename(folder)
+        return
+    folder.rename(replaced)
+    try:
+        temporary.rename(folder)
+    except BaseException:
+        replaced.rename(folder)
+        raise
+    for path in replaced.iterdir():
+        if path.name not in _FILES:
+            path.rename(folder / path.name)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _first_lines(card: Path, count: int = 6) -> list[str]:
+    """The first lines of a model card that say something, without YAML front matter."""
+    try:
+        text = card.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    if text.startswith("---\n"):
+        text = text[4:].partition("\n---\n")[2]
+    return [line for line in text.splitlines() if line.strip()][:count]

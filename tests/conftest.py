@@ -1,0 +1,66 @@
+"""What several test files need: a checkpoint of a tiny network with random weights, and pictures to show it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from captioner.decoding import DecodingOptions
+from captioner.inference import Captioner
+from captioner.preprocessing import Preprocessing
+from captioner.vocabulary import END, SPECIAL_WORDS, Vocabulary
+
+WORDS = """
+a the on in of with and dog cat man woman child bird ball grass water street beach red blue green 's n't
+"""
+
+
+@pytest.fixture(scope="session")
+def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with its ONNX pair. Not to be written to: copy it."""
+    import torch
+
+    from captioner.export import save_checkpoint
+    from captioner.model.captioning import CaptioningModel
+    from captioner.model.decoder import DecoderConfig
+    from captioner.model.encoder import EncoderConfig
+
+    torch.manual_seed(2)
+    vocabulary = Vocabulary([*SPECIAL_WORDS, *WORDS.split()])
+    decoder = DecoderConfig(hidden_size=16, embedding_size=12, context_size=8, attention_size=8)
+    model = CaptioningModel(EncoderConfig("squeezenet1_1"), decoder, image_size=64, vocab_size=len(vocabulary))
+    with torch.no_grad():
+        for parameter in model.decoder.parameters():
+            parameter.mul_(3)  # so that it has opinions: captions differ in words and in length
+        model.decoder.output.bias[END] += 4
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    save_checkpoint(
+        folder,
+        model,
+        vocabulary=vocabulary,
+        preprocessing=Preprocessing(size=64),
+        decoding=DecodingOptions(beam_size=3, max_length=12, no_repeat_ngram=2),
+        card="# A tiny captioner\n\nIts weights are random.\n",
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def captioner(checkpoint_folder: Path) -> Captioner:
+    """The tiny network on ONNX Runtime."""
+    return Captioner.from_pretrained(checkpoint_folder, backend="onnx")
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[[int], Image.Image]:
+    """Makes the picture of a number: colourful blobs, each picture of another size."""
+
+    def make(number: int) -> Image.Image:
+        random = np.random.default_rng(number)
+        blobs = random.integers(0, 256, (random.integers(2, 6), random.integers(2, 6), 3), dtype=np.uint8)
+        size = tuple(int(side) for side in random.integers(40, 120, 2))
+        return Image.fromarray(blobs).resize(size, Image.Resampling.BICUBIC)
+
+    return make
