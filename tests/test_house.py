@@ -1,0 +1,265 @@
+"""The order of the house: who may import whom, and what every file keeps to. Read from the source by `ast`."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for room in ("captioner", "demo", "scripts")
+    for path in sorted((ROOT / room).rglob("*.py"))
+}
+PYTHON_FILES = [*MODULES.values(), *sorted((ROOT / "tests").rglob("*.py"))]
+
+# From the ground up: a module imports only from its own layer and from those before it.
+LAYERS = (
+    ("captioner._version", "captioner.errors"),
+    (
+        "captioner.images",
+        "captioner.preprocessing",
+        "captioner.vocabulary",
+        "captioner.decoding",
+        "captioner.evaluation.tokenizer",
+    ),
+    ("captioner.checkpoint", "captioner.model", "captioner.data"),
+    ("captioner.backends",),
+    ("captioner.inference",),
+    ("captioner.evaluation", "captioner.explain", "captioner.export"),
+    ("captioner.training",),
+    ("captioner.cli", "captioner.__main__", "captioner.demo", "demo", "scripts"),
+)
+
+# What captions: it stands above the wall, and runs where nothing but the base dependencies is installed.
+LIGHT = (
+    "captioner._version",
+    "captioner.errors",
+    "captioner.images",
+    "captioner.preprocessing",
+    "captioner.vocabulary",
+    "captioner.decoding",
+    "captioner.backends.onnx",
+    "captioner.checkpoint",
+    "captioner.inference",
+    "captioner.cli",  # last: its functions may import what stands below the wall
+)
+BASE = {"numpy", "PIL", "onnxruntime", "typer", "rich"}
+# What must not need torch either, but may use the extra `eval`.
+TORCH_FREE = ("captioner.evaluation", "captioner.data.annotations")
+TORCH_WORLD = {"torch", "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "safetensors", "onnx"}
+
+
+class Import(NamedTuple):
+    """One import: what, where, and whether it runs when the module is imported."""
+
+    name: str
+    line: int
+    at_import: bool
+
+
+def is_in(module: str, rooms: tuple[str, ...]) -> bool:
+    """Whether `module` is one of `rooms` or inside one."""
+    return any(module == room or module.startswith(f"{room}.") for room in rooms)
+
+
+@cache
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imported_names(node: ast.AST, package: str) -> list[str]:
+    """What one statement or call imports: full names, of modules wherever the name is that of a module of ours."""
+    match node:
+        case ast.Import():
+            return [alias.name for alias in node.names]
+        case ast.ImportFrom():
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            inner = [f"{base}.{alias.name}" for alias in node.names]
+            return [name if name in MODULES else base for name in inner]
+        case ast.Call(func=ast.Name(id="import_module" | "__import__"), args=[ast.Constant(value=str(name)), *_]):
+            return [name]
+        case ast.Call(func=ast.Attribute(attr="import_module"), args=[ast.Constant(value=str(name)), *_]):
+            return [name]
+    return []
+
+
+def walk(node: ast.AST, package: str, at_import: bool) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        for name in imported_names(child, package):
+            yield Import(name, getattr(child, "lineno", 0), at_import)
+        deferred = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or (
+            isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+        )
+        yield from walk(child, package, at_import and not deferred)
+
+
+@cache
+def imports(module: str) -> tuple[Import, ...]:
+    path = MODULES[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    return tuple(walk(parse(path), package, at_import=True))
+
+
+def with_parents(name: str) -> list[str]:
+    """What Python runs for `import a.b.c`: of ours a, a.b and a.b.c; of a foreign package, its first name is enough."""
+    parts = name.split(".")
+    return [part for end in range(len(parts)) if (part := ".".join(parts[: end + 1])) in MODULES] or parts[:1]
+
+
+def imported_with(module: str) -> dict[str, str]:
+    """Every module that importing `module` runs, and who imports it."""
+    found = dict.fromkeys(with_parents(module), "")
+    queue = list(found)
+    while queue:
+        importer = queue.pop()
+        for entry in imports(importer) if importer in MODULES else ():
+            for name in with_parents(entry.name) if entry.at_import else ():
+                if name not in found:
+                    found[name] = importer
+                    queue.append(name)
+    return found
+
+
+def layer(module: str) -> int:
+    """The most specific entry of `LAYERS` says where a module stands."""
+    ranks = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms if is_in(module, (room,))}
+    assert ranks, f"{module} has no place in LAYERS"
+    return ranks[max(ranks, key=len)]
+
+
+def test_the_source_is_found() -> None:
+    assert {"captioner", "captioner.cli", "captioner.decoding.search", "captioner.model.decoder"} <= set(MODULES)
+    assert any(entry.name == "torch" for entry in imports("captioner.model.decoder"))
+    assert "torch" in imported_with("captioner.training.main")
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if is_in(name, LIGHT)])
+def test_what_captions_needs_only_the_base_dependencies(module: str) -> None:
+    allowed = BASE | set(sys.stdlib_module_names) | set(MODULES)
+    foreign = {name: by for name, by in imported_with(module).items() if name not in allowed}
+    assert not foreign, f"importing {module} also imports (module: by whom) {foreign}"
+
+
+# But for the commands: each imports what it needs when it runs.
+@pytest.mark.parametrize("module", [name for name in MODULES if is_in(name, LIGHT[:-1] + TORCH_FREE)])
+def test_no_function_climbs_over_the_wall_but_where_a_backend_is_chosen(module: str) -> None:
+    for entry in imports(module):
+        heavy = TORCH_WORLD.intersection(imported_with(entry.name))
+        chosen = module == "captioner.inference" and entry.name == "captioner.backends.torch" and not entry.at_import
+        assert chosen or not heavy, f"{module}:{entry.line} imports {entry.name}, which needs {heavy}"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if is_in(name, TORCH_FREE)])
+def test_evaluation_runs_without_torch(module: str) -> None:
+    heavy = TORCH_WORLD.intersection(imported_with(module))
+    assert not heavy, f"importing {module} also imports {heavy}"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "captioner" and "." in name])
+def test_a_module_imports_only_from_its_own_layer_and_those_before_it(module: str) -> None:
+    own = layer(module)
+    for entry in imports(module):
+        if entry.name in MODULES and entry.name != "captioner":
+            assert layer(entry.name) <= own, f"{module}:{entry.line} imports {entry.name}, which stands later"
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    graph = {
+        module: {entry.name for entry in imports(module) if entry.at_import and entry.name in MODULES}
+        for module in MODULES
+    }
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_the_package_itself_imports_nothing_at_once() -> None:
+    names = {entry.name for entry in imports("captioner") if entry.at_import}
+    assert names <= {"captioner._version", *sys.stdlib_module_names}
+
+
+@pytest.mark.parametrize(
+    ("package", "rooms"),
+    [
+        ("lightning", ("captioner.data", "captioner.training")),
+        ("pytorch_lightning", ()),  # the old name of lightning.pytorch
+        ("gradio", ("captioner.demo", "demo")),
+    ],
+)
+def test_a_framework_is_imported_only_where_it_belongs(package: str, rooms: tuple[str, ...]) -> None:
+    for module in MODULES:
+        for entry in imports(module):
+            assert not is_in(entry.name, (package,)) or is_in(module, rooms), f"{module}:{entry.line}"
+
+
+def test_the_model_knows_ids_not_words() -> None:
+    for module in MODULES:
+        if is_in(module, ("captioner.model",)):
+            assert "captioner.vocabulary" not in imported_with(module), module
+
+
+@pytest.mark.parametrize("path", PYTHON_FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 350
+    assert path.name != "utils.py", "name a module for what it does"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if not is_in(name, ("captioner.cli", "scripts"))])
+def test_library_code_does_not_print(module: str) -> None:
+    lines = [
+        node.lineno
+        for node in ast.walk(parse(MODULES[module]))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert not lines, f"{module} prints in lines {lines}; only commands do, a library logs"
+
+
+def undocumented(node: ast.Module | ast.ClassDef, name: str) -> Iterator[str]:
+    if ast.get_docstring(node) is None:
+        yield name
+    for child in node.body:
+        if isinstance(child, ast.ClassDef) and not child.name.startswith("_"):
+            yield from undocumented(child, f"{name}.{child.name}")
+        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and not child.name.startswith("_"):
+            overload = any(ast.unparse(decorator).endswith("overload") for decorator in child.decorator_list)
+            if ast.get_docstring(child) is None and not overload:
+                yield f"{name}.{child.name}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_public_name_has_a_docstring(module: str) -> None:
+    assert not list(undocumented(parse(MODULES[module]), module))
+
+
+def modules_after(statement: str) -> set[str]:
+    """The modules of a fresh interpreter that has run `statement`."""
+    code = f"import sys\n{statement}\nprint(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(result.stdout.split())
+
+
+def test_importing_the_package_imports_no_library() -> None:
+    assert not {"torch", "numpy", "PIL", "onnxruntime", "typer"} & modules_after("import captioner")
+
+
+def test_importing_the_command_imports_nothing_heavy() -> None:
+    assert not {"torch", "numpy", "PIL", "onnxruntime"} & modules_after("import captioner.cli")
+
+
+def test_the_wall_holds_when_the_modules_are_really_imported() -> None:
+    light = [name for name in MODULES if is_in(name, LIGHT + TORCH_FREE)]
+    assert not TORCH_WORLD & modules_after(f"import {', '.join(light)}")
+
+
+def test_every_shipped_config_is_named_in_a_test() -> None:
+    configs = sorted((ROOT / "configs").glob("*.yaml"))
+    assert configs
+    text = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
+    missing = [path.name for path in configs if path.name not in text]
+    assert not missing, f"no test names {missing}: every shipped config must be executed by one"
