@@ -54,5 +54,7 @@ class MissingExtraError(CaptionerError):
     """
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs packages that are not installed. Install them: pip install 'captioner[{extra}]'")
+        super().__init__(
+            f"{what} needs packages that are not installed. Install them: pip install 'captioner[{extra}]'"
+        )
         self.extra = extra

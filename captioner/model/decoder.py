@@ -140,7 +140,8 @@ class Decoder(nn.Module):
         state = {name: array.unsqueeze(1).expand(-1, captions.shape[1], -1) for name, array in state.items()}
         embedded = self.dropout(self.embedding(inputs))  # (B, K, T - 1, E)
         coverage: Tensor | None = None
-        readouts, words = [], []
+        readouts: list[Tensor] = []
+        words: list[Tensor] = []
         for t, (b, k) in enumerate(zip(images, rows, strict=True)):
             if b == 0:
                 break
@@ -170,7 +171,7 @@ class Decoder(nn.Module):
         """Replace a share of the embedded words (B, K, E) by words drawn from the model's own distribution."""
         with torch.no_grad():
             odds = self.predict(readout, last).float()  # (B, K, V)
-            proposed = torch.distributions.Categorical(logits=odds).sample()  # (B, K)
+            proposed = odds.softmax(dim=2).flatten(0, 1).multinomial(1).view(odds.shape[:2])  # (B, K)
             mixed = torch.rand(proposed.shape, device=proposed.device) < share
         return torch.where(mixed.unsqueeze(2), self.dropout(self.embedding(proposed)), embedded)
 
@@ -250,4 +251,4 @@ def _advance(lstm: nn.LSTMCell, inputs: Tensor, state: Arrays) -> Arrays:
 def _last(going: Tensor) -> list[int]:
     """For each step, how many leading entries reach the last one that is still going; `going` is (entries, T)."""
     counts = torch.arange(1, going.shape[0] + 1, device=going.device).unsqueeze(1)
-    return (going * counts).amax(dim=0).tolist()  # type: ignore[no-any-return]
+    return (going * counts).amax(dim=0).tolist()

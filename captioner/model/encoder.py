@@ -16,6 +16,9 @@ from captioner.errors import CheckpointError, ConfigError
 
 logger = logging.getLogger(__name__)
 
+# They classify images too, but are no CNNs: cut like one, a ViT would give its patches before any layer saw them.
+TRANSFORMERS = ("maxvit_", "swin_", "vit_")
+
 
 @dataclass(frozen=True)
 class EncoderConfig:
@@ -84,7 +87,7 @@ class Encoder(nn.Module):
         """
         modules = dict(self.cnn.named_modules())
         for stage in stages:
-            if stage != "all" and stage not in modules:
+            if stage != "all" and (not stage or stage not in modules):
                 known = ", ".join(name for name in modules if name and name.count(".") < 2)
                 raise ConfigError(f"The CNN has no stage {stage!r} to train; expected 'all' or some of: {known}.")
         self._trained = tuple(stages)
@@ -126,7 +129,8 @@ def build_network(name: str, weights: str | None = None) -> nn.Module:
     Raises:
         ConfigError: torchvision has no such classification CNN, or no such weights of it.
     """
-    known = torchvision.models.list_models(module=torchvision.models)
+    every = torchvision.models.list_models(module=torchvision.models)
+    known = [each for each in every if not each.startswith(TRANSFORMERS)]
     if name not in known:
         raise ConfigError(f"torchvision has no classification CNN {name!r}; expected one of: {', '.join(known)}.")
     try:

@@ -1,0 +1,246 @@
+"""A trained model -> a checkpoint folder, with the ONNX pair beside the weights, verified against torch.
+
+The weights stand in the folder once, in `model.safetensors`. The ONNX graphs refer to them there as external data (a
+safetensors file is a header followed by the plain tensors), so the folder is half as large as with copies.
+"""
+
+import json
+import logging
+import struct
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from onnx import ModelProto, TensorProto, helper, save_model
+from onnxscript import ir, optimizer
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from captioner.backends.onnx import OnnxBackend
+from captioner.backends.torch import TorchBackend
+from captioner.checkpoint import ONNX_PAIR, WEIGHTS, Checkpoint, read_checkpoint, write_checkpoint
+from captioner.decoding.search import DecodingOptions, Stepper
+from captioner.errors import CheckpointError
+from captioner.model.captioning import CaptioningModel
+from captioner.preprocessing import Preprocessing
+from captioner.vocabulary import START, Vocabulary
+
+logger = logging.getLogger(__name__)
+
+OPSET = 20
+TOLERANCE = 1e-4  # of log-probabilities
+
+
+def save_checkpoint(
+    folder: Path,
+    model: CaptioningModel,
+    *,
+    vocabulary: Vocabulary,
+    preprocessing: Preprocessing,
+    decoding: DecodingOptions,
+    card: str,
+    half: bool = True,
+    onnx: bool = True,
+) -> Checkpoint:
+    """Write a model as a checkpoint folder.
+
+    Args:
+        folder: Where; replaced if it is there.
+        model: The model, on any device.
+        vocabulary: Its words.
+        preprocessing: Its preprocessing.
+        decoding: The decoding defaults.
+        card: The model card, Markdown.
+        half: Store weights as float16; they are computed with in float32 all the same.
+        onnx: Export the ONNX pair too; `export_onnx` adds it later otherwise.
+
+    Returns:
+        The checkpoint as written. The model itself is left as it was.
+    """
+
+    def fill(temporary: Path) -> None:
+        state = model.portable_state()
+        dtype = torch.float16 if half else torch.float32
+        save_file({name: tensor.to("cpu", dtype).contiguous() for name, tensor in state.items()}, temporary / WEIGHTS)
+        if onnx:
+            export_onnx(temporary)
+
+    write_checkpoint(
+        folder,
+        architecture=model.architecture(),
+        preprocessing=preprocessing,
+        decoding=decoding,
+        vocabulary=vocabulary,
+        card=card,
+        fill=fill,
+    )
+    return read_checkpoint(folder)
+
+
+def export_onnx(folder: Path) -> None:
+    """Write `encoder.onnx` and `decoder.onnx` into a checkpoint folder and compare them with torch.
+
+    Args:
+        folder: A checkpoint folder with its `model.safetensors`.
+
+    Raises:
+        CheckpointError: The folder is no checkpoint, or the exported pair doesn't compute what torch computes.
+    """
+    checkpoint = read_checkpoint(folder)
+    backend = TorchBackend.from_checkpoint(checkpoint)
+    model, size = backend.model.eval(), checkpoint.preprocessing.size
+    pixels = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, size, size)).astype(np.float32))
+    with torch.inference_mode():
+        image, state = model.decoder.start(model.encoder(pixels))
+    names = [f"image.{name}" for name in image], [f"state.{name}" for name in state]
+    encoder = _trace(_EncoderGraph(model), (pixels,), ["pixels"], [*names[0], *names[1]], ({0: "B"},))
+
+    rows = torch.tensor([[0, 0, 0], [1, 1, 1]])
+    # Lists, not tuples: the exporter takes an empty tuple of shapes (a decoder without image-side arrays) for a list.
+    inputs = ([*image.values()], [array.repeat(3, 1)[:5] for array in state.values()], rows, rows + START)
+    shapes = ([{0: "B"} for _ in image], [{0: "R"} for _ in state], {0: "B", 1: "K"}, {0: "B", 1: "K"})
+    graph = _DecoderGraph(model, list(image), list(state))
+    outputs = ["log_probs", *(f"{name}.next" for name in names[1]), *(["attention"] if image else [])]
+    decoder = _trace(graph, inputs, [*names[0], *names[1], "parents", "words"], outputs, shapes)
+    _add_top_k(decoder)
+    pointers = {tensor.data_ptr(): name for name, tensor in model.portable_state().items()}
+    stored = {name: pointers.get(tensor.data_ptr(), name) for name, tensor in model.state_dict().items()}
+    for name, proto in zip(ONNX_PAIR, (encoder, decoder), strict=True):
+        _share_weights(proto, folder / WEIGHTS, stored)
+        save_model(proto, folder / name)
+    try:
+        _verify(backend, OnnxBackend(folder), pixels.numpy())
+    except CheckpointError:
+        for name in ONNX_PAIR:  # lest somebody caption with it
+            (folder / name).unlink()
+        raise
+
+
+class _EncoderGraph(nn.Module):
+    """Pixels -> everything of the image that the decoder uses."""
+
+    def __init__(self, model: CaptioningModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        image, state = self.model.decoder.start(self.model.encoder(pixels))
+        return (*image.values(), *state.values())
+
+
+class _DecoderGraph(nn.Module):
+    """One step of the decoder, reordering by the parents included."""
+
+    def __init__(self, model: CaptioningModel, image: Sequence[str], state: Sequence[str]) -> None:
+        super().__init__()
+        self.model = model  # the whole, so that its parameters keep the names that they have in the checkpoint
+        self.image, self.state = image, state
+
+    def forward(self, image: list[Tensor], state: list[Tensor], parents: Tensor, words: Tensor) -> tuple[Tensor, ...]:
+        shared = dict(zip(self.image, image, strict=True))
+        # (B, K, H) each: array[parents], in the form that is a single operation in ONNX
+        chosen = {name: nn.functional.embedding(parents, rows) for name, rows in zip(self.state, state, strict=True)}
+        logits, after, attention = self.model.decoder.step(shared, chosen, words)
+        rows = (after[name].flatten(0, 1) for name in self.state)  # (B * K, H)
+        return (logits.log_softmax(dim=2), *rows, *(() if attention is None else (attention,)))
+
+
+def _trace(
+    graph: nn.Module, inputs: tuple[object, ...], names: list[str], outputs: list[str], shapes: tuple[object, ...]
+) -> ModelProto:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            graph.eval(),
+            inputs,
+            input_names=names,
+            output_names=outputs,
+            dynamic_shapes=shapes,
+            opset_version=OPSET,
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+        )
+    assert program is not None
+    optimizer.fold_constants(program.model, should_fold=_may_fold)
+    optimizer.remove_unused_nodes(program.model)  # they would keep ONNX Runtime from fusing what they look at
+    proto = program.model_proto
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]  # stack traces, with this machine's paths: many times larger than the graph
+    return proto
+
+
+def _may_fold(node: ir.Node) -> bool | None:
+    """Leave alone what uses weights, which stay in their own file; the usual rules hold for the rest."""
+    uses_weights = any(value is not None and value.is_initializer() for value in node.inputs)
+    return False if uses_weights else None
+
+
+def _add_top_k(decoder: ModelProto) -> None:
+    """Give the decoder an input `k`, and the k best words and their log-probabilities as its first outputs."""
+    graph = decoder.graph
+    graph.input.append(helper.make_tensor_value_info("k", TensorProto.INT64, [1]))
+    graph.node.append(helper.make_node("TopK", ["log_probs", "k"], ["top_log_probs", "top_words"], axis=2))
+    graph.output.append(helper.make_tensor_value_info("top_log_probs", TensorProto.FLOAT, ["B", "K", "k"]))
+    graph.output.append(helper.make_tensor_value_info("top_words", TensorProto.INT64, ["B", "K", "k"]))
+
+
+def _share_weights(proto: ModelProto, weights: Path, stored: Mapping[str, str]) -> None:
+    """Let the graph's weights be read from a safetensors file beside it, and turned into float32 when loaded.
+
+    Args:
+        proto: The graph.
+        weights: The file.
+        stored: The model's name of a tensor -> the file's, which has tied tensors once.
+    """
+    with open(weights, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    kinds = {"F16": TensorProto.FLOAT16, "F32": TensorProto.FLOAT}
+    casts = []
+    for tensor in proto.graph.initializer:
+        name = stored.get(tensor.name.removeprefix("model."))
+        if name not in header:
+            continue
+        entry = header[name]
+        start, end = entry["data_offsets"]
+        place = {"location": weights.name, "offset": 8 + length + start, "length": end - start}
+        if kinds[entry["dtype"]] == TensorProto.FLOAT16:
+            casts.append(helper.make_node("Cast", [f"{tensor.name}.half"], [tensor.name], to=TensorProto.FLOAT))
+            tensor.name += ".half"
+        tensor.ClearField("raw_data")
+        tensor.data_type = kinds[entry["dtype"]]
+        tensor.data_location = TensorProto.EXTERNAL
+        del tensor.external_data[:]
+        for key, value in place.items():
+            tensor.external_data.add(key=key, value=str(value))
+    nodes = [*casts, *proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+
+
+def _verify(expected: TorchBackend, exported: OnnxBackend, pixels: np.ndarray) -> None:
+    """Compare two backends over two steps with a reordering between them.
+
+    Raises:
+        CheckpointError: Their log-probabilities differ by more than `TOLERANCE`.
+    """
+
+    def run(stepper: Stepper) -> list[np.ndarray]:
+        vocab_size = expected.model.decoder.embedding.num_embeddings
+        first = stepper.step(np.array([[0], [1]]), np.full((2, 1), START), 3, all_log_probs=True)
+        words = np.arange(6).reshape(2, 3) % vocab_size
+        second = stepper.step(np.array([[0, 0, 0], [1, 1, 1]]), words, 3, all_log_probs=True)
+        third = stepper.step(np.array([[5, 3]]), words[1:, :2], 3, all_log_probs=True)
+        return [step.all_log_probs for step in (first, second, third) if step.all_log_probs is not None]
+
+    for ours, theirs in zip(run(expected.encode(pixels)), run(exported.encode(pixels)), strict=True):
+        difference = float(np.abs(ours - theirs).max())
+        if not difference <= TOLERANCE:
+            raise CheckpointError(
+                f"The exported ONNX pair differs from torch by {difference:.1e} in log-probabilities; "
+                f"expected at most {TOLERANCE:.0e}. Please report this architecture."
+            )

@@ -1,0 +1,94 @@
+"""A config -> a trained checkpoint folder.
+
+LightningCLI and jsonargparse read the config: typed YAML, dotted overrides, unknown and mistyped keys refused.
+"""
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from captioner.data.module import CaptionData
+from captioner.errors import CaptionerError, ConfigError
+from captioner.training.checkpoints import BestCheckpoint
+from captioner.training.module import CaptioningModule
+
+logger = logging.getLogger("captioner")
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves the resolved config into the run's folder, whatever the logger."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write `config.yaml`; a resumed run writes it anew."""
+        path = Path(trainer.default_root_dir) / "config.yaml"
+        self.parser.save(self.config, path, skip_none=False, overwrite=True)
+
+
+class TrainCLI(LightningCLI):
+    """The command line of training."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add resuming and the checkpoints, and link what the model takes from the data."""
+        parser.add_argument("--ckpt_path", type=str | None, default=None, help="Resume: 'last', or a .ckpt file.")
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
+        parser.link_arguments("data.vocabulary", "model.vocabulary", apply_on="instantiate")
+        parser.link_arguments("data.word_counts", "model.word_counts", apply_on="instantiate")
+        parser.link_arguments("data.preprocessing", "model.preprocessing", apply_on="instantiate")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Log to TensorBoard in the run's folder by default."""
+        if self.config.trainer.logger in (None, True):
+            kwargs["logger"] = TensorBoardLogger(self.config.trainer.default_root_dir, name="", version="")
+        return super().instantiate_trainer(**kwargs)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Train from command-line arguments.
+
+    Args:
+        args: The arguments; those of the process by default.
+
+    Returns:
+        The exit status: 0, or 2 after a user's mistake, which is reported in a line.
+    """
+    logging.basicConfig(format="%(message)s")
+    logger.setLevel(logging.INFO)
+    warnings.filterwarnings(
+        "ignore", message=".*(num_workers|Checkpoint directory|log_every_n_steps|in eval mode|isinstance.treespec)"
+    )
+    try:
+        cli = TrainCLI(
+            CaptioningModule,
+            CaptionData,
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            seed_everything_default=0,
+            trainer_defaults={"default_root_dir": "runs/captioner", "reload_dataloaders_every_n_epochs": 1},
+            args=None if args is None else list(args),
+            run=False,
+        )
+        _open_run(Path(cli.trainer.default_root_dir), cli.config.ckpt_path)
+        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.config.ckpt_path)
+    except CaptionerError as error:
+        logger.error("error: %s", error)
+        return 2
+    return 0
+
+
+def _open_run(folder: Path, resumed: str | None) -> None:
+    """Start the run's log, and refuse to mix two runs in one folder."""
+    if not resumed and (folder / "checkpoints").is_dir():
+        raise ConfigError(
+            f"{folder} holds a run already. Resume it with --ckpt_path last, or put the new run elsewhere with "
+            "--trainer.default_root_dir FOLDER."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(folder / "train.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger.addHandler(handler)

@@ -1,0 +1,43 @@
+"""Sample captions with their images, for the loggers."""
+
+import textwrap
+
+import numpy as np
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image, ImageDraw
+
+from captioner.data.annotations import Record
+from captioner.images import open_image
+
+WIDTH = 320  # pixels
+LINE = 12  # pixels
+
+
+def log_samples(logger: object, samples: list[tuple[Record, str]], step: int) -> None:
+    """Show images with what the model says about them.
+
+    Args:
+        logger: Where; loggers that show no images are left alone.
+        samples: Records, and the captions that the model gave them.
+        step: The training step.
+    """
+    if not isinstance(logger, TensorBoardLogger):
+        return
+    for record, caption in samples:
+        panel = np.asarray(draw_sample(record, caption))
+        logger.experiment.add_image(f"samples/{record.image_id}", panel, step, dataformats="HWC")
+
+
+def draw_sample(record: Record, caption: str) -> Image.Image:
+    """An image with the model's caption and the first reference below it."""
+    image = open_image(record.path, min_size=WIDTH)
+    image = image.resize((WIDTH, max(1, round(image.height * WIDTH / image.width))))
+    lines = [*_wrap(caption), *_wrap(f"({record.captions[0]})")]
+    panel = Image.new("RGB", (WIDTH, image.height + LINE * len(lines) + 8), "white")
+    panel.paste(image)
+    ImageDraw.Draw(panel).text((4, image.height + 2), "\n".join(lines), fill="black")
+    return panel
+
+
+def _wrap(text: str, width: int = 52) -> list[str]:
+    return textwrap.wrap(text, width) or [""]
