@@ -11,7 +11,6 @@ Reading is strict, and looks at the weights only as far as needed to see that th
 
 import json
 import os
-import secrets
 import shutil
 import struct
 from collections.abc import Callable
@@ -133,6 +132,8 @@ def write_checkpoint(
         "preprocessing": preprocessing.to_dict(),
         "decoding": decoding.to_dict(),
     }
+    import secrets  # here, as it loads OpenSSL, which reading can do without
+
     mark = secrets.token_hex(4)
     temporary, replaced = (folder.with_name(f".{folder.name}.{mark}.{end}") for end in ("new", "old"))
     try:

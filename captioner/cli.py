@@ -4,21 +4,19 @@ Results go to stdout, everything else to stderr. Exit status: 0 all done; 1 some
 2 the call itself was wrong. What a command needs is imported when it runs, so that `--help` takes a blink.
 """
 
-import functools
+import gc
 import io
 import json
-import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from itertools import tee
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-import typer
-
-from captioner._version import __version__
+from captioner.arguments import STANDARD_INPUT, parse
 from captioner.errors import CaptionerError, ConfigError, ImageError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -26,106 +24,55 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help comes several times as fast
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-Model = Annotated[Path | None, typer.Option(metavar="DIR", help="Checkpoint folder.  [default: the bundled model]")]
-Backend = Annotated[Literal["auto", "onnx", "torch"], typer.Option(help="What runs the network; onnx needs no torch.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; all but cpu need torch.  [default: cpu]")]
-BatchSize = Annotated[int, typer.Option(help="The most images at once; captions don't depend on it.")]
-BeamSize = Annotated[int | None, typer.Option(help="Beams of the search; 1 is greedy.  [default: the model's]")]
-MaxLength = Annotated[int | None, typer.Option(help="The most words of a caption.  [default: the model's]")]
-
-STANDARD_INPUT = "-"
+_DECODING = ("beam_size", "alternatives", "max_length", "sample", "temperature", "top_k", "top_p", "seed")
 _INTERRUPTED, _BROKEN_PIPE = 130, 141  # as shells count: 128 + SIGINT, 128 + SIGPIPE
 
 
-def main() -> None:
-    """Run the command."""
-    app(prog_name="captioner")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; a user's mistake becomes one line on stderr.
 
+    Args:
+        argv: What follows `captioner`; this process's own arguments if None.
 
-def _command(function: Callable[..., int]) -> Callable[..., int]:
-    """Make a command of a function that returns the exit status; a user's mistake becomes one line on stderr."""
-
-    @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> None:
-        logging.basicConfig(format="%(levelname)s: %(message)s")
-        try:
-            status = function(*args, **kwargs)
-            sys.stdout.flush()
-        except CaptionerError as error:
-            _report(str(error))
-            status = 2
-        except KeyboardInterrupt:
-            status = _INTERRUPTED
-        except BrokenPipeError:  # whoever read the results has seen enough: | head
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python may flush the rest at exit
-            status = _BROKEN_PIPE
-        except OSError as error:
-            _report(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-            status = 2
-        raise typer.Exit(status)
-
-    app.command()(run)
-    return function
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"captioner {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _captioner(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    """Describe photos in a sentence."""
-
-
-@_command
-def caption(
-    paths: Annotated[
-        list[str], typer.Argument(metavar="PATH", help="Images, folders of images, or - for standard input.")
-    ],
-    model: Model = None,
-    beam_size: BeamSize = None,
-    alternatives: Annotated[int | None, typer.Option(help="Captions per image, the best first.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object per image.")] = False,
-    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write captions there, as they come.")] = None,
-    backend: Backend = "auto",
-    device: Device = None,
-    batch_size: BatchSize = 32,
-    max_length: MaxLength = None,
-    sample: Annotated[bool | None, typer.Option("--sample", help="Draw words at random instead of searching.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="Of --sample: below 1 is cautious, above 1 varied.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Of --sample: draw from so many most probable words.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Of --sample: draw from words of this joint probability.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of --sample: makes it repeatable.")] = None,
-) -> int:
-    """Caption images.
-
-    One image prints its caption alone; several, or a folder, print PATH, a tab and the caption.
+    Returns:
+        The exit status.
     """
-    given = {
-        "beam_size": beam_size,
-        "alternatives": alternatives,
-        "max_length": max_length,
-        "sample": sample,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "seed": seed,
-    }
-    decoding = {name: value for name, value in given.items() if value is not None}
+    try:
+        status = _run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except CaptionerError as error:
+        _report(str(error))
+        return 2
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:  # whoever read the results has seen enough: | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python may flush the rest at exit
+        return _BROKEN_PIPE
+    except OSError as error:
+        _report(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return 2
+    finally:
+        if argv is None:
+            gc.freeze()  # or Python searches all that was imported for garbage before it ends, for 30 ms
+    return status
+
+
+def _run(argv: Sequence[str]) -> int:
+    try:
+        options = parse(argv)
+    except SystemExit as end:
+        return int(end.code or 0)
+    import logging
+
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    commands = {"caption": caption, "evaluate": evaluate, "export": export, "info": info}
+    return commands[options.command](options)
+
+
+def caption(options: Namespace) -> int:
+    """Caption images."""
+    paths: list[str] = options.operands
+    output: Path | None = options.output
     _check_paths(paths, output)
     folders = any(os.path.isdir(path) for path in paths)
     several = folders or len(paths) > 1
@@ -137,62 +84,48 @@ def caption(
         _report(message)
 
     # What UTF-8 cannot hold are odd bytes of a file name; they pass as they are, but JSON needs an escape.
-    errors = "backslashreplace" if as_json else "surrogateescape"
+    errors = "backslashreplace" if options.json else "surrogateescape"
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=errors)
     with output.open("w", encoding="utf-8", errors=errors) if output else nullcontext(sys.stdout) as file:
         from captioner.inference import Captioner
 
-        captioner = Captioner.from_pretrained(model, backend=backend, device=device)
+        captioner = Captioner.from_pretrained(options.model, backend=options.backend, device=options.device)
         names, sources = tee(_inputs(paths, fail))
-        with closing(captioner.stream((s for _, s in sources), batch_size=batch_size, **decoding)) as results:
+        with closing(captioner.stream((s for _, s in sources), **_given(options))) as results:
             pairs = zip(names, results, strict=False)
             for (name, _), result in _track(pairs, None if folders else len(paths), several and not file.isatty()):
                 if isinstance(result, ImageError):
                     fail(f"{'standard input' if name == STANDARD_INPUT else name}: {result.reason}")
                 else:
-                    _write(file, name, result, as_json=as_json, with_name=several)
+                    _write(file, name, result, as_json=options.json, with_name=several)
     return 1 if failed else 0
 
 
-@_command
-def evaluate(
-    annotations: Annotated[Path, typer.Option(metavar="FILE", help="COCO captions JSON, CSV or JSON lines.")],
-    images: Annotated[Path | None, typer.Option(metavar="DIR", help="Where image paths start.")] = None,
-    results: Annotated[Path | None, typer.Option(metavar="FILE", help="Score these COCO results instead.")] = None,
-    model: Model = None,
-    output: Annotated[Path | None, typer.Option(metavar="DIR", help="For results.json and scores.json.")] = None,
-    beam_size: BeamSize = None,
-    backend: Backend = "auto",
-    device: Device = None,
-    batch_size: BatchSize = 32,
-    max_length: MaxLength = None,
-) -> int:
+def evaluate(options: Namespace) -> int:
     """Caption annotated images and score the captions, or score finished results."""
     from captioner.evaluation.run import evaluate
 
-    given = {"beam_size": beam_size, "max_length": max_length}
     scores = evaluate(
-        annotations,
-        images,
-        model=model,
-        results=results,
-        output=output,
-        backend=backend,
-        device=device,
-        batch_size=batch_size,
+        options.annotations,
+        options.images,
+        model=options.model,
+        results=options.results,
+        output=options.output,
+        backend=options.backend,
+        device=options.device,
         track=lambda captions, total: _track(captions, total, True),
-        **{name: value for name, value in given.items() if value is not None},
+        **_given(options),
     )
     print(scores.as_table())
     return 0
 
 
-@_command
-def export(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Checkpoint folder.")]) -> int:
+def export(options: Namespace) -> int:
     """Write the ONNX pair of a checkpoint, so that it captions without torch."""
     from captioner.checkpoint import ONNX_PAIR, read_checkpoint
 
+    folder = Path(*options.operands)
     read_checkpoint(folder)  # says what is wrong with the folder before torch is imported, which takes its time
     try:
         from captioner.export import export_onnx
@@ -204,18 +137,12 @@ def export(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Checkpoin
     return 0
 
 
-@_command
-def info(
-    folder: Annotated[
-        Path | None, typer.Argument(metavar="DIR", help="Checkpoint folder.  [default: the bundled model]")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
-) -> int:
+def info(options: Namespace) -> int:
     """Say what a checkpoint is."""
     from captioner.checkpoint import describe, read_checkpoint
 
-    description = describe(read_checkpoint(folder))
-    if as_json:
+    description = describe(read_checkpoint(*options.operands))
+    if options.json:
         print(json.dumps(description, indent=2))
         return 0
     files = {name: f"{size / 1e6:.1f} MB" for name, size in description.pop("files").items()}
@@ -226,6 +153,12 @@ def info(
     if card:
         print("", *card, sep="\n")
     return 0
+
+
+def _given(options: Namespace) -> dict[str, Any]:
+    """The batch size, and what the user said about the decoding; all else is the model's business."""
+    given = {name: getattr(options, name, None) for name in ("batch_size", *_DECODING)}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _check_paths(paths: list[str], output: Path | None) -> None:

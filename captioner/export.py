@@ -30,7 +30,7 @@ from captioner.vocabulary import START, Vocabulary
 logger = logging.getLogger(__name__)
 
 OPSET = 20
-TOLERANCE = 1e-4  # of log-probabilities
+TOLERANCE = 1e-3  # of log-probabilities: fifty layers turn float32's rounding into 1e-4, a mistake gives far more
 
 
 def save_checkpoint(

@@ -15,6 +15,7 @@ import os
 import threading
 import warnings
 from collections.abc import Iterator
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -45,6 +46,7 @@ IMAGE_SUFFIXES = frozenset({
 # The first ones are loaded with Pillow, so that the rest is only imported when none of them fits.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "JPEG2000", "QOI")
 _NO_IMAGE = f"is no image, or a damaged one: expected {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}"
+_COMMON = {"Jpeg": b"\xff\xd8\xff", "Png": b"\x89PNG\r\n\x1a\n", "WebP": b"RIFF"}  # what their files begin with
 _PLUGIN_FORMATS = ("HEIF", "JXL")  # readable where the user has registered a plugin for them
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 
@@ -168,14 +170,34 @@ def _open_encoded(file: BinaryIO, name: str, min_size: int | None) -> Image.Imag
         with _warnings_lock, warnings.catch_warnings():
             # Pillow's warnings are about odd metadata and large images, and a filter could make errors of them.
             warnings.simplefilter("ignore")
-            image = Image.open(file, formats=formats)
-    except UnidentifiedImageError as error:
+            image = _open_common(file)
+            if image is None or image.width * image.height > (Image.MAX_IMAGE_PIXELS or MAX_PIXELS):
+                image = Image.open(file, formats=formats)
+    except (UnidentifiedImageError, SyntaxError) as error:
         raise ImageError(name, _why_unidentified(file)) from error
     except Image.DecompressionBombError as error:
         raise ImageError(name, _TOO_LARGE) from error
     if min_size is not None:
         image.draft("RGB", (2 * min_size, 2 * min_size))  # does something for JPEG only, and never goes below that size
     return image
+
+
+def _open_common(file: BinaryIO) -> Image.Image | None:
+    """Identify a photo of a common format like `Image.open`, but for its limit on the size.
+
+    `Image.open` imports the plugins of other formats first, which takes longer than to decode a photo.
+    """
+    if not file.seekable():
+        return None
+    start = file.read(16)
+    for plugin, signature in _COMMON.items():
+        if start.startswith(signature):
+            import_module(f"PIL.{plugin}ImagePlugin")
+            factory, accepts = Image.OPEN[plugin.upper()]
+            file.seek(0)
+            if accepts is None or accepts(start) is True:
+                return factory(file, "")
+    return None
 
 
 def _why_unidentified(file: BinaryIO) -> str:

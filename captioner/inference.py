@@ -7,7 +7,6 @@ import math
 import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -220,16 +219,22 @@ class Captioner:
         self, sources: Iterator[ImageSource], batch_size: int, options: DecodingOptions
     ) -> Generator[Caption | ImageError, None, None]:
         numbered = enumerate(sources, start=1)
+        size = min(_FIRST_BATCH, batch_size)
+        first = list(islice(numbered, size))
+        if len(first) == 1 < size:  # a single image, for which starting threads takes longer than they would save
+            yield from self._caption_batch([self._read(*first[0])], options, 0)
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
         captioned = 0  # images without those that cannot be read, so that sampling numbers them the same in any batches
         readers = ThreadPoolExecutor(_READERS, thread_name_prefix="captioner-reader")
         try:
-            size = min(_FIRST_BATCH, batch_size)
-            waiting = deque(readers.submit(self._read, *item) for item in islice(numbered, size))
+            waiting = deque(readers.submit(self._read, *item) for item in first)
             while waiting:
                 batch = [waiting.popleft() for _ in range(len(waiting))]
                 size = min(2 * size, batch_size)
                 waiting.extend(readers.submit(self._read, *item) for item in islice(numbered, size))
-                results = self._caption_batch(batch, options, captioned)
+                results = self._caption_batch([future.result() for future in batch], options, captioned)
                 captioned += sum(isinstance(result, Caption) for result in results)
                 yield from results
         finally:
@@ -243,9 +248,8 @@ class Captioner:
             return error
 
     def _caption_batch(
-        self, batch: "list[Future[NDArray[np.float32] | ImageError]]", options: DecodingOptions, first_image: int
+        self, read: list[NDArray[np.float32] | ImageError], options: DecodingOptions, first_image: int
     ) -> list[Caption | ImageError]:
-        read = [future.result() for future in batch]
         pixels = [result for result in read if not isinstance(result, ImageError)]
         captions: Iterator[Caption] = iter(())
         if pixels:

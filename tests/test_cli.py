@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import shutil
@@ -10,10 +11,9 @@ from typing import NamedTuple
 
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
 from captioner import __version__
-from captioner.cli import app
+from captioner.cli import main
 from captioner.inference import Captioner
 
 ROOT = Path(__file__).parents[1]
@@ -26,9 +26,21 @@ class Outcome(NamedTuple):
 
 
 def run(*args: object, stdin: bytes = b"") -> Outcome:
-    result = CliRunner().invoke(app, [str(arg) for arg in args], input=stdin, prog_name="captioner")
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-    return Outcome(result.exit_code, result.stdout, result.stderr)
+    """Run the command in this process, on streams of its own."""
+    streams = {
+        "stdin": io.TextIOWrapper(io.BytesIO(stdin)),
+        "stdout": io.TextIOWrapper(io.BytesIO(), encoding="utf-8"),
+        "stderr": io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="backslashreplace"),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, stream in streams.items():
+            patch.setattr(sys, name, stream)
+        status = main([str(arg) for arg in args])
+    printed = []
+    for name in ("stdout", "stderr"):
+        streams[name].seek(0)
+        printed.append(streams[name].read())
+    return Outcome(status, *printed)
 
 
 def start(*args: object) -> "subprocess.Popen[bytes]":
@@ -252,9 +264,58 @@ def test_export_writes_the_onnx_pair_anew(checkpoint_folder: Path, photos: Path,
 def test_help_and_version() -> None:
     assert run("--version") == (0, f"captioner {__version__}\n", "")
     outcome = run("--help")
-    assert outcome.status == 0
+    assert (outcome.status, outcome.stderr) == (0, "")
     assert all(command in outcome.stdout for command in ("caption", "evaluate", "export", "info"))
-    assert run("caption", "-h").status == 0
+    assert run() == (2, "", outcome.stdout)
+
+
+@pytest.mark.parametrize("command", ["caption", "evaluate", "export", "info"])
+def test_the_help_of_a_command_tells_its_options_and_gives_examples(command: str) -> None:
+    outcome = run(command, "--help")
+    assert (outcome.status, outcome.stderr) == (0, "")
+    assert outcome.stdout.startswith(f"usage: captioner {command} ")
+    assert f"\n  captioner {command}" in outcome.stdout.partition("example")[2]
+    assert run(command, "-h") == outcome
+    if command in ("caption", "evaluate"):
+        text = " ".join(outcome.stdout.split())
+        for option, default in (("model", "the bundled model"), ("batch-size", "32"), ("backend", "auto")):
+            assert f"[default: {default}]" in text.partition(f"--{option} ")[2].partition(" --")[0]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (["captoin", "photo.jpg"], "There is no command captoin. Did you mean caption?"),
+        (["--versoin"], "There is no option --versoin. Did you mean --version?"),
+        (["caption", "photo.jpg", "--beam-sise=3"], "There is no option --beam-sise. Did you mean --beam-size?"),
+        (["caption", "photo.jpg", "--beam", "3"], "There is no option --beam."),  # no abbreviations
+        (["caption", "photo.jpg", "-q"], "There is no option -q."),
+        (["evaluate", "--annotations", "a.json", "b.json"], "Unexpected argument b.json."),
+        (["export", "--", "a", "-b"], "Unexpected argument -b."),
+        (["export"], "Missing argument DIR."),
+        (["evaluate"], "--annotations"),
+    ],
+)
+def test_what_is_wrong_with_a_call_is_one_line_below_the_usage(call: list[str], message: str) -> None:
+    outcome = run(*call)
+    assert (outcome.status, outcome.stdout) == (2, "")
+    usage, error = outcome.stderr.splitlines()
+    assert usage.startswith("usage: captioner ")
+    assert error.startswith("error: ")
+    assert message in error
+
+
+def test_options_stand_anywhere_and_after_two_dashes_nowhere(
+    checkpoint_folder: Path, photos: Path, texts: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = texts
+    assert run("caption", first, f"--model={checkpoint_folder}", second).stdout == "".join(
+        f"{path}\t{texts[path]}\n" for path in (first, second)
+    )
+    shutil.copy(photos / "a.png", tmp_path / "--json")
+    monkeypatch.chdir(tmp_path)
+    outcome = run("caption", "--model", checkpoint_folder, "--", "--json")
+    assert outcome == (0, f"{texts[str(photos / 'a.png')]}\n", "")
 
 
 def test_evaluate_captions_and_scores(

@@ -34,7 +34,7 @@ LAYERS = (
     ("captioner.inference",),
     ("captioner.evaluation", "captioner.explain", "captioner.export"),
     ("captioner.training",),
-    ("captioner.cli", "captioner.__main__", "captioner.demo", "demo", "scripts"),
+    ("captioner.arguments", "captioner.cli", "captioner.__main__", "captioner.demo", "demo", "scripts"),
 )
 
 # What captions: it stands above the wall, and runs where nothing but the base dependencies is installed.
@@ -48,9 +48,10 @@ LIGHT = (
     "captioner.backends.onnx",
     "captioner.checkpoint",
     "captioner.inference",
+    "captioner.arguments",
     "captioner.cli",  # last: its functions may import what stands below the wall
 )
-BASE = {"numpy", "PIL", "onnxruntime", "typer", "rich"}
+BASE = {"numpy", "PIL", "onnxruntime", "rich"}
 # What must not need torch either, but may use the extra `eval`.
 TORCH_FREE = ("captioner.evaluation", "captioner.data.annotations")
 TORCH_WORLD = {"torch", "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "safetensors", "onnx"}
@@ -245,11 +246,17 @@ def modules_after(statement: str) -> set[str]:
 
 
 def test_importing_the_package_imports_no_library() -> None:
-    assert not {"torch", "numpy", "PIL", "onnxruntime", "typer"} & modules_after("import captioner")
+    assert not {"torch", "numpy", "PIL", "onnxruntime", "rich"} & modules_after("import captioner")
 
 
 def test_importing_the_command_imports_nothing_heavy() -> None:
-    assert not {"torch", "numpy", "PIL", "onnxruntime"} & modules_after("import captioner.cli")
+    assert not {"torch", "numpy", "PIL", "onnxruntime", "rich"} & modules_after("import captioner.cli")
+
+
+def test_opening_a_photo_imports_no_plugin_of_another_format() -> None:
+    photo = ROOT / "examples" / "astronaut.jpg"
+    plugins = {"PIL.PngImagePlugin", "PIL.GifImagePlugin", "PIL.TiffImagePlugin"}
+    assert not plugins & modules_after(f"from captioner.images import open_image; open_image({str(photo)!r})")
 
 
 def test_the_wall_holds_when_the_modules_are_really_imported() -> None:

@@ -275,7 +275,7 @@ def test_the_light_world_captions_without_torch(checkpoint_folder: Path, tmp_pat
     code = (
         "import sys; from captioner import Captioner; "
         f"print(Captioner.from_pretrained({str(checkpoint_folder)!r}).caption([{str(path)!r}])[0].text); "
-        "assert not {'torch', 'safetensors', 'onnx', 'typer'} & set(sys.modules)"
+        "assert not {'torch', 'safetensors', 'onnx', 'rich'} & set(sys.modules)"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(package.__file__).parents[1])}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)

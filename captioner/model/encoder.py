@@ -54,7 +54,8 @@ class Encoder(nn.Module):
         if config.grid is not None and config.grid < 1:
             raise ConfigError(f"encoder.grid is {config.grid}; expected a positive number of regions a side, or null.")
         network = build_network(config.name)
-        self.cnn, side, self.width = cut(network, config.name, image_size)
+        cnn, side, self.width = cut(network, config.name, image_size)
+        self.cnn = cnn.to(memory_format=torch.channels_last)  # convolutions are half as fast again
         self.grid = config.grid or side
         self.regions = self.grid**2
         self.pool = nn.Identity() if self.grid == side else nn.AdaptiveAvgPool2d(self.grid)
@@ -71,6 +72,7 @@ class Encoder(nn.Module):
         Returns:
             Region features (B, L, D), row by row over the grid.
         """
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
         features = self.pool(self.cnn(pixels)["features"])  # (B, D, grid, grid)
         return features.flatten(2).transpose(1, 2)  # type: ignore[no-any-return]  # (B, L, D)
 

@@ -30,6 +30,7 @@ class BestCheckpoint(ModelCheckpoint):
         mode: "max" or "min".
         filename: Of the best checkpoint.
         save_last: Keep the last checkpoint too, to resume from.
+        save_on_train_epoch_end: Save at the end of a training epoch, rather than once it is validated.
         enable_version_counter: Number the files instead of replacing them.
         **options: See Lightning's `ModelCheckpoint`.
     """
@@ -40,6 +41,7 @@ class BestCheckpoint(ModelCheckpoint):
         mode: str = "max",
         filename: str | None = "best",
         save_last: bool | None = True,
+        save_on_train_epoch_end: bool | None = False,
         enable_version_counter: bool = False,
         **options: Any,
     ) -> None:
@@ -48,6 +50,7 @@ class BestCheckpoint(ModelCheckpoint):
             mode=mode,
             filename=filename,
             save_last=save_last,
+            save_on_train_epoch_end=save_on_train_epoch_end,
             enable_version_counter=enable_version_counter,
             **options,
         )

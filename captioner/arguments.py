@@ -1,0 +1,215 @@
+"""What the commands take: their options and help, on the standard library alone, so that help takes a blink."""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn, TypeAlias
+
+from captioner._version import __version__
+
+STANDARD_INPUT = "-"
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line.
+
+    Args:
+        argv: What follows `captioner`.
+
+    Returns:
+        The options by name, as `command` the command's name, and as `operands` its arguments that are no options.
+
+    Raises:
+        SystemExit: Help or version were asked for and are printed (status 0), or the call is wrong, and stderr says why
+            (status 2).
+    """
+    parser = _Parser(
+        prog="captioner",
+        usage="captioner COMMAND [OPTIONS]",
+        description="Describe photos in a sentence.",
+        epilog="More about a command: captioner COMMAND --help",
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"captioner {__version__}", help="Show the version and exit."
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for declare in (_caption, _evaluate, _export, _info):
+        declare(commands.add_parser)
+    if not argv:
+        parser.print_help(sys.stderr)
+        parser.exit(2)
+    first, *rest = argv
+    if first in commands.choices:
+        options = commands.choices[first].parse(rest)
+        options.command = first
+        return options
+    if first.startswith("-"):
+        parser.parse([first])
+    parser.error(f"There is no command {first}.{_suggestion(first, commands.choices)}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that takes options anywhere, but never shortened, and says what is wrong in one line below the usage.
+
+    Args:
+        operands: What the arguments that are no options are called, and the fewest and the most of them.
+        **settings: As for `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, *, operands: tuple[str, int, float] = ("", 0, 0), **settings: Any) -> None:
+        layout = partial(argparse.RawDescriptionHelpFormatter, max_help_position=26)
+        super().__init__(formatter_class=layout, allow_abbrev=False, add_help=False, **settings)
+        self.add_argument("-h", "--help", action="help", help="Show this message and exit.")
+        self._operands = operands
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse options and operands in any order; what follows `--` are operands.
+
+        By itself, argparse takes operands from a single place, and in some versions loses the `--`.
+        """
+        end = argv.index("--") if "--" in argv else len(argv)
+        options, others = self.parse_known_args(argv[:end])
+        for word in others:
+            if word.startswith("-") and word != STANDARD_INPUT:
+                name = word.partition("=")[0]
+                self.error(f"There is no option {name}.{_suggestion(name, self._option_string_actions)}")
+        options.operands = [*others, *argv[end + 1 :]]
+        name, fewest, most = self._operands
+        if len(options.operands) < fewest:
+            self.error(f"Missing argument {name}.")
+        if len(options.operands) > most:
+            self.error(f"Unexpected argument {options.operands[int(most)]}.")
+        return options
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the call, and exit."""
+        self.print_usage(sys.stderr)
+        self.exit(2, f"error: {message}\n")
+
+
+def _suggestion(word: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches
+
+    return "".join(f" Did you mean {match}?" for match in get_close_matches(word, known, n=1))
+
+
+_Add: TypeAlias = Callable[..., _Parser]
+
+
+def _caption(add: _Add) -> None:
+    parser = add(
+        "caption",
+        usage="captioner caption [OPTIONS] PATH...",
+        operands=("PATH", 1, math.inf),
+        help="Caption images.",
+        description="""\
+Caption images.
+
+PATH is an image, a folder of images, or - for standard input. One image prints its
+caption alone; several, or a folder, print PATH, a tab and the caption.""",
+        epilog="""\
+examples:
+  captioner caption photo.jpg
+  captioner caption holiday/ --output captions.tsv
+  captioner caption photo.jpg --alternatives 3 --json
+  captioner caption - < photo.jpg""",
+    )
+    parser.add_argument("--json", action="store_true", help="Print a JSON object per image.")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="Write captions there, as they come.")
+    _add_model(parser)
+    search = _add_search(parser)
+    search.add_argument(
+        "--alternatives", type=int, metavar="N", help="Captions per image, the best first. [default: the model's]"
+    )
+    sampling = parser.add_argument_group("sampling")
+    sampling.add_argument(
+        "--sample", action="store_true", default=None, help="Draw words at random instead of searching."
+    )
+    sampling.add_argument("--temperature", type=float, metavar="X", help="Below 1 is cautious, above 1 varied.")
+    sampling.add_argument("--top-k", type=int, metavar="N", help="Draw from so many most probable words.")
+    sampling.add_argument("--top-p", type=float, metavar="P", help="Draw from words of this joint probability.")
+    sampling.add_argument("--seed", type=int, metavar="N", help="Makes it repeatable.")
+
+
+def _evaluate(add: _Add) -> None:
+    parser = add(
+        "evaluate",
+        usage="captioner evaluate --annotations FILE [OPTIONS]",
+        help="Caption annotated images and score the captions.",
+        description="Caption annotated images and score the captions, or score finished results.",
+        epilog="""\
+examples:
+  captioner evaluate --annotations captions_val.json --images val/ --output scores/
+  captioner evaluate --annotations captions_val.json --results results.json""",
+    )
+    parser.add_argument(
+        "--annotations",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="COCO captions JSON, CSV or JSON lines. [required]",
+    )
+    parser.add_argument("--images", type=Path, metavar="DIR", help="Where image paths start.")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="Score these COCO results instead.")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="For results.json and scores.json.")
+    _add_model(parser)
+    _add_search(parser)
+
+
+def _export(add: _Add) -> None:
+    add(
+        "export",
+        usage="captioner export DIR",
+        operands=("DIR", 1, 1),
+        help="Write the ONNX pair of a checkpoint.",
+        description="Write the ONNX pair of the checkpoint folder DIR, so that it captions without torch.",
+        epilog="example:\n  captioner export runs/tiny/best",
+    )
+
+
+def _info(add: _Add) -> None:
+    parser = add(
+        "info",
+        usage="captioner info [DIR] [OPTIONS]",
+        operands=("DIR", 0, 1),
+        help="Say what a checkpoint is.",
+        description="Say what the checkpoint folder DIR is. [default: the bundled model]",
+        epilog="examples:\n  captioner info\n  captioner info runs/tiny/best --json",
+    )
+    parser.add_argument("--json", action="store_true", help="Print a JSON object.")
+
+
+def _add_model(parser: _Parser) -> None:
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", type=Path, metavar="DIR", help="Checkpoint folder. [default: the bundled model]")
+    model.add_argument(
+        "--backend",
+        choices=("auto", "onnx", "torch"),
+        default="auto",
+        metavar="BACKEND",
+        help="auto, onnx or torch: what runs the network; onnx needs no torch. [default: %(default)s]",
+    )
+    model.add_argument(
+        "--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...; all but cpu need torch. [default: cpu]"
+    )
+    model.add_argument(
+        "--batch-size",
+        type=int,
+        default=32,
+        metavar="N",
+        help="The most images at once; captions don't depend on it. [default: %(default)s]",
+    )
+
+
+def _add_search(parser: _Parser) -> "argparse._ArgumentGroup":
+    search = parser.add_argument_group("search")
+    search.add_argument(
+        "--beam-size", type=int, metavar="N", help="Beams of the search; 1 is greedy. [default: the model's]"
+    )
+    search.add_argument(
+        "--max-length", type=int, metavar="N", help="The most words of a caption. [default: the model's]"
+    )
+    return search

@@ -1,0 +1,303 @@
+"""How fast it is: python scripts/benchmark.py [inference | training | start] [--model DIR] [--images DIR] ...
+
+What is compared runs in turn, round after round, so that a machine that is busy for a while slows all of it alike; the
+figures are medians over the rounds. Training, and rows about torch, need the extra `train`.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib.util import find_spec
+from itertools import cycle, islice
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch on huge pages, as scripts/train.py has it
+
+import numpy as np
+
+from captioner.checkpoint import read_checkpoint
+from captioner.errors import CaptionerError, ConfigError, MissingExtraError
+from captioner.images import find_images, open_image
+from captioner.inference import Captioner
+
+ROOT = Path(__file__).parents[1]
+BEAMS = 5
+FEW = 8  # images of a round at batch size 1
+WARM_UP = 5  # training steps
+READ, ENCODER = "read and preprocess, one thread", "encoder alone"
+IMPORTS = "import numpy, PIL, onnxruntime"
+
+Case = Callable[[], float]  # does something once, and says how many seconds it took, per item
+Row = dict[str, str | float | None]
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Measure what is asked for, print a table of each part, and write all figures to a file if asked.
+
+    Args:
+        args: The arguments; those of the process by default.
+
+    Returns:
+        The exit status: 0, or 2 after a user's mistake.
+    """
+    options = _parser().parse_args(args)
+    results: dict[str, Any] = {"machine": machine()}
+    print("\n".join(f"{name:10} {fact}" for name, fact in results["machine"].items()))
+    try:
+        for part in PARTS if options.part == "all" else [options.part]:
+            title, rows = PARTS[part](options)
+            results[part] = {"about": title, "rows": rows}
+            print("", title, *table(rows), sep="\n")
+    except CaptionerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def machine() -> dict[str, str]:
+    """What the figures depend on."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        cpu = names[0] if names else cpu
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+    names = ["captioner", "numpy", "pillow", "onnxruntime", "torch", "torchvision", "lightning"]
+    installed = {distribution.metadata["Name"].lower() for distribution in importlib.metadata.distributions()}
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in names if name in installed]
+    system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    return {"CPU": cpu, "cores": f"{cores}, load {load}", "system": system, "packages": ", ".join(versions)}
+
+
+def in_turn(cases: Mapping[Any, Case], rounds: int) -> dict[Any, list[float]]:
+    """Run all cases in turn, once to warm up and then so many rounds; the seconds of each."""
+    for case in cases.values():
+        case()
+    measured = [{name: case() for name, case in cases.items()} for _ in range(rounds)]
+    return {name: [seconds[name] for seconds in measured] for name in cases}
+
+
+def timed(action: Callable[[], object], items: int = 1) -> float:
+    """The seconds that an action takes, per item."""
+    start = time.perf_counter()
+    action()
+    return (time.perf_counter() - start) / items
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """The lines of a table with a column for each key, texts to the left and numbers to the right."""
+    cells = [[_cell(value) for value in row.values()] for row in rows]
+    columns = list(zip(list(rows[0]), *cells, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    left = [isinstance(value, str) for value in rows[0].values()]
+    rule = ["-" * width for width in widths]
+    return [
+        "  ".join(f"{cell:{'<' if side else '>'}{width}}" for cell, width, side in zip(line, widths, left, strict=True))
+        for line in (list(rows[0]), rule, *cells)
+    ]
+
+
+def _cell(value: str | float | None) -> str:
+    if isinstance(value, float):
+        return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return "" if value is None else str(value)
+
+
+# --- Inference --------------------------------------------------------------------------------------------------------
+
+
+def inference(options: argparse.Namespace) -> tuple[str, list[Row]]:
+    """Images per second of each stage and of the whole way, by batch size and backend."""
+    backends = ["onnx", "torch"] if find_spec("torch") else ["onnx"]
+    captioners = {name: Captioner.from_pretrained(options.model, backend=name) for name in backends}
+    preprocessing = captioners["onnx"].preprocessing
+    folder = options.images or ROOT / "examples"
+    found = list(find_images(folder))
+    if not found:
+        raise ConfigError(f"{folder} has no images.")
+    paths = list(islice(cycle(found), 4 * max(options.batch_size, FEW)))
+    some = paths[: max(options.batch_size, FEW)]
+
+    def read() -> list[np.ndarray]:
+        return [preprocessing(open_image(path, min_size=preprocessing.size)) for path in some]
+
+    pixels = np.stack(read())
+    cases: dict[tuple[int, str, str], Case] = {(1, READ, ""): lambda: timed(read, len(some))}
+    for batch_size in sorted({1, options.batch_size}):
+        chosen = (pixels[:FEW], paths[:FEW]) if batch_size == 1 else (pixels, paths)
+        for name, captioner in captioners.items():
+            for what, case in inference_cases(captioner, *chosen, batch_size).items():
+                cases[batch_size, what, name] = case
+    seconds = in_turn(cases, options.repeat)
+    words = mean(len(caption.words) for caption in captioners["onnx"].caption(some, beam_size=BEAMS))
+    return f"Inference: {len(found)} images, captions of {words:.1f} words", inference_rows(seconds)
+
+
+def inference_cases(captioner: Captioner, pixels: np.ndarray, paths: list[Path], batch_size: int) -> dict[str, Case]:
+    """What is measured of one backend at one batch size."""
+    batches = [pixels[start : start + batch_size] for start in range(0, len(pixels), batch_size)]
+
+    def encode() -> float:
+        return timed(lambda: [captioner.backend.encode(batch) for batch in batches], len(pixels))
+
+    def decode() -> float:
+        encoded = [captioner.backend.encode(batch) for batch in batches]
+        return timed(lambda: [captioner.decode(stepper, beam_size=BEAMS) for stepper in encoded], len(pixels))
+
+    def caption(beam_size: int) -> float:
+        return timed(lambda: captioner.caption(paths, batch_size=batch_size, beam_size=beam_size), len(paths))
+
+    return {
+        ENCODER: encode,
+        f"decoder alone, beam {BEAMS}": decode,
+        f"file to caption, beam {BEAMS}": partial(caption, BEAMS),
+        "file to caption, greedy": partial(caption, 1),
+    }
+
+
+def inference_rows(seconds: Mapping[tuple[int, str, str], list[float]]) -> list[Row]:
+    """Images per second; and as a share of the encoder's alone, the median of the rounds' shares."""
+    rows: list[Row] = []
+    for (batch_size, what, backend), taken in sorted(seconds.items(), key=lambda item: item[0][0]):
+        alone = seconds.get((batch_size, ENCODER, backend), [])
+        share = median(one / all_ for one, all_ in zip(alone, taken, strict=True)) if alone else None
+        row: Row = {"": what, "backend": backend, "batch": batch_size, "images/s": 1 / median(taken)}
+        rows.append({**row, "of encoder": share})
+    return rows
+
+
+# --- Training ---------------------------------------------------------------------------------------------------------
+
+
+def training(options: argparse.Namespace) -> tuple[str, list[Row]]:
+    """Captions per second with the encoder frozen, its features computed before, and with its last stages training."""
+    if find_spec("lightning") is None:
+        raise MissingExtraError("Training", "train")
+    modes = {
+        "encoder frozen": ["--model.finetune.stages=[]", "--data.cache_features=1"],
+        "encoder fine-tuned": ["--model.finetune.from_epoch=0", "--data.cache_features=0"],
+    }
+    logging.disable(logging.WARNING)  # of Lightning about its surroundings, which is of no interest here
+    try:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            rows: list[Row] = [{"": name, **train(options, Path(folder), changes)} for name, changes in modes.items()]
+    finally:
+        logging.disable(logging.NOTSET)
+    return f"Training with {options.config.name}", rows
+
+
+def train(options: argparse.Namespace, folder: Path, changes: list[str]) -> Row:
+    """Train some steps as a config says, but for some changes, and look at the clock at each step."""
+    from captioner.data.module import CaptionData
+    from captioner.training.main import TrainCLI
+    from captioner.training.module import CaptioningModule
+    from captioner.vocabulary import PAD
+
+    cli = TrainCLI(
+        CaptioningModule,
+        CaptionData,
+        save_config_callback=None,
+        trainer_defaults={"reload_dataloaders_every_n_epochs": 1},
+        args=[f"--config={options.config}", *_training_arguments(options, folder), *changes],
+        run=False,
+    )
+    clock: list[float] = []
+    captions: list[int] = []
+
+    def tick(batch: Any, _index: int) -> None:
+        clock.append(time.perf_counter())
+        captions.append(int((batch.captions != PAD).any(dim=2).sum()))
+
+    cli.model.on_train_batch_start = tick
+    cli.trainer.fit(cli.model, cli.datamodule)
+    steps = np.diff(clock)[WARM_UP:]
+    counts = np.array(captions[:-1])[WARM_UP:]
+    return {
+        "captions/s": float(np.median(counts / steps)),
+        "s/step": float(np.median(steps)),
+        "captions/step": float(counts.mean()),
+        "vocabulary": len(cli.model.vocabulary),
+    }
+
+
+def _training_arguments(options: argparse.Namespace, folder: Path) -> list[str]:
+    """What differs from the config: the data, the number of steps, no files but in a temporary folder."""
+    annotations, images, drawn = options.annotations, options.images, 0
+    if annotations is None:
+        annotations, images, drawn = folder / "shapes/annotations/captions_train.json", folder / "shapes/images", 200
+    data = {"train": annotations, "val": annotations, "train_images": images, "val_images": None}
+    data |= {"draw_shapes": drawn, "cache_folder": folder}
+    trainer = {"max_steps": WARM_UP + options.steps + 1, "max_epochs": -1, "limit_val_batches": 0, "logger": False}
+    trainer |= {"enable_progress_bar": False, "enable_model_summary": False, "default_root_dir": folder}
+    checkpoint = {"monitor": None, "save_top_k": 0, "save_last": False}
+    groups = {"data": data, "trainer": trainer, "checkpoint": checkpoint, "model": {"weights": None}}
+    return [
+        f"--{group}.{key}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
+        for group, changed in groups.items()
+        for key, value in changed.items()
+    ]
+
+
+# --- Start ------------------------------------------------------------------------------------------------------------
+
+
+def start(options: argparse.Namespace) -> tuple[str, list[Row]]:
+    """Seconds from typing a command to its end, beside importing what captioning needs at least."""
+    read_checkpoint(options.model)  # says what is wrong with it, if anything
+    image = next(find_images(ROOT / "examples"))
+    model = ["--model", str(options.model)] if options.model else []
+    commands = {
+        "captioner --help": ["-m", "captioner", "--help"],
+        IMPORTS: ["-c", IMPORTS],
+        f"captioner caption {image.name}": ["-m", "captioner", "caption", str(image), *model],
+    }
+    run = partial(subprocess.run, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+    cases = {name: partial(timed, partial(run, [sys.executable, *command])) for name, command in commands.items()}
+    seconds = in_turn(cases, options.repeat)
+    _, imports, caption = seconds.values()
+    beyond = median(whole - part for whole, part in zip(caption, imports, strict=True))
+    rows: list[Row] = [{"": name, "seconds": median(taken)} for name, taken in seconds.items()]
+    return "Start", [*rows, {"": "captioning, beyond the imports", "seconds": beyond}]
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], tuple[str, list[Row]]]] = {
+    "inference": inference,
+    "training": training,
+    "start": start,
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[2])
+    parser.add_argument("part", nargs="?", choices=[*PARTS, "all"], default="all", help="what to measure [all]")
+    parser.add_argument("--model", type=Path, metavar="DIR", help="checkpoint folder [the bundled model]")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="images to caption, or to train on [examples/]")
+    parser.add_argument("--annotations", type=Path, metavar="FILE", help="captions to train on [drawn shapes]")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", default=ROOT / "configs/flickr8k.yaml", help="of training"
+    )
+    parser.add_argument("--repeat", type=int, metavar="N", default=7, help="rounds of inference and start [7]")
+    parser.add_argument("--steps", type=int, metavar="N", default=40, help="of training [40]")
+    parser.add_argument("--batch-size", type=int, metavar="N", default=32, help="of inference, beside 1 [32]")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

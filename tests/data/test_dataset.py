@@ -1,0 +1,276 @@
+"""Examples and batches: what is random depends on seed, epoch and image alone, and makes no caption wrong."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from captioner.data.annotations import Record
+from captioner.data.dataset import Augmentation, CaptionDataset, collate, speaks_of_sides
+from captioner.errors import ConfigError, ImageError
+from captioner.preprocessing import Preprocessing
+from captioner.vocabulary import END, PAD, START
+
+SIZE = 16
+PREPROCESSING = Preprocessing(size=SIZE)
+ALL = Augmentation(crop=0.5, flip=True, color=0.3)
+COUNTS = (3, 1, 7, 5, 2, 6)  # captions of each image
+
+
+def picture(seed: int, width: int = SIZE, height: int = SIZE) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
+    folder = tmp_path_factory.mktemp("images")
+    for index in range(len(COUNTS)):
+        picture(index).save(folder / f"{index}.png")
+    return [Record(i, folder / f"{i}.png", ("A dog.",) * count) for i, count in enumerate(COUNTS)]
+
+
+def ids(counts: Sequence[int] = COUNTS) -> list[list[list[int]]]:
+    """Captions of different lengths, each of a word of its own."""
+    return [[[START, *[100 * i + k + 4] * (k + 1), END] for k in range(count)] for i, count in enumerate(counts)]
+
+
+def make_dataset(records: Sequence[Record], **options: object) -> CaptionDataset:
+    return CaptionDataset(records, ids(), PREPROCESSING, **options)
+
+
+def same(
+    a: tuple[NDArray[np.float32], list[list[int]], int], b: tuple[NDArray[np.float32], list[list[int]], int]
+) -> bool:
+    return np.array_equal(a[0], b[0]) and a[1:] == b[1:]
+
+
+# --- Randomness ---
+
+
+def test_examples_depend_on_seed_epoch_and_index_alone(records: list[Record]) -> None:
+    options = {"augmentation": ALL, "captions_per_image": 2, "seed": 3, "epoch": 4}
+    dataset, again = (make_dataset(records, **options) for _ in range(2))
+    expected = [dataset[index] for index in range(len(dataset))]
+    np.random.seed(1)
+    torch.manual_seed(1)
+    for index in (5, 0, 3, 3, 1):
+        assert same(again[index], expected[index])
+    for change in ({"seed": 4}, {"epoch": 5}):
+        other = make_dataset(records, **{**options, **change})
+        assert not any(np.array_equal(other[index][0], expected[index][0]) for index in range(len(other)))
+
+
+def test_images_of_the_same_content_are_varied_differently(records: list[Record]) -> None:
+    dataset = make_dataset([records[0]] * len(COUNTS), augmentation=ALL)
+    assert len({dataset[index][0].tobytes() for index in range(len(dataset))}) == len(COUNTS)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_number_of_workers_changes_nothing(records: list[Record], workers: int) -> None:
+    dataset = make_dataset(records, augmentation=ALL, captions_per_image=2)
+    alone, shared = (list(DataLoader(dataset, 2, collate_fn=collate, num_workers=n)) for n in (0, workers))
+    assert len(alone) == len(shared) == 3
+    for a, b in zip(alone, shared, strict=True):
+        assert all(torch.equal(left, right) for left, right in zip(a, b, strict=True))
+
+
+# --- Augmentation ---
+
+
+def test_without_augmentation_images_are_only_preprocessed(records: list[Record]) -> None:
+    for options in ({}, {"augmentation": Augmentation()}):
+        dataset = make_dataset(records, **options)
+        for index in range(len(dataset)):
+            pixels, _, returned = dataset[index]
+            assert np.array_equal(pixels, PREPROCESSING(picture(index)))
+            assert returned == index
+
+
+def seen(captions: tuple[str, ...], path: Path, epochs: int = 40) -> Counter[str]:
+    """How often an image is shown as it is and mirrored."""
+    plain = PREPROCESSING(picture(0))
+    shown = {plain.tobytes(): "plain", plain[:, :, ::-1].tobytes(): "mirrored"}
+    record = Record(0, path, captions)
+    datasets = (
+        CaptionDataset([record], [[[1, 2]]], PREPROCESSING, augmentation=Augmentation(flip=True), epoch=epoch)
+        for epoch in range(epochs)
+    )
+    return Counter(shown[dataset[0][0].tobytes()] for dataset in datasets)
+
+
+def test_half_of_the_images_are_mirrored(records: list[Record]) -> None:
+    counts = seen(("A dog.", "A bright room with leftover pizza."), records[0].path, epochs=400)
+    assert counts.total() == 400
+    assert 160 < counts["mirrored"] < 240  # four standard deviations
+
+
+def test_images_whose_captions_speak_of_sides_are_not_mirrored(records: list[Record]) -> None:
+    assert seen(("A dog.", "A cat on the left of a dog."), records[0].path) == {"plain": 40}
+
+
+@pytest.mark.parametrize(
+    ("caption", "speaks"),
+    [
+        ("A dog to the left of a cat.", True),
+        ("Right: a dog", True),
+        ("LEFT", True),
+        ("a dog, left, and a cat", True),
+        ("in the upper-left corner", True),
+        ("the right-hand side", True),
+        ("a left handed, righthanded or lefthand player", True),
+        ("the rightmost and the leftmost", True),
+        ("they walk leftwards", True),
+        ("A plate of leftover pizza; leftovers", False),
+        ("a bright, brightly lit, upright copyright of frightened wrights", False),
+        ("theft at a cleft", False),
+        ("A dog.", False),
+        ("", False),
+    ],
+)
+def test_captions_that_speak_of_sides_are_told_by_their_words(caption: str, speaks: bool) -> None:
+    assert speaks_of_sides([caption]) is speaks
+    assert speaks_of_sides(["A dog.", caption, "A cat."]) is speaks
+
+
+@given(
+    width=st.integers(1, 150),
+    height=st.integers(1, 150),
+    smallest=st.floats(0.05, 0.999),
+    seed=st.integers(0, 2**32),
+)
+def test_crops_are_parts_of_the_image_of_allowed_size_and_aspect(
+    width: int, height: int, smallest: float, seed: int
+) -> None:
+    grid = np.zeros((height, width, 3), np.uint8)
+    grid[:, :, 0], grid[:, :, 1] = np.arange(width), np.arange(height)[:, None]  # each pixel says where it is
+    crop = Augmentation(crop=smallest)(Image.fromarray(grid), np.random.default_rng(seed), may_flip=False)
+    pixels = np.asarray(crop)
+    left, top = (int(value) for value in pixels[0, 0, :2])
+    assert np.array_equal(pixels, grid[top : top + crop.height, left : left + crop.width])
+    # The ideal sides are rounded to whole pixels, each by half a pixel at most.
+    assert (crop.width + 0.5) * (crop.height + 0.5) >= smallest * width * height
+    assert (crop.width + 0.5) / (crop.height - 0.5) >= 3 / 4 * width / height
+    assert (crop.width - 0.5) / (crop.height + 0.5) <= 4 / 3 * width / height
+
+
+def test_crops_vary_over_all_shares_and_places() -> None:
+    grid = np.zeros((90, 120, 3), np.uint8)
+    grid[:, :, 0], grid[:, :, 1] = np.arange(120), np.arange(90)[:, None]
+    rng, augmentation = np.random.default_rng(0), Augmentation(crop=0.3)
+    crops = [np.asarray(augmentation(Image.fromarray(grid), rng, may_flip=False)) for _ in range(300)]
+    shares = np.array([crop.shape[0] * crop.shape[1] for crop in crops]) / grid[:, :, 0].size
+    assert shares.min() < 0.35
+    assert shares.max() > 0.9
+    for channel, last in ((0, 119), (1, 89)):
+        assert {crop[0, 0, channel] for crop in crops} > {0, 5, 10}
+        assert any(crop[-1, -1, channel] == last for crop in crops)
+
+
+def test_colours_change_within_bounds() -> None:
+    gray, rng = Image.new("RGB", (4, 4), (100, 100, 100)), np.random.default_rng(0)  # only brightness shows on gray
+    values = {int(np.asarray(Augmentation(color=0.2)(gray, rng, may_flip=True))[0, 0, 0]) for _ in range(300)}
+    assert min(values) in range(79, 84)
+    assert max(values) in range(117, 122)
+    before = np.asarray(gray)
+    assert (before == 100).all()
+
+
+@pytest.mark.parametrize("options", [{"crop": 0}, {"crop": 1.1}, {"crop": -1}, {"color": 1}, {"color": -0.1}])
+def test_impossible_augmentations_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="expected a crop above 0"):
+        Augmentation(**options)
+
+
+def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    dataset = CaptionDataset([Record(0, tmp_path / "absent.png", ("A dog.",))], [[[1, 2]]], PREPROCESSING)
+    with pytest.raises(ImageError, match=r"absent\.png"):
+        dataset[0]
+
+
+# --- Captions ---
+
+
+def test_at_most_so_many_captions_of_an_image_are_used_and_each_in_some_epoch(records: list[Record]) -> None:
+    used: list[set[tuple[int, ...]]] = [set() for _ in COUNTS]
+    for epoch in range(30):
+        dataset = make_dataset(records, captions_per_image=3, epoch=epoch)
+        for index, count in enumerate(COUNTS):
+            captions = {tuple(caption) for caption in dataset[index][1]}
+            assert len(captions) == len(dataset[index][1]) == min(count, 3)
+            used[index] |= captions
+    assert used == [{tuple(caption) for caption in captions} for captions in ids()]
+
+
+# --- Features ---
+
+
+def test_features_take_the_place_of_images_one_view_at_random(tmp_path: Path) -> None:
+    records = [Record(i, tmp_path / "absent.png", ("A dog.",)) for i in range(len(COUNTS))]
+    features = np.random.default_rng(0).normal(size=(3, len(COUNTS), 4, 5)).astype(np.float16)  # (views, N, L, D)
+    views: set[int] = set()
+    for epoch in range(10):
+        dataset = make_dataset(records, features=features, epoch=epoch)
+        for index in range(len(COUNTS)):
+            given_features = dataset[index][0]
+            assert given_features.dtype == np.float32
+            (view,) = [v for v in range(3) if np.array_equal(given_features, features[v, index].astype(np.float32))]
+            views.add(view)
+            assert same(dataset[index], make_dataset(records, features=features, epoch=epoch)[index])
+    assert views == {0, 1, 2}
+    batch = collate([dataset[index] for index in (4, 1)])
+    assert batch.images.shape == (2, 4, 5)
+
+
+# --- Batches ---
+
+
+def test_a_batch_is_ordered_by_length_and_padded() -> None:
+    images = [np.full((3, 2, 2), value, np.float32) for value in range(3)]
+    batch = collate(
+        [
+            (images[0], [[1, 4, 2], [1, 5, 6, 2]], 10),
+            (images[1], [[1, 2]], 11),
+            (images[2], [[1, 7, 2], [1, 8, 9, 8, 2], [1, 2]], 12),
+        ]
+    )
+    assert batch.indices.tolist() == [12, 10, 11]
+    assert batch.captions.tolist() == [
+        [[1, 8, 9, 8, 2], [1, 7, 2, 0, 0], [1, 2, 0, 0, 0]],
+        [[1, 5, 6, 2, 0], [1, 4, 2, 0, 0], [0, 0, 0, 0, 0]],
+        [[1, 2, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]],
+    ]
+    assert batch.captions.dtype == torch.int64
+    assert batch.images.dtype == torch.float32
+    assert batch.images[:, 0, 0, 0].tolist() == [2, 0, 1]
+
+
+captions_of_an_image = st.lists(st.lists(st.integers(3, 50), max_size=6), min_size=1, max_size=5)
+
+
+@given(st.lists(captions_of_an_image, min_size=1, max_size=5))
+def test_a_batch_holds_every_caption_of_its_images(texts: list[list[list[int]]]) -> None:
+    examples = [
+        (np.full((1, 1), i, np.float32), [[START, *words, END] for words in captions], i)
+        for i, captions in enumerate(texts)
+    ]
+    before = [list(captions) for _, captions, _ in examples]
+    batch = collate(examples)
+    assert [captions for _, captions, _ in examples] == before  # the data set's own lists stay as they are
+    assert sorted(batch.indices.tolist()) == list(range(len(texts)))
+    lengths = (batch.captions != PAD).sum(dim=2)  # (B, K)
+    assert (lengths.diff(dim=1) <= 0).all()
+    assert (lengths[:, 0].diff() <= 0).all()
+    assert int(lengths.max()) == batch.captions.shape[2]
+    assert bool(lengths[:, -1].any())  # no row of padding in every image
+    for image, rows, index in zip(batch.images, batch.captions.tolist(), batch.indices.tolist(), strict=True):
+        assert float(image) == index
+        kept = [tuple(word for word in row if word != PAD) for row in rows]
+        assert Counter(row for row in kept if row) == Counter(map(tuple, before[index]))

@@ -1,0 +1,56 @@
+"""Tiny decoders with random weights, and captions to run them on."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from captioner.model.decoder import DECODERS, Arrays, Decoder, DecoderConfig, TeacherForced
+from captioner.vocabulary import PAD
+
+B, L, D, V = 4, 5, 6, 17
+TINY = DecoderConfig(hidden_size=7, embedding_size=5, context_size=6, attention_size=4, dropout=0.0)
+
+# (B, K, T): neither images nor captions in order of their length, and rows without a caption in every place.
+CAPTIONS = torch.tensor(
+    [
+        [[1, 5, 2, 0, 0, 0], [0, 0, 0, 0, 0, 0], [1, 4, 6, 9, 2, 0]],
+        [[0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]],
+        [[1, 7, 8, 9, 3, 2], [1, 8, 8, 2, 0, 0], [0, 0, 0, 0, 0, 0]],
+        [[0, 0, 0, 0, 0, 0], [1, 2, 0, 0, 0, 0], [1, 16, 10, 2, 0, 0]],
+    ]
+)
+
+Place = tuple[int, int, int]  # step, image, caption
+
+both = pytest.mark.parametrize("name", DECODERS)
+
+
+def make_decoder(name: str, size: int = D, vocab_size: int = V, **changes: object) -> Decoder:
+    torch.manual_seed(3)
+    decoder = DECODERS[name](replace(TINY, name=name, **changes), size, vocab_size, PAD)
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.mul_(2)  # so that it has opinions
+    return decoder.eval()
+
+
+def make_features() -> Tensor:
+    return torch.randn(B, L, D, generator=torch.Generator().manual_seed(0))
+
+
+def places_of(captions: Tensor) -> list[Place]:
+    """Where there is a word to predict, in the order that teacher forcing promises."""
+    images, rows, length = captions.shape
+    every = [(t, b, k) for t in range(length - 1) for b in range(images) for k in range(rows)]
+    return [(t, b, k) for t, b, k in every if captions[b, k, t + 1] != PAD]
+
+
+def by_place(output: TeacherForced, captions: Tensor) -> dict[Place, Tensor]:
+    """The log-odds (V,) of teacher forcing by place."""
+    return dict(zip(places_of(captions), output.logits, strict=True))
+
+
+def first_state(state: Arrays) -> Arrays:
+    return {name: array.unsqueeze(1) for name, array in state.items()}  # (B, H) -> (B, 1, H)

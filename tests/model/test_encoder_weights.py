@@ -1,0 +1,139 @@
+"""Whose weights an encoder takes, and what it says of files that are damaged, foreign or malicious."""
+
+import copy
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.models import get_model
+
+from captioner.errors import CheckpointError, ConfigError
+from captioner.model.encoder import Encoder, EncoderConfig, load_pretrained
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    """A whole ResNet-18 with BatchNorm statistics of its own. Not to be changed."""
+    torch.manual_seed(1)
+    network = get_model("resnet18")
+    network(torch.randn(4, 3, SIZE, SIZE))  # in training mode: moves the statistics
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def original() -> Encoder:
+    """A randomly initialized encoder. Not to be changed."""
+    return Encoder(EncoderConfig("resnet18"), SIZE)
+
+
+@pytest.fixture
+def encoder(original: Encoder) -> Encoder:
+    return copy.deepcopy(original)
+
+
+def save(network: nn.Module, path: Path) -> str:
+    if path.suffix == ".safetensors":
+        save_file(network.state_dict(), path)
+    else:
+        torch.save(network.state_dict(), path)
+    return str(path)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])
+def test_weights_are_those_of_torchvisions_state_dict(
+    suffix: str, network: nn.Module, encoder: Encoder, tmp_path: Path
+) -> None:
+    load_pretrained(encoder, "resnet18", save(network, tmp_path / f"weights{suffix}"))
+    expected, state = network.state_dict(), encoder.cnn.state_dict()
+    assert expected.keys() - state.keys() == {"fc.weight", "fc.bias"}
+    assert all(torch.equal(state[name], expected[name]) for name in state)
+    assert encoder.frozen
+
+
+def test_weights_without_batchnorms_counters_are_taken(network: nn.Module, encoder: Encoder, tmp_path: Path) -> None:
+    state = {name: t for name, t in network.state_dict().items() if not name.endswith("num_batches_tracked")}
+    save_file(state, tmp_path / "weights.safetensors")
+    load_pretrained(encoder, "resnet18", str(tmp_path / "weights.safetensors"))
+    assert torch.equal(encoder.cnn.state_dict()["bn1.running_var"], state["bn1.running_var"])
+
+
+class Malicious:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def refused(encoder: Encoder, file: Path, said: str) -> None:
+    """Check that a file is refused in words that name it, and that the encoder is as it was."""
+    before = copy.deepcopy(encoder.cnn.state_dict())
+    with pytest.raises(CheckpointError, match=said) as caught:
+        load_pretrained(encoder, "resnet18", str(file))
+    assert str(file) in str(caught.value)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.cnn.state_dict().items())
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_pickled_code_is_not_executed(legacy: bool, encoder: Encoder, tmp_path: Path) -> None:
+    file, trace = tmp_path / "weights.pth", tmp_path / "executed"
+    if legacy:
+        file.write_bytes(pickle.dumps({"conv1.weight": Malicious(trace)}, protocol=2))
+    else:
+        torch.save({"conv1.weight": Malicious(trace)}, file)
+    refused(encoder, file, "no plain state dict")
+    assert not trace.exists()
+    torch.load(file, weights_only=False) if not legacy else pickle.loads(file.read_bytes())
+    assert trace.exists()  # so the file would have done it
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"state_dict": {"conv1.weight": torch.zeros(1)}}, {"epoch": 3}])
+def test_a_pickle_of_something_else_is_refused(content: object, encoder: Encoder, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "weights.pt")
+    refused(encoder, tmp_path / "weights.pt", "no state dict of tensors")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999])
+def test_truncated_files_are_refused(
+    suffix: str, share: float, network: nn.Module, encoder: Encoder, tmp_path: Path
+) -> None:
+    file = tmp_path / f"weights{suffix}"
+    save(network, file)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(len(whole) * share)])
+    refused(encoder, file, "cannot be read|no plain state dict")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_files_of_another_network_are_refused(suffix: str, encoder: Encoder, tmp_path: Path) -> None:
+    file = tmp_path / f"weights{suffix}"
+    save(get_model("squeezenet1_1"), file)
+    refused(encoder, file, "lacks 100 tensors of resnet18.*another network")
+
+
+def test_files_of_a_network_with_the_same_names_are_refused(
+    network: nn.Module, encoder: Encoder, tmp_path: Path
+) -> None:
+    state = network.state_dict()
+    save_file({**state, "layer4.1.conv2.weight": torch.zeros(512, 512, 1, 1)}, tmp_path / "weights.safetensors")
+    refused(encoder, tmp_path / "weights.safetensors", r"layer4\.1\.conv2\.weight has another shape")
+
+
+@pytest.mark.parametrize("name", ["absent.safetensors", "absent.pth", "folder.pt"])
+def test_missing_files_are_refused(name: str, encoder: Encoder, tmp_path: Path) -> None:
+    (tmp_path / "folder.pt").mkdir()
+    refused(encoder, tmp_path / name, "no such file")
+
+
+@pytest.mark.parametrize("weights", ["IMAGENET1K_V9", "weights.ckpt", ""])
+def test_unknown_weights_names_are_refused(weights: str, encoder: Encoder) -> None:
+    with pytest.raises(ConfigError, match=rf"no weights '{weights}'.*a file.*IMAGENET1K_V1"):
+        load_pretrained(encoder, "resnet18", weights)

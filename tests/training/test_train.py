@@ -1,0 +1,232 @@
+"""Training runs: what they write, that they learn, stop, resume and refuse."""
+
+import csv
+import json
+import logging
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from lightning.pytorch import Callback
+
+from captioner import Captioner
+from captioner.checkpoint import read_checkpoint
+from captioner.data.annotations import load_records
+from captioner.training import main as training
+from captioner.training.main import main
+
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "configs" / "tiny.yaml"
+FLICKR8K = ROOT / "configs" / "flickr8k.yaml"
+
+# What makes a shipped config small enough for a test; everything else stays as shipped.
+QUICK = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+SMALL = ["--data.draw_shapes=50", "--data.batch_size=8", "--trainer.max_epochs=2", "--data.preprocessing.size=32", *QUICK]
+SMALL += ["--model.encoder.grid=1"]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    """Configs name their data and runs relative to where training is started."""
+    monkeypatch.chdir(tmp_path)
+    handlers = list(logging.getLogger("captioner").handlers)
+    yield
+    logging.getLogger("captioner").handlers = handlers
+
+
+def weights(run: str) -> dict[str, torch.Tensor]:
+    return torch.load(Path(run) / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def test_a_run_leaves_its_config_its_log_and_a_folder_that_captions_on_both_backends():
+    assert main([f"--config={TINY}", *SMALL]) == 0
+
+    run = Path("runs/tiny")
+    assert yaml.safe_load((run / "config.yaml").read_text())["data"]["draw_shapes"] == 50
+    assert re.search(r"Epoch 1: BLEU-1 [\d.]+  .*CIDEr-D [\d.]+", (run / "train.log").read_text())
+    assert list(run.glob("events.out.tfevents.*")), "TensorBoard is the default logger"
+    names = {path.name for path in (run / "best").iterdir()}
+    assert names == {
+        "config.json",
+        "vocabulary.json",
+        "model.safetensors",
+        "encoder.onnx",
+        "decoder.onnx",
+        "README.md",
+    }
+    assert "40 images with 120 captions" in (run / "best" / "README.md").read_text()
+
+    images = [record.path for record in load_records(Path("data/shapes/annotations/captions_val.json"), Path("data/shapes/images"))]
+    captions = Captioner.from_pretrained(run / "best").caption(images)
+    for ours, theirs in zip(captions, Captioner.from_pretrained(run / "best", backend="torch").caption(images), strict=True):
+        assert ours.text == theirs.text
+        assert ours.log_prob == pytest.approx(theirs.log_prob, abs=1e-4)
+
+
+def test_the_vocabulary_is_of_the_training_captions_alone():
+    assert main([f"--config={TINY}", *SMALL, "--trainer.max_epochs=1"]) == 0
+    path = Path("data/shapes/annotations/captions_val.json")
+    val = json.loads(path.read_text())
+    val["annotations"][0]["caption"] = "an unheardof shape"
+    path.write_text(json.dumps(val))
+    assert main([f"--config={TINY}", *SMALL, "--trainer.max_epochs=1", "--trainer.default_root_dir=again"]) == 0
+    assert "unheardof" not in read_checkpoint(Path("again/best")).vocabulary.words
+
+
+class StopInEpoch(Callback):
+    """Ctrl-C at the start of an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == self.epoch:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("extra", [[], ["--model.scheduled_sampling=0.3", "--data.augmentation.crop=0.7"]])
+def test_resuming_gives_the_weights_of_an_uninterrupted_run(monkeypatch, extra):
+    averaging = "lightning.pytorch.callbacks.EMAWeightAveraging"
+    options = [f"--config={TINY}", *SMALL, "--trainer.max_epochs=3", f"--trainer.callbacks+={averaging}", *extra]
+    assert main([*options, "--trainer.default_root_dir=whole"]) == 0
+
+    original = training.TrainCLI.instantiate_trainer
+
+    def interrupted(self, **kwargs):
+        trainer = original(self, **kwargs)
+        trainer.callbacks.append(StopInEpoch(2))
+        return trainer
+
+    monkeypatch.setattr(training.TrainCLI, "instantiate_trainer", interrupted)
+    with pytest.raises(SystemExit):
+        main([*options, "--trainer.default_root_dir=parts"])
+    monkeypatch.setattr(training.TrainCLI, "instantiate_trainer", original)
+    assert main([*options, "--trainer.default_root_dir=parts", "--ckpt_path=last"]) == 0
+
+    whole, parts = weights("whole"), weights("parts")
+    assert whole.keys() == parts.keys()
+    for name in whole:
+        assert torch.equal(whole[name], parts[name]), name
+
+
+def test_an_interruption_leaves_the_best_checkpoint_as_it_was(monkeypatch):
+    original = training.TrainCLI.instantiate_trainer
+
+    class Interrupt(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.current_epoch == 1 and batch_idx == 2:
+                before.append(Path("runs/tiny/checkpoints/best.ckpt").read_bytes())
+                raise KeyboardInterrupt
+
+    def interrupted(self, **kwargs):
+        trainer = original(self, **kwargs)
+        trainer.callbacks.append(Interrupt())
+        return trainer
+
+    before: list[bytes] = []
+    monkeypatch.setattr(training.TrainCLI, "instantiate_trainer", interrupted)
+    with pytest.raises(SystemExit):
+        main([f"--config={TINY}", *SMALL])
+    assert Path("runs/tiny/checkpoints/best.ckpt").read_bytes() == before[0]
+    assert torch.load("runs/tiny/checkpoints/last.ckpt", weights_only=True)["global_step"] == 5 + 3
+
+
+def test_own_photos_from_a_csv_with_string_names(capsys):
+    assert main([f"--config={TINY}", *SMALL, "--trainer.max_epochs=1"]) == 0
+    for split in ("train", "val"):
+        with open(f"{split}.csv", "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "caption"])
+            for record in load_records(Path(f"data/shapes/annotations/captions_{split}.json"), Path("data/shapes/images")):
+                writer.writerows((record.path.resolve(), caption) for caption in record.captions)
+    own = ["--data.draw_shapes=0", "--data.train=train.csv", "--data.val=val.csv", "--data.train_images=null"]
+    assert main([f"--config={TINY}", *SMALL, *own, "--trainer.max_epochs=1", "--trainer.default_root_dir=own"]) == 0
+    assert torch.equal(*(weights(run)["network.decoder.embedding.weight"] for run in ("runs/tiny", "own")))
+
+
+@pytest.mark.parametrize("decoder", ["show_tell", "show_attend_tell"])
+def test_the_flickr8k_config_runs_through_both_of_its_stages(decoder, monkeypatch):
+    """Cached features, then fine-tuning; bf16, averaged weights; unchanged but for the data and sizes."""
+    options = [f"--config={FLICKR8K}", "--data.draw_shapes=40", "--data.batch_size=8", "--data.workers=0", *QUICK]
+    options += [f"--data.{split}=data/shapes/annotations/captions_{split}.json" for split in ("train", "val")]
+    options += ["--data.train_images=data/shapes/images", "--data.preprocessing.size=64", "--data.cache_features=2"]
+    options += ["--model.weights=null", "--model.finetune.from_epoch=1", "--trainer.max_epochs=2"]
+    options += [f"--model.decoder.name={decoder}"]
+    assert main(options) == 0
+
+    log = Path("runs/flickr8k/train.log").read_text()
+    assert log.count("Computing the features of") == 2, "of the training and of the validation split, once each"
+    assert "Epoch 1: the encoder's features.14" in log
+    assert len(Captioner.from_pretrained("runs/flickr8k/best").caption([np.zeros((64, 64, 3), np.uint8)])) == 1
+
+
+@pytest.mark.parametrize(
+    ("argument", "named"),
+    [
+        ("--model.decoder.hidden_sise=5", "hidden_sise"),
+        ("--model.learning_rate=fast", "learning_rate"),
+        ("--model.decoder.name=transformer", "decoder.name"),
+        ("--data.augmentation.crop=big", "augmentation.crop"),
+        ("--model.decoding.beam_size=big", "beam_size"),
+    ],
+)
+def test_an_unknown_or_mistyped_key_is_refused_with_its_location(argument, named, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main([f"--config={TINY}", argument])
+    assert exit_.value.code == 2
+    assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model.encoder.name=resnet19"], "resnet19"),
+        (["--model.finetune.stages=[layer9]"], "layer9"),
+        (["--model.weights=missing.safetensors"], "missing.safetensors"),
+        (["--data.draw_shapes=0"], "captions_train.json"),
+        (["--data.min_count=0"], "min_count"),
+        (["--model.decoding.beam_size=0"], "beam_size"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(arguments, said, caplog):
+    assert main([f"--config={TINY}", *SMALL, *arguments]) == 2
+    assert said in caplog.records[-1].message
+    assert not Path("runs").exists()
+
+
+def test_two_runs_do_not_mix_in_one_folder(caplog):
+    options = [f"--config={TINY}", *SMALL, "--trainer.max_epochs=1"]
+    assert main(options) == 0
+    saved = Path("runs/tiny/checkpoints/last.ckpt").read_bytes()
+    assert main(options) == 2
+    assert "--ckpt_path last" in caplog.records[-1].message
+    assert Path("runs/tiny/checkpoints/last.ckpt").read_bytes() == saved
+
+
+def test_resuming_with_other_words_is_refused(caplog):
+    assert main([f"--config={TINY}", *SMALL, "--trainer.max_epochs=1"]) == 0
+    assert main([f"--config={TINY}", *SMALL, "--data.min_count=30", "--ckpt_path=last"]) == 2
+    assert "vocabulary" in caplog.records[-1].message
+
+
+def test_print_config_prints_a_config_that_can_be_read_again(capsys):
+    with pytest.raises(SystemExit):
+        main([f"--config={TINY}", "--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["model"]["decoder"]["hidden_size"] == 128
+    assert config["trainer"]["max_epochs"] == 15
+
+
+@pytest.mark.slow
+def test_the_tiny_config_learns_to_describe_held_out_shapes():
+    assert main([f"--config={TINY}", *QUICK]) == 0
+    records = load_records(Path("data/shapes/annotations/captions_val.json"), Path("data/shapes/images"))
+    captions = Captioner.from_pretrained("runs/tiny/best").caption([record.path for record in records])
+    right = [
+        any(caption.text == reference.lower().rstrip(" .") for reference in record.captions)
+        for record, caption in zip(records, captions, strict=True)
+    ]
+    assert sum(right) / len(right) > 0.9
