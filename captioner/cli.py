@@ -46,15 +46,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:  # whoever read the results has seen enough: | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python may flush the rest at exit
+        _flush_or_drop()
         return _BROKEN_PIPE
     except OSError as error:
         _report(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        _flush_or_drop()
         return 2
     finally:
         if argv is None:
             gc.freeze()  # or Python searches all that was imported for garbage before it ends, for 30 ms
     return status
+
+
+def _flush_or_drop() -> None:
+    """Write what stdout still holds or, if it cannot be written, let it vanish before Python tries at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(argv: Sequence[str]) -> int:

@@ -116,7 +116,7 @@ class TorchStepper:
         )
 
     def _reorder(self, parents: Tensor) -> None:
-        """Let row (b, k) continue the previous step's row `parents[b, k]`, and drop the images that no row continues."""
+        """Let row (b, k) continue the previous row `parents[b, k]`, and drop the images that no row continues."""
         b, k, _ = next(iter(self._state.values())).shape
         self._state = {name: array.flatten(0, 1)[parents] for name, array in self._state.items()}
         if len(parents) < b:

@@ -145,7 +145,7 @@ def speaks_of_sides(captions: Sequence[str]) -> bool:
 
 
 def collate(examples: Sequence[tuple[NDArray[np.float32], list[list[int]], int]]) -> Batch:
-    """Put examples into a batch: captions by falling length, images by their longest caption, as the decoder likes it."""
+    """Put examples into a batch: captions by falling length, images by their longest, as the decoder likes it."""
     ordered = [(image, sorted(captions, key=len, reverse=True), index) for image, captions, index in examples]
     ordered.sort(key=lambda example: len(example[1][0]), reverse=True)
     rows = max(len(captions) for _, captions, _ in ordered)

@@ -127,7 +127,7 @@ class Decoder(nn.Module):
         Args:
             features: (B, L, D), the encoder's region features.
             captions: (B, K, T) ids, START first, END last, padded; a row of nothing but padding is left out.
-            scheduled_sampling: Probability that an input word is one that the model itself proposed (Bengio et al. 2015).
+            scheduled_sampling: Probability that an input word is one that the model proposed (Bengio et al. 2015).
 
         Returns:
             Log-odds and targets of all N words after START, ordered by step, image, caption; and the coverage.

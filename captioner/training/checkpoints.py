@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -19,64 +18,52 @@ logger = logging.getLogger(__name__)
 FOLDER = "best"
 
 
-class BestCheckpoint(ModelCheckpoint):
+class RunCheckpoints(ModelCheckpoint):
     """Lightning's checkpoints of the best and the last epoch, and the best one as a checkpoint folder.
 
-    The folder holds the averaged weights if weights are averaged: those that validation measured. It gets its ONNX
-    pair when training ends, or from `captioner export`.
+    `checkpoints/last.ckpt` is what `--ckpt_path last` resumes: it is written after every epoch. The folder `best/` holds the averaged weights if weights are averaged: those that validation
+    measured. It gets its ONNX pair when training ends, or from `captioner export`.
 
     Args:
-        monitor: The metric that decides.
-        mode: "max" or "min".
-        filename: Of the best checkpoint.
-        save_last: Keep the last checkpoint too, to resume from.
-        save_on_train_epoch_end: Save at the end of a training epoch, rather than once it is validated.
-        enable_version_counter: Number the files instead of replacing them.
-        **options: See Lightning's `ModelCheckpoint`.
+        monitor: The metric that decides which epoch is the best.
+        mode: Whether it is best at its "max" or its "min".
     """
 
-    def __init__(
-        self,
-        monitor: str | None = "val/CIDEr-D",
-        mode: str = "max",
-        filename: str | None = "best",
-        save_last: bool | None = True,
-        save_on_train_epoch_end: bool | None = False,
-        enable_version_counter: bool = False,
-        **options: Any,
-    ) -> None:
+    def __init__(self, monitor: str = "val/CIDEr-D", mode: str = "max") -> None:
         super().__init__(
-            monitor=monitor,
-            mode=mode,
-            filename=filename,
-            save_last=save_last,
-            save_on_train_epoch_end=save_on_train_epoch_end,
-            enable_version_counter=enable_version_counter,
-            **options,
+            monitor=monitor, mode=mode, filename="best", save_on_train_epoch_end=False, enable_version_counter=False
         )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the folder anew when this epoch is the best so far."""
+        """Save the epoch, and write the folder anew when it is the best so far."""
+        if trainer.sanity_checking:
+            return
         before = self.best_model_score
         super().on_validation_end(trainer, pl_module)
+        trainer.save_checkpoint(self._last_path())
         if self.best_model_score is not before and trainer.is_global_zero:
             assert isinstance(pl_module, CaptioningModule)
             self._write_folder(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save the last checkpoint when training is interrupted, by Ctrl-C or by a cluster's SIGTERM."""
-        if isinstance(exception, (KeyboardInterrupt, SIGTERMException)) and trainer.global_step and self.dirpath:
-            path = Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
-            trainer.save_checkpoint(path)
-            logger.info("Interrupted in epoch %d. Resume with --ckpt_path last", trainer.current_epoch)
+        """Say how to go on after Ctrl-C or a cluster's SIGTERM.
+
+        Nothing is saved here: an epoch that is resumed in its middle would not give what the uninterrupted one gives.
+        """
+        if isinstance(exception, (KeyboardInterrupt, SIGTERMException)):
+            epoch = trainer.current_epoch
+            how = "--ckpt_path last begins it again" if self._last_path().is_file() else "nothing is saved yet"
+            logger.info("Interrupted in epoch %d; %s.", epoch, how)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the ONNX pair to the folder."""
-        super().on_train_end(trainer, pl_module)
         folder = Path(trainer.default_root_dir) / FOLDER
         if trainer.is_global_zero and folder.is_dir():
             export_onnx(folder)
             logger.info("The best model is in %s. Try it: captioner caption PHOTO --model %s", folder, folder)
+
+    def _last_path(self) -> Path:
+        return Path(self.dirpath or "") / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
 
     def _write_folder(self, trainer: Trainer, module: CaptioningModule) -> None:
         saved = torch.load(self.best_model_path, map_location="cpu", weights_only=True)["state_dict"]

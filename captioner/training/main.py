@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from captioner.data.module import CaptionData
 from captioner.errors import CaptionerError, ConfigError
-from captioner.training.checkpoints import BestCheckpoint
+from captioner.training.checkpoints import RunCheckpoints
 from captioner.training.module import CaptioningModule
 
 logger = logging.getLogger("captioner")
@@ -36,7 +36,7 @@ class TrainCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add resuming and the checkpoints, and link what the model takes from the data."""
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="Resume: 'last', or a .ckpt file.")
-        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(RunCheckpoints, "checkpoint")
         parser.link_arguments("data.vocabulary", "model.vocabulary", apply_on="instantiate")
         parser.link_arguments("data.word_counts", "model.word_counts", apply_on="instantiate")
         parser.link_arguments("data.preprocessing", "model.preprocessing", apply_on="instantiate")
