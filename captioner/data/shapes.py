@@ -65,8 +65,8 @@ def _draw(folder: Path, count: int, rng: np.random.Generator) -> Iterator[tuple[
         image = Image.new("RGB", (SIZE, SIZE), tuple(int(gray) for gray in np.full(3, rng.integers(110, 190))))
         centers = ((0.5, 0.28), (0.5, 0.72)) if place in ("above", "below") else ((0.28, 0.5), (0.72, 0.5))
         for name, center in zip(names, centers if place in ("above", "left of") else centers[::-1], strict=True):
-            x, y = np.array(center) * SIZE + rng.uniform(-3, 3, 2)
-            _draw_shape(ImageDraw.Draw(image), name, x, y, rng.uniform(8, 13))
+            x, y = np.array(center) * SIZE + rng.uniform(-2, 2, 2)
+            _draw_shape(ImageDraw.Draw(image), name, x, y, rng.uniform(11, 15))
         file_name = f"{index:05d}.png"
         image.save(folder / file_name)
         first, second = (f"a {name}" for name in names)

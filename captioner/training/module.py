@@ -178,14 +178,18 @@ class CaptioningModule(LightningModule):
         for group in groups:
             group["weight_decay"] = 0.0 if str(group["name"]).endswith("/1d") else self.weight_decay
         optimizer = torch.optim.AdamW([group for group in groups if group["params"]], betas=(0.9, 0.98))
-        total = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._rate(step, total))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _rate(self, step: int, total: int) -> float:
-        """Share of the peak learning rate at a step."""
+    def _rate(self, step: int) -> float:
+        """Share of the peak learning rate at a step.
+
+        How many steps there are is asked from the second on: to answer, the trainer loads the training data, and when
+        a run is resumed, it doesn't know its epoch yet while the optimizer is made.
+        """
         warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, total))))
+        progress = min(1.0, step / self.trainer.estimated_stepping_batches) if step else 0.0
+        fall = 0.5 * (1 + math.cos(math.pi * progress))
         return warm * (self.final_share + (1 - self.final_share) * fall)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

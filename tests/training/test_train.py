@@ -151,8 +151,10 @@ def test_the_flickr8k_config_runs_through_both_of_its_stages(decoder, monkeypatc
     options += [f"--model.decoder.name={decoder}"]
     assert main(options) == 0
 
+    assert main([*options, "--trainer.max_epochs=3", "--ckpt_path=last"]) == 0
+
     log = Path("runs/flickr8k/train.log").read_text()
-    assert log.count("Computing the features of") == 2, "of the training and of the validation split, once each"
+    assert log.count("Computing the features of") == 2, "of each split once, and not for a resumed encoder"
     assert "Epoch 1: the encoder's features.14" in log
     assert len(Captioner.from_pretrained("runs/flickr8k/best").caption([np.zeros((64, 64, 3), np.uint8)])) == 1
 
