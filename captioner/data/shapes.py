@@ -17,8 +17,6 @@ COLORS = {
     "green": (60, 160, 70),
     "blue": (40, 90, 200),
     "yellow": (240, 200, 40),
-    "black": (30, 30, 30),
-    "white": (250, 250, 250),
 }
 SHAPES = ("circle", "square", "triangle")
 PLACES = ("above", "below", "left of", "right of")

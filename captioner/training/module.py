@@ -55,7 +55,8 @@ class CaptioningModule(LightningModule):
         encoder: What the encoder is.
         decoder: What the decoder is.
         weights: Pretrained weights of the encoder: the name of torchvision weights (which torchvision downloads), a
-            local `.safetensors` or `.pth` file, or null to start from random.
+            local `.safetensors` or `.pth` file, a checkpoint folder or "bundled" (its encoder is taken), or null to
+            start from random.
         finetune: When and how the encoder trains.
         learning_rate: The decoder's peak learning rate.
         weight_decay: Of AdamW, on matrices and kernels only.
@@ -84,7 +85,7 @@ class CaptioningModule(LightningModule):
         weight_decay: float = 1e-2,
         warmup_steps: int = 200,
         final_share: float = 0.05,
-        label_smoothing: float = 0.1,
+        label_smoothing: float = 0.0,
         coverage_penalty: float = 0.0,
         scheduled_sampling: float = 0.0,
         decoding: DecodingOptions = DecodingOptions(),  # noqa: B008
