@@ -80,7 +80,7 @@ class CaptioningModule(LightningModule):
         encoder: EncoderConfig = EncoderConfig(),  # noqa: B008
         decoder: DecoderConfig = DecoderConfig(),  # noqa: B008
         weights: str | None = None,
-        finetune: FinetuneConfig = FinetuneConfig(),  # noqa: B008
+        finetune: FinetuneConfig = FinetuneConfig(),
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-2,
         warmup_steps: int = 200,
