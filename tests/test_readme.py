@@ -1,0 +1,100 @@
+"""Every command and example of the README does what it says."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PHOTO = ROOT / "examples" / "astronaut.jpg"
+
+# What makes a training command small enough for a test.
+SMALL = "--trainer.accelerator cpu --trainer.max_epochs 1 --trainer.limit_train_batches 2 --data.cache_features 0"
+SMALL += " --data.preprocessing.size 64 --model.weights null --trainer.enable_progress_bar false"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = "".join(blocks("sh")).replace("\\\n", " ").splitlines()
+    return [re.sub(r"\s+#.*", "", line).strip() for line in lines if line.strip()]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with the files that the README speaks of."""
+    for place in ("photo.jpg", "holiday/1.jpg", "holiday/more/2.jpg", "val/1.jpg", "garden/001.jpg"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PHOTO, tmp_path / place)
+    references = [
+        {"id": i, "image_id": 1, "caption": text} for i, text in enumerate(("A man smiles .", "an astronaut"))
+    ]
+    annotations = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": references}
+    (tmp_path / "captions_val.json").write_text(json.dumps(annotations))
+    (tmp_path / "results.json").write_text(json.dumps([{"image_id": 1, "caption": "a man smiles"}]))
+    (rows,) = blocks("csv")
+    for name in ("photos.csv", "held_out.csv"):
+        (tmp_path / name).write_text(rows)
+    for name in ("configs", "scripts", "examples"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    return tmp_path
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = re.sub(r"^captioner ", f"{sys.executable} -m captioner ", command)
+    command = re.sub(r"^python ", f"{sys.executable} ", command)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("command", [line for line in commands() if line.startswith("captioner")])
+def test_command(command, folder):
+    done = run(command, folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout or (folder / "captions.tsv").stat().st_size
+
+
+@pytest.mark.parametrize("command", [line for line in commands() if line.startswith("python")])
+def test_training_command(command, folder):
+    done = run(
+        f"{command} {SMALL}" + (" --data.draw_shapes 50" if "tiny" in command else " --data.min_count 1"), folder
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(folder.glob("runs/*/best/decoder.onnx"))
+
+
+@pytest.mark.parametrize("command", [line for line in commands() if line.startswith("make")])
+def test_make_target(command):
+    assert run(f"{command} --dry-run", ROOT).returncode == 0
+
+
+def test_no_command_is_left_out():
+    tested = ("captioner ", "python scripts/", "make ", "pip install ")  # test_package.py installs
+    assert all(command.startswith(tested) for command in commands()), commands()
+
+
+def test_the_python_example(capsys, monkeypatch):
+    (example,) = blocks("python")
+    monkeypatch.chdir(ROOT)
+    exec(compile(example, "README.md", "exec"), {})
+    assert ", 7, 7)" in capsys.readouterr().out
+
+
+def test_the_first_example_shows_what_the_model_says(folder):
+    (console,) = blocks("console")
+    said = console.strip().splitlines()[-1]
+    assert run("captioner caption photo.jpg", folder).stdout.strip() == said
+
+
+def test_the_table_of_own_photos_is_read(folder):
+    with open(folder / "photos.csv", newline="") as file:
+        assert {row["image"] for row in csv.DictReader(file)} == {"garden/001.jpg"}
