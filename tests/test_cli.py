@@ -46,7 +46,13 @@ def run(*args: object, stdin: bytes = b"") -> Outcome:
 def start(*args: object) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "captioner", *map(str, args)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+
+    def heed_interrupts() -> None:  # whoever runs the tests in the background has them ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, preexec_fn=heed_interrupts
+    )
 
 
 @pytest.fixture(scope="module")

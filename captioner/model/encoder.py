@@ -195,12 +195,12 @@ def load_pretrained(encoder: Encoder, name: str, weights: str) -> None:
         ConfigError: torchvision has no such weights.
     """
     folder = BUNDLED if weights == "bundled" else Path(weights)
-    if folder.is_dir():
+    if Path(weights).suffix in {".safetensors", ".pth", ".pt"}:
+        state = _read_state(Path(weights))
+    elif weights and folder.is_dir():
         prefix = "encoder.cnn."
         tensors = _read_state(folder / WEIGHTS)
         state = {key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)}
-    elif Path(weights).suffix in {".safetensors", ".pth", ".pt"}:
-        state = _read_state(Path(weights))
     else:
         state = build_network(name, weights).state_dict()
     expected = encoder.cnn.state_dict()

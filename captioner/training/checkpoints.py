@@ -22,7 +22,8 @@ class RunCheckpoints(ModelCheckpoint):
     """Lightning's checkpoints of the best and the last epoch, and the best one as a checkpoint folder.
 
     `checkpoints/last.ckpt` is what `--ckpt_path last` resumes: it is written after every epoch. The folder `best/`
-    holds the averaged weights if weights are averaged: those that validation measured. It gets its ONNX pair when training ends, or from `captioner export`.
+    holds the averaged weights if weights are averaged: those that validation measured. It gets its ONNX pair when
+    training ends, or from `captioner export`.
 
     Args:
         monitor: The metric that decides which epoch is the best.
