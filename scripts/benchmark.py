@@ -245,8 +245,7 @@ def _training_arguments(options: argparse.Namespace, folder: Path) -> list[str]:
     data |= {"draw_shapes": drawn, "cache_folder": folder}
     trainer = {"max_steps": WARM_UP + options.steps + 1, "max_epochs": -1, "limit_val_batches": 0, "logger": False}
     trainer |= {"enable_progress_bar": False, "enable_model_summary": False, "default_root_dir": folder}
-    checkpoint = {"monitor": None, "save_top_k": 0, "save_last": False}
-    groups = {"data": data, "trainer": trainer, "checkpoint": checkpoint, "model": {"weights": None}}
+    groups = {"data": data, "trainer": trainer, "model": {"weights": None}}
     return [
         f"--{group}.{key}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
         for group, changed in groups.items()

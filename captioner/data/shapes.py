@@ -64,7 +64,7 @@ def _draw(folder: Path, count: int, rng: np.random.Generator) -> Iterator[tuple[
         centers = ((0.5, 0.28), (0.5, 0.72)) if place in ("above", "below") else ((0.28, 0.5), (0.72, 0.5))
         for name, center in zip(names, centers if place in ("above", "left of") else centers[::-1], strict=True):
             x, y = np.array(center) * SIZE + rng.uniform(-2, 2, 2)
-            _draw_shape(ImageDraw.Draw(image), name, x, y, rng.uniform(11, 15))
+            _draw_shape(ImageDraw.Draw(image), name, x, y, rng.uniform(9, 12))
         file_name = f"{index:05d}.png"
         image.save(folder / file_name)
         first, second = (f"a {name}" for name in names)

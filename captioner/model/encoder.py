@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from captioner.checkpoint import BUNDLED, WEIGHTS
 from captioner.errors import CheckpointError, ConfigError
 
 logger = logging.getLogger(__name__)
@@ -187,19 +186,18 @@ def load_pretrained(encoder: Encoder, name: str, weights: str) -> None:
         encoder: The encoder.
         name: The CNN's torchvision name.
         weights: A local `.safetensors`, `.pth` or `.pt` file with the CNN's torchvision state dict, read without
-            executing pickled code; a checkpoint folder, or "bundled" for the bundled model's, whose encoder is taken;
-            or the name of torchvision weights, downloaded by torchvision on first use.
+            executing pickled code; a checkpoint folder, whose encoder is taken; or the name of torchvision weights,
+            downloaded by torchvision on first use.
 
     Raises:
         CheckpointError: The file is missing, damaged or of another network.
         ConfigError: torchvision has no such weights.
     """
-    folder = BUNDLED if weights == "bundled" else Path(weights)
     if Path(weights).suffix in {".safetensors", ".pth", ".pt"}:
         state = _read_state(Path(weights))
-    elif weights and folder.is_dir():
+    elif weights and Path(weights).is_dir():
         prefix = "encoder.cnn."
-        tensors = _read_state(folder / WEIGHTS)
+        tensors = _read_state(Path(weights) / "model.safetensors")
         state = {key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)}
     else:
         state = build_network(name, weights).state_dict()

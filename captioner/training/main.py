@@ -27,7 +27,7 @@ class SaveConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write `config.yaml`; a resumed run writes it anew."""
         path = Path(trainer.default_root_dir) / "config.yaml"
-        self.parser.save(self.config, path, skip_none=False, overwrite=True)
+        self.parser.save(self.config, path, overwrite=True)
 
 
 class TrainCLI(LightningCLI):

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from captioner.backends.torch import TorchBackend
+from captioner.checkpoint import BUNDLED
 from captioner.data.dataset import Batch
 from captioner.decoding.search import DecodingOptions
 from captioner.errors import ConfigError
@@ -117,7 +118,8 @@ class CaptioningModule(LightningModule):
             with torch.no_grad():
                 self.network.decoder.output.bias.copy_((frequencies / frequencies.sum()).log())
         if weights is not None:
-            load_pretrained(self.network.encoder, encoder.name, weights)
+            folder = str(BUNDLED) if weights == "bundled" else weights
+            load_pretrained(self.network.encoder, encoder.name, folder)
         self.network.encoder.unfreeze(finetune.stages)  # a stage that isn't there is refused at once, not in epoch 10
         self.network.encoder.unfreeze(())
         self._captions: dict[int, str] = {}

@@ -17,8 +17,6 @@ RGB = {
     "green": (60, 160, 70),
     "blue": (40, 90, 200),
     "yellow": (240, 200, 40),
-    "black": (30, 30, 30),
-    "white": (250, 250, 250),
 }
 SENTENCE = re.compile(r"a (\w+) (\w+) (?:is )?(above|below|left of|right of) a (\w+) (\w+)")
 

@@ -29,10 +29,9 @@ SMALL = [
     "--data.draw_shapes=50",
     "--data.batch_size=8",
     "--trainer.max_epochs=2",
-    "--data.preprocessing.size=32",
+    "--data.preprocessing.size=64",
     *QUICK,
 ]
-SMALL += ["--model.encoder.grid=1"]
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +99,10 @@ class CtrlC(Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("extra", [[], ["--model.scheduled_sampling=0.3", "--data.augmentation.crop=0.7"]])
+@pytest.mark.parametrize(
+    "extra",
+    [[], ["--model.scheduled_sampling=0.3", "--data.augmentation.crop=0.7", "--model.finetune.stages=[features.18]"]],
+)
 def test_resuming_gives_the_weights_of_an_uninterrupted_run(monkeypatch, extra):
     averaging = "lightning.pytorch.callbacks.EMAWeightAveraging"
     options = [f"--config={TINY}", *SMALL, "--trainer.max_epochs=3", f"--trainer.callbacks+={averaging}", *extra]
@@ -213,7 +215,7 @@ def test_print_config_prints_a_config_that_can_be_read_again(capsys):
         main([f"--config={TINY}", "--print_config"])
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["model"]["decoder"]["hidden_size"] == 128
-    assert config["trainer"]["max_epochs"] == 15
+    assert config["trainer"]["max_epochs"] == 16
 
 
 @pytest.mark.slow
