@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
+from typing import Any, Literal, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,6 @@ from captioner.images import ImageSource, open_image
 from captioner.preprocessing import Preprocessing
 from captioner.vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
 BackendName = Literal["auto", "onnx", "torch"]
 
 _FIRST_BATCH = 4  # the first batch is small, so that the first caption comes soon; each next one is twice as large
@@ -33,13 +30,7 @@ _READERS = min(4, os.cpu_count() or 1)
 
 
 class Backend(Protocol):
-    """What runs the network.
-
-    Attributes:
-        concurrent_batches: How many batches it may work on at once, from threads of their own.
-    """
-
-    concurrent_batches: int
+    """What runs the network."""
 
     def encode(self, pixels: NDArray[np.float32]) -> Stepper:
         """Encode preprocessed images (B, 3, S, S); a stepper over them."""
@@ -186,8 +177,8 @@ class Captioner:
     ) -> Generator[Caption | ImageError, None, None]:
         """Caption any number of images in constant memory.
 
-        While a batch or two are captioned, the images of the next one are read in the background, and no more than
-        those. The first batches are smaller, so that the first captions come soon.
+        While a batch is captioned, the images of the next one are read in the background, and no more than those. The
+        first batches are smaller, so that the first captions come soon.
 
         Args:
             images: As for `caption`; read as it is needed.
@@ -237,22 +228,17 @@ class Captioner:
 
         captioned = 0  # images without those that cannot be read, so that sampling numbers them the same in any batches
         readers = ThreadPoolExecutor(_READERS, thread_name_prefix="captioner-reader")
-        writers = ThreadPoolExecutor(self.backend.concurrent_batches, thread_name_prefix="captioner-writer")
         try:
             waiting = deque(readers.submit(self._read, *item) for item in first)
-            started: deque[Future[list[Caption | ImageError]]] = deque()
-            while waiting or started:
-                if waiting and len(started) < self.backend.concurrent_batches:
-                    read = [waiting.popleft().result() for _ in range(len(waiting))]
-                    size = min(2 * size, batch_size)
-                    waiting.extend(readers.submit(self._read, *item) for item in islice(numbered, size))
-                    started.append(writers.submit(self._caption_batch, read, options, captioned))
-                    captioned += sum(not isinstance(result, ImageError) for result in read)
-                else:
-                    yield from started.popleft().result()
+            while waiting:
+                batch = [waiting.popleft() for _ in range(len(waiting))]
+                size = min(2 * size, batch_size)
+                waiting.extend(readers.submit(self._read, *item) for item in islice(numbered, size))
+                results = self._caption_batch([future.result() for future in batch], options, captioned)
+                captioned += sum(isinstance(result, Caption) for result in results)
+                yield from results
         finally:
             readers.shutdown(wait=False, cancel_futures=True)
-            writers.shutdown(wait=False, cancel_futures=True)
 
     def _read(self, number: int, source: ImageSource) -> NDArray[np.float32] | ImageError:
         """Read and preprocess one image; its error is a result like any other."""

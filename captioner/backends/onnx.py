@@ -27,7 +27,6 @@ class OnnxBackend:
     """
 
     name = "onnx"
-    concurrent_batches = 2  # while one is decoded, in small steps, another is encoded: the cores have no gaps
 
     def __init__(self, folder: str | os.PathLike[str], threads: int | None = None) -> None:
         encoder, decoder = (Path(folder) / name for name in ONNX_PAIR)

@@ -30,7 +30,6 @@ class TorchBackend:
     """
 
     name = "torch"
-    concurrent_batches = 1  # the model is one, and its training mode is switched around each step
 
     def __init__(self, model: CaptioningModel, device: str | None = None) -> None:
         try:
