@@ -54,7 +54,7 @@ class TorchBackend:
             )
         except (KeyError, TypeError, ConfigError) as error:
             raise CheckpointError(f"{checkpoint.folder / 'config.json'}: unknown architecture: {error}") from error
-        path = checkpoint.folder / "model.safetensors"
+        path = checkpoint.weights
         try:
             state = load_file(path)
         except (OSError, SafetensorError) as error:

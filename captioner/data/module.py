@@ -7,8 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -80,6 +82,7 @@ class CaptionData(LightningDataModule):
         self.cache_folder = cache_folder
         self.shapes = draw_shapes
         self.seed = seed
+        self._features: dict[str, NDArray[np.float16]] = {}
         for name in ("min_count", "max_length", "captions_per_image", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"data.{name} is {getattr(self, name)}; expected 1 or more.")
@@ -131,9 +134,13 @@ class CaptionData(LightningDataModule):
         features = None
         module: Any = self.trainer.lightning_module  # a CaptioningModule, which data may not import
         if self.views and not module.encoder_trains(self.trainer.current_epoch):
-            views = [self._view(split, view) for view in range(self.views if split == "train" else 1)]
-            with self.trainer.precision_plugin.forward_context():
-                features = cached_features(self.cache_folder, module.network.encoder, views, self._image_batches)
+            if split not in self._features:  # the encoder is frozen: they are the same in each epoch
+                views = [self._view(split, view) for view in range(self.views if split == "train" else 1)]
+                with self.trainer.precision_plugin.forward_context():
+                    self._features[split] = cached_features(
+                        self.cache_folder, module.network.encoder, views, self._image_batches
+                    )
+            features = self._features[split]
         return CaptionDataset(
             self.records[split],
             self._ids[split],

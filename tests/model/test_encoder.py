@@ -1,7 +1,5 @@
 """Encoders: what they give, what they are cut from, and what of them trains."""
 
-import copy
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -36,17 +34,6 @@ def seed() -> None:
 @pytest.fixture
 def pixels() -> Tensor:
     return torch.randn(2, 3, SIZE, SIZE)
-
-
-@pytest.fixture(scope="module")
-def original() -> Encoder:
-    """A randomly initialized encoder. Not to be changed."""
-    return Encoder(EncoderConfig("resnet18"), SIZE)
-
-
-@pytest.fixture
-def encoder(original: Encoder) -> Encoder:
-    return copy.deepcopy(original)
 
 
 def layer_output(network: nn.Module, layer: str, pixels: Tensor) -> Tensor:

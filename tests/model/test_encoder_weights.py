@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.models import get_model
 
 from captioner.errors import CheckpointError, ConfigError
-from captioner.model.encoder import Encoder, EncoderConfig, load_pretrained
+from captioner.model.encoder import Encoder, load_pretrained
 
 SIZE = 64
 
@@ -23,17 +23,6 @@ def network() -> nn.Module:
     network = get_model("resnet18")
     network(torch.randn(4, 3, SIZE, SIZE))  # in training mode: moves the statistics
     return network.eval()
-
-
-@pytest.fixture(scope="module")
-def original() -> Encoder:
-    """A randomly initialized encoder. Not to be changed."""
-    return Encoder(EncoderConfig("resnet18"), SIZE)
-
-
-@pytest.fixture
-def encoder(original: Encoder) -> Encoder:
-    return copy.deepcopy(original)
 
 
 def save(network: nn.Module, path: Path) -> str:
