@@ -143,16 +143,28 @@ def _evaluate(add: _Add) -> None:
         epilog="""\
 examples:
   captioner evaluate --annotations captions_val.json --images val/ --output scores/
-  captioner evaluate --annotations captions_val.json --results results.json""",
+  captioner evaluate --annotations captions_val.json --results results.json
+  captioner evaluate --annotations dataset_coco.json --images coco/ --split test""",
     )
     parser.add_argument(
         "--annotations",
         type=Path,
         required=True,
         metavar="FILE",
-        help="COCO captions JSON, CSV or JSON lines. [required]",
+        help="COCO captions JSON, Karpathy's splits, CSV or JSON lines. [required]",
     )
-    parser.add_argument("--images", type=Path, metavar="DIR", help="Where image paths start.")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="Where image paths start. [default: COCO's folders around FILE, or FILE's own]",
+    )
+    parser.add_argument(
+        "--split",
+        choices=("train", "val", "test"),
+        metavar="SPLIT",
+        help="train, val or test: which of Karpathy's splits; other files are scored whole.",
+    )
     parser.add_argument("--results", type=Path, metavar="FILE", help="Score these COCO results instead.")
     parser.add_argument("--output", type=Path, metavar="DIR", help="For results.json and scores.json.")
     _add_model(parser)

@@ -118,6 +118,7 @@ def evaluate(options: Namespace) -> int:
     scores = evaluate(
         options.annotations,
         options.images,
+        split=options.split,
         model=options.model,
         results=options.results,
         output=options.output,

@@ -58,6 +58,10 @@ class Vocabulary:
         kept = (word for word, count in counts.items() if count >= min_count and word not in SPECIAL_WORDS)
         return cls((*SPECIAL_WORDS, *sorted(kept, key=lambda word: (-counts[word], word))))
 
+    def extended(self, words: Iterable[str]) -> "Vocabulary":
+        """This vocabulary with more words behind its own, which keep their ids; words that it has are passed over."""
+        return Vocabulary([*self.words, *(word for word in words if word not in self)])
+
     def __len__(self) -> int:
         return len(self.words)
 

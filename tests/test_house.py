@@ -53,7 +53,10 @@ LIGHT = (
 )
 BASE = {"numpy", "PIL", "onnxruntime", "rich"}
 # What must not need torch either, but may use the extra `eval`.
-TORCH_FREE = ("captioner.evaluation", "captioner.data.annotations")
+TORCH_FREE = (
+    "captioner.evaluation",
+    *(f"captioner.data.{name}" for name in ("annotations", "coco", "download", "formats", "leaks")),
+)
 TORCH_WORLD = {"torch", "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "safetensors", "onnx"}
 
 

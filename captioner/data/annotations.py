@@ -1,19 +1,24 @@
-"""Annotation files to records: COCO captions JSON, and CSV or JSON lines for one's own photos."""
+"""Annotation files to records: COCO captions JSON, Karpathy's splits, and CSV or JSON lines for one's own photos."""
 
 import contextlib
-import csv
-import io
-import json
+import gc
+import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, get_args
 
-from captioner.errors import DataError, MissingExtraError
+from captioner.data.formats import Entry, is_karpathy, read_coco, read_csv, read_json, read_json_lines, read_karpathy
+from captioner.errors import ConfigError, DataError
 
-_COLUMNS = ("image", "caption")
+Split = Literal["train", "val", "test"]
+
+logger = logging.getLogger(__name__)
+
 _SUFFIXES = (".json", ".csv", ".jsonl")
+_FLICKR_FOLDERS = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images", "flickr30k-images", "flickr30k_images")
+_SAMPLE = 16  # so many images are looked for where the folder of images must be found
 
 
 @dataclass(frozen=True)
@@ -21,8 +26,8 @@ class Record:
     """An image with its reference captions.
 
     Attributes:
-        image_id: As the annotations name the image: COCO's number or string; for CSV and JSON lines the text of the
-            `image` column.
+        image_id: As the annotations name the image: COCO's number or string; `imgid` in Karpathy's files of other data
+            sets; for CSV and JSON lines the text of the `image` column.
         path: Where the image should be; not checked (see `check_images`).
         captions: One or more captions, raw, in the order of the file.
     """
@@ -32,156 +37,126 @@ class Record:
     captions: tuple[str, ...]
 
 
-def load_records(annotations: str | os.PathLike[str], images: str | os.PathLike[str] | None = None) -> list[Record]:
-    """Reads an annotation file; its suffix says which kind it is.
+def load_records(
+    annotations: str | os.PathLike[str],
+    images: str | os.PathLike[str] | None = None,
+    split: Split | None = None,
+    *,
+    strict: bool = False,
+) -> list[Record]:
+    """Reads an annotation file; its suffix and content say which kind it is.
 
     `.json` is COCO captions JSON: `{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}`, read
-    with pycocotools. `.csv` (with a header) and `.jsonl` (an object a line) have `image` and `caption`; several rows
-    of an image are gathered, other columns are passed over.
+    with pycocotools; or one of Karpathy's files, `dataset_coco.json` and its likes, which hold all splits. `.csv` (with
+    a header) and `.jsonl` (an object a line) have `image` and `caption`; several rows of an image are gathered, other
+    columns are passed over.
+
+    For JSON, folders are tried as the data sets are laid out. With `X/annotations/captions_train2017.json`, images are
+    looked for in `X/train2017`, `X/images/train2017`, `X/images`, `X` and the folders of Flickr8k and Flickr30k, then
+    likewise beside the file; with a given folder, in it and in its `train2017`. The folder that has the most of a few
+    images is taken, the first of equals.
 
     Args:
         annotations: The annotation file, in UTF-8.
-        images: The folder that image paths start from; the annotation file's own folder if not given.
+        images: The folder that image paths start from; if not given, the folder where the images of JSON are found, or
+            else the annotation file's own.
+        split: Which split of a Karpathy file; its `restval` belongs to "train". Other files are taken whole.
+        strict: Refuse a split for a file that has none.
 
     Returns:
         One record for each image that has captions, in the order of the file.
 
     Raises:
+        ConfigError: There is no such split.
         DataError: The file cannot be read or used; the message says where it is wrong.
         MissingExtraError: For COCO JSON without pycocotools.
     """
     path = Path(annotations)
-    folder = path.parent if images is None else Path(images)
-    suffix = path.suffix.lower()
-    if suffix not in _SUFFIXES:
-        raise DataError(f"{path}: annotations must be a .json (COCO captions), .csv or .jsonl file")
+    if split is not None and split not in get_args(Split):
+        raise ConfigError(f"There is no split {split!r}; expected {', '.join(get_args(Split))}.")
     try:
-        if suffix == ".json":
-            records = _read_coco(path, folder)
-        else:
-            rows = _read_csv(path) if suffix == ".csv" else _read_json_lines(path)
-            records = _gather(path, rows, folder)
+        with _collector_paused():  # or COCO's files would take half as long again
+            entries, has_splits = _read(path, split)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    if not records:
+    if not entries:
         raise DataError(f"{path}: no captions in it; expected at least one image with a caption")
-    return records
+    if strict and split is not None and not has_splits:
+        raise DataError(
+            f"{path}: it has no splits, only Karpathy's files do; leave out --split {split} to take it whole"
+        )
+    given = None if images is None else Path(images)
+    folder = given or path.parent
+    if path.suffix.lower() == ".json":
+        folder = _find_folder(entries, _folders(path, given), otherwise=folder)
+        logger.info("The images of %s are looked for in %s", path, folder)
+    return [Record(image_id, folder / name, captions) for image_id, name, captions in entries]
 
 
-def check_images(records: Iterable[Record]) -> None:
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """No search for garbage meanwhile: it would go over millions of objects again and again, in vain."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _read(path: Path, split: Split | None) -> tuple[list[Entry], bool]:
+    """The entries of a file of any kind, and whether the file has splits."""
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise DataError(f"{path}: annotations must be a .json (COCO captions), .csv or .jsonl file")
+    if suffix == ".csv":
+        return read_csv(path), False
+    if suffix == ".jsonl":
+        return read_json_lines(path), False
+    dataset = read_json(path)
+    if is_karpathy(dataset):
+        return read_karpathy(path, dataset, split), True
+    return read_coco(path, dataset), False
+
+
+def _folders(path: Path, given: Path | None) -> list[Path]:
+    """Where the images of a JSON file may be, the most telling places first."""
+    half = path.stem.partition("_")[2]  # train2017 of captions_train2017.json
+    if given is not None:
+        return [given, given / half]
+    roots = [path.parent.parent, path.parent] if path.parent.name == "annotations" else [path.parent]
+    names = [half, f"images/{half}", "images", "", *_FLICKR_FOLDERS]
+    return [root / name for root in roots for name in names]
+
+
+def _find_folder(entries: Sequence[Entry], folders: Iterable[Path], otherwise: Path) -> Path:
+    """The folder that has the most images of a sample; the first of equals."""
+    sample = entries[:: max(1, len(entries) // _SAMPLE)][:_SAMPLE]
+    counts = {folder: sum(os.path.isfile(folder / entry.name) for entry in sample) for folder in folders}
+    best = max(counts, key=lambda folder: counts[folder])
+    return best if counts[best] else otherwise
+
+
+def find_missing(records: Iterable[Record]) -> list[Record]:
+    """The records whose image file doesn't exist."""
+    return [record for record in records if not os.path.isfile(record.path)]
+
+
+def check_images(records: Sequence[Record]) -> None:
     """Makes sure that the image file of every record exists.
 
     Raises:
-        DataError: Some are missing; the message names the first few.
+        DataError: Some are missing; the message names the first few, and the folder they should be in.
     """
-    paths = [record.path for record in records]
-    missing = [path for path in paths if not path.is_file()]
+    missing = [record.path for record in find_missing(records)]
     if missing:
-        named = ", ".join(str(path) for path in missing[:3]) + (", ..." if len(missing) > 3 else "")
+        folders = {path.parent for path in missing}
+        where = f" in {missing[0].parent}" if len(folders) == 1 else ""
+        named = ", ".join(path.name if where else str(path) for path in missing[:3])
         raise DataError(
-            f"{len(missing)} of {len(paths)} images are missing: {named}; check the images folder that was given"
+            f"{len(missing):,} of {len(records):,} images are missing{where}: {named}"
+            f"{', ...' if len(missing) > 3 else ''}; name the folder that image paths start from"
         )
-
-
-def _read_coco(path: Path, folder: Path) -> list[Record]:
-    try:
-        from pycocotools.coco import COCO
-    except ImportError as error:
-        raise MissingExtraError("Reading COCO annotations", "eval") from error
-    dataset = _read_json(path)
-    _check_coco(path, dataset)
-    coco = COCO()  # not COCO(path): that would read the file again, in whatever encoding the system prefers
-    coco.dataset = {"images": dataset["images"], "annotations": dataset["annotations"]}
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-        coco.createIndex()
-    records = []
-    for image_id, image in coco.imgs.items():
-        captions = tuple(annotation["caption"] for annotation in coco.imgToAnns.get(image_id, ()))
-        if captions:
-            records.append(Record(image_id, folder / image["file_name"], captions))
-    return records
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
-
-
-def _check_coco(path: Path, dataset: Any) -> None:
-    """Looks for everything that pycocotools would take without a word or stumble over with a KeyError."""
-    if not isinstance(dataset, dict) or not all(isinstance(dataset.get(k), list) for k in ("images", "annotations")):
-        raise DataError(f'{path}: not COCO captions JSON; expected an object with lists "images" and "annotations"')
-    ids = set()
-    for number, image in enumerate(dataset["images"]):
-        where = f"{path}, images[{number}]"
-        _check_id(where, image, "id")
-        if not isinstance(image.get("file_name"), str) or not image["file_name"]:
-            raise DataError(f'{where}: no "file_name"')
-        if image["id"] in ids:
-            raise DataError(f"{where}: image id {image['id']!r} is used twice")
-        ids.add(image["id"])
-    for number, annotation in enumerate(dataset["annotations"]):
-        where = f"{path}, annotations[{number}]"
-        _check_id(where, annotation, "image_id")
-        if annotation["image_id"] not in ids:
-            raise DataError(f'{where}: image id {annotation["image_id"]!r} is not among the "images"')
-        _check_caption(where, annotation.get("caption"))
-        _check_id(where, annotation, "id")
-
-
-def _check_id(where: str, entry: object, key: str) -> None:
-    if not isinstance(entry, dict):
-        raise DataError(f"{where}: expected a JSON object")
-    if not isinstance(entry.get(key), int | str) or isinstance(entry[key], bool):
-        raise DataError(f'{where}: expected "{key}", a whole number or text')
-
-
-def _check_caption(where: str, caption: object) -> None:
-    if not isinstance(caption, str):
-        raise DataError(f'{where}: expected "caption", a text')
-    if not caption.strip():
-        raise DataError(f"{where}: the caption is empty")
-
-
-def _read_csv(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Rows as (where, row); `where` is the end of the file's name in a message."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        try:
-            missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
-            if missing:
-                raise DataError(f"{path}: no column {' and '.join(map(repr, missing))} in its first line")
-            for row in reader:
-                yield f"{path}, line {reader.line_num}", row
-        except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
-
-
-def _read_json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            where = f"{path}, line {number}"
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{where}: not JSON ({error.msg})") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{where}: expected a JSON object")
-            yield where, row
-
-
-def _gather(path: Path, rows: Iterable[tuple[str, Mapping[str, Any]]], folder: Path) -> list[Record]:
-    captions: dict[str, list[str]] = {}
-    for where, row in rows:
-        image = row.get("image")
-        if not isinstance(image, str) or not image.strip():
-            raise DataError(f'{where}: expected "image", the path of an image')
-        _check_caption(where, row.get("caption"))
-        captions.setdefault(image, []).append(row["caption"])
-    return [Record(image, folder / image, tuple(texts)) for image, texts in captions.items()]

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from captioner.data.annotations import Record
-from captioner.errors import ConfigError
+from captioner.errors import ConfigError, ImageError
 from captioner.images import open_image
 from captioner.preprocessing import Preprocessing
 from captioner.vocabulary import PAD
@@ -67,25 +68,68 @@ def _random_crop(image: Image.Image, smallest: float, rng: np.random.Generator) 
     return image
 
 
+class Features:
+    """Computed features, memory-mapped wherever they are used: a worker process gets the path, not the numbers.
+
+    An image that could not be read has NaN.
+
+    Args:
+        path: A file of float16 (views, N, L, D), in numpy's format.
+
+    Attributes:
+        views: How many augmented views of each image there are.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._array: NDArray[np.float16] = np.load(path, mmap_mode="r")
+        self.views = len(self._array)
+
+    def __getitem__(self, key: tuple[int, int]) -> NDArray[np.float16]:
+        """The features (L, D) of an image in a view; the key is (view, image)."""
+        return np.array(self._array[key])
+
+    def __reduce__(self) -> tuple[type["Features"], tuple[Path]]:
+        return Features, (self.path,)
+
+
+class Example(NamedTuple):
+    """An image with its captions.
+
+    Attributes:
+        image: Pixels (S, S, 3) uint8 or region features (L, D) float16; None if it cannot be read.
+        captions: Ids, START first, END last.
+        record: Which of the split's records it is.
+        unreadable: What was wrong with images that could not be read, a sentence each.
+    """
+
+    image: NDArray[np.uint8] | NDArray[np.float16] | None
+    captions: list[list[int]]
+    record: int
+    unreadable: tuple[str, ...] = ()
+
+
 class Batch(NamedTuple):
     """Images with their captions.
 
     Attributes:
-        images: Preprocessed pixels (B, 3, S, S), or region features (B, L, D) that were computed before.
+        images: Pixels (B, S, S, 3) uint8, or region features (B, L, D) float16 that were computed before.
         captions: (B, K, T) ids, padded; see `captioner.model.decoder.Decoder.forward` for their order.
         indices: (B,), which of the split's records these are.
+        unreadable: What was wrong with images that could not be read, a sentence each.
     """
 
     images: Tensor
     captions: Tensor
     indices: Tensor
+    unreadable: list[str]
 
 
-class CaptionDataset(Dataset[tuple[NDArray[np.float32], list[list[int]], int]]):
+class CaptionDataset(Dataset[Example]):
     """One example an image: what the encoder sees, its captions' ids, its index.
 
-    Every random choice depends on the seed, the epoch and the image alone: not on the number of workers, nor on
-    whether the run was resumed.
+    It is asked for (epoch, index). Every random choice depends on the seed, the epoch and the image alone: not on the
+    number of workers or processes, nor on whether the run was resumed; and workers live as long as the run.
 
     Args:
         records: The split's records.
@@ -93,9 +137,11 @@ class CaptionDataset(Dataset[tuple[NDArray[np.float32], list[list[int]], int]]):
         preprocessing: From image to pixels.
         captions_per_image: At most so many captions of an image are used in an epoch, chosen at random.
         augmentation: How images are varied; null leaves them.
-        features: Region features (views, N, L, D) to use instead of images, one view chosen at random.
+        features: Region features to use instead of images, one view chosen at random.
+        features_until: The first epoch that uses images again; null for none.
+        substitute: Let the next image that can be read take the place of one that can't, with its captions, so that
+            training batches stay full.
         seed: Of the random choices.
-        epoch: Of the random choices.
     """
 
     def __init__(
@@ -106,9 +152,10 @@ class CaptionDataset(Dataset[tuple[NDArray[np.float32], list[list[int]], int]]):
         *,
         captions_per_image: int = 5,
         augmentation: Augmentation | None = None,
-        features: NDArray[np.float16] | None = None,
+        features: Features | None = None,
+        features_until: int | None = None,
+        substitute: bool = False,
         seed: int = 0,
-        epoch: int = 0,
     ) -> None:
         self.records = records
         self.captions = captions
@@ -116,27 +163,42 @@ class CaptionDataset(Dataset[tuple[NDArray[np.float32], list[list[int]], int]]):
         self.captions_per_image = captions_per_image
         self.augmentation = augmentation
         self.features = features
-        self.seed = (seed, epoch)
+        self.features_until = features_until
+        self.substitute = substitute
+        self.seed = seed
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], list[list[int]], int]:
-        rng = np.random.default_rng((*self.seed, index))
-        captions = self.captions[index]
-        if len(captions) > self.captions_per_image:
-            chosen = rng.choice(len(captions), self.captions_per_image, replace=False)
-            captions = [captions[i] for i in chosen]
-        if self.features is not None:
-            return self.features[rng.integers(len(self.features)), index].astype(np.float32), captions, index
-        return self._pixels(index, rng), captions, index
+    def __getitem__(self, key: tuple[int, int]) -> Example:
+        epoch, index = key
+        unreadable: list[str] = []
+        for candidate in range(index, index + len(self) if self.substitute else index + 1):
+            index = candidate % len(self)
+            rng = np.random.default_rng((self.seed, epoch, index))
+            captions = self._choose(self.captions[index], rng)
+            try:
+                return Example(self._image(epoch, index, rng), captions, index, tuple(unreadable))
+            except ImageError as error:
+                unreadable.append(str(error))
+        return Example(None, captions, index, tuple(unreadable))
 
-    def _pixels(self, index: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    def _choose(self, captions: list[list[int]], rng: np.random.Generator) -> list[list[int]]:
+        if len(captions) <= self.captions_per_image:
+            return captions
+        return [captions[i] for i in rng.choice(len(captions), self.captions_per_image, replace=False)]
+
+    def _image(self, epoch: int, index: int, rng: np.random.Generator) -> NDArray[np.uint8] | NDArray[np.float16]:
         record = self.records[index]
+        if self.features is not None and (self.features_until is None or epoch < self.features_until):
+            features = self.features[int(rng.integers(self.features.views)), index]
+            if np.isnan(features[0, 0]):
+                raise ImageError(str(record.path), "could not be read when its features were computed")
+            return features
         image = open_image(record.path, min_size=self.preprocessing.size)
         if self.augmentation is not None:
             image = self.augmentation(image, rng, may_flip=not speaks_of_sides(record.captions))
-        return self.preprocessing(image)
+        return np.asarray(self.preprocessing.fit(image))
 
 
 def speaks_of_sides(captions: Sequence[str]) -> bool:
@@ -144,17 +206,25 @@ def speaks_of_sides(captions: Sequence[str]) -> bool:
     return any(_SIDES.search(caption) for caption in captions)
 
 
-def collate(examples: Sequence[tuple[NDArray[np.float32], list[list[int]], int]]) -> Batch:
-    """Put examples into a batch: captions by falling length, images by their longest, as the decoder likes it."""
-    ordered = [(image, sorted(captions, key=len, reverse=True), index) for image, captions, index in examples]
+def collate(examples: Sequence[Example]) -> Batch:
+    """Put examples into a batch: captions by falling length, images by their longest, as the decoder likes it.
+
+    Images that cannot be read are left out; a batch may end up empty.
+    """
+    ordered = [
+        (example.image, sorted(example.captions, key=len, reverse=True), example.record)
+        for example in examples
+        if example.image is not None
+    ]
     ordered.sort(key=lambda example: len(example[1][0]), reverse=True)
-    rows = max(len(captions) for _, captions, _ in ordered)
-    padded = torch.full((len(ordered), rows, len(ordered[0][1][0])), PAD)
+    rows = max((len(captions) for _, captions, _ in ordered), default=0)
+    padded = torch.full((len(ordered), rows, len(ordered[0][1][0]) if ordered else 0), PAD)
     for i, (_, captions, _) in enumerate(ordered):
         for k, caption in enumerate(captions):
             padded[i, k, : len(caption)] = torch.tensor(caption)
     return Batch(
-        images=torch.from_numpy(np.stack([image for image, _, _ in ordered])),
+        images=torch.from_numpy(np.stack([image for image, _, _ in ordered])) if ordered else torch.empty(0),
         captions=padded,
-        indices=torch.tensor([index for _, _, index in ordered]),
+        indices=torch.tensor([index for _, _, index in ordered], dtype=torch.long),
+        unreadable=[sentence for example in examples for sentence in example.unreadable],
     )

@@ -3,69 +3,106 @@
 While the encoder is frozen, an image gives the same features in every epoch, so they are computed once, in several
 augmented views if asked. They are kept in a file named by a hash of everything they depend on: the encoder's weights
 and architecture, the preprocessing, the augmentation, the images and the number of views. A file of other
-circumstances is never found; one that was cut short was never named.
+circumstances is never found; one that was cut short was never named; and of two processes that want the same file, one
+computes it while the other waits.
 """
 
+import errno
 import hashlib
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from filelock import FileLock
 from torch import Tensor
 
-from captioner.data.dataset import CaptionDataset, speaks_of_sides
+from captioner.data.dataset import CaptionDataset, Features, speaks_of_sides
+from captioner.errors import DataError
 from captioner.model.encoder import Encoder
 
 logger = logging.getLogger(__name__)
 
-Batches = Iterable[tuple[Tensor, Tensor]]  # of pixels (B, 3, S, S), and of which records they are (B,)
+Batches = Iterable[tuple[Tensor, Tensor]]  # of pixels (B, 3, S, S), and of which images they are (B,)
 
 
 def cached_features(
-    folder: Path, encoder: Encoder, views: list[CaptionDataset], load: Callable[[CaptionDataset], Batches]
-) -> NDArray[np.float16]:
+    folder: Path, encoder: Encoder, views: list[CaptionDataset], load: Callable[[CaptionDataset, int], Batches]
+) -> Features:
     """The region features of a split, from the cache or computed into it.
 
     Args:
         folder: Where the caches are kept.
         encoder: The frozen encoder, on any device.
-        views: One data set for each view: the same images, varied differently.
-        load: How batches of a data set are loaded.
+        views: One data set for each view: the same N images, varied differently.
+        load: How batches of a data set are loaded, given which view it is; images that it leaves out get NaN.
 
-    Returns:
-        (views, N, L, D), memory-mapped.
+    Raises:
+        DataError: The disk is full, or cannot be written.
     """
     path = folder / f"{_key(encoder, views)}.npy"
-    if not path.is_file():
+    try:
         folder.mkdir(parents=True, exist_ok=True)
-        logger.info("Computing the features of %d images in %d views into %s", len(views[0]), len(views), path)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            _compute(temporary, encoder, views, load)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+        with FileLock(path.with_suffix(".lock")):
+            if not path.is_file():
+                shape = (len(views), len(views[0]), encoder.regions, encoder.width)
+                _check_space(folder, shape)
+                logger.info("Computing the features of %d images in %d views into %s", shape[1], shape[0], path)
+                temporary = path.with_suffix(".tmp")  # what a process that was killed left is written over
+                try:
+                    _compute(temporary, encoder, views, load)
+                    os.replace(temporary, path)
+                finally:
+                    temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: features cannot be written ({error.strerror or error}). Free some space, name another "
+            "data.cache_folder, or lower data.cache_features."
+        ) from error
+    return Features(path)
+
+
+def _check_space(folder: Path, shape: tuple[int, ...]) -> None:
+    needed, free = 2 * int(np.prod(shape)), shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(errno.ENOSPC, f"they need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
 
 
 def _compute(
-    path: Path, encoder: Encoder, views: list[CaptionDataset], load: Callable[[CaptionDataset], Batches]
+    path: Path, encoder: Encoder, views: list[CaptionDataset], load: Callable[[CaptionDataset, int], Batches]
 ) -> None:
-    shape = (len(views), len(views[0]), encoder.regions, encoder.width)
-    features = np.lib.format.open_memmap(path, "w+", dtype=np.float16, shape=shape)
+    count, regions, width = len(views[0]), encoder.regions, encoder.width
     device = next(encoder.parameters()).device
     training = encoder.training
     encoder.eval()
-    with torch.inference_mode():
-        for view, dataset in enumerate(views):
-            for pixels, indices in load(dataset):
-                features[view, indices.numpy()] = encoder(pixels.to(device)).half().cpu().numpy()
-    encoder.train(training)
-    features.flush()
+    try:
+        with path.open("wb") as file, torch.inference_mode():
+            header: dict[str, Any] = {
+                "descr": "<f2",
+                "fortran_order": False,
+                "shape": (len(views), count, regions, width),
+            }
+            np.lib.format.write_array_header_1_0(file, header)
+            start = file.tell()
+            size = 2 * regions * width  # bytes of an image
+            for view, dataset in enumerate(views):
+                missing = set(range(count))
+                for pixels, indices in load(dataset, view):
+                    features = encoder(pixels.to(device)).half().cpu().numpy()  # (B, L, D)
+                    for index, one in zip(indices.tolist(), features, strict=True):
+                        # Written as a file, not through a memory map: there, a full disk would kill the process.
+                        file.seek(start + (view * count + index) * size)
+                        file.write(one.tobytes())
+                        missing.discard(index)
+                for index in missing:
+                    file.seek(start + (view * count + index) * size)
+                    file.write(np.full((regions, width), np.nan, np.float16).tobytes())
+    finally:
+        encoder.train(training)
 
 
 def _key(encoder: Encoder, views: list[CaptionDataset]) -> str:

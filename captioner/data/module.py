@@ -3,53 +3,82 @@
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from captioner.data.annotations import Record, check_images, load_records
-from captioner.data.dataset import Augmentation, Batch, CaptionDataset, collate
+from captioner.checkpoint import read_checkpoint
+from captioner.data.annotations import Record, find_missing, load_records
+from captioner.data.dataset import Augmentation, Batch, CaptionDataset, Features, collate
 from captioner.data.features import cached_features
+from captioner.data.leaks import find_leaks
+from captioner.data.sampling import TrainingBatches, ValidationBatches
 from captioner.data.shapes import draw_shapes
-from captioner.errors import ConfigError
+from captioner.errors import ConfigError, DataError
 from captioner.evaluation.tokenizer import tokenize
 from captioner.preprocessing import Preprocessing
 from captioner.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
+Split = Literal["train", "val"]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Earlier data that is mixed into training, so that what was learned from it is not forgotten.
+
+    Args:
+        annotations: Its annotations, as for `data.train`; null for none.
+        images: The folder of its images.
+        share: Share of an epoch's images that comes from it, another part of it in each epoch.
+    """
+
+    annotations: Path | None = None
+    images: Path | None = None
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share < 1:
+            raise ConfigError(f"data.replay.share is {self.share}; expected a share from 0 to below 1.")
+
 
 class CaptionData(LightningDataModule):
     """Images with their captions: a training and a validation split.
 
-    A split is a COCO captions JSON (read by pycocotools), or a CSV or JSONL file with the columns `image` and
-    `caption`. An image is read once an epoch and feeds all its captions.
+    A split is a COCO captions JSON (read by pycocotools), Karpathy's `dataset_*.json`, or a CSV or JSONL file with the
+    columns `image` and `caption`. An image is read once an epoch and feeds all its captions.
 
     Args:
-        train: Annotations of the training split.
+        train: Annotations of the training split; Karpathy's "train" and "restval".
         val: Annotations of the validation split.
-        train_images: Folder of the training images; null looks beside the annotations (CSV and JSONL).
+        train_images: Folder of the training images; null looks where data sets have them, see `load_records`.
         val_images: Folder of the validation images; null takes `train_images`.
-        preprocessing: From image to pixels, in training and inference alike; stored in the checkpoint.
+        unreadable: What a damaged or missing image does: "error" stops and names it, "skip" names it and goes on.
+        preprocessing: From image to pixels, in training and inference alike; stored in the checkpoint. With
+            `init_from`, that checkpoint's holds.
         min_count: Words seen fewer times in the training captions become the unknown word.
         max_length: Longest training caption in words; longer ones are cut.
         captions_per_image: At most so many captions of an image are used in an epoch.
-        batch_size: Images a batch.
-        workers: Processes that load images; 0 loads in the training process.
+        batch_size: Images a batch, of each process where several train together.
+        workers: Processes that load images, for each training process; 0 loads in the training process itself.
         augmentation: How training images are varied.
         cache_features: While the encoder is frozen, compute its features once, in so many augmented views, and train
             on them; 0 encodes anew every time.
         cache_folder: Where computed features are kept. About 0.13 MB an image and view for 7x7 regions of width 1280.
+        replay: Earlier data mixed in.
         draw_shapes: Draw a data set of so many images of coloured shapes into the folder of `train` if it isn't there.
         seed: Of the order of images, their variations and the choice of captions.
+        init_from: Linked from the model: the checkpoint folder whose words and preprocessing are taken over.
     """
+
+    allow_zero_length_dataloader_with_multiple_devices = True  # fewer validation images than processes
 
     def __init__(
         self,
@@ -57,6 +86,7 @@ class CaptionData(LightningDataModule):
         val: Path,
         train_images: Path | None = None,
         val_images: Path | None = None,
+        unreadable: Literal["error", "skip"] = "error",
         preprocessing: Preprocessing = Preprocessing(),  # noqa: B008
         min_count: int = 5,
         max_length: int = 22,
@@ -66,12 +96,19 @@ class CaptionData(LightningDataModule):
         augmentation: Augmentation = Augmentation(),  # noqa: B008
         cache_features: int = 0,
         cache_folder: Path = Path("data/features"),
+        replay: Replay = Replay(),
         draw_shapes: int = 0,
         seed: int = 0,
+        init_from: str | None = None,
     ) -> None:
         super().__init__()
-        self.sources = {"train": (Path(train), train_images), "val": (Path(val), val_images or train_images)}
-        self.preprocessing = preprocessing
+        self.sources: dict[Split, tuple[Path, Path | None]] = {
+            "train": (Path(train), train_images),
+            "val": (Path(val), val_images or train_images),
+        }
+        self.unreadable = unreadable
+        self._base = None if init_from is None else read_checkpoint(None if init_from == "bundled" else init_from)
+        self.preprocessing = preprocessing if self._base is None else self._base.preprocessing
         self.min_count = min_count
         self.max_length = max_length
         self.captions_per_image = captions_per_image
@@ -80,28 +117,53 @@ class CaptionData(LightningDataModule):
         self.augmentation = augmentation
         self.views = cache_features
         self.cache_folder = cache_folder
+        self.replay = replay
         self.shapes = draw_shapes
         self.seed = seed
-        self._features: dict[str, NDArray[np.float16]] = {}
         for name in ("min_count", "max_length", "captions_per_image", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"data.{name} is {getattr(self, name)}; expected 1 or more.")
 
+    # --- What the splits hold ---
+
     @cached_property
-    def records(self) -> dict[str, list[Record]]:
-        """The records of both splits."""
+    def records(self) -> dict[Split, list[Record]]:
+        """The records of both splits; those of earlier data are the last of the training split's."""
         if self.shapes:
             draw_shapes(self.sources["train"][0].parent.parent, self.shapes)
-        records = {split: load_records(*source) for split, source in self.sources.items()}
-        for split in records.values():
-            check_images(split)
-        return records
+        records = {split: self._load(*source, split) for split, source in self.sources.items()}
+        for warning in find_leaks(records["train"], records["val"], self.min_count).warnings():
+            logger.warning("%s", warning)
+        return {"train": [*records["train"], *self._earlier], "val": records["val"]}
+
+    @cached_property
+    def _earlier(self) -> list[Record]:
+        if self.replay.annotations is None or not self.replay.share:
+            return []
+        return self._load(self.replay.annotations, self.replay.images, "train")
+
+    def _load(self, annotations: Path, images: Path | None, split: Split) -> list[Record]:
+        records = load_records(annotations, images, split)
+        missing = find_missing(records)
+        if missing and (self.unreadable == "error" or len(missing) == len(records)):
+            raise DataError(
+                f"{annotations}: {len(missing)} of its {len(records)} images are missing, {missing[0].path} first. "
+                "Check the images folder, or leave them out with data.unreadable=skip."
+            )
+        for record in missing:
+            logger.warning("Skipped: %s: no such file", record.path)
+        gone = {record.image_id for record in missing}
+        return [record for record in records if record.image_id not in gone]
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """The words of the training split."""
-        captions = (tokenize(caption) for record in self.records["train"] for caption in record.captions)
-        return Vocabulary.build(captions, self.min_count)
+        """The words of the training split; after those of the checkpoint that training begins with, if any."""
+        records = self.records["train"]
+        if self._base is not None:  # earlier data bring no words that the checkpoint does without
+            records = records[: len(records) - len(self._earlier)]
+        captions = (tokenize(caption) for record in records for caption in record.captions)
+        vocabulary = Vocabulary.build(captions, self.min_count)
+        return vocabulary if self._base is None else self._base.vocabulary.extended(vocabulary.words)
 
     @cached_property
     def word_counts(self) -> list[int]:
@@ -110,69 +172,123 @@ class CaptionData(LightningDataModule):
         return [counts[word] for word in range(len(self.vocabulary))]
 
     @cached_property
-    def _ids(self) -> dict[str, list[list[list[int]]]]:
+    def _ids(self) -> dict[Split, list[list[list[int]]]]:
         return {
             split: [[self.vocabulary.encode(tokenize(text), self.max_length) for text in r.captions] for r in records]
             for split, records in self.records.items()
         }
 
+    # --- Batches ---
+
     def train_dataloader(self) -> DataLoader[Batch]:
-        """One epoch of training batches, shuffled."""
+        """Training batches, shuffled; the loader, and its workers, serve all epochs."""
         assert self.trainer is not None
-        epoch = self.trainer.current_epoch
-        dataset = self._dataset("train", epoch)
-        order = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
-        return self._loader(dataset, shuffle=True, drop_last=len(dataset) >= self.batch_size, generator=order)
+        fresh, share = len(self.records["train"]) - len(self._earlier), self.replay.share
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        batches = TrainingBatches(
+            len(self.records["train"]),
+            self.batch_size,
+            self._epoch,
+            replayed=len(self._earlier),
+            replay=min(len(self._earlier), round(fresh * share / (1 - share))),
+            seed=self.seed,
+            rank=self.trainer.global_rank,
+            ranks=self.trainer.world_size,
+            resumed=(self._epoch(), progress.ready),
+        )
+        return self._loader(self._dataset("train"), batches)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The validation split, in order."""
-        return self._loader(self._dataset("val"))
-
-    def _dataset(self, split: str, epoch: int = 0) -> CaptionDataset:
         assert self.trainer is not None
-        augmentation = self.augmentation if split == "train" else None
-        features = None
+        rank, ranks = self.trainer.global_rank, self.trainer.world_size
+        dataset = self._dataset("val")
+        return self._loader(
+            dataset, ValidationBatches(len(dataset), self.batch_size, self._epoch, rank=rank, ranks=ranks)
+        )
+
+    def _epoch(self) -> int:
+        assert self.trainer is not None
+        return self.trainer.current_epoch
+
+    def _dataset(self, split: Split) -> CaptionDataset:
+        assert self.trainer is not None
         module: Any = self.trainer.lightning_module  # a CaptioningModule, which data may not import
-        if self.views and not module.encoder_trains(self.trainer.current_epoch):
-            if split not in self._features:  # the encoder is frozen: they are the same in each epoch
-                views = [self._view(split, view) for view in range(self.views if split == "train" else 1)]
-                with self.trainer.precision_plugin.forward_context():
-                    self._features[split] = cached_features(
-                        self.cache_folder, module.network.encoder, views, self._image_batches
-                    )
-            features = self._features[split]
+        frozen = not module.encoder_trains(self._epoch())
         return CaptionDataset(
             self.records[split],
             self._ids[split],
             self.preprocessing,
             captions_per_image=self.captions_per_image,
-            augmentation=augmentation,
-            features=features,
+            augmentation=self.augmentation if split == "train" else None,
+            features=self._features(split, module.network.encoder) if self.views and frozen else None,
+            features_until=module.finetune.from_epoch if module.finetune.stages else None,
+            substitute=split == "train" and self.unreadable == "skip",
             seed=self.seed,
-            epoch=epoch,
         )
 
-    def _view(self, split: str, view: int) -> CaptionDataset:
+    def _loader(self, dataset: CaptionDataset, batches: TrainingBatches | ValidationBatches) -> DataLoader[Batch]:
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,  # type: ignore[arg-type]
+            collate_fn=collate,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Name the images that could not be read, and stop if that is asked for.
+
+        Raises:
+            DataError: An image cannot be read.
+        """
+        for sentence in batch.unreadable:
+            if self.unreadable == "error":
+                raise DataError(f"{sentence}. Mend or remove it, or leave such images out with data.unreadable=skip.")
+            if sentence not in self._named:
+                logger.warning("Skipped: %s", sentence)
+                self._named.add(sentence)
+        return batch
+
+    @cached_property
+    def _named(self) -> set[str]:
+        return set()
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Turn what was sent in few bytes into what the network takes: (B, 3, S, S) or (B, L, D), float32."""
+        return batch._replace(images=self._as_input(batch.images))
+
+    def _as_input(self, images: Tensor) -> Tensor:
+        if images.dtype != torch.uint8:
+            return images.float()
+        pixels = images.permute(0, 3, 1, 2).float() / 255
+        mean, std = (
+            pixels.new_tensor(three).view(3, 1, 1) for three in (self.preprocessing.mean, self.preprocessing.std)
+        )
+        return (pixels - mean) / std
+
+    # --- Features of a frozen encoder ---
+
+    def _features(self, split: Split, encoder: Any) -> Features:
+        assert self.trainer is not None
+        views = [self._view(split, view) for view in range(self.views if split == "train" else 1)]
+        with self.trainer.precision_plugin.forward_context():
+            return cached_features(self.cache_folder, encoder, views, self._image_batches)
+
+    def _view(self, split: Split, view: int) -> CaptionDataset:
         """The images as they are for the first view, varied for the others."""
-        augmentation = self.augmentation if view else None
         return CaptionDataset(
             self.records[split],
             self._ids[split],
             self.preprocessing,
-            augmentation=augmentation,
+            augmentation=self.augmentation if view else None,
             seed=self.seed,
-            epoch=view,
         )
 
-    def _image_batches(self, dataset: CaptionDataset) -> Iterator[tuple[Tensor, Tensor]]:
-        return ((batch.images, batch.indices) for batch in self._loader(dataset))
-
-    def _loader(self, dataset: CaptionDataset, **options: object) -> DataLoader[Batch]:
-        return DataLoader(
-            dataset,  # type: ignore[arg-type]
-            self.batch_size,
-            collate_fn=collate,
-            num_workers=self.workers,
-            pin_memory=torch.cuda.is_available(),
-            **options,  # type: ignore[arg-type]
-        )
+    def _image_batches(self, dataset: CaptionDataset, view: int) -> Iterator[tuple[Tensor, Tensor]]:
+        assert self.trainer is not None
+        for batch in self._loader(dataset, ValidationBatches(len(dataset), self.batch_size, lambda: view)):
+            self.on_before_batch_transfer(batch, 0)
+            if len(batch.indices):
+                yield self._as_input(batch.images.to(self.trainer.strategy.root_device)), batch.indices

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
-from captioner.data.annotations import Record, check_images, load_records
+from captioner.data.annotations import Record, Split, check_images, load_records
 from captioner.errors import ConfigError, ImageError, MissingExtraError
 from captioner.evaluation.report import ImageId, Scores, load_results, save_results, save_scores, score
 from captioner.inference import BackendName, Captioner
@@ -19,6 +19,7 @@ def evaluate(
     annotations: str | os.PathLike[str],
     images: str | os.PathLike[str] | None = None,
     *,
+    split: Split | None = None,
     model: str | os.PathLike[str] | None = None,
     results: str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] | None = None,
@@ -33,6 +34,7 @@ def evaluate(
     Args:
         annotations: See `captioner.data.annotations.load_records`.
         images: Likewise.
+        split: Likewise; for a file that has no splits it is refused.
         model: The checkpoint folder; the bundled model if None.
         results: A file in COCO results format that is scored as it is; no model is run.
         output: A folder for `results.json` and `scores.json`; made if it isn't there.
@@ -52,7 +54,7 @@ def evaluate(
         raise ConfigError("Finished results are scored without a model and its images; name one or the other.")
     if find_spec("nltk") is None:  # better now than after an hour of captioning
         raise MissingExtraError("Scoring", "eval")
-    records = load_records(annotations, images)
+    records = load_records(annotations, images, split, strict=True)
     references = {record.image_id: record.captions for record in records}
     if output is not None:
         Path(output).mkdir(parents=True, exist_ok=True)

@@ -67,6 +67,23 @@ class CaptioningModel(nn.Module):
                     raise CheckpointError(f"The weights don't belong to this architecture: {name} is {shapes}.")
                 tensor.copy_(state[name])
 
+    def enlarge_vocabulary(self, vocab_size: int) -> None:
+        """Make room for new words behind the old ones, whose weights stay as they are.
+
+        A new word begins as the mean of the old ones, in the embedding and in the output layer.
+
+        Args:
+            vocab_size: V, not below what it is.
+        """
+        with torch.no_grad():
+            embedding = _with_mean_rows(self.decoder.embedding.weight, vocab_size)
+            tied = self.decoder.output.weight is self.decoder.embedding.weight
+            weight = embedding if tied else _with_mean_rows(self.decoder.output.weight, vocab_size)
+            bias = _with_mean_rows(self.decoder.output.bias, vocab_size)
+        self.decoder.embedding.weight, self.decoder.embedding.num_embeddings = embedding, vocab_size
+        self.decoder.output.weight, self.decoder.output.out_features = weight, vocab_size
+        self.decoder.output.bias = bias
+
     @classmethod
     def from_architecture(
         cls, architecture: Mapping[str, Any], *, image_size: int, vocab_size: int, pad: int = 0
@@ -75,3 +92,8 @@ class CaptioningModel(nn.Module):
         encoder = EncoderConfig(**architecture["encoder"])
         decoder = DecoderConfig(**architecture["decoder"])
         return cls(encoder, decoder, image_size=image_size, vocab_size=vocab_size, pad=pad)
+
+
+def _with_mean_rows(rows: Tensor, count: int) -> nn.Parameter:
+    new = rows.mean(dim=0, keepdim=True).expand(count - len(rows), *rows.shape[1:])
+    return nn.Parameter(torch.cat([rows, new]))

@@ -1,39 +1,92 @@
 """What a run leaves behind: Lightning's checkpoints to resume from, and the best model as a checkpoint folder."""
 
 import logging
+import os
+import time
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from captioner.errors import CheckpointError, ConfigError
 from captioner.export import export_onnx, save_checkpoint
 from captioner.model.captioning import CaptioningModel
 from captioner.training.card import model_card
+from captioner.training.interrupts import Interrupts
 from captioner.training.module import CaptioningModule
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "best"
+CHECKPOINTS = "checkpoints"
+BEFORE_VALIDATION = 60  # seconds of training that are worth a checkpoint before a long validation
+ASK_EVERY = 10  # steps: how often several processes agree on whether to save
 
 
 class RunCheckpoints(ModelCheckpoint):
-    """Lightning's checkpoints of the best and the last epoch, and the best one as a checkpoint folder.
+    """Lightning's checkpoints of the best and the last state, and the best one as a checkpoint folder.
 
-    `checkpoints/last.ckpt` is what `--ckpt_path last` resumes: it is written after every epoch. The folder `best/`
-    holds the averaged weights if weights are averaged: those that validation measured. It gets its ONNX pair when
-    training ends, or from `captioner export`.
+    `checkpoints/last.ckpt` is what `--ckpt_path last` resumes. It is written after every epoch, every few minutes
+    within one, and on Ctrl-C or a cluster's SIGTERM. The folder `best/` holds the averaged weights if weights are
+    averaged: those that validation measured. It gets its ONNX pair when training ends, or from `captioner export`.
 
     Args:
         monitor: The metric that decides which epoch is the best.
         mode: Whether it is best at its "max" or its "min".
+        every_minutes: How often the state is saved within an epoch; 0 saves after each step.
+        onnx: Export the best model when training ends.
     """
 
-    def __init__(self, monitor: str = "val/CIDEr-D", mode: str = "max") -> None:
+    def __init__(
+        self, monitor: str = "val/CIDEr-D", mode: str = "max", every_minutes: float = 5.0, onnx: bool = True
+    ) -> None:
         super().__init__(
             monitor=monitor, mode=mode, filename="best", save_on_train_epoch_end=False, enable_version_counter=False
         )
+        self.every_minutes = every_minutes
+        self.onnx = onnx
+        self._interrupts = Interrupts()
+        self._saved = time.monotonic()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let all checkpoints be written whole or not at all."""
+        self.dirpath = str(Path(trainer.default_root_dir) / CHECKPOINTS)
+        super().setup(trainer, pl_module, stage)
+        trainer.strategy.checkpoint_io = WholeCheckpointIO()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Heed Ctrl-C and SIGTERM from now on: before, there is nothing to save."""
+        super().on_train_start(trainer, pl_module)
+        self._saved = time.monotonic()
+        self._interrupts.heed()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if it is time to, or if training is to stop.
+
+        Not after an epoch's last step, whose validation would be left out when the run is resumed, and not between
+        steps whose gradients are being accumulated.
+        """
+        done, steps, each = batch_idx + 1, int(trainer.num_training_batches), trainer.accumulate_grad_batches
+        if done % each or done >= steps:
+            return
+        stop, seconds = bool(self._interrupts), time.monotonic() - self._saved
+        last = done + each >= steps
+        wanted = stop or seconds >= 60 * self.every_minutes or (last and seconds >= BEFORE_VALIDATION)
+        if trainer.world_size > 1:  # all processes save, or none
+            if not last and done // each % ASK_EVERY:
+                return
+            wanted = trainer.strategy.reduce_boolean_decision(wanted, all=False)
+            stop = wanted and trainer.strategy.reduce_boolean_decision(stop, all=False)
+        if wanted:
+            self._save_last(trainer)
+        if stop:
+            self._interrupts.stop()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the epoch, and write the folder anew when it is the best so far."""
@@ -41,27 +94,36 @@ class RunCheckpoints(ModelCheckpoint):
             return
         before = self.best_model_score
         super().on_validation_end(trainer, pl_module)
-        trainer.save_checkpoint(self._last_path())
+        self._save_last(trainer)
         if self.best_model_score is not before and trainer.is_global_zero:
             assert isinstance(pl_module, CaptioningModule)
             self._write_folder(trainer, pl_module)
+        if trainer.strategy.reduce_boolean_decision(bool(self._interrupts), all=False):
+            self._interrupts.stop()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Say how to go on after Ctrl-C or a cluster's SIGTERM.
+        """Say how to go on after an interruption."""
+        if isinstance(exception, (KeyboardInterrupt, SystemExit)):
+            path = self._last_path()
+            how = f"{path} is saved; --ckpt_path last goes on from it" if path.is_file() else "nothing is saved yet"
+            logger.info("Interrupted in epoch %d; %s.", trainer.current_epoch, how)
 
-        Nothing is saved here: an epoch that is resumed in its middle would not give what the uninterrupted one gives.
-        """
-        if isinstance(exception, (KeyboardInterrupt, SIGTERMException)):
-            epoch = trainer.current_epoch
-            how = "--ckpt_path last begins it again" if self._last_path().is_file() else "nothing is saved yet"
-            logger.info("Interrupted in epoch %d; %s.", epoch, how)
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave signals to whoever heeded them before."""
+        self._interrupts.ignore()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the ONNX pair to the folder."""
+        self._interrupts.ignore()
         folder = Path(trainer.default_root_dir) / FOLDER
         if trainer.is_global_zero and folder.is_dir():
-            export_onnx(folder)
+            if self.onnx:
+                export_onnx(folder)
             logger.info("The best model is in %s. Try it: captioner caption PHOTO --model %s", folder, folder)
+
+    def _save_last(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(self._last_path())
+        self._saved = time.monotonic()
 
     def _last_path(self) -> Path:
         return Path(self.dirpath or "") / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
@@ -84,3 +146,63 @@ class RunCheckpoints(ModelCheckpoint):
             card=model_card(module, trainer),
             onnx=False,
         )
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it, so that it is there whole, or the one before it is."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            CheckpointError: It cannot be written; the disk is full, most often.
+        """
+        path = Path(path)
+        temporary = path.with_name(f"{path.name}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with temporary.open("wb") as file:
+                    torch.save(checkpoint, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except (OSError, RuntimeError) as error:  # torch's writer wraps what the file says into a RuntimeError
+            reason = error.strerror if isinstance(error, OSError) else error
+            whole = "The checkpoint before it is whole: free some space, and go on with --ckpt_path last."
+            raise CheckpointError(
+                f"{path} cannot be written ({reason}). " + (whole if path.is_file() else "Is the disk full?")
+            ) from error
+
+
+def find_checkpoint(asked: str, run: Path) -> Path:
+    """The checkpoint to resume from.
+
+    Args:
+        asked: "last", for the last whole one of the run, or a file.
+        run: The run's folder.
+
+    Raises:
+        ConfigError: There is none, or the file was cut short.
+    """
+    folder = run / CHECKPOINTS
+    if asked != "last":
+        if not _is_whole(Path(asked)):
+            raise ConfigError(f"{asked} is no whole checkpoint. Name another, or --ckpt_path last.")
+        return Path(asked)
+    found = sorted(folder.glob("*.ckpt"), key=lambda path: (path.name == "last.ckpt", path.stat().st_mtime))
+    for path in reversed(found):
+        if _is_whole(path):
+            return path
+        logger.warning("%s is damaged or was cut short; looking for an earlier one.", path)
+    raise ConfigError(f"{folder} holds no whole checkpoint to resume. Leave out --ckpt_path to begin anew.")
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False

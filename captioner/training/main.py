@@ -3,7 +3,9 @@
 LightningCLI and jsonargparse read the config: typed YAML, dotted overrides, unknown and mistyped keys refused.
 """
 
+import errno
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from captioner.data.module import CaptionData
 from captioner.errors import CaptionerError, ConfigError
-from captioner.training.checkpoints import RunCheckpoints
+from captioner.training.checkpoints import CHECKPOINTS, RunCheckpoints, find_checkpoint
 from captioner.training.module import CaptioningModule
 
 logger = logging.getLogger("captioner")
@@ -37,14 +39,18 @@ class TrainCLI(LightningCLI):
         """Add resuming and the checkpoints, and link what the model takes from the data."""
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="Resume: 'last', or a .ckpt file.")
         parser.add_lightning_class_args(RunCheckpoints, "checkpoint")
+        parser.link_arguments("model.init_from", "data.init_from")
         parser.link_arguments("data.vocabulary", "model.vocabulary", apply_on="instantiate")
         parser.link_arguments("data.word_counts", "model.word_counts", apply_on="instantiate")
         parser.link_arguments("data.preprocessing", "model.preprocessing", apply_on="instantiate")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Log to TensorBoard in the run's folder by default."""
+        """Log to TensorBoard in the run's folder by default; take part in what torchrun has started."""
         if self.config.trainer.logger in (None, True):
             kwargs["logger"] = TensorBoardLogger(self.config.trainer.default_root_dir, name="", version="")
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            here = int(os.environ["LOCAL_WORLD_SIZE"])
+            kwargs |= {"devices": here, "num_nodes": int(os.environ["WORLD_SIZE"]) // here}
         return super().instantiate_trainer(**kwargs)
 
 
@@ -69,21 +75,33 @@ def main(args: Sequence[str] | None = None) -> int:
             save_config_callback=SaveConfig,
             save_config_kwargs={"save_to_log_dir": False},
             seed_everything_default=0,
-            trainer_defaults={"default_root_dir": "runs/captioner", "reload_dataloaders_every_n_epochs": 1},
+            # The data module shares out the images among processes itself: Lightning would caption some of them twice.
+            trainer_defaults={"default_root_dir": "runs/captioner", "use_distributed_sampler": False},
             args=None if args is None else list(args),
             run=False,
         )
-        _open_run(Path(cli.trainer.default_root_dir), cli.config.ckpt_path)
-        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.config.ckpt_path)
+        checkpoint = _open_run(Path(cli.trainer.default_root_dir), cli.config.ckpt_path, cli.trainer.is_global_zero)
+        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     except CaptionerError as error:
         logger.error("error: %s", error)
+        return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        logger.error("error: The disk is full (%s). Free some space, and go on with --ckpt_path last.", error)
         return 2
     return 0
 
 
-def _open_run(folder: Path, resumed: str | None) -> None:
-    """Start the run's log, and refuse to mix two runs in one folder."""
-    if not resumed and (folder / "checkpoints").is_dir():
+def _open_run(folder: Path, resumed: str | None, first: bool) -> Path | None:
+    """Start the run's log, refuse to mix two runs in one folder, and find the checkpoint to resume.
+
+    Of several processes, the first alone writes the log.
+    """
+    if not first:
+        logger.setLevel(logging.ERROR)
+        return find_checkpoint(resumed, folder) if resumed else None
+    if not resumed and any((folder / CHECKPOINTS).glob("*")):
         raise ConfigError(
             f"{folder} holds a run already. Resume it with --ckpt_path last, or put the new run elsewhere with "
             "--trainer.default_root_dir FOLDER."
@@ -92,3 +110,4 @@ def _open_run(folder: Path, resumed: str | None) -> None:
     handler = logging.FileHandler(folder / "train.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger.addHandler(handler)
+    return find_checkpoint(resumed, folder) if resumed else None

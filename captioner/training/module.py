@@ -3,16 +3,18 @@
 import logging
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from captioner.backends.torch import TorchBackend
-from captioner.checkpoint import BUNDLED
+from captioner.checkpoint import BUNDLED, read_checkpoint
 from captioner.data.dataset import Batch
 from captioner.decoding.search import DecodingOptions
 from captioner.errors import ConfigError
@@ -53,6 +55,8 @@ class CaptioningModule(LightningModule):
         preprocessing: From image to pixels; linked from the data.
         word_counts: How often each word occurs in the training captions, in id order; linked from the data. The output
             layer begins with these frequencies, so that training need not find them (Karpathy and Fei-Fei 2015).
+        init_from: A checkpoint folder, or "bundled", to continue from. Its architecture, preprocessing and words hold,
+            whatever is said here of the first two, but for the dropout; new words are added behind its own.
         encoder: What the encoder is.
         decoder: What the decoder is.
         weights: Pretrained weights of the encoder: the name of torchvision weights (which torchvision downloads), a
@@ -78,6 +82,7 @@ class CaptioningModule(LightningModule):
         vocabulary: Vocabulary,
         preprocessing: Preprocessing,
         word_counts: list[int] | None = None,
+        init_from: str | None = None,
         encoder: EncoderConfig = EncoderConfig(),  # noqa: B008
         decoder: DecoderConfig = DecoderConfig(),  # noqa: B008
         weights: str | None = None,
@@ -110,59 +115,98 @@ class CaptioningModule(LightningModule):
         for name in ("label_smoothing", "scheduled_sampling"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}; expected a share from 0 to below 1.")
-        self.network = CaptioningModel(
-            encoder, decoder, image_size=preprocessing.size, vocab_size=len(vocabulary), pad=PAD
-        )
-        if word_counts is not None:
-            frequencies = torch.tensor(word_counts) + 0.1
-            with torch.no_grad():
-                self.network.decoder.output.bias.copy_((frequencies / frequencies.sum()).log())
-        if weights is not None:
-            folder = str(BUNDLED) if weights == "bundled" else weights
-            load_pretrained(self.network.encoder, encoder.name, folder)
+        if init_from is not None:
+            self.network = _continued(init_from, len(vocabulary), decoder.dropout)
+        else:
+            self.network = CaptioningModel(
+                encoder, decoder, image_size=preprocessing.size, vocab_size=len(vocabulary), pad=PAD
+            )
+            if word_counts is not None:
+                frequencies = torch.tensor(word_counts) + 0.1
+                with torch.no_grad():
+                    self.network.decoder.output.bias.copy_((frequencies / frequencies.sum()).log())
+            if weights is not None:
+                folder = str(BUNDLED) if weights == "bundled" else weights
+                load_pretrained(self.network.encoder, encoder.name, folder)
         self.network.encoder.unfreeze(finetune.stages)  # a stage that isn't there is refused at once, not in epoch 10
         self.network.encoder.unfreeze(())
         self._captions: dict[int, str] = {}
+        self._loss = torch.zeros(())
 
     def forward(self, images: Tensor) -> Tensor:
         """Region features (B, L, D) of pixels (B, 3, S, S); features that were computed before are passed through."""
         return self.network.encoder(images) if images.ndim == 4 else images
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed the step, so that a resumed run goes on as it would have, be it in the middle of an epoch."""
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        circumstances = (seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(circumstances).generate_state(1, np.uint64)[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
         progress = self.current_epoch / max(1, (self.trainer.max_epochs or 1) - 1)
         output = self.network.decoder(self(batch.images), batch.captions, self.scheduled_sampling * min(1, progress))
         loss = self.loss(output, batch)
-        if not torch.isfinite(loss):
-            raise ConfigError(
-                f"The loss is {loss.item()} at step {self.global_step}. Lower model.learning_rate or use another "
-                "trainer.precision; the last checkpoint is whole."
-            )
+        self._loss = loss.detach()
+        if not loss.is_cuda or batch_idx % 20 == 0:  # on a GPU, to look at it is to wait for it
+            self._check_loss()
         return loss
 
+    def _check_loss(self) -> None:
+        if not torch.isfinite(self._loss):
+            raise ConfigError(
+                f"The loss is {self._loss.item()} at step {self.global_step}. Lower model.learning_rate or use another "
+                "trainer.precision; the last checkpoint is whole."
+            )
+
     def loss(self, output: TeacherForced, batch: Batch) -> Tensor:
-        """Cross-entropy with label smoothing, mean over words, and the doubly stochastic penalty."""
+        """Cross-entropy with label smoothing, mean over words, and the doubly stochastic penalty.
+
+        Where several processes train together, the means are those over the batches of all of them: the loss is scaled
+        so that the average of their gradients is the gradient of one process with the whole batch.
+        """
+        captions = (batch.captions != PAD).any(dim=2)  # (B, K)
+        words_share, captions_share = self._shares(output.targets.new_tensor(len(output.targets)), captions.sum())
         logits = output.logits.float()
         loss = nn.functional.cross_entropy(logits, output.targets, label_smoothing=self.label_smoothing)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.captions))
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.captions))
+        loss = loss * words_share
         if self.coverage_penalty and output.coverage is not None:
-            present = (batch.captions != PAD).any(dim=2)  # (B, K)
-            penalty = (1 - output.coverage.float()).square().sum(dim=2)[present].mean()
-            self.log("train/coverage_penalty", penalty, batch_size=len(batch.captions))
-            loss = loss + self.coverage_penalty * penalty
+            penalty = (1 - output.coverage.float()).square().sum(dim=2)[captions].mean()
+            self.log("train/coverage_penalty", penalty.detach(), batch_size=len(batch.captions))
+            loss = loss + self.coverage_penalty * penalty * captions_share
         return loss
+
+    def _shares(self, words: Tensor, captions: Tensor) -> Tensor | tuple[float, float]:
+        """How many words and captions this process has, relative to the mean over all processes."""
+        if self.trainer.world_size == 1:
+            return 1.0, 1.0
+        own = torch.stack([words, captions]).float()
+        return own / self.trainer.strategy.reduce(own.clone(), reduce_op="mean")
 
     def encoder_trains(self, epoch: int) -> bool:
         """Whether some of the encoder trains in an epoch; while it doesn't, its features can be computed once."""
         return bool(self.finetune.stages) and epoch >= self.finetune.from_epoch
 
+    def on_train_start(self) -> None:
+        """Let the encoder train where a run is resumed in the middle of an epoch."""
+        self._unfreeze_encoder()
+
     def on_train_epoch_start(self) -> None:
-        """Seed the epoch, so that a resumed run goes on as it would have, and let the encoder's stages train."""
-        torch.manual_seed(int(os.environ.get("PL_GLOBAL_SEED", 0)) * 100_003 + self.current_epoch)
+        """Let the encoder train from its epoch on."""
+        self._unfreeze_encoder()
+
+    def _unfreeze_encoder(self) -> None:
         encoder = self.network.encoder
-        if self.encoder_trains(self.current_epoch) and encoder.frozen:
-            encoder.unfreeze(self.finetune.stages, freeze_batchnorm=self.finetune.freeze_batchnorm)
-            logger.info("Epoch %d: the encoder's %s train too", self.current_epoch, ", ".join(self.finetune.stages))
+        if not self.encoder_trains(self.current_epoch) or not encoder.frozen:
+            return
+        encoder.unfreeze(self.finetune.stages, freeze_batchnorm=self.finetune.freeze_batchnorm)
+        logger.info("Epoch %d: the encoder's %s train too", self.current_epoch, ", ".join(self.finetune.stages))
+        strategy = self.trainer.strategy
+        if isinstance(strategy, DDPStrategy):
+            strategy.model = self
+            strategy.configure_ddp()  # anew: it averages the gradients of what trained when it was made
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with the decoder's and the encoder's parameters at their own rates; warm-up, then a half cosine."""
@@ -197,6 +241,8 @@ class CaptioningModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Caption the images freely, as a user would."""
+        if not len(batch.indices):
+            return
         backend = TorchBackend(self.network)
         captioner = Captioner(backend, self.vocabulary, self.preprocessing, self.decoding)
         captions = captioner.decode(backend.start(self(batch.images)))
@@ -204,23 +250,33 @@ class CaptioningModule(LightningModule):
             self._captions[index] = caption.text
 
     def on_validation_epoch_end(self) -> None:
-        """Score all captions against the raw references, and show some."""
+        """Score all captions, of all processes, against the raw references, and show some."""
+        everything = self._captions
+        if self.trainer.world_size > 1:
+            parts: list[dict[int, str]] = [{}] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, self._captions)
+            everything = {index: text for part in parts for index, text in part.items()}
+        self._captions = {}
         records = self.trainer.datamodule.records["val"]  # type: ignore[attr-defined]
-        captions = {records[index].image_id: text for index, text in self._captions.items()}
-        references = {records[index].image_id: list(records[index].captions) for index in self._captions}
+        captions = {records[index].image_id: text for index, text in sorted(everything.items())}
+        references = {records[index].image_id: list(records[index].captions) for index in sorted(everything)}
         scores = score(references, captions).to_dict()
         del scores["images"]
         for name, value in scores.items():
-            self.log(f"val/{name}", value, prog_bar=name == "CIDEr-D")
+            self.log(f"val/{name}", value, prog_bar=name == "CIDEr-D", rank_zero_only=False)
         if not self.trainer.sanity_checking:
             figures = "  ".join(f"{name} {100 * value:.1f}" for name, value in scores.items())
             logger.info("Epoch %d: %s", self.current_epoch, figures)
-            shown = sorted(self._captions)[: self.samples]
-            log_samples(self.logger, [(records[i], self._captions[i]) for i in shown], self.global_step)
-        self._captions = {}
+            shown = [(records[index], everything[index]) for index in sorted(everything)[: self.samples]]
+            log_samples(self.logger, shown, self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the words with the weights that mean them."""
+        """Keep the words with the weights that mean them.
+
+        Raises:
+            ConfigError: The loss is not a finite number: such weights don't replace those saved before.
+        """
+        self._check_loss()
         checkpoint["vocabulary"] = list(self.vocabulary.words)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -230,3 +286,20 @@ class CaptioningModule(LightningModule):
                 "The checkpoint's vocabulary is not that of the training captions: they, or data.min_count, have "
                 "changed since it was written. Start a new run, or bring back the captions."
             )
+
+
+def _continued(init_from: str, vocab_size: int, dropout: float) -> CaptioningModel:
+    """The model of a checkpoint folder, with room for new words."""
+    checkpoint = read_checkpoint(None if init_from == "bundled" else init_from)
+    model = TorchBackend.from_checkpoint(checkpoint).model
+    if vocab_size > len(checkpoint.vocabulary):
+        model.enlarge_vocabulary(vocab_size)
+    model.decoder.dropout.p = dropout
+    model.configs = (model.configs[0], replace(model.configs[1], dropout=dropout))
+    logger.info(
+        "Continuing from %s: %d words, %d of them new",
+        checkpoint.folder,
+        vocab_size,
+        vocab_size - len(checkpoint.vocabulary),
+    )
+    return model

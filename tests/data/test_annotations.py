@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captioner.data.annotations import Record, check_images, load_records
+from captioner.data.annotations import Record, check_images, find_missing, load_records
 from captioner.errors import CaptionerError, DataError
 
 COCO: dict[str, Any] = {
@@ -88,26 +88,58 @@ def without(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.json", '{"images": [\n1,\n', "line 3: not JSON"),
-        ("a.json", [1], "not COCO captions JSON"),
+        (
+            "a.json",
+            '{"images": [\n1,\n',
+            "line 3: not JSON (Expecting value at column 1); the file is empty or ends too",
+        ),
+        ("a.json", json.dumps(COCO)[:-60], "ends too early"),
+        ("a.json", json.dumps(COCO)[:-3], "ends too early"),
+        ("a.json", "", "line 1: not JSON (Expecting value at column 1); the file is empty"),
+        ("a.json", '{"images": [1 2]}', "line 1: not JSON (Expecting ',' delimiter at column 15)"),
+        ("a.json", '{"images": ' + "[" * 100_000, "not JSON that can be read"),
+        ("a.json", f'{{"images": {"1" * 5000}}}', "not JSON that can be read"),
+        ("a.json", [1], "not COCO captions JSON but a list"),
+        ("a.json", [{"image_id": 1, "caption": "x"}], "these are results, such as --results scores"),
         ("a.json", {"images": []}, "not COCO captions JSON"),
         ("a.json", without(images=[{"file_name": "a.jpg"}]), 'images[0]: expected "id"'),
         ("a.json", without(images=["a.jpg"]), "images[0]: expected a JSON object"),
-        ("a.json", without(images=[{"id": 1}]), 'images[0]: no "file_name"'),
+        ("a.json", without(images=[{"id": 1}]), 'images[0]: expected "file_name"'),
         ("a.json", without(images=[{"id": 1, "file_name": "a"}] * 2), "images[1]: image id 1 is used twice"),
         (
             "a.json",
             without(annotations=[{"id": 1, "image_id": 8, "caption": "x"}]),
             "annotations[0]: image id 8 is not",
         ),
-        ("a.json", without(annotations=[{"id": 1, "image_id": "3", "caption": "x"}]), "image id '3' is not"),
+        (
+            "a.json",
+            without(annotations=[{"id": 1, "image_id": "3", "caption": "x"}]),
+            "image id '3' is not among the \"images\" (but a number with the same digits is)",
+        ),
+        (
+            "a.json",
+            {"images": [{"id": "3", "file_name": "a"}], "annotations": [{"id": 1, "image_id": 3, "caption": "x"}]},
+            'image id 3 is not among the "images" (but text with the same digits is)',
+        ),
+        (
+            "a.json",
+            without(annotations=[{"id": 1, "image_id": 3, "category_id": 1, "bbox": [0, 0, 1, 1]}]),
+            'annotations[0]: no "caption"; this file tells objects',
+        ),
+        ("a.json", without(annotations=COCO["annotations"] * 2), "annotations[3]: annotation id 1 is used twice"),
         ("a.json", without(annotations=[{"id": 1, "image_id": True, "caption": "x"}]), 'expected "image_id"'),
         ("a.json", without(annotations=[{"id": 1, "image_id": 3, "caption": None}]), 'expected "caption"'),
         ("a.json", without(annotations=[{"id": 1, "image_id": 3, "caption": " "}]), "the caption is empty"),
         ("a.json", without(annotations=[{"image_id": 3, "caption": "x"}]), 'annotations[0]: expected "id"'),
         ("a.json", without(annotations=[]), "no captions in it"),
         ("a.csv", "", "no column 'image' and 'caption'"),
-        ("a.csv", "image;caption\na.jpg;x\n", "no column 'image' and 'caption'"),
+        ("a.csv", "image;caption\na.jpg;x\n", "whose columns are divided by semicolons; save it with commas"),
+        ("a.csv", '"by"\t"caption"\t"image"\nme\tx, y\ta.jpg\n', "divided by tabs"),
+        ("a.csv", "image| caption\na.jpg| x\n", "divided by bars"),
+        ("a.csv", "a.jpg,A dog\n", "first line; expected image,caption"),
+        ("a.csv", "image,caption,caption\na.jpg,x,y\n", "the column 'caption' is there twice"),
+        ("a.csv", "image,caption\na.jpg,x\nb.jpg,A dog, wet\n", "line 3: more values than columns"),
+        ("a.csv", 'image,caption\na.jpg,x\nb.jpg,"A dog\nc.jpg,y\n', "line 3: not CSV (unexpected end of data)"),
         ("a.csv", "image,text\na.jpg,x\n", "no column 'caption'"),
         ("a.csv", "image,caption\n", "no captions in it"),
         ("a.csv", "image,caption\na.jpg,x\nb.jpg\n", 'line 3: expected "caption"'),
@@ -160,6 +192,20 @@ def test_any_content_gives_records_or_an_error_for_users(
 
 def test_check_images_names_the_missing(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
-    check_images([Record("a", tmp_path / "a.jpg", ("x",))])
-    with pytest.raises(DataError, match=r"4 of 5 images are missing: .*b\.jpg, .*c\.jpg, .*d\.jpg, \.\.\."):
-        check_images([Record(letter, tmp_path / f"{letter}.jpg", ("x",)) for letter in "abcde"])
+    there, *missing = (Record(letter, tmp_path / f"{letter}.jpg", ("x",)) for letter in "abcde")
+    assert find_missing([there]) == []
+    check_images([there])
+    assert find_missing([there, *missing]) == missing
+    with pytest.raises(DataError) as caught:
+        check_images([there, *missing])
+    assert f"4 of 5 images are missing in {tmp_path}: b.jpg, c.jpg, d.jpg, ...;" in str(caught.value)
+    elsewhere = Record("f", tmp_path / "sub" / "f.jpg", ("x",))
+    with pytest.raises(DataError) as caught:
+        check_images([missing[0], elsewhere])
+    assert f"2 of 2 images are missing: {missing[0].path}, {elsewhere.path};" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "\ud800", "."])
+def test_an_image_that_can_be_no_file_is_missing(tmp_path: Path, name: str) -> None:
+    (record,) = load_records(write(tmp_path / "own.jsonl", json.dumps({"image": name, "caption": "x"})))
+    assert find_missing([record]) == [record]

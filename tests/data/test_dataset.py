@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from captioner.data.annotations import Record
-from captioner.data.dataset import Augmentation, CaptionDataset, collate, speaks_of_sides
-from captioner.errors import ConfigError, ImageError
+from captioner.data.dataset import Augmentation, CaptionDataset, Example, Features, collate, speaks_of_sides
+from captioner.errors import ConfigError
 from captioner.preprocessing import Preprocessing
 from captioner.vocabulary import END, PAD, START
 
@@ -46,40 +46,41 @@ def make_dataset(records: Sequence[Record], **options: object) -> CaptionDataset
     return CaptionDataset(records, ids(), PREPROCESSING, **options)
 
 
-def same(
-    a: tuple[NDArray[np.float32], list[list[int]], int], b: tuple[NDArray[np.float32], list[list[int]], int]
-) -> bool:
-    return np.array_equal(a[0], b[0]) and a[1:] == b[1:]
+def same(a: Example, b: Example) -> bool:
+    return np.array_equal(a.image, b.image) and a[1:] == b[1:]
 
 
 # --- Randomness ---
 
 
 def test_examples_depend_on_seed_epoch_and_index_alone(records: list[Record]) -> None:
-    options = {"augmentation": ALL, "captions_per_image": 2, "seed": 3, "epoch": 4}
-    dataset, again = (make_dataset(records, **options) for _ in range(2))
-    expected = [dataset[index] for index in range(len(dataset))]
+    options = {"augmentation": ALL, "captions_per_image": 2}
+    dataset, again = (make_dataset(records, seed=3, **options) for _ in range(2))
+    expected = [dataset[4, index] for index in range(len(dataset))]
     np.random.seed(1)
     torch.manual_seed(1)
     for index in (5, 0, 3, 3, 1):
-        assert same(again[index], expected[index])
-    for change in ({"seed": 4}, {"epoch": 5}):
-        other = make_dataset(records, **{**options, **change})
-        assert not any(np.array_equal(other[index][0], expected[index][0]) for index in range(len(other)))
+        assert same(again[4, index], expected[index])
+    for seed, epoch in ((4, 4), (3, 5)):
+        other = make_dataset(records, seed=seed, **options)
+        assert not any(np.array_equal(other[epoch, i].image, expected[i].image) for i in range(len(other)))
 
 
 def test_images_of_the_same_content_are_varied_differently(records: list[Record]) -> None:
     dataset = make_dataset([records[0]] * len(COUNTS), augmentation=ALL)
-    assert len({dataset[index][0].tobytes() for index in range(len(dataset))}) == len(COUNTS)
+    assert len({dataset[0, index].image.tobytes() for index in range(len(dataset))}) == len(COUNTS)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_number_of_workers_changes_nothing(records: list[Record], workers: int) -> None:
     dataset = make_dataset(records, augmentation=ALL, captions_per_image=2)
-    alone, shared = (list(DataLoader(dataset, 2, collate_fn=collate, num_workers=n)) for n in (0, workers))
+    keys = [(1, index) for index in range(len(COUNTS))]
+    alone, shared = (
+        list(DataLoader(dataset, 2, sampler=keys, collate_fn=collate, num_workers=n)) for n in (0, workers)
+    )
     assert len(alone) == len(shared) == 3
     for a, b in zip(alone, shared, strict=True):
-        assert all(torch.equal(left, right) for left, right in zip(a, b, strict=True))
+        assert all(torch.equal(left, right) for left, right in zip(a[:3], b[:3], strict=True))
 
 
 # --- Augmentation ---
@@ -89,21 +90,18 @@ def test_without_augmentation_images_are_only_preprocessed(records: list[Record]
     for options in ({}, {"augmentation": Augmentation()}):
         dataset = make_dataset(records, **options)
         for index in range(len(dataset)):
-            pixels, _, returned = dataset[index]
-            assert np.array_equal(pixels, PREPROCESSING(picture(index)))
-            assert returned == index
+            example = dataset[0, index]
+            assert np.array_equal(example.image, np.asarray(PREPROCESSING.fit(picture(index))))
+            assert example.record == index
 
 
 def seen(captions: tuple[str, ...], path: Path, epochs: int = 40) -> Counter[str]:
     """How often an image is shown as it is and mirrored."""
-    plain = PREPROCESSING(picture(0))
-    shown = {plain.tobytes(): "plain", plain[:, :, ::-1].tobytes(): "mirrored"}
+    plain = np.asarray(PREPROCESSING.fit(picture(0)))
+    shown = {plain.tobytes(): "plain", plain[:, ::-1].tobytes(): "mirrored"}
     record = Record(0, path, captions)
-    datasets = (
-        CaptionDataset([record], [[[1, 2]]], PREPROCESSING, augmentation=Augmentation(flip=True), epoch=epoch)
-        for epoch in range(epochs)
-    )
-    return Counter(shown[dataset[0][0].tobytes()] for dataset in datasets)
+    dataset = CaptionDataset([record], [[[1, 2]]], PREPROCESSING, augmentation=Augmentation(flip=True))
+    return Counter(shown[dataset[epoch, 0].image.tobytes()] for epoch in range(epochs))
 
 
 def test_half_of_the_images_are_mirrored(records: list[Record]) -> None:
@@ -191,8 +189,32 @@ def test_impossible_augmentations_are_refused(options: dict[str, float]) -> None
 
 def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     dataset = CaptionDataset([Record(0, tmp_path / "absent.png", ("A dog.",))], [[[1, 2]]], PREPROCESSING)
-    with pytest.raises(ImageError, match=r"absent\.png"):
-        dataset[0]
+    example = dataset[0, 0]
+    assert example.image is None
+    assert len(example.unreadable) == 1
+    assert "absent.png" in example.unreadable[0]
+
+
+def test_the_next_image_takes_the_place_of_one_that_cannot_be_read(records: list[Record], tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.jpg"
+    damaged.write_bytes(b"no JPEG")
+    broken = [*records[:4], replace(records[4], path=damaged), replace(records[5], path=tmp_path / "absent.png")]
+    dataset = make_dataset(broken, substitute=True)
+    example, first = dataset[0, 4], dataset[0, 0]
+    assert same(example._replace(unreadable=()), first)
+    assert [str(damaged) in example.unreadable[0], "absent.png" in example.unreadable[1]] == [True, True]
+    batch = collate([dataset[0, 4], dataset[0, 1]])
+    assert batch.indices.tolist() == [0, 1]
+    assert len(batch.unreadable) == 2
+
+
+def test_without_a_substitute_a_batch_goes_without_the_image(records: list[Record], tmp_path: Path) -> None:
+    broken = [replace(record, path=tmp_path / "absent.png") for record in records[:2]]
+    dataset = make_dataset([*broken, *records[2:]])
+    assert collate([dataset[0, i] for i in range(4)]).indices.tolist() == [2, 3]
+    empty = collate([dataset[0, i] for i in range(2)])
+    assert len(empty.indices) == len(empty.images) == len(empty.captions) == 0
+    assert len(empty.unreadable) == 2
 
 
 # --- Captions ---
@@ -200,11 +222,12 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_at_most_so_many_captions_of_an_image_are_used_and_each_in_some_epoch(records: list[Record]) -> None:
     used: list[set[tuple[int, ...]]] = [set() for _ in COUNTS]
+    dataset = make_dataset(records, captions_per_image=3)
     for epoch in range(30):
-        dataset = make_dataset(records, captions_per_image=3, epoch=epoch)
         for index, count in enumerate(COUNTS):
-            captions = {tuple(caption) for caption in dataset[index][1]}
-            assert len(captions) == len(dataset[index][1]) == min(count, 3)
+            chosen = dataset[epoch, index].captions
+            captions = {tuple(caption) for caption in chosen}
+            assert len(captions) == len(chosen) == min(count, 3)
             used[index] |= captions
     assert used == [{tuple(caption) for caption in captions} for captions in ids()]
 
@@ -215,30 +238,37 @@ def test_at_most_so_many_captions_of_an_image_are_used_and_each_in_some_epoch(re
 def test_features_take_the_place_of_images_one_view_at_random(tmp_path: Path) -> None:
     records = [Record(i, tmp_path / "absent.png", ("A dog.",)) for i in range(len(COUNTS))]
     features = np.random.default_rng(0).normal(size=(3, len(COUNTS), 4, 5)).astype(np.float16)  # (views, N, L, D)
+    np.save(tmp_path / "features.npy", features)
     views: set[int] = set()
+    dataset, again = (make_dataset(records, features=Features(tmp_path / "features.npy")) for _ in range(2))
     for epoch in range(10):
-        dataset = make_dataset(records, features=features, epoch=epoch)
         for index in range(len(COUNTS)):
-            given_features = dataset[index][0]
-            assert given_features.dtype == np.float32
-            (view,) = [v for v in range(3) if np.array_equal(given_features, features[v, index].astype(np.float32))]
+            image = dataset[epoch, index].image
+            assert image.dtype == np.float16
+            (view,) = [v for v in range(3) if np.array_equal(image, features[v, index])]
             views.add(view)
-            assert same(dataset[index], make_dataset(records, features=features, epoch=epoch)[index])
+            assert same(dataset[epoch, index], again[epoch, index])
     assert views == {0, 1, 2}
-    batch = collate([dataset[index] for index in (4, 1)])
+    batch = collate([dataset[0, index] for index in (4, 1)])
     assert batch.images.shape == (2, 4, 5)
+
+
+def test_from_some_epoch_on_images_take_the_place_of_features(records: list[Record], tmp_path: Path) -> None:
+    np.save(tmp_path / "features.npy", np.zeros((1, len(COUNTS), 4, 5), np.float16))
+    dataset = make_dataset(records, features=Features(tmp_path / "features.npy"), features_until=2)
+    assert [dataset[epoch, 0].image.shape for epoch in range(4)] == [(4, 5), (4, 5), (SIZE, SIZE, 3), (SIZE, SIZE, 3)]
 
 
 # --- Batches ---
 
 
 def test_a_batch_is_ordered_by_length_and_padded() -> None:
-    images = [np.full((3, 2, 2), value, np.float32) for value in range(3)]
+    images = [np.full((2, 2, 3), value, np.uint8) for value in range(3)]
     batch = collate(
         [
-            (images[0], [[1, 4, 2], [1, 5, 6, 2]], 10),
-            (images[1], [[1, 2]], 11),
-            (images[2], [[1, 7, 2], [1, 8, 9, 8, 2], [1, 2]], 12),
+            Example(images[0], [[1, 4, 2], [1, 5, 6, 2]], 10),
+            Example(images[1], [[1, 2]], 11),
+            Example(images[2], [[1, 7, 2], [1, 8, 9, 8, 2], [1, 2]], 12),
         ]
     )
     assert batch.indices.tolist() == [12, 10, 11]
@@ -248,7 +278,7 @@ def test_a_batch_is_ordered_by_length_and_padded() -> None:
         [[1, 2, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]],
     ]
     assert batch.captions.dtype == torch.int64
-    assert batch.images.dtype == torch.float32
+    assert batch.images.dtype == torch.uint8
     assert batch.images[:, 0, 0, 0].tolist() == [2, 0, 1]
 
 
@@ -258,12 +288,12 @@ captions_of_an_image = st.lists(st.lists(st.integers(3, 50), max_size=6), min_si
 @given(st.lists(captions_of_an_image, min_size=1, max_size=5))
 def test_a_batch_holds_every_caption_of_its_images(texts: list[list[list[int]]]) -> None:
     examples = [
-        (np.full((1, 1), i, np.float32), [[START, *words, END] for words in captions], i)
+        Example(np.full((1, 1), i, np.float16), [[START, *words, END] for words in captions], i)
         for i, captions in enumerate(texts)
     ]
-    before = [list(captions) for _, captions, _ in examples]
+    before = [list(example.captions) for example in examples]
     batch = collate(examples)
-    assert [captions for _, captions, _ in examples] == before  # the data set's own lists stay as they are
+    assert [example.captions for example in examples] == before  # the data set's own lists stay as they are
     assert sorted(batch.indices.tolist()) == list(range(len(texts)))
     lengths = (batch.captions != PAD).sum(dim=2)  # (B, K)
     assert (lengths.diff(dim=1) <= 0).all()

@@ -1,6 +1,10 @@
 """Cached features: computed once for the same circumstances, never found under others, whole or not there."""
 
 import os
+import pickle
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +19,7 @@ from torch.utils.data import DataLoader
 from captioner.data.annotations import Record
 from captioner.data.dataset import Augmentation, CaptionDataset, collate
 from captioner.data.features import cached_features
+from captioner.errors import DataError
 from captioner.model.encoder import Encoder, EncoderConfig
 from captioner.preprocessing import Preprocessing
 
@@ -63,15 +68,20 @@ def views_of(
             preprocessing,
             augmentation=augmentation if view else None,
             seed=seed,
-            epoch=view,
         )
         for view in range(count)
     ]
 
 
-def load(dataset: CaptionDataset) -> Iterator[tuple[Tensor, Tensor]]:
-    for batch in DataLoader(dataset, 2, collate_fn=collate):
-        yield batch.images, batch.indices
+def load(dataset: CaptionDataset, view: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for batch in DataLoader(
+        dataset, sampler=[(view, i) for i in range(len(dataset))], batch_size=2, collate_fn=collate
+    ):
+        yield torch.stack([as_input(image.numpy()) for image in batch.images]), batch.indices
+
+
+def as_input(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(PREPROCESSING.normalize(Image.fromarray(pixels)))
 
 
 def test_features_are_those_of_the_encoder_in_each_view(
@@ -80,16 +90,17 @@ def test_features_are_those_of_the_encoder_in_each_view(
     views = views_of(records)
     features = cached_features(tmp_path / "cache", encoder.train(), views, load)
     assert encoder.training
-    assert isinstance(features, np.memmap)
-    assert not features.flags.writeable
-    assert features.dtype == np.float16
-    assert features.shape == (2, COUNT, encoder.regions, encoder.width)
+    assert features.views == 2
     with torch.inference_mode():
         for view, dataset in enumerate(views):
             for index in range(COUNT):
-                expected = encoder.eval()(torch.from_numpy(dataset[index][0])[None])[0].numpy()
+                expected = encoder.eval()(as_input(dataset[view, index].image)[None])[0].numpy()
+                assert features[view, index].dtype == np.float16
                 np.testing.assert_allclose(features[view, index], expected, rtol=2e-3, atol=1e-5)
-    assert not np.array_equal(features[0], features[1])
+    assert not np.array_equal(features[0, 0], features[1, 0])
+    again = pickle.loads(pickle.dumps(features))  # as a worker process gets it
+    assert np.array_equal(again[1, 3], features[1, 3])
+    assert len(pickle.dumps(features)) < 1000
 
 
 def test_features_are_computed_once(encoder: Encoder, records: list[Record], calls: list[int], tmp_path: Path) -> None:
@@ -97,8 +108,8 @@ def test_features_are_computed_once(encoder: Encoder, records: list[Record], cal
     assert sum(calls) == 2 * COUNT
     second = cached_features(tmp_path / "deep" / "cache", encoder.train(), views_of(records), load)
     assert sum(calls) == 2 * COUNT
-    assert np.array_equal(first, second)
-    assert len(list((tmp_path / "deep" / "cache").iterdir())) == 1
+    assert all(np.array_equal(first[0, index], second[0, index]) for index in range(COUNT))
+    assert len(list((tmp_path / "deep" / "cache").glob("*.npy"))) == 1
 
 
 def test_only_what_features_depend_on_makes_new_ones(
@@ -142,8 +153,8 @@ def test_other_views_have_other_features(
     views = change(records)
     features = cached_features(tmp_path / "cache", encoder, views, load)
     assert sum(calls) == len(views) * len(views[0])
-    assert features.shape[:2] == (len(views), len(views[0]))
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert features.views == len(views)
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 2
 
 
 def test_other_weights_have_other_features(
@@ -154,7 +165,7 @@ def test_other_weights_have_other_features(
         next(encoder.parameters())[0, 0, 0, 0] += 1
     second = cached_features(tmp_path, encoder, views_of(records), load)
     assert sum(calls) == 4 * COUNT
-    assert not np.array_equal(first, second)
+    assert not np.array_equal(first[0, 0], second[0, 0])
 
 
 def test_other_grids_have_other_features(records: list[Record], tmp_path: Path) -> None:
@@ -162,7 +173,7 @@ def test_other_grids_have_other_features(records: list[Record], tmp_path: Path) 
         torch.manual_seed(0)
         encoder = Encoder(EncoderConfig("squeezenet1_1", grid=grid), 64)
         views = views_of(records, preprocessing=Preprocessing(size=64))
-        assert cached_features(tmp_path, encoder, views, load).shape[2] == grid**2
+        assert len(cached_features(tmp_path, encoder, views, load)[0, 0]) == grid**2
 
 
 def test_another_precision_has_other_features(
@@ -186,18 +197,88 @@ def test_an_image_that_was_replaced_is_encoded_anew(
     features = cached_features(tmp_path / "cache", encoder, views_of(records), load)
     assert sum(calls) == 4 * COUNT
     with torch.inference_mode():
-        expected = encoder.eval()(torch.from_numpy(views_of(records)[0][2][0])[None])[0].numpy()
+        expected = encoder.eval()(as_input(views_of(records)[0][0, 2].image)[None])[0].numpy()
     np.testing.assert_allclose(features[0, 2], expected, rtol=2e-3, atol=1e-5)
 
 
 def test_an_interrupted_computation_leaves_no_file(encoder: Encoder, records: list[Record], tmp_path: Path) -> None:
-    def stop(dataset: CaptionDataset) -> Iterator[tuple[Tensor, Tensor]]:
-        yield next(load(dataset))
-        assert len(list((tmp_path / "cache").iterdir())) == 1  # it has begun
+    def stop(dataset: CaptionDataset, view: int) -> Iterator[tuple[Tensor, Tensor]]:
+        yield next(load(dataset, view))
+        assert len(list((tmp_path / "cache").glob("*.tmp"))) == 1  # it has begun
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cached_features(tmp_path / "cache", encoder, views_of(records), stop)
-    assert not list((tmp_path / "cache").iterdir())
+        cached_features(tmp_path / "cache", encoder.train(), views_of(records), stop)
+    assert encoder.training
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"]
     features = cached_features(tmp_path / "cache", encoder, views_of(records), load)
-    assert np.abs(features).sum(axis=(2, 3)).all()
+    assert all(np.abs(features[view, index]).sum() for view in range(2) for index in range(COUNT))
+
+
+def compute(folder: Path, pause: float) -> None:
+    """What another process does, as slowly as asked; see `start`."""
+    torch.manual_seed(0)
+    records = [Record(i, folder / "images" / f"{i}.bmp", ("A dog.",)) for i in range(COUNT)]
+
+    def load_slowly(dataset: CaptionDataset, view: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in load(dataset, view):
+            (folder / f"{os.getpid()}.began").touch()
+            time.sleep(pause)
+            yield batch
+
+    cached_features(folder / "cache", Encoder(EncoderConfig("squeezenet1_1"), 32), views_of(records), load_slowly)
+
+
+def start(folder: Path, pause: float, before: str = "") -> subprocess.Popen[str]:
+    """Let another process compute features."""
+    code = f"{before}\nfrom pathlib import Path\nfrom tests.data.test_features import compute\n"
+    code += f"compute(Path({str(folder)!r}), {pause})"
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_of_several_processes_one_computes_and_a_killed_one_leaves_the_way_free(
+    encoder: Encoder, records: list[Record], tmp_path: Path
+) -> None:
+    killed = start(tmp_path, 60)
+    while not list(tmp_path.glob("*.began")):
+        assert killed.poll() is None
+        time.sleep(0.05)
+    others = [start(tmp_path, 0) for _ in range(2)]
+    time.sleep(1)
+    assert not list(tmp_path.glob("cache/*.npy"))
+    killed.kill()
+    assert [other.wait() for other in others] == [0, 0]
+    assert len(list(tmp_path.glob("*.began"))) == 2, "the killed one, and one of the others"
+    assert len(list(tmp_path.glob("cache/*.npy"))) == 1
+    assert not list(tmp_path.glob("cache/*.tmp"))
+
+
+def test_images_that_were_left_out_have_no_features(encoder: Encoder, records: list[Record], tmp_path: Path) -> None:
+    records[1].path.write_text("no image")
+    dataset = CaptionDataset(
+        records, [[[1, 2]]] * COUNT, PREPROCESSING, features=cached_features(tmp_path, encoder, views_of(records), load)
+    )
+    assert dataset[0, 0].image is not None
+    assert dataset[0, 1].image is None
+    assert dataset[0, 1].unreadable == (f"{records[1].path}: could not be read when its features were computed",)
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_computed(records: list[Record], tmp_path: Path) -> None:
+    enormous = Encoder(EncoderConfig("squeezenet1_1"), 32)
+    enormous.regions = 10**12
+    views = views_of(records)
+    enormous.register_forward_pre_hook(lambda module, inputs: pytest.fail("computed all the same"))
+    with pytest.raises(DataError, match=r"need .* GB, .* GB are free"):
+        cached_features(tmp_path, enormous, views, load)
+
+
+def test_a_disk_that_becomes_full_leaves_nothing_and_says_so(records: list[Record], tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: what is written beyond it fails alike."""
+    limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))"
+    _, said = start(tmp_path, 0, before=limit).communicate()
+    assert "DataError" in said
+    assert "features cannot be written (File too large)" in said
+    assert not list((tmp_path / "cache").glob("*.npy")) and not list((tmp_path / "cache").glob("*.tmp"))

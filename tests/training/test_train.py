@@ -2,57 +2,23 @@
 
 import csv
 import json
-import logging
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from lightning.pytorch import Callback, Trainer
 
 from captioner import Captioner
 from captioner.checkpoint import read_checkpoint
 from captioner.data.annotations import load_records
-from captioner.training import main as training
 from captioner.training.main import main
-
-ROOT = Path(__file__).parents[2]
-TINY = ROOT / "configs" / "tiny.yaml"
-FLICKR8K = ROOT / "configs" / "flickr8k.yaml"
-
-# What makes a shipped config small enough for a test; everything else stays as shipped.
-QUICK = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
-SMALL = [
-    "--data.draw_shapes=50",
-    "--data.batch_size=8",
-    "--trainer.max_epochs=2",
-    "--data.preprocessing.size=64",
-    *QUICK,
-]
-
-
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch):
-    """Configs name their data and runs relative to where training is started."""
-    monkeypatch.chdir(tmp_path)
-    handlers = list(logging.getLogger("captioner").handlers)
-    yield
-    logging.getLogger("captioner").handlers = handlers
-
-
-def last_checkpoint(run: str) -> dict[str, Any]:
-    return torch.load(Path(run) / "checkpoints" / "last.ckpt", weights_only=True)
-
-
-def weights(run: str) -> dict[str, torch.Tensor]:
-    return last_checkpoint(run)["state_dict"]
+from tests.training.runs import FLICKR8K, QUICK, SMALL, TINY, weights
 
 
 def test_a_run_leaves_its_config_its_log_and_a_folder_that_captions_on_both_backends():
-    assert main([f"--config={TINY}", *SMALL]) == 0
+    assert main([f"--config={TINY}", *SMALL, "--checkpoint.onnx=true"]) == 0
 
     run = Path("runs/tiny")
     assert yaml.safe_load((run / "config.yaml").read_text())["data"]["draw_shapes"] == 50
@@ -91,43 +57,6 @@ def test_the_vocabulary_is_of_the_training_captions_alone():
     assert "unheardof" not in read_checkpoint(Path("again/best")).vocabulary.words
 
 
-class CtrlC(Callback):
-    """Somebody presses Ctrl-C in the middle of the last epoch."""
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if trainer.current_epoch == 2 and batch_idx == 2:
-            raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize(
-    "extra",
-    [[], ["--model.scheduled_sampling=0.3", "--data.augmentation.crop=0.7", "--model.finetune.stages=[features.18]"]],
-)
-def test_resuming_gives_the_weights_of_an_uninterrupted_run(monkeypatch, extra):
-    averaging = "lightning.pytorch.callbacks.EMAWeightAveraging"
-    options = [f"--config={TINY}", *SMALL, "--trainer.max_epochs=3", f"--trainer.callbacks+={averaging}", *extra]
-    assert main([*options, "--trainer.default_root_dir=whole"]) == 0
-
-    make_trainer = training.TrainCLI.instantiate_trainer
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(
-            training.TrainCLI, "instantiate_trainer", lambda self: _with_callback(make_trainer(self), CtrlC())
-        )
-        main([*options, "--trainer.default_root_dir=parts"])
-    assert last_checkpoint("parts")["epoch"] == 1
-    assert main([*options, "--trainer.default_root_dir=parts", "--ckpt_path=last"]) == 0
-
-    whole, parts = weights("whole"), weights("parts")
-    assert whole.keys() == parts.keys()
-    for name in whole:
-        assert torch.equal(whole[name], parts[name]), name
-
-
-def _with_callback(trainer: Trainer, callback: Callback) -> Trainer:
-    trainer.callbacks.append(callback)
-    return trainer
-
-
 def test_own_photos_from_a_csv_with_string_names(capsys):
     assert main([f"--config={TINY}", *SMALL, "--trainer.max_epochs=1"]) == 0
     for split in ("train", "val"):
@@ -153,7 +82,7 @@ def test_the_flickr8k_config_runs_through_both_of_its_stages(decoder, monkeypatc
     options += [f"--model.decoder.name={decoder}"]
     assert main(options) == 0
 
-    assert main([*options, "--trainer.max_epochs=3", "--ckpt_path=last"]) == 0
+    assert main([*options, "--trainer.max_epochs=3", "--ckpt_path=last", "--checkpoint.onnx=true"]) == 0
 
     log = Path("runs/flickr8k/train.log").read_text()
     assert log.count("Computing the features of") == 2, "of each split once, and not for a resumed encoder"

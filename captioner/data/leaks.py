@@ -1,0 +1,140 @@
+"""Whether training has seen what it is to be validated on."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from captioner.data.annotations import Record
+from captioner.evaluation.tokenizer import tokenize
+
+_Group = tuple[list[Record], list[Record]]  # images of training and of validation that may be the same
+
+_TAIL = 1024  # bytes; in the last of a compressed image, images that aren't the same hardly ever agree
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """What the training split knows of the validation split.
+
+    Attributes:
+        images: How many images the validation split has.
+        shared_images: How many of them the training split has too.
+        copies: How many of these are another file there, with the same bytes.
+        shared_captions: How many of the shared images' validation captions the training split has verbatim.
+        leaked_words: How many words would not be in the vocabulary without the shared images' training captions.
+        example: A training and a validation file that hold the same image.
+    """
+
+    images: int
+    shared_images: int = 0
+    copies: int = 0
+    shared_captions: int = 0
+    leaked_words: int = 0
+    example: tuple[Path, Path] | None = None
+
+    def warnings(self) -> list[str]:
+        """What a user should know, a sentence each; nothing if nothing leaks."""
+        if self.example is None:
+            return []
+        train, val = self.example
+        copies = f", {self.copies:,} as copies" if self.copies else ""
+        told = [
+            f"Training sees validation images, {self.shared_images:,} of {self.images:,}{copies}: scores will be too "
+            f"good. For one, {val}{f' is {train}' if train != val else ''}."
+        ]
+        if self.shared_captions:
+            told.append(f"Training sees captions that these images are validated on: {self.shared_captions:,}.")
+        if self.leaked_words:
+            told.append(
+                f"Words that only the captions of these images bring into the vocabulary: {self.leaked_words:,}."
+            )
+        return told
+
+
+def find_leaks(train: Sequence[Record], val: Sequence[Record], min_count: int) -> Leaks:
+    """Looks for images that are in both splits, and for what their captions bring into the vocabulary.
+
+    Images are the same if their files have the same bytes, whatever their names; files that cannot be read are passed
+    over. Sizes are compared first and the last bytes next, so that few files are read whole.
+
+    Args:
+        train: The training split.
+        val: The validation split.
+        min_count: Words that occur less often in training captions are not in the vocabulary.
+    """
+    alike = _divide(_divide([(list(train), list(val))], _size), _tail)
+    shared = [group for group in alike if _is_one_file(group)]
+    shared += _divide((group for group in alike if not _is_one_file(group)), _digest)
+    if not shared:
+        return Leaks(len(val))
+    return Leaks(
+        images=len(val),
+        shared_images=sum(len(theirs) for _, theirs in shared),
+        copies=sum(_copies(group) for group in shared),
+        shared_captions=sum(_shared_captions(group) for group in shared),
+        leaked_words=_leaked_words(train, [record for ours, _ in shared for record in ours], min_count),
+        example=(shared[0][0][0].path, shared[0][1][0].path),
+    )
+
+
+def _divide(groups: Iterable[_Group], key: Callable[[Path], Hashable]) -> list[_Group]:
+    """Groups of images with the same key, those that have images of both splits."""
+    kept = []
+    for group in groups:
+        parts: dict[Hashable, _Group] = {}
+        for side, records in enumerate(group):
+            for record in records:
+                try:
+                    part = parts.setdefault(key(record.path), ([], []))
+                except (OSError, ValueError):  # a ValueError is a path that cannot be one
+                    continue
+                part[side].append(record)
+        kept += [part for part in parts.values() if part[0] and part[1]]
+    return kept
+
+
+def _size(path: Path) -> Hashable:
+    return path.stat().st_size or path  # empty files are failed downloads, not the same image
+
+
+def _tail(path: Path) -> Hashable:
+    with path.open("rb", buffering=0) as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+        return hashlib.sha256(file.read(_TAIL)).digest()
+
+
+def _digest(path: Path) -> Hashable:
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+def _file(record: Record) -> tuple[int, int]:
+    """Which file it is, whatever the path to it; as in `os.path.samefile`."""
+    stat = record.path.stat()
+    return stat.st_dev, stat.st_ino
+
+
+def _is_one_file(group: _Group) -> bool:
+    return len({_file(record) for record in (*group[0], *group[1])}) == 1
+
+
+def _copies(group: _Group) -> int:
+    known = {_file(record) for record in group[0]}
+    return sum(_file(record) not in known for record in group[1])
+
+
+def _shared_captions(group: _Group) -> int:
+    known = {caption for record in group[0] for caption in record.captions}
+    return sum(caption in known for record in group[1] for caption in record.captions)
+
+
+def _leaked_words(train: Sequence[Record], shared: Sequence[Record], min_count: int) -> int:
+    """How many words reach `min_count` with the captions of shared images and don't without them."""
+    counts = _count_words(train)
+    return sum(counts[word] - count < min_count <= counts[word] for word, count in _count_words(shared).items())
+
+
+def _count_words(records: Sequence[Record]) -> Counter[str]:
+    return Counter(word for record in records for caption in record.captions for word in tokenize(caption))

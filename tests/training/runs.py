@@ -1,0 +1,53 @@
+"""How tests run a shipped config: made small enough, everything else as shipped."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from captioner.training import main as training
+from captioner.training.main import main
+
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "configs" / "tiny.yaml"
+FLICKR8K = ROOT / "configs" / "flickr8k.yaml"
+
+QUICK = [
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--checkpoint.onnx=false",  # seconds a run
+]
+SMALL = [
+    "--data.draw_shapes=50",
+    "--data.batch_size=8",
+    "--trainer.max_epochs=2",
+    "--data.preprocessing.size=64",
+    *QUICK,
+]
+
+
+def last_checkpoint(run: str) -> dict[str, Any]:
+    return torch.load(Path(run) / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def weights(run: str) -> dict[str, torch.Tensor]:
+    return last_checkpoint(run)["state_dict"]
+
+
+def train_with(callback: Callback, arguments: list[str]) -> int:
+    """Train with one more callback, which looks on or disturbs."""
+
+    class WithCallback(training.TrainCLI):
+        def instantiate_trainer(self, **options: Any) -> Trainer:
+            trainer = super().instantiate_trainer(**options)
+            trainer.callbacks.insert(0, callback)
+            return trainer
+
+    original = training.TrainCLI
+    training.TrainCLI = WithCallback
+    try:
+        return main(arguments)
+    finally:
+        training.TrainCLI = original

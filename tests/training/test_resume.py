@@ -1,0 +1,191 @@
+"""Runs that are interrupted, killed or out of disk: nothing is lost, and they go on as if nothing had happened."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from captioner.training.main import main
+from tests.training.runs import ROOT, SMALL, TINY, last_checkpoint, train_with, weights
+
+# Averaged weights, and three of everything random.
+OPTIONS = [
+    f"--config={TINY}",
+    *SMALL,
+    "--trainer.max_epochs=3",
+    "--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging",
+    "--model.scheduled_sampling=0.3",
+    "--data.augmentation.crop=0.7",
+]
+STAGES = {
+    "frozen, cached features": [],
+    "frozen, images": ["--data.cache_features=0"],
+    "frozen, then fine-tuned, in a worker": [
+        "--model.finetune={stages: [features.18], from_epoch: 1}",
+        "--data.workers=1",
+    ],
+    "fine-tuned, gradients accumulated": [
+        "--model.finetune.stages=[features.18]",
+        "--trainer.accumulate_grad_batches=2",
+    ],
+}
+
+
+class Disturb(Callback):
+    """Does something after a step of an epoch, or at its validation."""
+
+    def __init__(self, epoch, step, disturb):
+        self.when, self.disturb = (epoch, step), disturb
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == self.when:
+            self.disturb()
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        if (trainer.current_epoch, "validation", batch_idx) == (*self.when, 0) and not trainer.sanity_checking:
+            self.disturb()
+
+
+def send(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+def crash():
+    raise RuntimeError("the machine caught fire")
+
+
+def same_weights(one: str, other: str) -> None:
+    one_state, other_state = last_checkpoint(one), last_checkpoint(other)
+    assert one_state["global_step"] == other_state["global_step"]
+    for key in ("state_dict", "current_model_state"):
+        assert one_state[key].keys() == other_state[key].keys()
+        for name in one_state[key]:
+            assert torch.equal(one_state[key][name], other_state[key][name]), (key, name)
+
+
+@pytest.fixture(autouse=True)
+def _heed_signals():
+    """Whatever started the tests may ignore Ctrl-C."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_epochs_and_a_resume_equal_four_in_one_go(stage):
+    options = [*OPTIONS, *STAGES[stage], "--trainer.max_epochs=4"]
+    assert main([*options, "--trainer.default_root_dir=whole"]) == 0
+    assert train_with(Stop(after=2), [*options, "--trainer.default_root_dir=parts"]) == 0
+    assert last_checkpoint("parts")["epoch"] == 1
+    assert main([*options, "--trainer.default_root_dir=parts", "--ckpt_path=last"]) == 0
+    same_weights("whole", "parts")
+
+
+class Stop(Callback):
+    """Ends a run, whose learning rate is planned for more epochs, after some."""
+
+    def __init__(self, after):
+        self.after = after
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.should_stop = trainer.current_epoch + 1 >= self.after
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_signal_in_the_middle_of_an_epoch_saves_and_the_run_goes_on_as_if_it_had_not_come(number, status, stage):
+    options = [*OPTIONS, *STAGES[stage]]
+    assert main([*options, "--trainer.default_root_dir=whole"]) == 0
+    with pytest.raises(SystemExit) as exit_:
+        train_with(Disturb(1, 1, send(number)), [*options, "--trainer.default_root_dir=parts"])
+    assert exit_.value.code == status
+    assert last_checkpoint("parts")["epoch"] == 1
+    assert last_checkpoint("parts")["global_step"] < last_checkpoint("whole")["global_step"] / 3 * 2
+    assert main([*options, "--trainer.default_root_dir=parts", "--ckpt_path=last"]) == 0
+    same_weights("whole", "parts")
+
+
+@pytest.mark.parametrize("when", [(1, 2), (1, 3), (1, 4), (2, 4), (1, "validation")])
+def test_a_crash_costs_only_what_came_after_the_last_checkpoint(when):
+    options = [*OPTIONS, "--checkpoint.every_minutes=0"]
+    assert main([*options, "--trainer.default_root_dir=whole"]) == 0
+    with pytest.raises(RuntimeError, match="fire"):
+        train_with(Disturb(*when, crash), [*options, "--trainer.default_root_dir=parts"])
+    assert main([*options, "--trainer.default_root_dir=parts", "--ckpt_path=last"]) == 0
+    same_weights("whole", "parts")
+    assert "Epoch 1: BLEU-1" in Path("parts/train.log").read_text(), "no validation was left out"
+
+
+def test_a_signal_in_a_validation_lets_it_finish_first():
+    assert main([*OPTIONS, "--trainer.default_root_dir=whole"]) == 0
+    with pytest.raises(SystemExit):
+        train_with(Disturb(1, "validation", send(signal.SIGTERM)), [*OPTIONS, "--trainer.default_root_dir=parts"])
+    assert "Epoch 1: BLEU-1" in Path("parts/train.log").read_text()
+    assert main([*OPTIONS, "--trainer.default_root_dir=parts", "--ckpt_path=last"]) == 0
+    same_weights("whole", "parts")
+
+
+def test_a_second_signal_does_not_wait_for_the_step():
+    def twice():
+        send(signal.SIGINT)()
+        send(signal.SIGINT)()
+
+    with pytest.raises(SystemExit):
+        train_with(Disturb(0, 1, twice), OPTIONS)
+    assert not Path("runs/tiny/checkpoints/last.ckpt").exists()
+
+
+def test_a_run_that_was_killed_goes_on():
+    command = [sys.executable, str(ROOT / "scripts/train.py"), *OPTIONS, "--checkpoint.every_minutes=0"]
+    process = subprocess.Popen([*command, "--trainer.max_epochs=500"], stderr=subprocess.DEVNULL)
+    while not Path("runs/tiny/checkpoints/last.ckpt").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert main([*OPTIONS, "--trainer.default_root_dir=runs/tiny", "--ckpt_path=last"]) == 0
+    assert main([*OPTIONS, "--trainer.default_root_dir=whole"]) == 0
+
+
+def test_a_checkpoint_that_was_cut_short_is_not_taken_for_the_last_one(caplog):
+    assert main([*OPTIONS, "--trainer.max_epochs=1"]) == 0
+    last, best = (Path("runs/tiny/checkpoints") / f"{name}.ckpt" for name in ("last", "best"))
+    assert last.stat().st_size == best.stat().st_size
+    os.truncate(last, last.stat().st_size // 2)
+    assert main([*OPTIONS, "--trainer.max_epochs=2", "--ckpt_path=last"]) == 0
+    assert f"{last} is damaged" in caplog.text
+    assert last_checkpoint("runs/tiny")["epoch"] == 1
+
+    for path in (last, best):
+        os.truncate(path, path.stat().st_size // 2)
+    assert main([*OPTIONS, "--ckpt_path=last"]) == 2
+    assert "no whole checkpoint" in caplog.records[-1].message
+    assert main([*OPTIONS, f"--ckpt_path={last}"]) == 2
+    assert "is no whole checkpoint" in caplog.records[-1].message
+
+
+def test_a_full_disk_stops_with_a_message_and_leaves_the_checkpoint_before_whole():
+    """A limit on the size of files stands for the disk: what is written beyond it fails alike."""
+    assert main([*OPTIONS, "--trainer.max_epochs=1"]) == 0
+    before = weights("runs/tiny")
+    size = Path("runs/tiny/checkpoints/last.ckpt").stat().st_size
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size // 2}, {size // 2}));"
+        "from captioner.training.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, *OPTIONS, "--ckpt_path=last"]
+    result = subprocess.run(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert "cannot be written" in result.stderr.splitlines()[-1]
+    assert "The checkpoint before it is whole" in result.stderr.splitlines()[-1]
+    assert not list(Path("runs/tiny/checkpoints").glob("*.tmp"))
+    assert all(torch.equal(before[name], after) for name, after in weights("runs/tiny").items())
