@@ -21,7 +21,7 @@ from captioner.decoding import DecodingOptions, Step, Stepper
 from captioner.export import save_checkpoint
 from captioner.inference import Captioner
 from captioner.model.captioning import CaptioningModel
-from captioner.model.decoder import DecoderConfig
+from captioner.model.decoder import DECODERS, DecoderConfig
 from captioner.model.encoder import EncoderConfig
 from captioner.preprocessing import Preprocessing
 from captioner.vocabulary import SPECIAL_WORDS, START, Vocabulary
@@ -71,9 +71,21 @@ def full_folder(model: CaptioningModel, tmp_path_factory: pytest.TempPathFactory
     return save(tmp_path_factory.mktemp("full") / "checkpoint", model, 96, half=False)
 
 
-@pytest.fixture(params=["show_attend_tell, float16", "show_tell, float32"])
+@pytest.fixture(scope="module")
+def up_down_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("up_down") / "checkpoint", make_model("squeezenet1_1", "up_down", 64), 64)
+
+
+FOLDERS = {
+    "show_attend_tell, float16": "checkpoint_folder",
+    "show_tell, float32": "full_folder",
+    "up_down, float16": "up_down_folder",
+}
+
+
+@pytest.fixture(params=FOLDERS)
 def folder(request: pytest.FixtureRequest) -> Path:
-    return request.getfixturevalue("checkpoint_folder" if "attend" in request.param else "full_folder")
+    return request.getfixturevalue(FOLDERS[request.param])
 
 
 def backends(folder: Path) -> tuple[TorchBackend, OnnxBackend]:
@@ -165,7 +177,7 @@ def test_both_backends_write_the_same_captions(full_folder: Path, picture: Calla
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("decoder", ["show_tell", "show_attend_tell"])
+@pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize(
     ("encoder", "size", "grid"),
     [

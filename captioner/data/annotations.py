@@ -91,7 +91,8 @@ def load_records(
     folder = given or path.parent
     if path.suffix.lower() == ".json":
         folder = _find_folder(entries, _folders(path, given), otherwise=folder)
-        logger.info("The images of %s are looked for in %s", path, folder)
+        if given is None:
+            logger.info("The images of %s are looked for in %s", path, folder)
     return [Record(image_id, folder / name, captions) for image_id, name, captions in entries]
 
 

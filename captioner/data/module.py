@@ -1,5 +1,6 @@
 """Annotation files -> batches, as a LightningDataModule."""
 
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -57,7 +58,8 @@ class CaptionData(LightningDataModule):
 
     Args:
         train: Annotations of the training split; Karpathy's "train" and "restval".
-        val: Annotations of the validation split.
+        val: Annotations of the validation split; null holds a share of the training images out for it.
+        held_out: This share, rounded, and two images at least. The same images are held out in every run.
         train_images: Folder of the training images; null looks where data sets have them, see `load_records`.
         val_images: Folder of the validation images; null takes `train_images`.
         unreadable: What a damaged or missing image does: "error" stops and names it, "skip" names it and goes on.
@@ -83,7 +85,8 @@ class CaptionData(LightningDataModule):
     def __init__(
         self,
         train: Path,
-        val: Path,
+        val: Path | None = None,
+        held_out: float = 0.1,
         train_images: Path | None = None,
         val_images: Path | None = None,
         unreadable: Literal["error", "skip"] = "error",
@@ -102,10 +105,9 @@ class CaptionData(LightningDataModule):
         init_from: str | None = None,
     ) -> None:
         super().__init__()
-        self.sources: dict[Split, tuple[Path, Path | None]] = {
-            "train": (Path(train), train_images),
-            "val": (Path(val), val_images or train_images),
-        }
+        self.train_source = Path(train), train_images
+        self.val_source = None if val is None else (Path(val), val_images or train_images)
+        self.held_out = held_out
         self.unreadable = unreadable
         self._base = None if init_from is None else read_checkpoint(None if init_from == "bundled" else init_from)
         self.preprocessing = preprocessing if self._base is None else self._base.preprocessing
@@ -123,6 +125,8 @@ class CaptionData(LightningDataModule):
         for name in ("min_count", "max_length", "captions_per_image", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"data.{name} is {getattr(self, name)}; expected 1 or more.")
+        if not 0 < held_out < 1:
+            raise ConfigError(f"data.held_out is {held_out}; expected a share between 0 and 1.")
 
     # --- What the splits hold ---
 
@@ -130,11 +134,16 @@ class CaptionData(LightningDataModule):
     def records(self) -> dict[Split, list[Record]]:
         """The records of both splits; those of earlier data are the last of the training split's."""
         if self.shapes:
-            draw_shapes(self.sources["train"][0].parent.parent, self.shapes)
-        records = {split: self._load(*source, split) for split, source in self.sources.items()}
-        for warning in find_leaks(records["train"], records["val"], self.min_count).warnings():
+            draw_shapes(self.train_source[0].parent.parent, self.shapes)
+        train = self._load(*self.train_source, "train")
+        if self.val_source is None:
+            train, val = _hold_out(train, self.held_out, str(self.train_source[0]))
+        else:
+            val = self._load(*self.val_source, "val")
+        train += self._earlier
+        for warning in find_leaks(train, val, self.min_count).warnings():
             logger.warning("%s", warning)
-        return {"train": [*records["train"], *self._earlier], "val": records["val"]}
+        return {"train": train, "val": val}
 
     @cached_property
     def _earlier(self) -> list[Record]:
@@ -229,8 +238,8 @@ class CaptionData(LightningDataModule):
 
     def _loader(self, dataset: CaptionDataset, batches: TrainingBatches | ValidationBatches) -> DataLoader[Batch]:
         return DataLoader(
-            dataset,
-            batch_sampler=batches,  # type: ignore[arg-type]
+            dataset,  # type: ignore[arg-type]
+            batch_sampler=batches,
             collate_fn=collate,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
@@ -254,6 +263,10 @@ class CaptionData(LightningDataModule):
     @cached_property
     def _named(self) -> set[str]:
         return set()
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Send the images. Captions stay: they decide what the decoder runs, and asking a GPU for them is to wait."""
+        return batch._replace(images=batch.images.to(device, non_blocking=batch.images.is_pinned()))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turn what was sent in few bytes into what the network takes: (B, 3, S, S) or (B, L, D), float32."""
@@ -292,3 +305,24 @@ class CaptionData(LightningDataModule):
             self.on_before_batch_transfer(batch, 0)
             if len(batch.indices):
                 yield self._as_input(batch.images.to(self.trainer.strategy.root_device)), batch.indices
+
+
+def _hold_out(records: list[Record], share: float, name: str) -> tuple[list[Record], list[Record]]:
+    """Divide the records into those to train on and those to validate on.
+
+    A hash of its id says which side an image is on, so that it hardly ever changes sides when others are added.
+
+    Raises:
+        DataError: There are too few.
+    """
+    count = max(2, round(share * len(records)))  # of a single image, CIDEr-D is always 0
+    if count >= len(records):
+        raise DataError(
+            f"{name}: {len(records)} images are too few to hold {count} of them out for validation. Add some, lower "
+            "data.held_out, or name others in data.val."
+        )
+    chosen = sorted(range(len(records)), key=lambda i: hashlib.sha256(f"{records[i].image_id}".encode()).digest())
+    held_out = set(chosen[:count])
+    train, val = ([r for i, r in enumerate(records) if (i in held_out) is side] for side in (False, True))
+    logger.info("%s: %d of its %d images are held out for validation", name, len(val), len(records))
+    return train, val

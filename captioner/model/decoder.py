@@ -22,8 +22,9 @@ class DecoderConfig:
     """What the decoder is.
 
     Args:
-        name: "show_tell" (Vinyals et al. 2015) or "show_attend_tell" (Xu et al. 2015, gated soft attention).
-        hidden_size: H, the width of the LSTM.
+        name: "show_tell" (Vinyals et al. 2015), "show_attend_tell" (Xu et al. 2015, gated soft attention) or "up_down"
+            (Anderson et al. 2018, soft attention between two LSTMs).
+        hidden_size: H, the width of each LSTM.
         embedding_size: E, the width of the word embedding.
         context_size: C, the width to which image regions are projected, once per image.
         attention_size: A, the width in which attention compares; unused by "show_tell".
@@ -31,7 +32,7 @@ class DecoderConfig:
         tie_embedding: Use the word embedding as output layer too (Press and Wolf 2017).
     """
 
-    name: Literal["show_tell", "show_attend_tell"] = "show_attend_tell"
+    name: Literal["show_tell", "show_attend_tell", "up_down"] = "show_attend_tell"
     hidden_size: int = 512
     embedding_size: int = 256
     context_size: int = 256
@@ -126,16 +127,19 @@ class Decoder(nn.Module):
 
         Args:
             features: (B, L, D), the encoder's region features.
-            captions: (B, K, T) ids, START first, END last, padded; a row of nothing but padding is left out.
+            captions: (B, K, T) ids, START first, END last, padded; a row of nothing but padding is left out. They may
+                stay on the CPU beside features on a GPU: then nothing here waits for the GPU.
             scheduled_sampling: Probability that an input word is one that the model proposed (Bengio et al. 2015).
 
         Returns:
             Log-odds and targets of all N words after START, ordered by step, image, caption; and the coverage.
         """
+        going = (captions[:, :, 1:] != self.pad).cpu()  # (B, K, T - 1), here and not on the GPU: it decides what runs
+        images = _last(going.any(dim=1))  # images still going at each step
+        rows = _last(going.any(dim=0))
+        captions = _to(captions, features.device)
         inputs, targets = captions[:, :, :-1], captions[:, :, 1:]
-        present = targets != self.pad  # (B, K, T - 1)
-        images = _last(present.any(dim=1))  # images still going at each step
-        rows = _last(present.any(dim=0))
+        present = targets != self.pad
         image, state = self.start(features)
         state = {name: array.unsqueeze(1).expand(-1, captions.shape[1], -1) for name, array in state.items()}
         embedded = self.dropout(self.embedding(inputs))  # (B, K, T - 1, E)
@@ -143,7 +147,7 @@ class Decoder(nn.Module):
         readouts: list[Tensor] = []
         words: list[Tensor] = []
         for t, (b, k) in enumerate(zip(images, rows, strict=True)):
-            if b == 0:
+            if t and b == 0:  # the first step runs even for nothing, so that nothing has its shape and its gradient
                 break
             word = embedded[:b, :k, t]
             if t and scheduled_sampling:
@@ -160,12 +164,15 @@ class Decoder(nn.Module):
                 coverage = coverage + nn.functional.pad(
                     seen, (0, 0, 0, captions.shape[1] - k, 0, captions.shape[0] - b)
                 )
-        masks = [present[: readout.shape[0], : readout.shape[1], t] for t, readout in enumerate(readouts)]
-        logits = self.predict(
-            torch.cat([readout[mask] for readout, mask in zip(readouts, masks, strict=True)]),
-            torch.cat([word[mask] for word, mask in zip(words, masks, strict=True)]),
+        ran = [(t, *readout.shape[:2]) for t, readout in enumerate(readouts)]
+        index = torch.cat([going[:b, :k, t].flatten() for t, b, k in ran]).nonzero().squeeze(1)  # (N,)
+        index = _to(index, features.device)
+        expected = [targets[:b, :k, t] for t, b, k in ran]
+        readout, word, target = (
+            torch.cat([step.flatten(0, 1) for step in steps]).index_select(0, index)
+            for steps in (readouts, words, expected)
         )
-        return TeacherForced(logits, targets.permute(2, 0, 1)[present.permute(2, 0, 1)], coverage)
+        return TeacherForced(self.predict(readout, word), target, coverage)
 
     def _mix_proposals(self, embedded: Tensor, readout: Tensor, last: Tensor, share: float) -> Tensor:
         """Replace a share of the embedded words (B, K, E) by words drawn from the model's own distribution."""
@@ -193,8 +200,8 @@ class ShowTell(Decoder):
 
     def recur(self, image: Arrays, state: Arrays, embedded: Tensor) -> tuple[Arrays, Tensor, None]:
         """See `Decoder.recur`."""
-        state = _advance(self.lstm, embedded, state)
-        return state, state["hidden"], None
+        hidden, cell = _advance(self.lstm, embedded, state["hidden"], state["cell"])
+        return {"hidden": hidden, "cell": cell}, hidden, None
 
     def predict(self, readout: Tensor, embedded: Tensor) -> Tensor:
         """See `Decoder.predict`; the last word has no say of its own here."""
@@ -223,15 +230,48 @@ class ShowAttendTell(Decoder):
         """See `Decoder.recur`."""
         context, attention = self.attention(state["hidden"], image["keys"], image["values"])
         context = torch.sigmoid(self.gate(state["hidden"])) * context  # (B, K, C)
-        state = _advance(self.lstm, torch.cat([embedded, context], dim=2), state)
-        return state, torch.cat([state["hidden"], context], dim=2), attention
+        hidden, cell = _advance(self.lstm, torch.cat([embedded, context], dim=2), state["hidden"], state["cell"])
+        return {"hidden": hidden, "cell": cell}, torch.cat([hidden, context], dim=2), attention
 
     def predict(self, readout: Tensor, embedded: Tensor) -> Tensor:
         """See `Decoder.predict`."""
         return self.output(self.dropout(embedded + self.readout(self.dropout(readout))))  # type: ignore[no-any-return]
 
 
-DECODERS: dict[str, type[Decoder]] = {"show_tell": ShowTell, "show_attend_tell": ShowAttendTell}
+class UpDown(Decoder):
+    """Up-Down (Anderson et al. 2018, sec. 3.2), on the grid: one LSTM decides where to look, a second one speaks."""
+
+    def __init__(self, config: DecoderConfig, feature_size: int, vocab_size: int, pad: int = 0) -> None:
+        super().__init__(config, feature_size, vocab_size, pad)
+        context, hidden = config.context_size, config.hidden_size
+        self.norm = nn.LayerNorm(context)
+        self.attention_lstm = _lstm_cell(hidden + context + config.embedding_size, hidden)
+        self.attention = AdditiveAttention(context, hidden, config.attention_size)
+        self.language_lstm = _lstm_cell(context + hidden, hidden)
+        self.readout = nn.Linear(hidden, config.embedding_size)
+
+    def start(self, features: Tensor) -> tuple[Arrays, Arrays]:
+        """See `Decoder.start`; values (B, L, C), attention keys (B, L, A), the values' mean (B, C); states of zeros."""
+        values = self.dropout(self.norm(self.project(features)))  # (B, L, C)
+        image = {"values": values, "keys": self.attention.key(values), "mean": values.mean(dim=1)}
+        size = values.shape[0], self.attention_lstm.hidden_size
+        return image, {name: values.new_zeros(size) for name in ("h1", "c1", "h2", "c2")}
+
+    def recur(self, image: Arrays, state: Arrays, embedded: Tensor) -> tuple[Arrays, Tensor, Tensor]:
+        """See `Decoder.recur`; 1 is the attention LSTM and 2 the language LSTM, as in the paper."""
+        h1, c1, h2, c2 = (state[name] for name in ("h1", "c1", "h2", "c2"))
+        mean = image["mean"].unsqueeze(1).expand(-1, embedded.shape[1], -1)  # (B, K, C)
+        h1, c1 = _advance(self.attention_lstm, torch.cat([h2, mean, embedded], dim=2), h1, c1)  # eq. 2
+        context, attention = self.attention(h1, image["keys"], image["values"])  # eq. 3-5
+        h2, c2 = _advance(self.language_lstm, torch.cat([context, h1], dim=2), h2, c2)  # eq. 6
+        return {"h1": h1, "c1": c1, "h2": h2, "c2": c2}, h2, attention
+
+    def predict(self, readout: Tensor, embedded: Tensor) -> Tensor:
+        """See `Decoder.predict`; the last word has no say of its own here (eq. 7)."""
+        return self.output(self.dropout(self.readout(self.dropout(readout))))  # type: ignore[no-any-return]
+
+
+DECODERS: dict[str, type[Decoder]] = {"show_tell": ShowTell, "show_attend_tell": ShowAttendTell, "up_down": UpDown}
 
 
 def _lstm_cell(input_size: int, hidden_size: int) -> nn.LSTMCell:
@@ -241,11 +281,16 @@ def _lstm_cell(input_size: int, hidden_size: int) -> nn.LSTMCell:
     return cell
 
 
-def _advance(lstm: nn.LSTMCell, inputs: Tensor, state: Arrays) -> Arrays:
-    """One step of an LSTM cell over rows in a (B, K) grid."""
+def _advance(lstm: nn.LSTMCell, inputs: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """One step of an LSTM cell over rows in a (B, K) grid: the new hidden state and cell."""
     b, k, _ = inputs.shape
-    hidden, cell = lstm(inputs.flatten(0, 1), (state["hidden"].flatten(0, 1), state["cell"].flatten(0, 1)))
-    return {"hidden": hidden.unflatten(0, (b, k)), "cell": cell.unflatten(0, (b, k))}
+    hidden, cell = lstm(inputs.flatten(0, 1), (hidden.flatten(0, 1), cell.flatten(0, 1)))
+    return hidden.view(b, k, lstm.hidden_size), cell.view(b, k, lstm.hidden_size)
+
+
+def _to(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor, on CUDA without waiting for it; elsewhere the copy may read what has been freed meanwhile."""
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def _last(going: Tensor) -> list[int]:

@@ -1,5 +1,6 @@
 """What a run leaves behind: Lightning's checkpoints to resume from, and the best model as a checkpoint folder."""
 
+import copy
 import logging
 import os
 import time
@@ -14,7 +15,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from captioner.errors import CheckpointError, ConfigError
 from captioner.export import export_onnx, save_checkpoint
-from captioner.model.captioning import CaptioningModel
 from captioner.training.card import model_card
 from captioner.training.interrupts import Interrupts
 from captioner.training.module import CaptioningModule
@@ -131,11 +131,7 @@ class RunCheckpoints(ModelCheckpoint):
     def _write_folder(self, trainer: Trainer, module: CaptioningModule) -> None:
         saved = torch.load(self.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
         prefix = "network."
-        best = CaptioningModel.from_architecture(
-            module.network.architecture(),
-            image_size=module.preprocessing.size,
-            vocab_size=len(module.vocabulary),
-        )
+        best = copy.deepcopy(module.network).cpu()
         best.load_state_dict({name.removeprefix(prefix): saved[name] for name in saved if name.startswith(prefix)})
         save_checkpoint(
             Path(trainer.default_root_dir) / FOLDER,

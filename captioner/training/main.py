@@ -13,12 +13,13 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from captioner.data.module import CaptionData
 from captioner.errors import CaptionerError, ConfigError
 from captioner.training.checkpoints import CHECKPOINTS, RunCheckpoints, find_checkpoint
+from captioner.training.loggers import make_loggers
 from captioner.training.module import CaptioningModule
+from captioner.training.plan import PrintPlan
 
 logger = logging.getLogger("captioner")
 
@@ -38,7 +39,11 @@ class TrainCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add resuming and the checkpoints, and link what the model takes from the data."""
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="Resume: 'last', or a .ckpt file.")
+        parser.add_argument(
+            "--wandb", type=str | None, default=None, help="Log to this project on Weights & Biases too."
+        )
         parser.add_lightning_class_args(RunCheckpoints, "checkpoint")
+        parser.add_lightning_class_args(PrintPlan, "plan")
         parser.link_arguments("model.init_from", "data.init_from")
         parser.link_arguments("data.vocabulary", "model.vocabulary", apply_on="instantiate")
         parser.link_arguments("data.word_counts", "model.word_counts", apply_on="instantiate")
@@ -47,7 +52,7 @@ class TrainCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Log to TensorBoard in the run's folder by default; take part in what torchrun has started."""
         if self.config.trainer.logger in (None, True):
-            kwargs["logger"] = TensorBoardLogger(self.config.trainer.default_root_dir, name="", version="")
+            kwargs["logger"] = make_loggers(Path(self.config.trainer.default_root_dir), self.config.wandb)
         if "TORCHELASTIC_RUN_ID" in os.environ:
             here = int(os.environ["LOCAL_WORLD_SIZE"])
             kwargs |= {"devices": here, "num_nodes": int(os.environ["WORLD_SIZE"]) // here}
@@ -65,6 +70,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # what it tells stands in the plan
     warnings.filterwarnings(
         "ignore", message=".*(num_workers|Checkpoint directory|log_every_n_steps|in eval mode|isinstance.treespec)"
     )
@@ -76,7 +82,11 @@ def main(args: Sequence[str] | None = None) -> int:
             save_config_kwargs={"save_to_log_dir": False},
             seed_everything_default=0,
             # The data module shares out the images among processes itself: Lightning would caption some of them twice.
-            trainer_defaults={"default_root_dir": "runs/captioner", "use_distributed_sampler": False},
+            trainer_defaults={
+                "default_root_dir": "runs/captioner",
+                "use_distributed_sampler": False,
+                "enable_model_summary": False,
+            },
             args=None if args is None else list(args),
             run=False,
         )

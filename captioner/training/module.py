@@ -3,7 +3,9 @@
 import logging
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from captioner.checkpoint import BUNDLED, read_checkpoint
 from captioner.data.dataset import Batch
 from captioner.decoding.search import DecodingOptions
 from captioner.errors import ConfigError
-from captioner.evaluation.report import score
+from captioner.evaluation.report import save_results, score
 from captioner.inference import Captioner
 from captioner.model.captioning import CaptioningModel
 from captioner.model.decoder import DecoderConfig, TeacherForced
@@ -166,24 +168,25 @@ class CaptioningModule(LightningModule):
         Where several processes train together, the means are those over the batches of all of them: the loss is scaled
         so that the average of their gradients is the gradient of one process with the whole batch.
         """
-        captions = (batch.captions != PAD).any(dim=2)  # (B, K)
-        words_share, captions_share = self._shares(output.targets.new_tensor(len(output.targets)), captions.sum())
-        logits = output.logits.float()
-        loss = nn.functional.cross_entropy(logits, output.targets, label_smoothing=self.label_smoothing)
+        present = (batch.captions != PAD).any(dim=2)  # (B, K)
+        captions = int(present.sum())
+        words_share, captions_share = self._shares(len(output.targets), captions)
+        loss = nn.functional.cross_entropy(output.logits.float(), output.targets, label_smoothing=self.label_smoothing)
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.captions))
         loss = loss * words_share
         if self.coverage_penalty and output.coverage is not None:
-            penalty = (1 - output.coverage.float()).square().sum(dim=2)[captions].mean()
+            penalties = (1 - output.coverage.float()).square().sum(dim=2)  # (B, K)
+            penalty = (penalties * present.to(penalties.device)).sum() / captions
             self.log("train/coverage_penalty", penalty.detach(), batch_size=len(batch.captions))
             loss = loss + self.coverage_penalty * penalty * captions_share
         return loss
 
-    def _shares(self, words: Tensor, captions: Tensor) -> Tensor | tuple[float, float]:
+    def _shares(self, *counts: int) -> Sequence[float | Tensor]:
         """How many words and captions this process has, relative to the mean over all processes."""
         if self.trainer.world_size == 1:
-            return 1.0, 1.0
-        own = torch.stack([words, captions]).float()
-        return own / self.trainer.strategy.reduce(own.clone(), reduce_op="mean")
+            return [1.0 for _ in counts]
+        own = torch.tensor(counts, dtype=torch.float32, device=self.device)
+        return list(own / self.trainer.strategy.reduce(own.clone(), reduce_op="mean"))
 
     def encoder_trains(self, epoch: int) -> bool:
         """Whether some of the encoder trains in an epoch; while it doesn't, its features can be computed once."""
@@ -250,7 +253,7 @@ class CaptioningModule(LightningModule):
             self._captions[index] = caption.text
 
     def on_validation_epoch_end(self) -> None:
-        """Score all captions, of all processes, against the raw references, and show some."""
+        """Score all captions, of all processes, against the raw references; keep them all, and show some."""
         everything = self._captions
         if self.trainer.world_size > 1:
             parts: list[dict[int, str]] = [{}] * self.trainer.world_size
@@ -265,10 +268,13 @@ class CaptioningModule(LightningModule):
         for name, value in scores.items():
             self.log(f"val/{name}", value, prog_bar=name == "CIDEr-D", rank_zero_only=False)
         if not self.trainer.sanity_checking:
+            if self.trainer.is_global_zero:
+                save_results(Path(self.trainer.default_root_dir) / "validation.json", captions)
             figures = "  ".join(f"{name} {100 * value:.1f}" for name, value in scores.items())
             logger.info("Epoch %d: %s", self.current_epoch, figures)
             shown = [(records[index], everything[index]) for index in sorted(everything)[: self.samples]]
-            log_samples(self.logger, shown, self.global_step)
+            for each in self.loggers:
+                log_samples(each, shown, self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the words with the weights that mean them.

@@ -1,9 +1,10 @@
 """Sample captions with their images, for the loggers."""
 
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image, ImageDraw
 
 from captioner.data.annotations import Record
@@ -13,30 +14,35 @@ WIDTH = 320  # pixels
 LINE = 12  # pixels
 
 
-def log_samples(logger: object, samples: list[tuple[Record, str]], step: int) -> None:
+def log_samples(logger: object, samples: Sequence[tuple[Record, str]], step: int) -> None:
     """Show images with what the model says about them.
 
     Args:
-        logger: Where; loggers that show no images are left alone.
+        logger: Where: TensorBoard or Weights & Biases; loggers that show no images are left alone.
         samples: Records, and the captions that the model gave them.
         step: The training step.
     """
-    if not isinstance(logger, TensorBoardLogger):
-        return
     for record, caption in samples:
-        panel = np.asarray(draw_sample(record, caption))
-        logger.experiment.add_image(f"samples/{record.image_id}", panel, step, dataformats="HWC")
+        name = f"samples/{record.image_id}"
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, np.asarray(draw_sample(record, caption)), step, dataformats="HWC")
+        elif isinstance(logger, WandbLogger):
+            logger.log_image(name, [_shrunk(record)], step, caption=[f"{caption} ({record.captions[0]})"])
 
 
 def draw_sample(record: Record, caption: str) -> Image.Image:
     """An image with the model's caption and the first reference below it."""
-    image = open_image(record.path, min_size=WIDTH)
-    image = image.resize((WIDTH, max(1, round(image.height * WIDTH / image.width))))
+    image = _shrunk(record)
     lines = [*_wrap(caption), *_wrap(f"({record.captions[0]})")]
     panel = Image.new("RGB", (WIDTH, image.height + LINE * len(lines) + 8), "white")
     panel.paste(image)
     ImageDraw.Draw(panel).text((4, image.height + 2), "\n".join(lines), fill="black")
     return panel
+
+
+def _shrunk(record: Record) -> Image.Image:
+    image = open_image(record.path, min_size=WIDTH)
+    return image.resize((WIDTH, max(1, round(image.height * WIDTH / image.width))))
 
 
 def _wrap(text: str, width: int = 52) -> list[str]:

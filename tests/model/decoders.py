@@ -28,7 +28,7 @@ both = pytest.mark.parametrize("name", DECODERS)
 
 
 def make_decoder(name: str, size: int = D, vocab_size: int = V, **changes: object) -> Decoder:
-    torch.manual_seed(3)
+    torch.manual_seed(7)
     decoder = DECODERS[name](replace(TINY, name=name, **changes), size, vocab_size, PAD)
     with torch.no_grad():
         for parameter in decoder.parameters():

@@ -1,8 +1,6 @@
-"""Decoders: the papers' formulas, teacher forcing against stepping, what may influence what, and learning by heart."""
+"""Decoders: teacher forcing against stepping, what may influence what, and learning by heart."""
 
 import copy
-import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -12,7 +10,6 @@ from torch import Tensor, nn
 from captioner.backends.torch import TorchBackend
 from captioner.decoding import Constraints, DecodingOptions, search
 from captioner.errors import ConfigError
-from captioner.model.attention import AdditiveAttention
 from captioner.model.captioning import CaptioningModel
 from captioner.model.decoder import DECODERS, DecoderConfig
 from captioner.model.encoder import EncoderConfig
@@ -42,67 +39,6 @@ def assert_same(actual: dict[Place, Tensor], expected: dict[Place, Tensor]) -> N
     assert actual.keys() == expected.keys()
     for place, logits in expected.items():
         torch.testing.assert_close(actual[place], logits, atol=1e-5, rtol=1e-5, msg=lambda m, p=place: f"{p}: {m}")
-
-
-# --- The papers' formulas ---
-
-
-def dot(a: Sequence[float], b: Sequence[float]) -> float:
-    return math.fsum(x * y for x, y in zip(a, b, strict=True))
-
-
-@torch.inference_mode()
-def test_attention_is_the_papers_formula_computed_region_by_region() -> None:
-    torch.manual_seed(0)
-    attention = AdditiveAttention(value_size=3, query_size=4, size=5).double()
-    values, query = torch.randn(2, 6, 3).double(), torch.randn(2, 3, 4).double()
-    context, weights = attention(query, attention.key(values), values)  # (B, K, C), (B, K, L)
-    key, bias = attention.key.weight.tolist(), attention.key.bias.tolist()
-    weight, score = attention.query.weight.tolist(), attention.score.weight[0].tolist()
-    for b in range(2):
-        for k in range(3):
-            energies = []  # e_i = v . tanh(W a_i + U h)
-            for region in values[b].tolist():
-                keys = [dot(row, region) + offset for row, offset in zip(key, bias, strict=True)]
-                queries = [dot(row, query[b, k].tolist()) for row in weight]
-                energies.append(dot(score, [math.tanh(x + y) for x, y in zip(keys, queries, strict=True)]))
-            alphas = [math.exp(energy) / math.fsum(map(math.exp, energies)) for energy in energies]
-            assert weights[b, k].tolist() == pytest.approx(alphas, abs=1e-12)
-            expected = [dot(alphas, values[b, :, c].tolist()) for c in range(3)]
-            assert context[b, k].tolist() == pytest.approx(expected, abs=1e-12)
-
-
-@torch.inference_mode()
-def test_show_attend_tell_is_the_papers_formulas() -> None:
-    decoder = make_decoder("show_attend_tell").double()
-    features, word = make_features()[:1].double(), torch.tensor([[9]])
-    image, state = decoder.start(features)
-    logits, after, attention = decoder.step(image, first_state(state), word)
-
-    weights = {name: tensor for name, tensor in decoder.named_parameters() if not name.startswith("lstm")}
-    projected = features[0] @ weights["project.weight"].T + weights["project.bias"]
-    deviation = (projected - projected.mean(1, keepdim=True)) / projected.var(1, unbiased=False, keepdim=True).add(
-        1e-5
-    ).sqrt()
-    values = deviation * weights["norm.weight"] + weights["norm.bias"]  # (L, C)
-    first = torch.tanh(values.mean(0) @ weights["first_state.weight"].T + weights["first_state.bias"])
-    h, c = first[: TINY.hidden_size], first[TINY.hidden_size :]
-    compared = values @ weights["attention.key.weight"].T + weights["attention.key.bias"]
-    compared = torch.tanh(compared + weights["attention.query.weight"] @ h)
-    alphas = torch.softmax(compared @ weights["attention.score.weight"][0], 0)
-    context = torch.sigmoid(weights["gate.weight"] @ h + weights["gate.bias"]) * (alphas @ values)
-    embedded = weights["embedding.weight"][9]
-    lstm = decoder.lstm
-    gates = lstm.weight_ih @ torch.cat([embedded, context]) + lstm.bias_ih + lstm.weight_hh @ h + lstm.bias_hh
-    i, f, g, o = gates.chunk(4)
-    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-    h = torch.sigmoid(o) * torch.tanh(c)
-    out = embedded + weights["readout.weight"] @ torch.cat([h, context]) + weights["readout.bias"]
-
-    torch.testing.assert_close(attention[0, 0], alphas)
-    torch.testing.assert_close(after["hidden"][0, 0], h)
-    torch.testing.assert_close(after["cell"][0, 0], c)
-    torch.testing.assert_close(logits[0, 0], weights["embedding.weight"] @ out + weights["output.bias"])
 
 
 # --- Teacher forcing ---
@@ -175,6 +111,18 @@ def test_padding_beyond_the_end_changes_nothing(name: str, features: Tensor) -> 
     if output.coverage is not None:
         torch.testing.assert_close(more.coverage[:, :3], output.coverage)
         assert not more.coverage[:, 3:].any()
+
+
+@both
+@pytest.mark.parametrize("length", [2, 6])
+def test_a_batch_of_nothing_but_padding_gives_no_words(name: str, length: int, features: Tensor) -> None:
+    decoder = make_decoder(name).train()
+    output = decoder(features, torch.full((B, 3, length), PAD), 0.5)
+    assert output.logits.shape == (0, V)
+    assert output.targets.shape == (0,)
+    assert name == "show_tell" or (output.coverage.shape == (B, 3, L) and not output.coverage.any())
+    output.logits.sum().backward()  # in training on several GPUs, one with nothing to say must take part
+    assert all(not parameter.grad.any() for parameter in decoder.parameters() if parameter.grad is not None)
 
 
 @both

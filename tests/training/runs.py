@@ -16,8 +16,8 @@ FLICKR8K = ROOT / "configs" / "flickr8k.yaml"
 QUICK = [
     "--trainer.accelerator=cpu",
     "--trainer.enable_progress_bar=false",
-    "--trainer.enable_model_summary=false",
-    "--checkpoint.onnx=false",  # seconds a run
+    "--checkpoint.onnx=false",  # this and the memory take seconds a run
+    "--plan.memory=false",
 ]
 SMALL = [
     "--data.draw_shapes=50",

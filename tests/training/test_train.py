@@ -13,6 +13,7 @@ import yaml
 from captioner import Captioner
 from captioner.checkpoint import read_checkpoint
 from captioner.data.annotations import load_records
+from captioner.model.decoder import DECODERS
 from captioner.training.main import main
 from tests.training.runs import FLICKR8K, QUICK, SMALL, TINY, weights
 
@@ -72,7 +73,7 @@ def test_own_photos_from_a_csv_with_string_names(capsys):
     assert torch.equal(*(weights(run)["network.decoder.embedding.weight"] for run in ("runs/tiny", "own")))
 
 
-@pytest.mark.parametrize("decoder", ["show_tell", "show_attend_tell"])
+@pytest.mark.parametrize("decoder", DECODERS)
 def test_the_flickr8k_config_runs_through_both_of_its_stages(decoder, monkeypatch):
     """Cached features, then fine-tuning; bf16, averaged weights; unchanged but for the data and sizes."""
     options = [f"--config={FLICKR8K}", "--data.draw_shapes=40", "--data.batch_size=8", "--data.workers=0", *QUICK]

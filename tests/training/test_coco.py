@@ -1,0 +1,46 @@
+"""The COCO configs, unchanged but for sizes, on a folder like the one that scripts/prepare_coco.py leaves."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from captioner import Captioner
+from captioner.data.annotations import load_records
+from captioner.training.main import main
+from tests.coco import draw_coco
+from tests.training.runs import QUICK, ROOT
+
+SIZES = [
+    *QUICK,
+    "--model.weights=null",  # they would be downloaded
+    "--data.preprocessing.size=64",
+    "--data.min_count=1",
+    "--data.batch_size=5",
+    "--data.workers=1",
+    *(f"--model.decoder.{width}_size=32" for width in ("hidden", "embedding", "context", "attention")),
+    "--model.finetune.from_epoch=1",
+    "--trainer.max_epochs=2",
+]
+
+
+@pytest.mark.parametrize("config", ["coco.yaml", "coco_small.yaml"])
+def test_a_coco_config_runs_through_both_of_its_stages(config):
+    draw_coco(Path("data/coco"), train=12, val=4, test=2, restval=3)
+    assert main([f"--config={ROOT / 'configs' / config}", *SIZES]) == 0
+
+    run = Path("runs") / Path(config).stem
+    log = (run / "train.log").read_text()
+    assert "Epoch 1: the encoder's layer3, layer4 train too" in log
+    assert "15 images, 75 captions" in log, "restval is training data"
+    val = load_records("data/coco/dataset_coco.json", split="val")
+    captioned = {entry["image_id"] for entry in json.loads((run / "validation.json").read_text())}
+    assert captioned == {record.image_id for record in val}
+    assert len(Captioner.from_pretrained(run / "best", backend="torch").caption([val[0].path])) == 1
+
+
+def test_the_official_files_of_2017_do_as_well():
+    draw_coco(Path("data/coco"), year=2017)
+    data = [f"--data.{split}=data/coco/annotations/captions_{split}2017.json" for split in ("train", "val")]
+    options = [*SIZES, *data, "--data.train_images=null", "--trainer.max_epochs=1"]
+    assert main([f"--config={ROOT / 'configs' / 'coco_small.yaml'}", *options]) == 0

@@ -1,0 +1,81 @@
+"""Two processes train and validate as one does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from captioner.data.annotations import load_records
+from tests.training.runs import ROOT, SMALL, TINY, last_checkpoint
+
+# A batch of 8 either way. 11 validation images: an odd number, of which no process may see one twice.
+OPTIONS = [
+    f"--config={TINY}",
+    *SMALL,
+    "--data.draw_shapes=55",
+    "--model.decoder.dropout=0",
+    "--model.coverage_penalty=0.1",
+    "--model.finetune={stages: [features.18], from_epoch: 1, learning_rate: 1e-2}",
+    "--data.cache_features=2",
+    "--data.augmentation.crop=0.7",
+    "--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging",
+    "--trainer.max_epochs=3",
+]
+ONE = [sys.executable, str(ROOT / "scripts/train.py"), *OPTIONS, "--data.batch_size=8"]
+TWO = [
+    *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+    *(str(ROOT / "scripts/train.py"), *OPTIONS, "--data.batch_size=4"),
+]
+
+
+def run(command: list[str], folder: str, *more: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, f"--trainer.default_root_dir={folder}", *more], env=environment, capture_output=True, text=True
+    )
+
+
+def scores(folder: str) -> list[str]:
+    """The log's lines about epochs, without the time."""
+    return [
+        line.partition(" Epoch ")[2] for line in Path(folder, "train.log").read_text().splitlines() if "BLEU" in line
+    ]
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_weights_captions_and_scores_of_one():
+    for command, folder in ((ONE, "one"), (TWO, "two")):
+        result = run(command, folder)
+        assert result.returncode == 0, result.stderr[-3000:]
+
+    one, two = last_checkpoint("one"), last_checkpoint("two")
+    assert one["global_step"] == two["global_step"]
+    moved = 0.0
+    for key in ("current_model_state", "state_dict"):
+        for name, expected in one[key].items():
+            torch.testing.assert_close(two[key][name], expected, rtol=1e-3, atol=1e-4, msg=f"{key}: {name}")
+    bundled = run([*ONE, "--trainer.max_epochs=1"], "frozen")
+    assert bundled.returncode == 0
+    for name, before in last_checkpoint("frozen")["current_model_state"].items():
+        if "cnn.features.18.0.weight" in name:
+            moved = float((two["current_model_state"][name] - before).abs().max())
+    assert moved > 1e-3, "the encoder, which begins to train when the processes are long connected, did train"
+
+    captions = [json.loads(Path(folder, "validation.json").read_text()) for folder in ("one", "two")]
+    assert captions[0] == captions[1]
+    records = load_records("data/shapes/annotations/captions_val.json", "data/shapes/images")
+    assert sorted(entry["image_id"] for entry in captions[1]) == sorted(record.image_id for record in records)
+    assert len(records) % 2 == 1
+    assert scores("one") == scores("two")
+
+
+@pytest.mark.slow
+def test_what_two_processes_saved_one_goes_on_with():
+    assert run(TWO, "two", "--trainer.max_epochs=3").returncode == 0
+    result = run(ONE, "two", "--trainer.max_epochs=4", "--ckpt_path=last")
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert last_checkpoint("two")["epoch"] == 3
