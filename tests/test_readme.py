@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.coco import draw_coco
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PHOTO = ROOT / "examples" / "astronaut.jpg"
 
 # What makes a training command small enough for a test.
 SMALL = "--trainer.accelerator cpu --trainer.max_epochs 1 --trainer.limit_train_batches 2 --data.cache_features 0"
-SMALL += " --data.preprocessing.size 64 --model.weights null --trainer.enable_progress_bar false"
+SMALL += " --data.preprocessing.size 64 --model.weights null --trainer.enable_progress_bar false --data.workers 0"
+SMALL += " --checkpoint.onnx false --plan.memory false"
 
 
 def blocks(language: str) -> list[str]:
@@ -44,6 +47,8 @@ def folder(tmp_path):
     (rows,) = blocks("csv")
     for name in ("photos.csv", "held_out.csv"):
         (tmp_path / name).write_text(rows)
+    draw_coco(tmp_path / "data" / "coco", train=4, val=2, test=1, restval=1)
+    shutil.copy(tmp_path / "data" / "coco" / "dataset_coco.json", tmp_path)
     for name in ("configs", "scripts", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
     return tmp_path
@@ -63,13 +68,21 @@ def test_command(command, folder):
     assert done.stdout or (folder / "captions.tsv").stat().st_size
 
 
-@pytest.mark.parametrize("command", [line for line in commands() if line.startswith("python")])
+@pytest.mark.parametrize("command", [line for line in commands() if line.startswith("python scripts/train.py")])
 def test_training_command(command, folder):
     done = run(
         f"{command} {SMALL}" + (" --data.draw_shapes 50" if "tiny" in command else " --data.min_count 1"), folder
     )
     assert done.returncode == 0, done.stderr
-    assert list(folder.glob("runs/*/best/decoder.onnx"))
+    assert list(folder.glob("runs/*/best/model.safetensors"))
+
+
+@pytest.mark.parametrize("command", [line for line in commands() if line.startswith("python scripts/prepare_coco.py")])
+def test_download_command(command, folder):
+    shutil.rmtree(folder / "data")
+    done = run(f"{command} --mirror {(folder / 'empty').as_uri()}", folder)
+    assert done.returncode == 1
+    assert "empty/" in done.stderr, "it asked for COCO's files where there are none"
 
 
 @pytest.mark.parametrize("command", [line for line in commands() if line.startswith("make")])
@@ -78,7 +91,8 @@ def test_make_target(command):
 
 
 def test_no_command_is_left_out():
-    tested = ("captioner ", "python scripts/", "make ", "pip install ")  # test_package.py installs
+    scripts = ("python scripts/train.py ", "python scripts/prepare_coco.py")
+    tested = ("captioner ", *scripts, "make ", "pip install ")  # test_package.py installs
     assert all(command.startswith(tested) for command in commands()), commands()
 
 

@@ -23,10 +23,11 @@ OPTIONS = [
     "--model.scheduled_sampling=0.3",
     "--data.augmentation.crop=0.7",
 ]
+FROZEN, TUNED = "frozen, cached features", "frozen, then fine-tuned, in a worker"
 STAGES = {
-    "frozen, cached features": [],
+    FROZEN: [],
     "frozen, images": ["--data.cache_features=0"],
-    "frozen, then fine-tuned, in a worker": [
+    TUNED: [
         "--model.finetune={stages: [features.18], from_epoch: 1}",
         "--data.workers=1",
     ],
@@ -60,13 +61,27 @@ def crash():
     raise RuntimeError("the machine caught fire")
 
 
-def same_weights(one: str, other: str) -> None:
-    one_state, other_state = last_checkpoint(one), last_checkpoint(other)
-    assert one_state["global_step"] == other_state["global_step"]
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The checkpoint of an uninterrupted run of each stage, each run once."""
+    runs = {}
+
+    def checkpoint(stage):
+        if stage not in runs:
+            runs[stage] = str(tmp_path_factory.mktemp("whole") / "run")
+            assert main([*OPTIONS, *STAGES[stage], f"--trainer.default_root_dir={runs[stage]}"]) == 0
+        return last_checkpoint(runs[stage])
+
+    return checkpoint
+
+
+def assert_same(expected, run: str) -> None:
+    state = last_checkpoint(run)
+    assert state["global_step"] == expected["global_step"]
     for key in ("state_dict", "current_model_state"):
-        assert one_state[key].keys() == other_state[key].keys()
-        for name in one_state[key]:
-            assert torch.equal(one_state[key][name], other_state[key][name]), (key, name)
+        assert state[key].keys() == expected[key].keys()
+        for name in state[key]:
+            assert torch.equal(state[key][name], expected[key][name]), (key, name)
 
 
 @pytest.fixture(autouse=True)
@@ -78,14 +93,13 @@ def _heed_signals():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_two_epochs_and_a_resume_equal_four_in_one_go(stage):
-    options = [*OPTIONS, *STAGES[stage], "--trainer.max_epochs=4"]
+def test_two_epochs_and_a_resume_equal_four_in_one_go():
+    options = [*OPTIONS, *STAGES[TUNED], "--trainer.max_epochs=4"]
     assert main([*options, "--trainer.default_root_dir=whole"]) == 0
     assert train_with(Stop(after=2), [*options, "--trainer.default_root_dir=parts"]) == 0
     assert last_checkpoint("parts")["epoch"] == 1
     assert main([*options, "--trainer.default_root_dir=parts", "--ckpt_path=last"]) == 0
-    same_weights("whole", "parts")
+    assert_same(last_checkpoint("whole"), "parts")
 
 
 class Stop(Callback):
@@ -98,38 +112,40 @@ class Stop(Callback):
         trainer.should_stop = trainer.current_epoch + 1 >= self.after
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_signal_in_the_middle_of_an_epoch_saves_and_the_run_goes_on_as_if_it_had_not_come(number, status, stage):
-    options = [*OPTIONS, *STAGES[stage]]
-    assert main([*options, "--trainer.default_root_dir=whole"]) == 0
+@pytest.mark.parametrize(
+    ("stage", "number", "status"),
+    [*((stage, signal.SIGINT, 130) for stage in STAGES), (TUNED, signal.SIGTERM, 143)],
+)
+def test_a_signal_in_the_middle_of_an_epoch_saves_and_the_run_goes_on_as_if_it_had_not_come(
+    stage, number, status, uninterrupted
+):
+    options = [*OPTIONS, *STAGES[stage], "--trainer.default_root_dir=parts"]
     with pytest.raises(SystemExit) as exit_:
-        train_with(Disturb(1, 1, send(number)), [*options, "--trainer.default_root_dir=parts"])
+        train_with(Disturb(1, 1, send(number)), options)
     assert exit_.value.code == status
     assert last_checkpoint("parts")["epoch"] == 1
-    assert last_checkpoint("parts")["global_step"] < last_checkpoint("whole")["global_step"] / 3 * 2
-    assert main([*options, "--trainer.default_root_dir=parts", "--ckpt_path=last"]) == 0
-    same_weights("whole", "parts")
+    assert last_checkpoint("parts")["global_step"] < uninterrupted(stage)["global_step"] / 3 * 2
+    assert main([*options, "--ckpt_path=last"]) == 0
+    assert_same(uninterrupted(stage), "parts")
 
 
 @pytest.mark.parametrize("when", [(1, 2), (1, 3), (1, 4), (2, 4), (1, "validation")])
-def test_a_crash_costs_only_what_came_after_the_last_checkpoint(when):
-    options = [*OPTIONS, "--checkpoint.every_minutes=0"]
-    assert main([*options, "--trainer.default_root_dir=whole"]) == 0
+def test_a_crash_costs_only_what_came_after_the_last_checkpoint(when, uninterrupted):
+    options = [*OPTIONS, "--checkpoint.every_minutes=0", "--trainer.default_root_dir=parts"]
     with pytest.raises(RuntimeError, match="fire"):
-        train_with(Disturb(*when, crash), [*options, "--trainer.default_root_dir=parts"])
-    assert main([*options, "--trainer.default_root_dir=parts", "--ckpt_path=last"]) == 0
-    same_weights("whole", "parts")
+        train_with(Disturb(*when, crash), options)
+    assert main([*options, "--ckpt_path=last"]) == 0
+    assert_same(uninterrupted(FROZEN), "parts")
     assert "Epoch 1: BLEU-1" in Path("parts/train.log").read_text(), "no validation was left out"
 
 
-def test_a_signal_in_a_validation_lets_it_finish_first():
-    assert main([*OPTIONS, "--trainer.default_root_dir=whole"]) == 0
+def test_a_signal_in_a_validation_lets_it_finish_first(uninterrupted):
+    options = [*OPTIONS, "--trainer.default_root_dir=parts"]
     with pytest.raises(SystemExit):
-        train_with(Disturb(1, "validation", send(signal.SIGTERM)), [*OPTIONS, "--trainer.default_root_dir=parts"])
+        train_with(Disturb(1, "validation", send(signal.SIGTERM)), options)
     assert "Epoch 1: BLEU-1" in Path("parts/train.log").read_text()
-    assert main([*OPTIONS, "--trainer.default_root_dir=parts", "--ckpt_path=last"]) == 0
-    same_weights("whole", "parts")
+    assert main([*options, "--ckpt_path=last"]) == 0
+    assert_same(uninterrupted(FROZEN), "parts")
 
 
 def test_a_second_signal_does_not_wait_for_the_step():
@@ -142,16 +158,16 @@ def test_a_second_signal_does_not_wait_for_the_step():
     assert not Path("runs/tiny/checkpoints/last.ckpt").exists()
 
 
-def test_a_run_that_was_killed_goes_on():
-    command = [sys.executable, str(ROOT / "scripts/train.py"), *OPTIONS, "--checkpoint.every_minutes=0"]
-    process = subprocess.Popen([*command, "--trainer.max_epochs=500"], stderr=subprocess.DEVNULL)
-    while not Path("runs/tiny/checkpoints/last.ckpt").exists():
+def test_a_run_that_was_killed_goes_on(uninterrupted):
+    options = [*OPTIONS, "--checkpoint.every_minutes=0", "--trainer.default_root_dir=parts"]
+    process = subprocess.Popen([sys.executable, str(ROOT / "scripts/train.py"), *options], stderr=subprocess.DEVNULL)
+    while not Path("parts/checkpoints/last.ckpt").exists():
         assert process.poll() is None
         time.sleep(0.01)
     process.kill()
     process.wait()
-    assert main([*OPTIONS, "--trainer.default_root_dir=runs/tiny", "--ckpt_path=last"]) == 0
-    assert main([*OPTIONS, "--trainer.default_root_dir=whole"]) == 0
+    assert main([*options, "--ckpt_path=last"]) == 0
+    assert_same(uninterrupted(FROZEN), "parts")
 
 
 def test_a_checkpoint_that_was_cut_short_is_not_taken_for_the_last_one(caplog):
