@@ -1,6 +1,9 @@
 """Records -> examples -> batches."""
 
+import atexit
+import multiprocessing
 import re
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,6 +202,23 @@ class CaptionDataset(Dataset[Example]):
         if self.augmentation is not None:
             image = self.augmentation(image, rng, may_flip=not speaks_of_sides(record.captions))
         return np.asarray(self.preprocessing.fit(image))
+
+
+def ignore_interrupts(worker: int) -> None:
+    """Let a loading process outlive a Ctrl-C or SIGTERM to its whole group: training finishes its step first.
+
+    At its end, Python asks such a process with SIGTERM to end too, and waits for it: see `end_loading`.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@atexit.register
+def end_loading() -> None:
+    """End the loading processes that are still there when the program ends."""
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
 
 
 def speaks_of_sides(captions: Sequence[str]) -> bool:

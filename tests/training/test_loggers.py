@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from captioner.data.annotations import Record
 from captioner.errors import ConfigError, MissingExtraError
 from captioner.training.loggers import make_loggers
+from captioner.training.main import main
 from captioner.training.samples import WIDTH, log_samples
+from tests.training.runs import SMALL, TINY
 
 
 @pytest.fixture
@@ -67,7 +70,12 @@ def test_weights_and_biases_gets_curves_and_samples_and_a_resumed_run_is_the_sam
 
     (written,) = (folder / "wandb").glob("offline-run-*")
     assert written.name.endswith(run.id)
-    content = (written / f"run-{run.id}.wandb").read_bytes()
+    path = written / f"run-{run.id}.wandb"  # by a process of its own, which may be behind
+    for _ in range(200):
+        content = path.read_bytes()
+        if b"0.28125" in content:
+            break
+        time.sleep(0.1)
     for text in ("val/CIDEr-D", "0.28125", "a caption of 3 (a reference)", "a caption of 4 (a reference)"):
         assert text.encode() in content, text
     images = [Image.open(path) for path in written.rglob("media/**/*.png")]
@@ -95,3 +103,9 @@ def test_without_a_login_it_is_said_before_training(
     with pytest.raises(ConfigError, match=r"No API key .* Or set WANDB_MODE=offline, which sends nothing"):
         make_loggers(tmp_path / "run", "captions")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_logged_to_weights_and_biases_if_asked(wandb: ModuleType, tmp_path: Path) -> None:
+    assert main([f"--config={TINY}", *SMALL, "--trainer.max_epochs=1", "--wandb=shapes"]) == 0
+    assert list(tmp_path.glob("runs/tiny/wandb/offline-run-*"))
+    assert list(tmp_path.glob("runs/tiny/events.out.tfevents.*"))

@@ -170,6 +170,19 @@ def test_a_run_that_was_killed_goes_on(uninterrupted):
     assert_same(uninterrupted(FROZEN), "parts")
 
 
+def test_a_signal_to_the_whole_group_saves_although_it_reaches_the_loading_processes_too():
+    command = [sys.executable, str(ROOT / "scripts/train.py"), *OPTIONS, "--trainer.max_epochs=500", "--data.workers=2"]
+    process = subprocess.Popen([*command, "--data.cache_features=0"], stderr=subprocess.DEVNULL, start_new_session=True)
+    log = Path("runs/tiny/train.log")
+    while not (log.is_file() and "Epoch 1:" in log.read_text()):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait() == 143
+    assert "last.ckpt is saved" in log.read_text()
+    assert last_checkpoint("runs/tiny")["epoch"] >= 1
+
+
 def test_a_checkpoint_that_was_cut_short_is_not_taken_for_the_last_one(caplog):
     assert main([*OPTIONS, "--trainer.max_epochs=1"]) == 0
     last, best = (Path("runs/tiny/checkpoints") / f"{name}.ckpt" for name in ("last", "best"))
