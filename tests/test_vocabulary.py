@@ -38,6 +38,15 @@ def test_build_refuses_a_minimum_count_below_one() -> None:
         Vocabulary.build([["a"]], min_count=0)
 
 
+def test_new_words_go_behind_the_old_ones_which_keep_their_ids(vocabulary: Vocabulary) -> None:
+    extended = vocabulary.extended(["purple", "dog", "<end>", "star", "a"])
+    assert extended.words == (*WORDS, "purple", "star")
+    assert [extended.index(word) for word in WORDS] == [vocabulary.index(word) for word in WORDS]
+    assert len(vocabulary) == len(WORDS), "the vocabulary itself stays as it is"
+    assert extended.extended(["star"]) == extended == vocabulary.extended(iter(["purple", "star"]))
+    assert vocabulary.extended([]) == vocabulary
+
+
 def test_encode_frames_the_words_and_marks_unknown_ones(vocabulary: Vocabulary) -> None:
     assert vocabulary.encode(["a", "cat", "bark"]) == [START, 4, UNKNOWN, 9, END]
     assert vocabulary.encode([]) == [START, END]

@@ -1,6 +1,5 @@
 """Annotation files -> batches, as a LightningDataModule."""
 
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
@@ -16,19 +16,21 @@ from torch.utils.data import DataLoader
 
 from captioner.checkpoint import read_checkpoint
 from captioner.data.annotations import Record, find_missing, load_records
-from captioner.data.dataset import Augmentation, Batch, CaptionDataset, Features, collate
+from captioner.data.dataset import Augmentation, Batch, CaptionDataset, Features, collate, ignore_interrupts
 from captioner.data.features import cached_features
 from captioner.data.leaks import find_leaks
-from captioner.data.sampling import TrainingBatches, ValidationBatches
+from captioner.data.sampling import TrainingBatches, ValidationBatches, hold_out
 from captioner.data.shapes import draw_shapes
 from captioner.errors import ConfigError, DataError
 from captioner.evaluation.tokenizer import tokenize
 from captioner.preprocessing import Preprocessing
-from captioner.vocabulary import Vocabulary
+from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 
 logger = logging.getLogger(__name__)
 
 Split = Literal["train", "val"]
+
+REPLAYED_EPOCHS = 10  # so many epochs have all different earlier images, where there are enough
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ class Replay:
         if not 0 <= self.share < 1:
             raise ConfigError(f"data.replay.share is {self.share}; expected a share from 0 to below 1.")
 
+    def beside(self, fresh: int) -> int:
+        """How many earlier images an epoch has beside its new ones."""
+        return round(fresh * self.share / (1 - self.share))
+
 
 class CaptionData(LightningDataModule):
     """Images with their captions: a training and a validation split.
@@ -58,10 +64,10 @@ class CaptionData(LightningDataModule):
 
     Args:
         train: Annotations of the training split; Karpathy's "train" and "restval".
-        val: Annotations of the validation split; null holds a share of the training images out for it.
-        held_out: This share, rounded, and two images at least. The same images are held out in every run.
+        val: Annotations of the validation split; null holds some of the training images out for it.
         train_images: Folder of the training images; null looks where data sets have them, see `load_records`.
         val_images: Folder of the validation images; null takes `train_images`.
+        held_out: Share of the images that is held out where `val` is null; two at least, and the same in every run.
         unreadable: What a damaged or missing image does: "error" stops and names it, "skip" names it and goes on.
         preprocessing: From image to pixels, in training and inference alike; stored in the checkpoint. With
             `init_from`, that checkpoint's holds.
@@ -86,9 +92,9 @@ class CaptionData(LightningDataModule):
         self,
         train: Path,
         val: Path | None = None,
-        held_out: float = 0.1,
         train_images: Path | None = None,
         val_images: Path | None = None,
+        held_out: float = 0.1,
         unreadable: Literal["error", "skip"] = "error",
         preprocessing: Preprocessing = Preprocessing(),  # noqa: B008
         min_count: int = 5,
@@ -136,20 +142,34 @@ class CaptionData(LightningDataModule):
         if self.shapes:
             draw_shapes(self.train_source[0].parent.parent, self.shapes)
         train = self._load(*self.train_source, "train")
-        if self.val_source is None:
-            train, val = _hold_out(train, self.held_out, str(self.train_source[0]))
-        else:
-            val = self._load(*self.val_source, "val")
-        train += self._earlier
+        train, val = self._hold_out(train) if self.val_source is None else (train, self._load(*self.val_source, "val"))
+        self._fresh = len(train)
+        train += self._earlier(len(train))
         for warning in find_leaks(train, val, self.min_count).warnings():
             logger.warning("%s", warning)
         return {"train": train, "val": val}
 
-    @cached_property
-    def _earlier(self) -> list[Record]:
-        if self.replay.annotations is None or not self.replay.share:
+    def _hold_out(self, records: list[Record]) -> tuple[list[Record], list[Record]]:
+        """Divide the training split into what is trained on and what is validated on."""
+        table, held_out = self.train_source[0], hold_out([record.image_id for record in records], self.held_out)
+        if len(held_out) == len(records):
+            raise DataError(
+                f"{table}: too few images ({len(records)}) to hold some out for validation. Add some, lower "
+                "data.held_out, or name others in data.val."
+            )
+        logger.info("%s: %d of its %d images are held out for validation", table, len(held_out), len(records))
+        train, val = ([record for i, record in enumerate(records) if (i in held_out) is side] for side in (False, True))
+        return train, val
+
+    def _earlier(self, fresh: int) -> list[Record]:
+        """The earlier data: as much as a few epochs need, so that few photos don't make thousands be encoded."""
+        if self.replay.annotations is None:
             return []
-        return self._load(self.replay.annotations, self.replay.images, "train")
+        records = self._load(self.replay.annotations, self.replay.images, "train")
+        count = min(len(records), REPLAYED_EPOCHS * self.replay.beside(fresh))
+        chosen = np.random.default_rng(self.seed).choice(len(records), count, replace=False)
+        logger.info("%s: %d of its %d images are replayed", self.replay.annotations, count, len(records))
+        return [records[index] for index in sorted(chosen)]
 
     def _load(self, annotations: Path, images: Path | None, split: Split) -> list[Record]:
         records = load_records(annotations, images, split)
@@ -169,10 +189,14 @@ class CaptionData(LightningDataModule):
         """The words of the training split; after those of the checkpoint that training begins with, if any."""
         records = self.records["train"]
         if self._base is not None:  # earlier data bring no words that the checkpoint does without
-            records = records[: len(records) - len(self._earlier)]
+            records = records[: self._fresh]
         captions = (tokenize(caption) for record in records for caption in record.captions)
         vocabulary = Vocabulary.build(captions, self.min_count)
-        return vocabulary if self._base is None else self._base.vocabulary.extended(vocabulary.words)
+        if self._base is not None:
+            return self._base.vocabulary.extended(vocabulary.words)
+        if len(vocabulary) == len(SPECIAL_WORDS):
+            raise ConfigError(f"No word occurs {self.min_count} times in the training captions; lower data.min_count.")
+        return vocabulary
 
     @cached_property
     def word_counts(self) -> list[int]:
@@ -192,14 +216,14 @@ class CaptionData(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Training batches, shuffled; the loader, and its workers, serve all epochs."""
         assert self.trainer is not None
-        fresh, share = len(self.records["train"]) - len(self._earlier), self.replay.share
+        replayed = len(self.records["train"]) - self._fresh
         progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
         batches = TrainingBatches(
             len(self.records["train"]),
             self.batch_size,
             self._epoch,
-            replayed=len(self._earlier),
-            replay=min(len(self._earlier), round(fresh * share / (1 - share))),
+            replayed=replayed,
+            replay=min(replayed, self.replay.beside(self._fresh)),
             seed=self.seed,
             rank=self.trainer.global_rank,
             ranks=self.trainer.world_size,
@@ -241,24 +265,31 @@ class CaptionData(LightningDataModule):
             dataset,  # type: ignore[arg-type]
             batch_sampler=batches,
             collate_fn=collate,
+            worker_init_fn=ignore_interrupts,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Name the images that could not be read, and stop if that is asked for.
+        """Name the images that could not be read, and stop if that is asked for, or if there are no others.
 
         Raises:
             DataError: An image cannot be read.
         """
-        for sentence in batch.unreadable:
+        self._name(batch.unreadable)
+        if self.trainer is not None and self.trainer.training and not len(batch.indices):
+            raise DataError(f"{self.train_source[0]}: none of its images can be read, whose names stand above.")
+        return batch
+
+    def _name(self, unreadable: list[str]) -> None:
+        for sentence in unreadable:
             if self.unreadable == "error":
                 raise DataError(f"{sentence}. Mend or remove it, or leave such images out with data.unreadable=skip.")
-            if sentence not in self._named:
+            path = sentence.partition(": ")[0]  # once an image, in whatever way it is met again
+            if path not in self._named:
                 logger.warning("Skipped: %s", sentence)
-                self._named.add(sentence)
-        return batch
+                self._named.add(path)
 
     @cached_property
     def _named(self) -> set[str]:
@@ -302,27 +333,6 @@ class CaptionData(LightningDataModule):
     def _image_batches(self, dataset: CaptionDataset, view: int) -> Iterator[tuple[Tensor, Tensor]]:
         assert self.trainer is not None
         for batch in self._loader(dataset, ValidationBatches(len(dataset), self.batch_size, lambda: view)):
-            self.on_before_batch_transfer(batch, 0)
+            self._name(batch.unreadable)
             if len(batch.indices):
                 yield self._as_input(batch.images.to(self.trainer.strategy.root_device)), batch.indices
-
-
-def _hold_out(records: list[Record], share: float, name: str) -> tuple[list[Record], list[Record]]:
-    """Divide the records into those to train on and those to validate on.
-
-    A hash of its id says which side an image is on, so that it hardly ever changes sides when others are added.
-
-    Raises:
-        DataError: There are too few.
-    """
-    count = max(2, round(share * len(records)))  # of a single image, CIDEr-D is always 0
-    if count >= len(records):
-        raise DataError(
-            f"{name}: {len(records)} images are too few to hold {count} of them out for validation. Add some, lower "
-            "data.held_out, or name others in data.val."
-        )
-    chosen = sorted(range(len(records)), key=lambda i: hashlib.sha256(f"{records[i].image_id}".encode()).digest())
-    held_out = set(chosen[:count])
-    train, val = ([r for i, r in enumerate(records) if (i in held_out) is side] for side in (False, True))
-    logger.info("%s: %d of its %d images are held out for validation", name, len(val), len(records))
-    return train, val

@@ -19,7 +19,7 @@ from captioner.backends.torch import TorchBackend
 from captioner.checkpoint import BUNDLED, read_checkpoint
 from captioner.data.dataset import Batch
 from captioner.decoding.search import DecodingOptions
-from captioner.errors import ConfigError
+from captioner.errors import ConfigError, DataError
 from captioner.evaluation.report import save_results, score
 from captioner.inference import Captioner
 from captioner.model.captioning import CaptioningModel
@@ -157,10 +157,19 @@ class CaptioningModule(LightningModule):
 
     def _check_loss(self) -> None:
         if not torch.isfinite(self._loss):
-            raise ConfigError(
-                f"The loss is {self._loss.item()} at step {self.global_step}. Lower model.learning_rate or use another "
-                "trainer.precision; the last checkpoint is whole."
-            )
+            raise ConfigError(self._diverged(f"The loss is {self._loss.item()}"))
+
+    def _check_weights(self) -> None:
+        """The last step's loss may have been finite, and its gradient not."""
+        self._check_loss()
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.network.parameters()):
+            raise ConfigError(self._diverged("Weights are no finite numbers"))
+
+    def _diverged(self, what: str) -> str:
+        return (
+            f"{what} at step {self.global_step}. Lower model.learning_rate or use another trainer.precision; whatever "
+            "was saved before is whole."
+        )
 
     def loss(self, output: TeacherForced, batch: Batch) -> Tensor:
         """Cross-entropy with label smoothing, mean over words, and the doubly stochastic penalty.
@@ -242,6 +251,10 @@ class CaptioningModule(LightningModule):
         fall = 0.5 * (1 + math.cos(math.pi * progress))
         return warm * (self.final_share + (1 - self.final_share) * fall)
 
+    def on_validation_start(self) -> None:
+        """Refuse to score numbers that are none."""
+        self._check_weights()
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Caption the images freely, as a user would."""
         if not len(batch.indices):
@@ -260,6 +273,8 @@ class CaptioningModule(LightningModule):
             torch.distributed.all_gather_object(parts, self._captions)
             everything = {index: text for part in parts for index, text in part.items()}
         self._captions = {}
+        if not everything:
+            raise DataError("None of the validation images can be read, whose names stand above.")
         records = self.trainer.datamodule.records["val"]  # type: ignore[attr-defined]
         captions = {records[index].image_id: text for index, text in sorted(everything.items())}
         references = {records[index].image_id: list(records[index].captions) for index in sorted(everything)}
@@ -267,11 +282,12 @@ class CaptioningModule(LightningModule):
         del scores["images"]
         for name, value in scores.items():
             self.log(f"val/{name}", value, prog_bar=name == "CIDEr-D", rank_zero_only=False)
-        if not self.trainer.sanity_checking:
+        first = self.trainer.sanity_checking
+        if not first or self.trainer.num_sanity_val_steps == math.inf:  # -1 in a config: all images are captioned
             if self.trainer.is_global_zero:
                 save_results(Path(self.trainer.default_root_dir) / "validation.json", captions)
             figures = "  ".join(f"{name} {100 * value:.1f}" for name, value in scores.items())
-            logger.info("Epoch %d: %s", self.current_epoch, figures)
+            logger.info("%s: %s", "Before training" if first else f"Epoch {self.current_epoch}", figures)
             shown = [(records[index], everything[index]) for index in sorted(everything)[: self.samples]]
             for each in self.loggers:
                 log_samples(each, shown, self.global_step)
@@ -280,9 +296,9 @@ class CaptioningModule(LightningModule):
         """Keep the words with the weights that mean them.
 
         Raises:
-            ConfigError: The loss is not a finite number: such weights don't replace those saved before.
+            ConfigError: The loss or a weight is no finite number: such weights don't replace those saved before.
         """
-        self._check_loss()
+        self._check_weights()
         checkpoint["vocabulary"] = list(self.vocabulary.words)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
