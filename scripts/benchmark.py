@@ -1,20 +1,19 @@
 """How fast it is: python scripts/benchmark.py [inference | training | start] [--model DIR] [--images DIR] ...
 
 What is compared runs in turn, round after round, so that a machine that is busy for a while slows all of it alike; the
-figures are medians over the rounds. Training, and rows about torch, need the extra `train`.
+figures are medians over the rounds. Training, and rows about torch, need the extra `train`. Whatever looks like
+--data.KEY=VALUE, --model.KEY=VALUE or --trainer.KEY=VALUE changes the config of training.
 """
 
 import argparse
 import importlib.metadata
 import json
-import logging
 import os
 import platform
+import re
 import subprocess
 import sys
-import tempfile
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -35,7 +34,6 @@ from captioner.inference import Captioner
 ROOT = Path(__file__).parents[1]
 BEAMS = 5
 FEW = 8  # images of a round at batch size 1
-WARM_UP = 5  # training steps
 READ, ENCODER = "read and preprocess, one thread", "encoder alone"
 IMPORTS = "import numpy, PIL, onnxruntime"
 
@@ -52,7 +50,7 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 after a user's mistake.
     """
-    options = _parser().parse_args(args)
+    options = parse(args)
     results: dict[str, Any] = {"machine": machine()}
     print("\n".join(f"{name:10} {fact}" for name, fact in results["machine"].items()))
     try:
@@ -130,20 +128,21 @@ def inference(options: argparse.Namespace) -> tuple[str, list[Row]]:
     found = list(find_images(folder))
     if not found:
         raise ConfigError(f"{folder} has no images.")
-    paths = list(islice(cycle(found), 4 * max(options.batch_size, FEW)))
-    some = paths[: max(options.batch_size, FEW)]
+    largest = options.batch_size or 32
+    paths = list(islice(cycle(found), 4 * max(largest, FEW)))
+    some = paths[: max(largest, FEW)]
 
     def read() -> list[np.ndarray]:
         return [preprocessing(open_image(path, min_size=preprocessing.size)) for path in some]
 
     pixels = np.stack(read())
     cases: dict[tuple[int, str, str], Case] = {(1, READ, ""): lambda: timed(read, len(some))}
-    for batch_size in sorted({1, options.batch_size}):
+    for batch_size in sorted({1, largest}):
         chosen = (pixels[:FEW], paths[:FEW]) if batch_size == 1 else (pixels, paths)
         for name, captioner in captioners.items():
             for what, case in inference_cases(captioner, *chosen, batch_size).items():
                 cases[batch_size, what, name] = case
-    seconds = in_turn(cases, options.repeat)
+    seconds = in_turn(cases, options.repeat or 7)
     words = mean(len(caption.words) for caption in captioners["onnx"].caption(some, beam_size=BEAMS))
     return f"Inference: {len(found)} images, captions of {words:.1f} words", inference_rows(seconds)
 
@@ -185,72 +184,13 @@ def inference_rows(seconds: Mapping[tuple[int, str, str], list[float]]) -> list[
 
 
 def training(options: argparse.Namespace) -> tuple[str, list[Row]]:
-    """Captions per second with the encoder frozen, its features computed before, and with its last stages training."""
+    """See `scripts.benchmark_training`; it needs what training needs."""
     if find_spec("lightning") is None:
         raise MissingExtraError("Training", "train")
-    modes = {
-        "encoder frozen": ["--model.finetune.stages=[]", "--data.cache_features=1"],
-        "encoder fine-tuned": ["--model.finetune.from_epoch=0", "--data.cache_features=0"],
-    }
-    logging.disable(logging.WARNING)  # of Lightning about its surroundings, which is of no interest here
-    try:
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            rows: list[Row] = [{"": name, **train(options, Path(folder), changes)} for name, changes in modes.items()]
-    finally:
-        logging.disable(logging.NOTSET)
-    return f"Training with {options.config.name}", rows
+    sys.path.append(str(ROOT))  # a script finds what stands beside it, but not as scripts.NAME
+    from scripts.benchmark_training import training
 
-
-def train(options: argparse.Namespace, folder: Path, changes: list[str]) -> Row:
-    """Train some steps as a config says, but for some changes, and look at the clock at each step."""
-    from captioner.data.module import CaptionData
-    from captioner.training.main import TrainCLI
-    from captioner.training.module import CaptioningModule
-    from captioner.vocabulary import PAD
-
-    cli = TrainCLI(
-        CaptioningModule,
-        CaptionData,
-        save_config_callback=None,
-        trainer_defaults={"reload_dataloaders_every_n_epochs": 1},
-        args=[f"--config={options.config}", *_training_arguments(options, folder), *changes],
-        run=False,
-    )
-    clock: list[float] = []
-    captions: list[int] = []
-
-    def tick(batch: Any, _index: int) -> None:
-        clock.append(time.perf_counter())
-        captions.append(int((batch.captions != PAD).any(dim=2).sum()))
-
-    cli.model.on_train_batch_start = tick
-    cli.trainer.fit(cli.model, cli.datamodule)
-    steps = np.diff(clock)[WARM_UP:]
-    counts = np.array(captions[:-1])[WARM_UP:]
-    return {
-        "captions/s": float(np.median(counts / steps)),
-        "s/step": float(np.median(steps)),
-        "captions/step": float(counts.mean()),
-        "vocabulary": len(cli.model.vocabulary),
-    }
-
-
-def _training_arguments(options: argparse.Namespace, folder: Path) -> list[str]:
-    """What differs from the config: the data, the number of steps, no files but in a temporary folder."""
-    annotations, images, drawn = options.annotations, options.images, 0
-    if annotations is None:
-        annotations, images, drawn = folder / "shapes/annotations/captions_train.json", folder / "shapes/images", 200
-    data = {"train": annotations, "val": annotations, "train_images": images, "val_images": None}
-    data |= {"draw_shapes": drawn, "cache_folder": folder}
-    trainer = {"max_steps": WARM_UP + options.steps + 1, "max_epochs": -1, "limit_val_batches": 0, "logger": False}
-    trainer |= {"enable_progress_bar": False, "enable_model_summary": False, "default_root_dir": folder}
-    groups = {"data": data, "trainer": trainer, "model": {"weights": None}}
-    return [
-        f"--{group}.{key}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
-        for group, changed in groups.items()
-        for key, value in changed.items()
-    ]
+    return training(options)
 
 
 # --- Start ------------------------------------------------------------------------------------------------------------
@@ -268,7 +208,7 @@ def start(options: argparse.Namespace) -> tuple[str, list[Row]]:
     }
     run = partial(subprocess.run, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
     cases = {name: partial(timed, partial(run, [sys.executable, *command])) for name, command in commands.items()}
-    seconds = in_turn(cases, options.repeat)
+    seconds = in_turn(cases, options.repeat or 7)
     _, imports, caption = seconds.values()
     beyond = median(whole - part for whole, part in zip(caption, imports, strict=True))
     rows: list[Row] = [{"": name, "seconds": median(taken)} for name, taken in seconds.items()]
@@ -282,20 +222,25 @@ PARTS: dict[str, Callable[[argparse.Namespace], tuple[str, list[Row]]]] = {
 }
 
 
-def _parser() -> argparse.ArgumentParser:
+def parse(args: Sequence[str] | None) -> argparse.Namespace:
+    """What the command line says; changes of the config of training are its `changes`."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[2])
     parser.add_argument("part", nargs="?", choices=[*PARTS, "all"], default="all", help="what to measure [all]")
     parser.add_argument("--model", type=Path, metavar="DIR", help="checkpoint folder [the bundled model]")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="images to caption, or to train on [examples/]")
-    parser.add_argument("--annotations", type=Path, metavar="FILE", help="captions to train on [drawn shapes]")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="to caption [examples/], or to train on")
+    parser.add_argument("--annotations", type=Path, metavar="FILE", help="captions to train on [drawn photos]")
     parser.add_argument(
         "--config", type=Path, metavar="FILE", default=ROOT / "configs/flickr8k.yaml", help="of training"
     )
-    parser.add_argument("--repeat", type=int, metavar="N", default=7, help="rounds of inference and start [7]")
-    parser.add_argument("--steps", type=int, metavar="N", default=40, help="of training [40]")
-    parser.add_argument("--batch-size", type=int, metavar="N", default=32, help="of inference, beside 1 [32]")
+    parser.add_argument("--repeat", type=int, metavar="N", help="rounds [7, of training 3]")
+    parser.add_argument("--steps", type=int, metavar="N", default=4, help="of training, each round [4]")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="of inference, beside 1 [32], or of training")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
-    return parser
+    options, options.changes = parser.parse_known_args(args)
+    for change in options.changes:
+        if options.part not in ("training", "all") or not re.fullmatch(r"--(data|model|trainer)\..+=.*", change):
+            parser.error(f"unrecognized argument: {change}")
+    return options
 
 
 if __name__ == "__main__":

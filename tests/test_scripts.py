@@ -1,5 +1,7 @@
+import copy
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lightning.pytorch import Callback, Trainer
 from PIL import Image
+from torch.utils.data import default_collate
 
 from captioner.data.shapes import draw_shapes
-from scripts import benchmark
+from scripts import benchmark, benchmark_training, plain_loop
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,14 +57,76 @@ def test_the_benchmark_measures_inference(
     assert all(row[""] in printed for row in rows)
 
 
-@pytest.mark.parametrize("drawn", [False, True])
-def test_the_benchmark_measures_training(shapes: Path, tmp_path: Path, drawn: bool) -> None:
+SMALL = [
+    *("--config", ROOT / "configs/tiny.yaml", "--steps", 1, "--repeat", 1, "--batch-size", 2),
+    *("--data.preprocessing.size=64", "--model.encoder.name=squeezenet1_1"),
+]
+
+
+def test_the_benchmark_measures_every_way_of_training_that_a_config_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages = ["--model.finetune.stages=[features.12]", "--model.finetune.from_epoch=12"]
+    rows = measure(tmp_path, "training", *SMALL, "--data.workers=1", *stages)
+    plain, stored, cached, computed, read, plain_tuned, tuned = rows
+    assert all(row["captions/s"] == pytest.approx(5 * row["images/s"]) and row["captions/s"] > 0 for row in rows)
+    for row in (plain, stored, cached, computed, read):
+        assert row["x plain loop"] == pytest.approx(row["captions/s"] / plain["captions/s"])
+    assert tuned["x plain loop"] == pytest.approx(tuned["captions/s"] / plain_tuned["captions/s"])
+    assert computed["captions/s"] < cached["captions/s"]
+    for row in rows:
+        alone = row["loading alone"], row["step alone"]
+        assert all(alone) if row in (cached, read, tuned) else alone == (None, None)
+    printed = capsys.readouterr().out
+    assert all(row[""] in printed for row in rows)
+    hours = re.search(
+        r"16 epochs of 113,287 images.*: (\S+) hours \(features (\S+), 12 .* (\S+), 4 .* (\S+)\)", printed
+    )
+    assert hours is not None
+    total, *parts = map(float, hours.groups())
+    assert total == pytest.approx(sum(parts), rel=0.02)
+    assert parts[1] == pytest.approx(12 * 113_287 / cached["images/s"] / 3600, rel=0.01)
+    assert parts[2] == pytest.approx(4 * 113_287 / tuned["images/s"] / 3600, rel=0.01)
+
+
+def test_the_benchmark_trains_on_given_images(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     data = ["--annotations", shapes / "annotations/captions_train.json", "--images", shapes / "images"]
-    options = ["--config", ROOT / "configs/tiny.yaml", "--steps", 1]
-    rows = measure(tmp_path, "training", *options, *([] if drawn else data))
-    assert [row[""] for row in rows] == ["encoder frozen", "encoder fine-tuned"]
-    assert all(row["captions/s"] > 0 and row["s/step"] > 0 and row["captions/step"] == 48 for row in rows)
-    assert not list(Path().glob("lightning_logs"))
+    rows = measure(tmp_path, "training", *SMALL, *data, "--data.cache_features=0", "--data.captions_per_image=2")
+    assert [row[""] for row in rows] == [benchmark_training.PLAIN, benchmark_training.STORED, benchmark_training.READ]
+    assert all(row["captions/s"] == pytest.approx(2 * row["images/s"]) for row in rows)
+    assert "6 images of captions_train.json" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["figures.json"]
+
+
+@pytest.mark.parametrize("decoder", ["show_tell", "show_attend_tell", "up_down"])
+def test_the_plain_loop_has_the_loss_that_the_trainer_has(shapes: Path, tmp_path: Path, decoder: str) -> None:
+    """A batch of images with all their captions, and a row for each caption: the same number."""
+
+    class Look(Callback):
+        def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
+            self.indices, self.loss = batch.indices.tolist(), outputs["loss"].item()
+
+    options = benchmark.parse(
+        ["training", *map(str, SMALL), f"--annotations={shapes / 'annotations/captions_train.json'}"]
+    )
+    plan = benchmark_training.make_plan(options, tmp_path)
+    penalty = 0.0 if decoder == "show_tell" else 0.5
+    changes = [f"--model.decoder.name={decoder}", "--model.decoder.dropout=0", f"--model.coverage_penalty={penalty}"]
+    changes += ["--data.cache_features=0", "--model.label_smoothing=0.1", "--trainer.max_steps=1"]
+    cli = benchmark_training.build(plan, changes)
+    before = copy.deepcopy(cli.model.state_dict())
+    look = Look()
+    cli.trainer.callbacks.append(look)
+    cli.trainer.fit(cli.model, cli.datamodule)
+    cli.model.load_state_dict(before)
+    records = [cli.datamodule.records["train"][index] for index in look.indices]
+    rows = plain_loop.CaptionRows(cli.datamodule, records)
+    assert len(rows) == sum(len(record.captions) for record in records) > len(records)
+    loss = plain_loop.compute_loss(cli.model, *default_collate([rows[index] for index in range(len(rows))]))
+    assert loss.item() == pytest.approx(look.loss, rel=1e-5)
 
 
 def test_the_benchmark_measures_the_start(checkpoint_folder: Path, tmp_path: Path) -> None:
@@ -79,6 +145,7 @@ def test_the_benchmark_measures_the_start(checkpoint_folder: Path, tmp_path: Pat
         (["inference", "--model", "missing"], "missing does not exist"),
         (["inference", "--images", "."], "has no images"),
         (["start", "--model", "missing"], "missing does not exist"),
+        (["training", "--annotations", "missing.json"], "missing.json"),
     ],
 )
 def test_the_benchmark_says_what_is_wrong(
@@ -93,6 +160,15 @@ def test_the_benchmark_says_what_is_wrong(
     part, *options = args
     assert benchmark.main([part, "--model", str(checkpoint_folder), *options]) == 2
     assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("args", [["training", "--steps.x=1"], ["training", "--data.x"], ["start", "--data.x=1"]])
+def test_the_benchmark_takes_changes_of_the_config_of_training_and_no_others(
+    args: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        benchmark.main(args)
+    assert f"unrecognized argument: {args[1]}" in capsys.readouterr().err
 
 
 def test_the_evaluate_script_is_the_evaluate_command(checkpoint_folder: Path, shapes: Path, tmp_path: Path) -> None:
