@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from onnx import ModelProto, TensorProto, helper, save_model
 from onnxscript import ir, optimizer
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -63,7 +64,11 @@ def save_checkpoint(
     def fill(temporary: Path) -> None:
         state = model.portable_state()
         dtype = torch.float16 if half else torch.float32
-        save_file({name: tensor.to("cpu", dtype).contiguous() for name, tensor in state.items()}, temporary / WEIGHTS)
+        tensors = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in state.items()}
+        try:
+            save_file(tensors, temporary / WEIGHTS)
+        except SafetensorError as error:
+            raise CheckpointError(f"{folder} cannot be written ({error}); is the disk full?") from error
         if onnx:
             export_onnx(temporary)
 
@@ -107,14 +112,17 @@ def export_onnx(folder: Path) -> None:
     _add_top_k(decoder)
     pointers = {tensor.data_ptr(): name for name, tensor in model.portable_state().items()}
     stored = {name: pointers.get(tensor.data_ptr(), name) for name, tensor in model.state_dict().items()}
-    for name, proto in zip(ONNX_PAIR, (encoder, decoder), strict=True):
-        _share_weights(proto, folder / WEIGHTS, stored)
-        save_model(proto, folder / name)
     try:
+        for name, proto in zip(ONNX_PAIR, (encoder, decoder), strict=True):
+            _share_weights(proto, folder / WEIGHTS, stored)
+            save_model(proto, folder / name)
         _verify(backend, OnnxBackend(folder), pixels.numpy())
-    except CheckpointError:
+    except (CheckpointError, OSError) as error:
         for name in ONNX_PAIR:  # lest somebody caption with it
-            (folder / name).unlink()
+            (folder / name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            reason = f"{folder}: the ONNX pair cannot be written ({error.strerror or error}). Free some space"
+            raise CheckpointError(f"{reason}, and run: captioner export {folder}") from error
         raise
 
 

@@ -35,7 +35,13 @@ def commands() -> list[str]:
 @pytest.fixture
 def folder(tmp_path):
     """A folder with the files that the README speaks of."""
-    for place in ("photo.jpg", "holiday/1.jpg", "holiday/more/2.jpg", "val/1.jpg", "garden/001.jpg"):
+    for place in (
+        "photo.jpg",
+        "holiday/1.jpg",
+        "holiday/more/2.jpg",
+        "val/1.jpg",
+        *(f"garden/00{n}.jpg" for n in (1, 2, 3)),
+    ):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(PHOTO, tmp_path / place)
     references = [
@@ -45,8 +51,7 @@ def folder(tmp_path):
     (tmp_path / "captions_val.json").write_text(json.dumps(annotations))
     (tmp_path / "results.json").write_text(json.dumps([{"image_id": 1, "caption": "a man smiles"}]))
     (rows,) = blocks("csv")
-    for name in ("photos.csv", "held_out.csv"):
-        (tmp_path / name).write_text(rows)
+    (tmp_path / "photos.csv").write_text(rows)
     draw_coco(tmp_path / "data" / "coco", train=4, val=2, test=1, restval=1)
     shutil.copy(tmp_path / "data" / "coco" / "dataset_coco.json", tmp_path)
     for name in ("configs", "scripts", "examples"):
@@ -111,4 +116,4 @@ def test_the_first_example_shows_what_the_model_says(folder):
 
 def test_the_table_of_own_photos_is_read(folder):
     with open(folder / "photos.csv", newline="") as file:
-        assert {row["image"] for row in csv.DictReader(file)} == {"garden/001.jpg"}
+        assert {row["image"] for row in csv.DictReader(file)} == {f"garden/00{n}.jpg" for n in (1, 2, 3)}

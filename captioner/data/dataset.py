@@ -1,9 +1,6 @@
 """Records -> examples -> batches."""
 
-import atexit
-import multiprocessing
 import re
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,6 +170,10 @@ class CaptionDataset(Dataset[Example]):
     def __len__(self) -> int:
         return len(self.records)
 
+    def has_features(self, epoch: int) -> bool:
+        """Whether an epoch's examples are features, not images."""
+        return self.features is not None and (self.features_until is None or epoch < self.features_until)
+
     def __getitem__(self, key: tuple[int, int]) -> Example:
         epoch, index = key
         unreadable: list[str] = []
@@ -193,7 +194,7 @@ class CaptionDataset(Dataset[Example]):
 
     def _image(self, epoch: int, index: int, rng: np.random.Generator) -> NDArray[np.uint8] | NDArray[np.float16]:
         record = self.records[index]
-        if self.features is not None and (self.features_until is None or epoch < self.features_until):
+        if self.features is not None and self.has_features(epoch):
             features = self.features[int(rng.integers(self.features.views)), index]
             if np.isnan(features[0, 0]):
                 raise ImageError(str(record.path), "could not be read when its features were computed")
@@ -202,23 +203,6 @@ class CaptionDataset(Dataset[Example]):
         if self.augmentation is not None:
             image = self.augmentation(image, rng, may_flip=not speaks_of_sides(record.captions))
         return np.asarray(self.preprocessing.fit(image))
-
-
-def ignore_interrupts(worker: int) -> None:
-    """Let a loading process outlive a Ctrl-C or SIGTERM to its whole group: training finishes its step first.
-
-    At its end, Python asks such a process with SIGTERM to end too, and waits for it: see `end_loading`.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-@atexit.register
-def end_loading() -> None:
-    """End the loading processes that are still there when the program ends."""
-    for process in multiprocessing.active_children():
-        if process.daemon:
-            process.kill()
 
 
 def speaks_of_sides(captions: Sequence[str]) -> bool:

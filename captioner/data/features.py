@@ -50,9 +50,10 @@ def cached_features(
         with FileLock(path.with_suffix(".lock")):
             if not path.is_file():
                 shape = (len(views), len(views[0]), encoder.regions, encoder.width)
+                temporary = path.with_suffix(".tmp")
+                temporary.unlink(missing_ok=True)  # what a process that was killed has left
                 _check_space(folder, shape)
                 logger.info("Computing the features of %d images in %d views into %s", shape[1], shape[0], path)
-                temporary = path.with_suffix(".tmp")  # what a process that was killed left is written over
                 try:
                     _compute(temporary, encoder, views, load)
                     os.replace(temporary, path)

@@ -3,8 +3,8 @@
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from captioner.checkpoint import read_checkpoint
-from captioner.data.annotations import Record, find_missing, load_records
-from captioner.data.dataset import Augmentation, Batch, CaptionDataset, Features, collate, ignore_interrupts
+from captioner.data.annotations import Record, Split, find_missing, load_records
+from captioner.data.dataset import Augmentation, Batch, CaptionDataset, Features
 from captioner.data.features import cached_features
 from captioner.data.leaks import find_leaks
-from captioner.data.sampling import TrainingBatches, ValidationBatches, hold_out
+from captioner.data.loading import Loaders, StagedLoader
+from captioner.data.sampling import Replay, TrainingBatches, ValidationBatches, hold_out
 from captioner.data.shapes import draw_shapes
 from captioner.errors import ConfigError, DataError
 from captioner.evaluation.tokenizer import tokenize
@@ -28,32 +29,7 @@ from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 
 logger = logging.getLogger(__name__)
 
-Split = Literal["train", "val"]
-
 REPLAYED_EPOCHS = 10  # so many epochs have all different earlier images, where there are enough
-
-
-@dataclass(frozen=True)
-class Replay:
-    """Earlier data that is mixed into training, so that what was learned from it is not forgotten.
-
-    Args:
-        annotations: Its annotations, as for `data.train`; null for none.
-        images: The folder of its images.
-        share: Share of an epoch's images that comes from it, another part of it in each epoch.
-    """
-
-    annotations: Path | None = None
-    images: Path | None = None
-    share: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.share < 1:
-            raise ConfigError(f"data.replay.share is {self.share}; expected a share from 0 to below 1.")
-
-    def beside(self, fresh: int) -> int:
-        """How many earlier images an epoch has beside its new ones."""
-        return round(fresh * self.share / (1 - self.share))
 
 
 class CaptionData(LightningDataModule):
@@ -86,8 +62,6 @@ class CaptionData(LightningDataModule):
         init_from: Linked from the model: the checkpoint folder whose words and preprocessing are taken over.
     """
 
-    allow_zero_length_dataloader_with_multiple_devices = True  # fewer validation images than processes
-
     def __init__(
         self,
         train: Path,
@@ -105,7 +79,7 @@ class CaptionData(LightningDataModule):
         augmentation: Augmentation = Augmentation(),  # noqa: B008
         cache_features: int = 0,
         cache_folder: Path = Path("data/features"),
-        replay: Replay = Replay(),
+        replay: Replay = Replay(),  # noqa: B008
         draw_shapes: int = 0,
         seed: int = 0,
         init_from: str | None = None,
@@ -122,6 +96,7 @@ class CaptionData(LightningDataModule):
         self.captions_per_image = captions_per_image
         self.batch_size = batch_size
         self.workers = workers
+        self._loaders = Loaders(workers)
         self.augmentation = augmentation
         self.views = cache_features
         self.cache_folder = cache_folder
@@ -131,8 +106,32 @@ class CaptionData(LightningDataModule):
         for name in ("min_count", "max_length", "captions_per_image", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"data.{name} is {getattr(self, name)}; expected 1 or more.")
+        for name, value in (("workers", workers), ("cache_features", cache_features), ("draw_shapes", draw_shapes)):
+            if value < 0:
+                raise ConfigError(f"data.{name} is {value}; expected 0 or more.")
         if not 0 < held_out < 1:
             raise ConfigError(f"data.held_out is {held_out}; expected a share between 0 and 1.")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a run must be resumed with in the middle of an epoch: as many images a batch."""
+        assert self.trainer is not None
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        within = 0 < done < self.trainer.num_training_batches
+        return {"images": self.batch_size * self.trainer.world_size, "within": within}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse to go on in the middle of an epoch with other batches.
+
+        Raises:
+            ConfigError: There are more or fewer images a batch.
+        """
+        assert self.trainer is not None
+        images = self.batch_size * self.trainer.world_size
+        if state_dict["within"] and state_dict["images"] != images:
+            raise ConfigError(
+                f"The run stopped within an epoch of batches of {state_dict['images']} images (data.batch_size x "
+                f"processes), and would go on with {images}; go on with as many."
+            )
 
     # --- What the splits hold ---
 
@@ -190,7 +189,7 @@ class CaptionData(LightningDataModule):
         records = self.records["train"]
         if self._base is not None:  # earlier data bring no words that the checkpoint does without
             records = records[: self._fresh]
-        captions = (tokenize(caption) for record in records for caption in record.captions)
+        captions = chain.from_iterable(self._tokens["train"][: len(records)])
         vocabulary = Vocabulary.build(captions, self.min_count)
         if self._base is not None:
             return self._base.vocabulary.extended(vocabulary.words)
@@ -205,19 +204,27 @@ class CaptionData(LightningDataModule):
         return [counts[word] for word in range(len(self.vocabulary))]
 
     @cached_property
+    def _tokens(self) -> dict[Split, list[list[list[str]]]]:
+        return {
+            split: [[tokenize(caption) for caption in record.captions] for record in records]
+            for split, records in self.records.items()
+        }
+
+    @cached_property
     def _ids(self) -> dict[Split, list[list[list[int]]]]:
         return {
-            split: [[self.vocabulary.encode(tokenize(text), self.max_length) for text in r.captions] for r in records]
-            for split, records in self.records.items()
+            split: [[self.vocabulary.encode(tokens, self.max_length) for tokens in captions] for captions in images]
+            for split, images in self._tokens.items()
         }
 
     # --- Batches ---
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Batch] | StagedLoader:
         """Training batches, shuffled; the loader, and its workers, serve all epochs."""
         assert self.trainer is not None
         replayed = len(self.records["train"]) - self._fresh
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        loop = self.trainer.fit_loop
+        done = loop.epoch_loop.batch_progress.current.ready if loop.restarting else 0
         batches = TrainingBatches(
             len(self.records["train"]),
             self.batch_size,
@@ -227,22 +234,22 @@ class CaptionData(LightningDataModule):
             seed=self.seed,
             rank=self.trainer.global_rank,
             ranks=self.trainer.world_size,
-            resumed=(self._epoch(), progress.ready),
+            resumed=(self._epoch(), done),
         )
-        return self._loader(self._dataset("train"), batches)
+        return self._loaders.load(self._dataset("train"), batches)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> DataLoader[Batch] | StagedLoader:
         """The validation split, in order."""
         assert self.trainer is not None
         rank, ranks = self.trainer.global_rank, self.trainer.world_size
         dataset = self._dataset("val")
-        return self._loader(
+        return self._loaders.load(
             dataset, ValidationBatches(len(dataset), self.batch_size, self._epoch, rank=rank, ranks=ranks)
         )
 
     def _epoch(self) -> int:
         assert self.trainer is not None
-        return self.trainer.current_epoch
+        return 0 if self.trainer.overfit_batches else self.trainer.current_epoch  # type: ignore[attr-defined]
 
     def _dataset(self, split: Split) -> CaptionDataset:
         assert self.trainer is not None
@@ -260,16 +267,13 @@ class CaptionData(LightningDataModule):
             seed=self.seed,
         )
 
-    def _loader(self, dataset: CaptionDataset, batches: TrainingBatches | ValidationBatches) -> DataLoader[Batch]:
-        return DataLoader(
-            dataset,  # type: ignore[arg-type]
-            batch_sampler=batches,
-            collate_fn=collate,
-            worker_init_fn=ignore_interrupts,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+    def teardown(self, stage: str) -> None:
+        """End the loading processes."""
+        self._loaders.end()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """End the loading processes, which heed no signal."""
+        self._loaders.end()
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Name the images that could not be read, and stop if that is asked for, or if there are no others.
@@ -332,7 +336,7 @@ class CaptionData(LightningDataModule):
 
     def _image_batches(self, dataset: CaptionDataset, view: int) -> Iterator[tuple[Tensor, Tensor]]:
         assert self.trainer is not None
-        for batch in self._loader(dataset, ValidationBatches(len(dataset), self.batch_size, lambda: view)):
+        for batch in self._loaders.load(dataset, ValidationBatches(len(dataset), self.batch_size, lambda: view)):
             self._name(batch.unreadable)
             if len(batch.indices):
                 yield self._as_input(batch.images.to(self.trainer.strategy.root_device)), batch.indices

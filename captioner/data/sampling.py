@@ -6,6 +6,8 @@ that was next, and several processes share out the batches that one would have.
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,29 @@ from torch.utils.data import Sampler
 from captioner.errors import ConfigError
 
 Key = tuple[int, int]  # (epoch, index of a record), what a `CaptionDataset` is asked for
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Earlier data that is mixed into training, so that what was learned from it is not forgotten.
+
+    Args:
+        annotations: Its annotations, as for `data.train`; null for none.
+        images: The folder of its images.
+        share: Share of an epoch's images that comes from it, another part of it in each epoch.
+    """
+
+    annotations: Path | None = None
+    images: Path | None = None
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share < 1:
+            raise ConfigError(f"data.replay.share is {self.share}; expected a share from 0 to below 1.")
+
+    def beside(self, fresh: int) -> int:
+        """How many earlier images an epoch has beside its new ones."""
+        return round(fresh * self.share / (1 - self.share))
 
 
 class TrainingBatches(Sampler[list[Key]]):
@@ -77,6 +102,8 @@ class TrainingBatches(Sampler[list[Key]]):
 class ValidationBatches(Sampler[list[Key]]):
     """The batches of one process, in order: together, the processes see every image once.
 
+    A process that is left without an image has an empty batch, so that all of them validate together.
+
     Args:
         count: How many images there are.
         batch_size: Images a batch of this process.
@@ -91,11 +118,11 @@ class ValidationBatches(Sampler[list[Key]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.indices) // self.batch_size)
+        return max(1, -(-len(self.indices) // self.batch_size))
 
     def __iter__(self) -> Iterator[list[Key]]:
         epoch = self.epoch()
-        for start in range(0, len(self.indices), self.batch_size):
+        for start in range(0, max(1, len(self.indices)), self.batch_size):
             yield [(epoch, index) for index in self.indices[start : start + self.batch_size]]
 
 

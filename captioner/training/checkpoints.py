@@ -6,7 +6,7 @@ import os
 import time
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
@@ -21,6 +21,7 @@ from captioner.training.module import CaptioningModule
 
 logger = logging.getLogger(__name__)
 
+SCORES = (*(f"val/BLEU-{n}" for n in range(1, 5)), "val/CIDEr-D")
 FOLDER = "best"
 CHECKPOINTS = "checkpoints"
 BEFORE_VALIDATION = 60  # seconds of training that are worth a checkpoint before a long validation
@@ -42,7 +43,11 @@ class RunCheckpoints(ModelCheckpoint):
     """
 
     def __init__(
-        self, monitor: str = "val/CIDEr-D", mode: str = "max", every_minutes: float = 5.0, onnx: bool = True
+        self,
+        monitor: str = "val/CIDEr-D",
+        mode: Literal["max", "min"] = "max",
+        every_minutes: float = 5.0,
+        onnx: bool = True,
     ) -> None:
         super().__init__(
             monitor=monitor, mode=mode, filename="best", save_on_train_epoch_end=False, enable_version_counter=False
@@ -51,6 +56,12 @@ class RunCheckpoints(ModelCheckpoint):
         self.onnx = onnx
         self._interrupts = Interrupts()
         self._saved = time.monotonic()
+        self._saved_step = -1
+        if every_minutes < 0 or monitor not in SCORES:
+            raise ConfigError(
+                f"checkpoint.monitor is {monitor} and every_minutes {every_minutes}; expected one of "
+                f"{', '.join(SCORES)}, and 0 or more."
+            )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let all checkpoints be written whole or not at all."""
@@ -94,12 +105,29 @@ class RunCheckpoints(ModelCheckpoint):
             return
         before = self.best_model_score
         super().on_validation_end(trainer, pl_module)
-        self._save_last(trainer)
         if self.best_model_score is not before and trainer.is_global_zero:
             assert isinstance(pl_module, CaptioningModule)
             self._write_folder(trainer, pl_module)
+        self._save_last(trainer)  # after the folder: whoever resumes it has the folder that it speaks of
         if trainer.strategy.reduce_boolean_decision(bool(self._interrupts), all=False):
             self._interrupts.stop()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save an epoch that was not validated."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if self._saved_step != trainer.global_step:
+            self._save_last(trainer)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember the best score wherever the run's folder is now."""
+
+        def here(path: str) -> str:
+            return str(Path(self.dirpath or "") / Path(path).name) if path else path
+
+        keys = ("best_model_path", "kth_best_model_path", "last_model_path")
+        moved = {key: here(state_dict[key]) for key in keys}
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **moved, "best_k_models": best, "dirpath": self.dirpath})
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say how to go on after an interruption."""
@@ -120,10 +148,16 @@ class RunCheckpoints(ModelCheckpoint):
             if self.onnx:
                 export_onnx(folder)
             logger.info("The best model is in %s. Try it: captioner caption PHOTO --model %s", folder, folder)
+        elif trainer.is_global_zero:
+            logger.warning(
+                "No validation took place, so there is no best model; %s has the weights.", self._last_path()
+            )
 
     def _save_last(self, trainer: Trainer) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         trainer.save_checkpoint(self._last_path())
-        self._saved = time.monotonic()
+        self._saved, self._saved_step = time.monotonic(), trainer.global_step
 
     def _last_path(self) -> Path:
         return Path(self.dirpath or "") / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
@@ -165,12 +199,26 @@ class WholeCheckpointIO(TorchCheckpointIO):
                 temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
-        except (OSError, RuntimeError) as error:  # torch's writer wraps what the file says into a RuntimeError
-            reason = error.strerror if isinstance(error, OSError) else error
+        except (OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of what the file says
+            reason = error.strerror if isinstance(error, OSError) else "is the disk full?"
             whole = "The checkpoint before it is whole: free some space, and go on with --ckpt_path last."
             raise CheckpointError(
-                f"{path} cannot be written ({reason}). " + (whole if path.is_file() else "Is the disk full?")
+                f"{path} cannot be written ({reason}). " + (whole if path.is_file() else "Free some space.")
             ) from error
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
+        """Read a checkpoint.
+
+        Raises:
+            CheckpointError: It is none of a training run.
+        """
+        try:
+            checkpoint: dict[str, Any] = super().load_checkpoint(path, *args, **options)
+        except Exception as error:  # whatever torch's unpickler and zip reader say of a foreign file
+            raise CheckpointError(f"{path} is no checkpoint of a training run ({error}).") from error
+        if "pytorch-lightning_version" not in checkpoint:
+            raise CheckpointError(f"{path} is no checkpoint of a training run.")
+        return checkpoint
 
 
 def find_checkpoint(asked: str, run: Path) -> Path:

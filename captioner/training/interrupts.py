@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
@@ -25,8 +26,10 @@ class Interrupts:
         return self._received is not None
 
     def heed(self) -> None:
-        """Take over both signals."""
+        """Take over both signals, which reach a program's first thread alone."""
         self._received = None
+        if threading.current_thread() is not threading.main_thread():
+            return
         for number in SIGNALS:
             self._before[number] = signal.signal(number, self._note)
 

@@ -6,13 +6,18 @@ LightningCLI and jsonargparse read the config: typed YAML, dotted overrides, unk
 import errno
 import logging
 import os
+import signal
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from captioner.data.module import CaptionData
 from captioner.errors import CaptionerError, ConfigError
@@ -25,12 +30,19 @@ logger = logging.getLogger("captioner")
 
 
 class SaveConfig(SaveConfigCallback):
-    """Saves the resolved config into the run's folder, whatever the logger."""
+    """Saves the resolved config into the run's folder, whatever the logger, once it is known to work."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Wait: a run that is resumed with another network is refused after this."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the config."""
+        if trainer.is_global_zero:
+            self.save_config(trainer, pl_module, "fit")
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write `config.yaml`; a resumed run writes it anew."""
-        path = Path(trainer.default_root_dir) / "config.yaml"
-        self.parser.save(self.config, path, overwrite=True)
+        self.parser.save(self.config, Path(trainer.default_root_dir) / "config.yaml", overwrite=True)
 
 
 class TrainCLI(LightningCLI):
@@ -69,11 +81,17 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit status: 0, or 2 after a user's mistake, which is reported in a line.
     """
     logging.basicConfig(format="%(message)s")
-    logger.setLevel(logging.INFO)
+    first = not getattr(
+        rank_zero_only, "rank", 0
+    )  # of several processes, the first tells what happens, and all tell what is wrong
+    logger.setLevel(logging.INFO if first else logging.WARNING)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # what it tells stands in the plan
     warnings.filterwarnings(
-        "ignore", message=".*(num_workers|Checkpoint directory|log_every_n_steps|in eval mode|isinstance.treespec)"
+        "ignore",
+        message=".*(num_workers|Checkpoint directory|log_every_n_steps|in eval mode|isinstance.treespec|sync_dist=True|"
+        "resuming from a checkpoint that ended)",  # not true here: the batches that were seen are skipped
     )
+    handlers = list(logger.handlers)
     try:
         cli = TrainCLI(
             CaptioningModule,
@@ -92,15 +110,28 @@ def main(args: Sequence[str] | None = None) -> int:
         )
         checkpoint = _open_run(Path(cli.trainer.default_root_dir), cli.config.ckpt_path, cli.trainer.is_global_zero)
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
-    except CaptionerError as error:
-        logger.error("error: %s", error)
-        return 2
+    except (CaptionerError, MisconfigurationException) as error:
+        return _refuse(str(error))
+    except torch.OutOfMemoryError:
+        return _refuse("The GPU's memory is full. Lower data.batch_size, or raise trainer.accumulate_grad_batches.")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        logger.error("error: The disk is full (%s). Free some space, and go on with --ckpt_path last.", error)
-        return 2
+        return _refuse(f"The disk is full ({error}). Free some space, and go on with --ckpt_path last.")
+    except SIGTERMException:  # before training, where nothing is to be saved
+        return 128 + signal.SIGTERM
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    finally:
+        for handler in set(logger.handlers) - set(handlers):
+            logger.removeHandler(handler)
+            handler.close()
     return 0
+
+
+def _refuse(why: str) -> int:
+    logger.error("error: %s", why)
+    return 2
 
 
 def _open_run(folder: Path, resumed: str | None, first: bool) -> Path | None:
@@ -109,8 +140,9 @@ def _open_run(folder: Path, resumed: str | None, first: bool) -> Path | None:
     Of several processes, the first alone writes the log.
     """
     if not first:
-        logger.setLevel(logging.ERROR)
         return find_checkpoint(resumed, folder) if resumed else None
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder; name another with --trainer.default_root_dir.")
     if not resumed and any((folder / CHECKPOINTS).glob("*")):
         raise ConfigError(
             f"{folder} holds a run already. Resume it with --ckpt_path last, or put the new run elsewhere with "

@@ -114,6 +114,8 @@ class CaptioningModule(LightningModule):
         self.decoding = decoding
         self.samples = samples
         self.about = about
+        if learning_rate <= 0:
+            raise ConfigError(f"model.learning_rate is {learning_rate}; expected a number above 0.")
         for name in ("label_smoothing", "scheduled_sampling"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}; expected a share from 0 to below 1.")
@@ -181,7 +183,8 @@ class CaptioningModule(LightningModule):
         captions = int(present.sum())
         words_share, captions_share = self._shares(len(output.targets), captions)
         loss = nn.functional.cross_entropy(output.logits.float(), output.targets, label_smoothing=self.label_smoothing)
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.captions))
+        # On a GPU, to show it at every step would be to wait for it at every step.
+        self.log("train/loss", loss.detach(), prog_bar=not loss.is_cuda, batch_size=len(batch.captions))
         loss = loss * words_share
         if self.coverage_penalty and output.coverage is not None:
             penalties = (1 - output.coverage.float()).square().sum(dim=2)  # (B, K)
@@ -194,8 +197,10 @@ class CaptioningModule(LightningModule):
         """How many words and captions this process has, relative to the mean over all processes."""
         if self.trainer.world_size == 1:
             return [1.0 for _ in counts]
-        own = torch.tensor(counts, dtype=torch.float32, device=self.device)
-        return list(own / self.trainer.strategy.reduce(own.clone(), reduce_op="mean"))
+        own = torch.tensor(counts, dtype=torch.float32).to(self.device, non_blocking=True)
+        total = own.clone()
+        torch.distributed.all_reduce(total)
+        return list(own * self.trainer.world_size / total)
 
     def encoder_trains(self, epoch: int) -> bool:
         """Whether some of the encoder trains in an epoch; while it doesn't, its features can be computed once."""
@@ -300,13 +305,27 @@ class CaptioningModule(LightningModule):
         """
         self._check_weights()
         checkpoint["vocabulary"] = list(self.vocabulary.words)
+        checkpoint["network"] = self._described()
+
+    def _described(self) -> dict[str, Any]:
+        return {**self.network.architecture(), "finetune.stages": list(self.finetune.stages)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on with other words than the checkpoint's."""
+        """Refuse to go on with other words than the checkpoint's, or another network.
+
+        Raises:
+            ConfigError: They have changed since it was written.
+        """
         if checkpoint.get("vocabulary") != list(self.vocabulary.words):
             raise ConfigError(
                 "The checkpoint's vocabulary is not that of the training captions: they, or data.min_count, have "
                 "changed since it was written. Start a new run, or bring back the captions."
+            )
+        before, now = checkpoint.get("network"), self._described()
+        if before != now:
+            raise ConfigError(
+                f"The checkpoint is of another network, {before}; the config says {now}. Bring back model.encoder, "
+                "model.decoder and model.finetune.stages, or start a new run."
             )
 
 

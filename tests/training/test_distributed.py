@@ -79,3 +79,10 @@ def test_what_two_processes_saved_one_goes_on_with():
     result = run(ONE, "two", "--trainer.max_epochs=4", "--ckpt_path=last")
     assert result.returncode == 0, result.stderr[-3000:]
     assert last_checkpoint("two")["epoch"] == 3
+
+
+@pytest.mark.slow
+def test_fewer_validation_images_than_processes():
+    result = run(TWO, "two", "--data.draw_shapes=6", "--trainer.max_epochs=1", "--data.batch_size=2")
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert len(json.loads(Path("two/validation.json").read_text())) == 1

@@ -218,3 +218,44 @@ def test_a_full_disk_stops_with_a_message_and_leaves_the_checkpoint_before_whole
     assert "The checkpoint before it is whole" in result.stderr.splitlines()[-1]
     assert not list(Path("runs/tiny/checkpoints").glob("*.tmp"))
     assert all(torch.equal(before[name], after) for name, after in weights("runs/tiny").items())
+
+
+@pytest.mark.parametrize(
+    ("options", "step"),
+    [
+        (["--trainer.max_steps=3"], 3),
+        (["--trainer.limit_val_batches=0"], 15),
+        (["--trainer.check_val_every_n_epoch=2"], 15),
+    ],
+)
+def test_what_ends_without_a_validation_is_saved_all_the_same(options, step):
+    assert main([*OPTIONS, *options]) == 0
+    assert last_checkpoint("runs/tiny")["global_step"] == step
+
+
+def test_a_run_whose_folder_was_moved_remembers_its_best(tmp_path):
+    assert main([*OPTIONS, "--trainer.max_epochs=1"]) == 0
+    os.rename("runs/tiny", "moved")
+    assert main([*OPTIONS, "--trainer.default_root_dir=moved", "--ckpt_path=last"]) == 0
+    (callback,) = (
+        state for name, state in last_checkpoint("moved")["callbacks"].items() if name.startswith("RunCheckpoints")
+    )
+    assert callback["best_model_path"] == str(Path("moved/checkpoints/best.ckpt"))
+    assert not Path("runs/tiny").exists()
+
+
+def test_other_batches_in_the_middle_of_an_epoch_and_another_network_are_refused(caplog):
+    with pytest.raises(SystemExit):
+        train_with(Disturb(1, 1, send(signal.SIGINT)), OPTIONS)
+    config = Path("runs/tiny/config.yaml").read_text()
+    for option, said in (
+        ("--data.batch_size=4", "batches of 8 images"),
+        ("--model.decoder.hidden_size=64", "of another network"),
+        ("--model.finetune.stages=[features.18]", "of another network"),
+    ):
+        assert main([*OPTIONS, option, "--ckpt_path=last"]) == 2
+        assert said in caplog.records[-1].message
+    assert Path("runs/tiny/config.yaml").read_text() == config
+    torch.save({"no": "run"}, "foreign.ckpt")
+    assert main([*OPTIONS, "--ckpt_path=foreign.ckpt"]) == 2
+    assert "no checkpoint of a training run" in caplog.records[-1].message

@@ -1,0 +1,90 @@
+"""Loading batches: in processes of their own where images are decoded, in the training process where they are not."""
+
+import signal
+from collections.abc import Callable, Iterator
+from weakref import WeakSet
+
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+from captioner.data.dataset import Batch, CaptionDataset, collate
+from captioner.data.sampling import TrainingBatches, ValidationBatches
+
+
+class StagedLoader:
+    """Loads features, as long as there are some, in the training process: a worker would cost more than it brings.
+
+    Args:
+        dataset: What is loaded.
+        features: Loads its features.
+        images: Loads its images.
+        epoch: Says which epoch it is.
+    """
+
+    def __init__(
+        self,
+        dataset: CaptionDataset,
+        features: DataLoader[Batch],
+        images: DataLoader[Batch],
+        epoch: Callable[[], int],
+    ) -> None:
+        self.dataset, self.features, self.images, self.epoch = dataset, features, images, epoch
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.features if self.dataset.has_features(self.epoch()) else self.images)
+
+
+class Loaders:
+    """Makes the loaders of a run, whose processes live as long as it does, and ends these.
+
+    Args:
+        workers: Processes that load images for one loader; 0 loads in the training process.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._made: WeakSet[DataLoader[Batch]] = WeakSet()
+
+    def load(
+        self, dataset: CaptionDataset, batches: TrainingBatches | ValidationBatches
+    ) -> DataLoader[Batch] | StagedLoader:
+        """A loader of a data set's batches."""
+        images = self._loader(dataset, batches, self.workers)
+        if dataset.features is None or not self.workers:
+            return images
+        return StagedLoader(dataset, self._loader(dataset, batches, 0), images, batches.epoch)
+
+    def _loader(
+        self, dataset: CaptionDataset, batches: TrainingBatches | ValidationBatches, workers: int
+    ) -> DataLoader[Batch]:
+        loader: DataLoader[Batch] = DataLoader(
+            dataset,  # type: ignore[arg-type]
+            batch_sampler=batches,
+            collate_fn=collate,
+            worker_init_fn=ignore_interrupts,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+        self._made.add(loader)
+        return loader
+
+    def end(self) -> None:
+        """End the processes."""
+        for loader in self._made:
+            if isinstance(loader._iterator, _MultiProcessingDataLoaderIter):
+                loader._iterator._shutdown_workers()
+            loader._iterator = None
+
+
+def ignore_interrupts(worker: int) -> None:
+    """Let a loading process outlive a Ctrl-C or SIGTERM to its whole group: training finishes its step first.
+
+    Python asks such processes with SIGTERM to end with it, and waits: they must be ended before.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
