@@ -36,7 +36,8 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 COCO = 113_287  # training images of COCO 2014 in Karpathy's splits
 PHOTOS, SIDES, QUALITY = 48, (640, 480), 98  # of drawn JPEGs: COCO's sides, and files almost as large as its 160 kB
 WORDS = 10_000  # about COCO's vocabulary
-KEPT = 4  # batches that are trained on again and again, to see how fast it goes without loading
+SETTLE = 8  # more steps of warming up: on a CPU, torch makes kernels for each number of rows that it hasn't seen yet
+KEPT = 16  # batches that are trained on again and again, to see how fast it goes without loading
 
 PLAIN, STORED = "plain loop, encoder frozen", "plain loop, frozen, images resized before"
 CACHED, COMPUTED = "ours, frozen, features cached", "ours, frozen, computing them included"
@@ -117,7 +118,7 @@ def make_plan(options: Namespace, folder: Path) -> Plan:
         asked.append(f"--data.batch_size={options.batch_size}")
     config = _OnlyRead(CaptioningModule, CaptionData, save_config_callback=None, args=asked, run=False).config
     warm_up = 2 + 2 * config.data.workers
-    count = config.data.batch_size * (warm_up + options.steps)
+    count = config.data.batch_size * (warm_up + SETTLE + options.steps)
     if options.annotations is None:
         records = draw_photos(folder, count)
         size = mean(path.stat().st_size for path in folder.iterdir()) / 1000
@@ -130,8 +131,8 @@ def make_plan(options: Namespace, folder: Path) -> Plan:
         "data": {"train": folder / "captions.json", "val": folder / "captions.json", "val_images": "null"}
         | {"train_images": folder, "min_count": 1, "draw_shapes": 0, "replay.annotations": "null"},
         "model": {"weights": "null"},
-        "trainer": {"max_epochs": 1, "max_steps": 2 * (warm_up + options.steps) + 1, "limit_val_batches": 0}
-        | {"default_root_dir": folder / "run", "logger": "false"}
+        "trainer": {"max_epochs": 1, "max_steps": SETTLE + 2 * (warm_up + options.steps) + 1}
+        | {"default_root_dir": folder / "run", "logger": "false", "limit_val_batches": 0}
         | {"enable_progress_bar": "false", "enable_model_summary": "false"},
     }
     measured = [f"--{group}.{key}={value}" for group, changed in changes.items() for key, value in changed.items()]
@@ -243,8 +244,7 @@ class Feed:
     """
 
     def __init__(self, load: Callable[[], DataLoader[Any]], plan: Plan, figures: Figures) -> None:
-        self.load, self.figures = load, figures
-        self.timed = partial(timed, warm_up=plan.warm_up, steps=plan.steps, figures=figures)
+        self.load, self.plan, self.figures = load, plan, figures
 
     def __len__(self) -> int:
         return 1_000_000  # the Trainer stops before
@@ -253,16 +253,17 @@ class Feed:
         start = now()
         loader = self.load()
         self.figures["features"] = (now() - start) / len(loader.dataset)  # type: ignore[arg-type]
-        for _ in self.timed("loading", endless(loader)):
+        warm_up, steps, figures = self.plan.warm_up, self.plan.steps, self.figures
+        for _ in timed("loading", endless(loader), warm_up, steps, figures):
             pass
         kept: list[Any] = []
         captions: list[int] = []
-        for batch in self.timed("together", endless(loader)):
+        for batch in timed("together", endless(loader), warm_up + SETTLE, steps, figures):
             kept += [batch] if len(kept) < KEPT else []
             captions.append(int((batch.captions != PAD).any(dim=2).sum()))
             yield batch
-        self.figures["captions"] = mean(captions)
-        yield from self.timed("step", cycle(kept))
+        figures["captions"] = mean(captions)
+        yield from timed("step", cycle(kept), warm_up, steps, figures)
         yield from cycle(kept)
 
 

@@ -97,7 +97,7 @@ def test_the_benchmark_trains_on_given_images(
     rows = measure(tmp_path, "training", *SMALL, *data, "--data.cache_features=0", "--data.captions_per_image=2")
     assert [row[""] for row in rows] == [benchmark_training.PLAIN, benchmark_training.STORED, benchmark_training.READ]
     assert all(row["captions/s"] == pytest.approx(2 * row["images/s"]) for row in rows)
-    assert "6 images of captions_train.json" in capsys.readouterr().out
+    assert "16 images of captions_train.json" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["figures.json"]
 
 

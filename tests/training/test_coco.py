@@ -39,6 +39,7 @@ def test_a_coco_config_runs_through_both_of_its_stages(config):
     assert len(Captioner.from_pretrained(run / "best", backend="torch").caption([val[0].path])) == 1
 
 
+@pytest.mark.slow
 def test_the_official_files_of_2017_do_as_well():
     draw_coco(Path("data/coco"), year=2017)
     data = [f"--data.{split}=data/coco/annotations/captions_{split}2017.json" for split in ("train", "val")]

@@ -114,7 +114,11 @@ class Stop(Callback):
 
 @pytest.mark.parametrize(
     ("stage", "number", "status"),
-    [*((stage, signal.SIGINT, 130) for stage in STAGES), (TUNED, signal.SIGTERM, 143)],
+    [
+        (FROZEN, signal.SIGINT, 130),
+        (TUNED, signal.SIGTERM, 143),
+        *(pytest.param(stage, signal.SIGINT, 130, marks=pytest.mark.slow) for stage in STAGES if stage != FROZEN),
+    ],
 )
 def test_a_signal_in_the_middle_of_an_epoch_saves_and_the_run_goes_on_as_if_it_had_not_come(
     stage, number, status, uninterrupted
@@ -129,7 +133,10 @@ def test_a_signal_in_the_middle_of_an_epoch_saves_and_the_run_goes_on_as_if_it_h
     assert_same(uninterrupted(stage), "parts")
 
 
-@pytest.mark.parametrize("when", [(1, 2), (1, 3), (1, 4), (2, 4), (1, "validation")])
+@pytest.mark.parametrize(
+    "when",
+    [(1, 2), (1, "validation"), *(pytest.param(when, marks=pytest.mark.slow) for when in ((1, 3), (1, 4), (2, 4)))],
+)
 def test_a_crash_costs_only_what_came_after_the_last_checkpoint(when, uninterrupted):
     options = [*OPTIONS, "--checkpoint.every_minutes=0", "--trainer.default_root_dir=parts"]
     with pytest.raises(RuntimeError, match="fire"):
@@ -158,6 +165,7 @@ def test_a_second_signal_does_not_wait_for_the_step():
     assert not Path("runs/tiny/checkpoints/last.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on(uninterrupted):
     options = [*OPTIONS, "--checkpoint.every_minutes=0", "--trainer.default_root_dir=parts"]
     process = subprocess.Popen([sys.executable, str(ROOT / "scripts/train.py"), *options], stderr=subprocess.DEVNULL)

@@ -73,7 +73,13 @@ def test_own_photos_from_a_csv_with_string_names(capsys):
     assert torch.equal(*(weights(run)["network.decoder.embedding.weight"] for run in ("runs/tiny", "own")))
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        "show_attend_tell",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in DECODERS if name != "show_attend_tell"),
+    ],
+)
 def test_the_flickr8k_config_runs_through_both_of_its_stages(decoder, monkeypatch):
     """Cached features, then fine-tuning; bf16, averaged weights; unchanged but for the data and sizes."""
     options = [f"--config={FLICKR8K}", "--data.draw_shapes=40", "--data.batch_size=8", "--data.workers=0", *QUICK]
