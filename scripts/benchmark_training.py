@@ -40,6 +40,7 @@ SETTLE = 8  # more steps of warming up: on a CPU, torch makes kernels for each n
 KEPT = 16  # batches that are trained on again and again, to see how fast it goes without loading
 
 PLAIN, STORED = "plain loop, encoder frozen", "plain loop, frozen, images resized before"
+PLAIN_SAME = "plain loop, frozen, in our precision"
 CACHED, COMPUTED = "ours, frozen, features cached", "ours, frozen, computing them included"
 READ = "ours, frozen, images read"
 PLAIN_TUNED, TUNED = "plain loop, fine-tuned", "ours, fine-tuned"
@@ -185,12 +186,14 @@ def make_cases(plan: Plan, folder: Path) -> dict[str, Case]:
     """What is measured: what the config has of it, and in any case a frozen encoder that reads its images."""
     read = "--data.cache_features=0"
     frozen, tuned = ["--model.finetune.stages=[]"], ["--model.finetune.from_epoch=0", read]
-    cases = {PLAIN: plain(plan, [*frozen, read]), STORED: plain(plan, [*frozen, read], stored=True)}
+    full = "--trainer.precision=32-true"  # as the tutorial has it
+    cases = {PLAIN: plain(plan, [*frozen, read, full]), STORED: plain(plan, [*frozen, read, full], stored=True)}
+    cases[PLAIN_SAME] = plain(plan, [*frozen, read])
     if plan.config.data.cache_features:
         cases[CACHED] = partial(ours, plan, folder, frozen)
     cases[READ] = partial(ours, plan, folder, [*frozen, read])
     if plan.config.model.finetune.stages:
-        cases |= {PLAIN_TUNED: plain(plan, tuned), TUNED: partial(ours, plan, folder, tuned)}
+        cases |= {PLAIN_TUNED: plain(plan, [*tuned, full]), TUNED: partial(ours, plan, folder, tuned)}
     return cases
 
 
@@ -302,7 +305,7 @@ def rows(plan: Plan, rounds: Sequence[dict[str, Figures]]) -> list[Row]:
     the memory that it needed.
     """
     table: list[Row] = []
-    for name in (PLAIN, STORED, CACHED, COMPUTED, READ, PLAIN_TUNED, TUNED):
+    for name in (PLAIN, STORED, PLAIN_SAME, CACHED, COMPUTED, READ, PLAIN_TUNED, TUNED):
         if name not in rounds[0]:
             continue
         runs = [figures[name] for figures in rounds]
