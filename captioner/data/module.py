@@ -189,7 +189,7 @@ class CaptionData(LightningDataModule):
         records = self.records["train"]
         if self._base is not None:  # earlier data bring no words that the checkpoint does without
             records = records[: self._fresh]
-        captions = chain.from_iterable(self._tokens["train"][: len(records)])
+        captions = chain.from_iterable(self.tokens["train"][: len(records)])
         vocabulary = Vocabulary.build(captions, self.min_count)
         if self._base is not None:
             return self._base.vocabulary.extended(vocabulary.words)
@@ -200,21 +200,23 @@ class CaptionData(LightningDataModule):
     @cached_property
     def word_counts(self) -> list[int]:
         """How often each word, the end and the unknown word occur in the training split, in id order."""
-        counts = Counter(word for captions in self._ids["train"] for caption in captions for word in caption[1:])
+        counts = Counter(word for captions in self.ids["train"] for caption in captions for word in caption[1:])
         return [counts[word] for word in range(len(self.vocabulary))]
 
     @cached_property
-    def _tokens(self) -> dict[Split, list[list[list[str]]]]:
+    def tokens(self) -> dict[Split, list[list[list[str]]]]:
+        """The tokens of each record's captions."""
         return {
             split: [[tokenize(caption) for caption in record.captions] for record in records]
             for split, records in self.records.items()
         }
 
     @cached_property
-    def _ids(self) -> dict[Split, list[list[list[int]]]]:
+    def ids(self) -> dict[Split, list[list[list[int]]]]:
+        """The ids of each record's captions, from START to END."""
         return {
             split: [[self.vocabulary.encode(tokens, self.max_length) for tokens in captions] for captions in images]
-            for split, images in self._tokens.items()
+            for split, images in self.tokens.items()
         }
 
     # --- Batches ---
@@ -257,7 +259,7 @@ class CaptionData(LightningDataModule):
         frozen = not module.encoder_trains(self._epoch())
         return CaptionDataset(
             self.records[split],
-            self._ids[split],
+            self.ids[split],
             self.preprocessing,
             captions_per_image=self.captions_per_image,
             augmentation=self.augmentation if split == "train" else None,
@@ -328,7 +330,7 @@ class CaptionData(LightningDataModule):
         """The images as they are for the first view, varied for the others."""
         return CaptionDataset(
             self.records[split],
-            self._ids[split],
+            self.ids[split],
             self.preprocessing,
             augmentation=self.augmentation if view else None,
             seed=self.seed,

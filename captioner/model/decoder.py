@@ -46,6 +46,7 @@ class TeacherForced(NamedTuple):
 
     logits: Tensor  # (N, V)
     targets: Tensor  # (N,)
+    rows: Tensor  # (N,): which of the B * K captions each word is of
     coverage: Tensor | None  # (B, K, L): each region's attention, summed over the caption's words
 
 
@@ -132,7 +133,7 @@ class Decoder(nn.Module):
             scheduled_sampling: Probability that an input word is one that the model proposed (Bengio et al. 2015).
 
         Returns:
-            Log-odds and targets of all N words after START, ordered by step, image, caption; and the coverage.
+            Log-odds, targets and captions of all N words after START, ordered by step, image, caption; the coverage.
         """
         going = (captions[:, :, 1:] != self.pad).cpu()  # (B, K, T - 1), here and not on the GPU: it decides what runs
         images = _last(going.any(dim=1))  # images still going at each step
@@ -166,13 +167,15 @@ class Decoder(nn.Module):
                 )
         ran = [(t, *readout.shape[:2]) for t, readout in enumerate(readouts)]
         index = torch.cat([going[:b, :k, t].flatten() for t, b, k in ran]).nonzero().squeeze(1)  # (N,)
-        index = _to(index, features.device)
+        grid = torch.arange(captions.shape[0] * captions.shape[1]).view(captions.shape[:2])
+        row = torch.cat([grid[:b, :k].flatten() for _, b, k in ran])[index]
+        index, row = _to(index, features.device), _to(row, features.device)
         expected = [targets[:b, :k, t] for t, b, k in ran]
         readout, word, target = (
             torch.cat([step.flatten(0, 1) for step in steps]).index_select(0, index)
             for steps in (readouts, words, expected)
         )
-        return TeacherForced(self.predict(readout, word), target, coverage)
+        return TeacherForced(self.predict(readout, word), target, row, coverage)
 
     def _mix_proposals(self, embedded: Tensor, readout: Tensor, last: Tensor, share: float) -> Tensor:
         """Replace a share of the embedded words (B, K, E) by words drawn from the model's own distribution."""

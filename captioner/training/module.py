@@ -3,8 +3,8 @@
 import logging
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,24 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from captioner.backends.torch import TorchBackend
-from captioner.checkpoint import BUNDLED, read_checkpoint
 from captioner.data.dataset import Batch
 from captioner.decoding.search import DecodingOptions
 from captioner.errors import ConfigError, DataError
 from captioner.evaluation.report import save_results, score
 from captioner.inference import Captioner
-from captioner.model.captioning import CaptioningModel
 from captioner.model.decoder import DecoderConfig, TeacherForced
-from captioner.model.encoder import EncoderConfig, load_pretrained
+from captioner.model.encoder import EncoderConfig
 from captioner.preprocessing import Preprocessing
+from captioner.training.network import continued_network, new_network
+from captioner.training.optimization import cosine_rate, parameter_groups
 from captioner.training.samples import log_samples
+from captioner.training.self_critical import (
+    Critic,
+    SelfCriticalConfig,
+    draw_captions,
+    merge_captions,
+    policy_gradient,
+)
 from captioner.vocabulary import PAD, Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -75,6 +82,8 @@ class CaptioningModule(LightningModule):
         scheduled_sampling: Probability, in the last epoch, that an input word is one that the model itself proposed;
             it rises linearly from 0 (Bengio et al. 2015).
         decoding: How validation images are captioned; stored in the checkpoint as its defaults.
+        self_critical: Whether captions that the model draws are trained by their CIDEr-D, as a second stage that begins
+            with `init_from` (Rennie et al. 2017).
         samples: How many validation images are shown in the logger, with what the model says about them.
         about: What the model card begins with, Markdown: a title, what the data are, licences, known weaknesses.
     """
@@ -97,6 +106,7 @@ class CaptioningModule(LightningModule):
         coverage_penalty: float = 0.0,
         scheduled_sampling: float = 0.0,
         decoding: DecodingOptions = DecodingOptions(),  # noqa: B008
+        self_critical: SelfCriticalConfig = SelfCriticalConfig(),  # noqa: B008
         samples: int = 8,
         about: str = "",
     ) -> None:
@@ -112,6 +122,7 @@ class CaptioningModule(LightningModule):
         self.coverage_penalty = coverage_penalty
         self.scheduled_sampling = scheduled_sampling
         self.decoding = decoding
+        self.self_critical = self_critical
         self.samples = samples
         self.about = about
         if learning_rate <= 0:
@@ -120,22 +131,14 @@ class CaptioningModule(LightningModule):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}; expected a share from 0 to below 1.")
         if init_from is not None:
-            self.network = _continued(init_from, len(vocabulary), decoder.dropout)
+            self.network = continued_network(init_from, len(vocabulary), decoder.dropout)
         else:
-            self.network = CaptioningModel(
-                encoder, decoder, image_size=preprocessing.size, vocab_size=len(vocabulary), pad=PAD
-            )
-            if word_counts is not None:
-                frequencies = torch.tensor(word_counts) + 0.1
-                with torch.no_grad():
-                    self.network.decoder.output.bias.copy_((frequencies / frequencies.sum()).log())
-            if weights is not None:
-                folder = str(BUNDLED) if weights == "bundled" else weights
-                load_pretrained(self.network.encoder, encoder.name, folder)
+            self.network = new_network(encoder, decoder, preprocessing.size, len(vocabulary), word_counts, weights)
         self.network.encoder.unfreeze(finetune.stages)  # a stage that isn't there is refused at once, not in epoch 10
         self.network.encoder.unfreeze(())
         self._captions: dict[int, str] = {}
         self._loss = torch.zeros(())
+        self._critic: Critic | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Region features (B, L, D) of pixels (B, 3, S, S); features that were computed before are passed through."""
@@ -150,8 +153,12 @@ class CaptioningModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
         progress = self.current_epoch / max(1, (self.trainer.max_epochs or 1) - 1)
-        output = self.network.decoder(self(batch.images), batch.captions, self.scheduled_sampling * min(1, progress))
-        loss = self.loss(output, batch)
+        features, advantages = self(batch.images), None
+        if self._critic is not None:
+            batch, advantages = self._with_drawn(batch, features)
+            features = batch.images
+        output = self.network.decoder(features, batch.captions, self.scheduled_sampling * min(1, progress))
+        loss = self.loss(output, batch, advantages)
         self._loss = loss.detach()
         if not loss.is_cuda or batch_idx % 20 == 0:  # on a GPU, to look at it is to wait for it
             self._check_loss()
@@ -173,25 +180,51 @@ class CaptioningModule(LightningModule):
             "was saved before is whole."
         )
 
-    def loss(self, output: TeacherForced, batch: Batch) -> Tensor:
-        """Cross-entropy with label smoothing, mean over words, and the doubly stochastic penalty.
+    def loss(self, output: TeacherForced, batch: Batch, advantages: Tensor | None = None) -> Tensor:
+        """Cross-entropy with label smoothing, mean over words, and the doubly stochastic penalty; drawn captions' too.
 
         Where several processes train together, the means are those over the batches of all of them: the loss is scaled
         so that the average of their gradients is the gradient of one process with the whole batch.
         """
         present = (batch.captions != PAD).any(dim=2)  # (B, K)
         captions = int(present.sum())
-        words_share, captions_share = self._shares(len(output.targets), captions)
-        loss = nn.functional.cross_entropy(output.logits.float(), output.targets, label_smoothing=self.label_smoothing)
+        logits, targets = output.logits.float(), output.targets  # (N, V), (N,)
+        drawn = None
+        if advantages is not None:
+            advantage = advantages.to(logits.device).flatten()[output.rows]  # (N,)
+            is_drawn = ~advantage.isnan()
+            drawn = logits[is_drawn], targets[is_drawn], advantage[is_drawn]
+            logits, targets = logits[~is_drawn], targets[~is_drawn]
+        words_share, drawn_share, captions_share = self._shares(
+            len(targets), 0 if drawn is None else len(drawn[1]), captions
+        )
+        loss = nn.functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
         # On a GPU, to show it at every step would be to wait for it at every step.
         self.log("train/loss", loss.detach(), prog_bar=not loss.is_cuda, batch_size=len(batch.captions))
         loss = loss * words_share
+        if drawn is not None:
+            gain, entropy = policy_gradient(*drawn)
+            self.log("train/entropy", entropy, batch_size=len(batch.captions))
+            weight = self.self_critical.weight
+            loss = (1 - weight) * loss + weight * gain * drawn_share
         if self.coverage_penalty and output.coverage is not None:
             penalties = (1 - output.coverage.float()).square().sum(dim=2)  # (B, K)
             penalty = (penalties * present.to(penalties.device)).sum() / captions
             self.log("train/coverage_penalty", penalty.detach(), batch_size=len(batch.captions))
             loss = loss + self.coverage_penalty * penalty * captions_share
         return loss
+
+    def _with_drawn(self, batch: Batch, features: Tensor) -> tuple[Batch, Tensor]:
+        """Put captions that the model draws beside a batch's own; and what each is worth, NaN for those of the data."""
+        assert self._critic is not None
+        drawn = draw_captions(self.network.decoder, features, self.self_critical.samples, self.self_critical.max_length)
+        advantages, figures = self._critic.judge(batch.indices, drawn)
+        for name, value in figures.items():
+            self.log(f"train/{name}", value, prog_bar=name == "reward", batch_size=len(drawn))
+        captions, images, origin = merge_captions(batch.captions, drawn)
+        worth = advantages[images].gather(1, origin.clamp(min=0)).masked_fill(origin < 0, torch.nan)
+        features = features[images.to(features.device)]
+        return batch._replace(images=features, captions=captions, indices=batch.indices[images]), worth
 
     def _shares(self, *counts: int) -> Sequence[float | Tensor]:
         """How many words and captions this process has, relative to the mean over all processes."""
@@ -207,12 +240,17 @@ class CaptioningModule(LightningModule):
         return bool(self.finetune.stages) and epoch >= self.finetune.from_epoch
 
     def on_train_start(self) -> None:
-        """Let the encoder train where a run is resumed in the middle of an epoch."""
+        """Let the encoder train where a run is resumed in the middle of an epoch; prepare to judge drawn captions."""
         self._unfreeze_encoder()
+        if self.self_critical.weight:
+            references = self.trainer.datamodule.tokens["train"]  # type: ignore[attr-defined]
+            self._critic = Critic(references, self.vocabulary, self.decoding.forbidden_endings)
 
     def on_train_epoch_start(self) -> None:
         """Let the encoder train from its epoch on."""
         self._unfreeze_encoder()
+        if self._critic is not None:
+            self._critic.forget()
 
     def _unfreeze_encoder(self) -> None:
         encoder = self.network.encoder
@@ -228,20 +266,14 @@ class CaptioningModule(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with the decoder's and the encoder's parameters at their own rates; warm-up, then a half cosine."""
         decoder, encoder = self.network.decoder, self.network.encoder
-        groups = [
-            {"name": "decoder", "lr": self.learning_rate, "params": [p for p in decoder.parameters() if p.ndim > 1]},
-            {"name": "decoder/1d", "lr": self.learning_rate, "params": [p for p in decoder.parameters() if p.ndim < 2]},
-        ]
+        trained: dict[str, tuple[float, Iterable[nn.Parameter]]] = {
+            "decoder": (self.learning_rate, decoder.parameters())
+        }
         if self.finetune.stages:
             encoder.unfreeze(self.finetune.stages, freeze_batchnorm=self.finetune.freeze_batchnorm)
-            trained = list(encoder.trained_parameters())
+            trained["encoder"] = (self.finetune.learning_rate, list(encoder.trained_parameters()))
             encoder.unfreeze(())
-            rate = self.finetune.learning_rate
-            groups.append({"name": "encoder", "lr": rate, "params": [p for p in trained if p.ndim > 1]})
-            groups.append({"name": "encoder/1d", "lr": rate, "params": [p for p in trained if p.ndim < 2]})
-        for group in groups:
-            group["weight_decay"] = 0.0 if str(group["name"]).endswith("/1d") else self.weight_decay
-        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], betas=(0.9, 0.98))
+        optimizer = torch.optim.AdamW(parameter_groups(trained, self.weight_decay), betas=(0.9, 0.98))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -251,10 +283,8 @@ class CaptioningModule(LightningModule):
         How many steps there are is asked from the second on: to answer, the trainer loads the training data, and when
         a run is resumed, it doesn't know its epoch yet while the optimizer is made.
         """
-        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        progress = min(1.0, step / self.trainer.estimated_stepping_batches) if step else 0.0
-        fall = 0.5 * (1 + math.cos(math.pi * progress))
-        return warm * (self.final_share + (1 - self.final_share) * fall)
+        steps = self.trainer.estimated_stepping_batches if step else math.inf
+        return cosine_rate(step, steps, self.warmup_steps, self.final_share)
 
     def on_validation_start(self) -> None:
         """Refuse to score numbers that are none."""
@@ -327,20 +357,3 @@ class CaptioningModule(LightningModule):
                 f"The checkpoint is of another network, {before}; the config says {now}. Bring back model.encoder, "
                 "model.decoder and model.finetune.stages, or start a new run."
             )
-
-
-def _continued(init_from: str, vocab_size: int, dropout: float) -> CaptioningModel:
-    """The model of a checkpoint folder, with room for new words."""
-    checkpoint = read_checkpoint(None if init_from == "bundled" else init_from)
-    model = TorchBackend.from_checkpoint(checkpoint).model
-    if vocab_size > len(checkpoint.vocabulary):
-        model.enlarge_vocabulary(vocab_size)
-    model.decoder.dropout.p = dropout
-    model.configs = (model.configs[0], replace(model.configs[1], dropout=dropout))
-    logger.info(
-        "Continuing from %s: %d words, %d of them new",
-        checkpoint.folder,
-        vocab_size,
-        vocab_size - len(checkpoint.vocabulary),
-    )
-    return model

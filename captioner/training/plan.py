@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
@@ -14,10 +15,9 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from captioner.evaluation.tokenizer import tokenize
+from captioner.data.dataset import Example, collate
 from captioner.model.captioning import CaptioningModel
 from captioner.training.module import CaptioningModule
-from captioner.vocabulary import PAD
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +80,8 @@ def _parameters(trainer: Trainer, module: CaptioningModule) -> Rows:
 
 
 def _schedule(trainer: Trainer, module: CaptioningModule) -> Rows:
+    critical = module.self_critical
+    drawn = f"{critical.samples} of each image, {critical.weight:g} of the loss" if critical.weight else "none"
     each, ranks, images = trainer.accumulate_grad_batches, trainer.world_size, trainer.datamodule.batch_size  # type: ignore[attr-defined]
     steps = math.ceil(trainer.num_training_batches / each)
     resumed = f", beginning in epoch {trainer.current_epoch}" if trainer.global_step else ""
@@ -90,6 +92,7 @@ def _schedule(trainer: Trainer, module: CaptioningModule) -> Rows:
             "learning rate",
             f"up to its peak in {module.warmup_steps} steps, down to {module.final_share:.3g} of it in a half cosine",
         ),
+        ("drawn captions", drawn),
     ]
 
 
@@ -147,7 +150,8 @@ def _averages_on(device: torch.device, callback: Callback) -> bool:
 def _activations(trainer: Trainer, module: CaptioningModule, trains: bool) -> float:
     """Bytes kept for the backward pass of a batch; not a number where this version of torch cannot tell."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    captions = _captions(data)
+    critical = module.self_critical
+    captions = _captions(data, critical.samples if critical.weight else 0)
     shape: tuple[int, ...] = (len(captions), 3, module.preprocessing.size, module.preprocessing.size)
     if data.views and not trains:
         shape = (len(captions), module.network.encoder.regions, module.network.encoder.width)
@@ -166,18 +170,15 @@ def _activations(trainer: Trainer, module: CaptioningModule, trains: bool) -> fl
         return math.nan
 
 
-def _captions(data: Any) -> Tensor:
-    """The captions of the first images of the training split, as a batch (B, K, T) in the decoder's order."""
-    images = [
-        [data.vocabulary.encode(tokenize(text), data.max_length) for text in record.captions[: data.captions_per_image]]
-        for record in data.records["train"][: data.batch_size]
+def _captions(data: Any, drawn: int) -> Tensor:
+    """The captions of the first images of the training split as a batch (B, K, T); the longest stand for drawn ones."""
+    nothing = np.empty(0, np.uint8)
+    examples = [
+        Example(nothing, data.ids["train"][index][: data.captions_per_image], index)
+        for index in range(min(data.batch_size, len(data.records["train"])))
     ]
-    ordered = sorted((sorted(image, key=len, reverse=True) for image in images), key=lambda image: -len(image[0]))
-    padded = torch.full((len(ordered), max(map(len, ordered)), len(ordered[0][0])), PAD)
-    for b, image in enumerate(ordered):
-        for k, caption in enumerate(image):
-            padded[b, k, : len(caption)] = torch.tensor(caption)
-    return padded
+    captions = collate(examples).captions
+    return torch.cat([captions[:, :1].expand(-1, drawn, -1), captions], dim=1)
 
 
 def kept_for_backward(

@@ -1,0 +1,64 @@
+"""What a run begins with: a new network, or that of a checkpoint."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from captioner.backends.torch import TorchBackend
+from captioner.checkpoint import BUNDLED, read_checkpoint
+from captioner.model.captioning import CaptioningModel
+from captioner.model.decoder import DecoderConfig
+from captioner.model.encoder import EncoderConfig, load_pretrained
+from captioner.vocabulary import PAD
+
+logger = logging.getLogger(__name__)
+
+
+def new_network(
+    encoder: EncoderConfig,
+    decoder: DecoderConfig,
+    image_size: int,
+    vocab_size: int,
+    word_counts: Sequence[int] | None = None,
+    weights: str | None = None,
+) -> CaptioningModel:
+    """A network of random weights, but for what is known before training.
+
+    Args:
+        encoder: What the encoder is.
+        decoder: What the decoder is.
+        image_size: S, the side of its input.
+        vocab_size: V.
+        word_counts: How often each word occurs in the training captions, in id order: the output layer begins with
+            these frequencies.
+        weights: See `CaptioningModule`.
+    """
+    network = CaptioningModel(encoder, decoder, image_size=image_size, vocab_size=vocab_size, pad=PAD)
+    if word_counts is not None:
+        frequencies = torch.tensor(word_counts) + 0.1
+        with torch.no_grad():
+            network.decoder.output.bias.copy_((frequencies / frequencies.sum()).log())
+    if weights is not None:
+        load_pretrained(network.encoder, encoder.name, str(BUNDLED) if weights == "bundled" else weights)
+    return network
+
+
+def continued_network(folder: str, vocab_size: int, dropout: float) -> CaptioningModel:
+    """The network of a checkpoint folder, or of the "bundled" one, with room for new words.
+
+    Args:
+        folder: The folder.
+        vocab_size: V, with the new words.
+        dropout: The decoder's, from now on.
+    """
+    checkpoint = read_checkpoint(None if folder == "bundled" else folder)
+    network = TorchBackend.from_checkpoint(checkpoint).model
+    words = len(checkpoint.vocabulary)
+    if vocab_size > words:
+        network.enlarge_vocabulary(vocab_size)
+    network.decoder.dropout.p = dropout
+    network.configs = (network.configs[0], replace(network.configs[1], dropout=dropout))
+    logger.info("Continuing from %s: %d words, %d of them new", checkpoint.folder, vocab_size, vocab_size - words)
+    return network
