@@ -6,11 +6,11 @@ open_image -> preprocessing -> backend.encode -> search(stepper) -> vocabulary -
 import math
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Literal, Protocol, overload
+from typing import Any, Literal, Protocol, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from captioner.preprocessing import Preprocessing
 from captioner.vocabulary import Vocabulary
 
 BackendName = Literal["auto", "onnx", "torch"]
+Folder: TypeAlias = str | os.PathLike[str]
 
 _FIRST_BATCH = 4  # the first batch is small, so that the first caption comes soon; each next one is twice as large
 _READERS = min(4, os.cpu_count() or 1)
@@ -89,33 +90,47 @@ class Captioner:
     @classmethod
     def from_pretrained(
         cls,
-        folder: str | os.PathLike[str] | None = None,
+        folder: Folder | Sequence[Folder] | None = None,
         *,
         backend: BackendName = "auto",
         device: str | None = None,
     ) -> "Captioner":
-        """Load a checkpoint folder.
+        """Load a checkpoint folder, or several that decide together.
 
         Args:
-            folder: The folder; the model that is bundled with the package if None.
+            folder: The folder; the model that is bundled with the package if None. Of several, a word's probability is
+                the mean of what they give it, and the first one's decoding defaults hold; they need the same words and
+                preprocessing, as models that differ in their seed have.
             backend: "onnx" needs no torch and runs on the CPU; "torch" runs on any device; "auto" takes "onnx" if the
                 checkpoint has it and no other device than the CPU is asked for, else "torch".
             device: "cpu", "cuda", "cuda:1", ...; None is the CPU.
 
         Raises:
             CheckpointError: The folder is no checkpoint, or a damaged one.
-            ConfigError: There is no such backend or device.
+            ConfigError: There is no such backend or device, or the models don't go together.
             MissingExtraError: The torch backend is needed, and torch is not installed.
         """
         if backend not in ("auto", "onnx", "torch"):
             raise ConfigError(f"backend is {backend!r}; expected auto, onnx or torch.")
-        checkpoint = read_checkpoint(folder)
-        return cls(
-            _load_backend(checkpoint, backend, device),
-            checkpoint.vocabulary,
-            checkpoint.preprocessing,
-            checkpoint.decoding,
-        )
+        folders = [folder] if folder is None or isinstance(folder, (str, os.PathLike)) else folder
+        checkpoints = [read_checkpoint(each) for each in folders]
+        if not checkpoints:
+            raise ConfigError("No checkpoint folder is given; expected one or more.")
+        first = checkpoints[0]
+        for other in checkpoints[1:]:
+            for what in ("vocabulary", "preprocessing"):
+                if getattr(first, what) != getattr(other, what):
+                    raise ConfigError(
+                        f"{first.folder} and {other.folder} differ in their {what}; models that decide together need "
+                        "the same."
+                    )
+        backends = [_load_backend(checkpoint, backend, device) for checkpoint in checkpoints]
+        together = backends[0]
+        if len(backends) > 1:
+            from captioner.backends.ensemble import Ensemble
+
+            together = Ensemble(backends)
+        return cls(together, first.vocabulary, first.preprocessing, first.decoding)
 
     @overload
     def caption(

@@ -1,0 +1,67 @@
+"""Several models that decide together: the search's `Stepper` on the mean of their probabilities."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captioner.decoding.search import Step, Stepper
+
+
+class Encoder(Protocol):
+    """A backend."""
+
+    def encode(self, pixels: NDArray[np.float32]) -> Stepper:
+        """Encode preprocessed images (B, 3, S, S); a stepper over them."""
+
+
+class Ensemble:
+    """Runs several backends on the same images; a word's probability is the mean of what they give it.
+
+    Args:
+        backends: The models' backends, whose ids mean the same words.
+    """
+
+    name = "ensemble"
+
+    def __init__(self, backends: Sequence[Encoder]) -> None:
+        self.backends = tuple(backends)
+
+    def encode(self, pixels: NDArray[np.float32]) -> "EnsembleStepper":
+        """Encode preprocessed images (B, 3, S, S) by each model; a stepper over them."""
+        return EnsembleStepper([backend.encode(pixels) for backend in self.backends])
+
+
+class EnsembleStepper:
+    """One batch of encoded images, being decoded by several models; see `captioner.decoding.search.Stepper`.
+
+    Args:
+        steppers: The models' own, of the same images.
+    """
+
+    def __init__(self, steppers: Sequence[Stepper]) -> None:
+        self.batch_size = steppers[0].batch_size
+        self._steppers = steppers
+
+    def step(
+        self, parents: NDArray[np.int64], words: NDArray[np.int64], k: int, *, all_log_probs: bool = False
+    ) -> Step:
+        """Continue the rows `parents` (B, K) of the previous step by `words` (B, K); see `Stepper.step`.
+
+        The attention is the mean of the models', if all of them attend to as many regions.
+        """
+        steps = [stepper.step(parents, words, k, all_log_probs=True) for stepper in self._steppers]
+        everything = np.stack([step.all_log_probs for step in steps if step.all_log_probs is not None])  # (M, B, K, V)
+        log_probs = np.logaddexp.reduce(everything, axis=0) - np.float32(np.log(len(steps)))  # (B, K, V)
+        best = np.sort(np.argpartition(-log_probs, k - 1, axis=2)[:, :, :k], axis=2)
+        order = np.argsort(-np.take_along_axis(log_probs, best, axis=2), axis=2, kind="stable")
+        best = np.take_along_axis(best, order, axis=2)  # the best first, of equal ones the lower id
+        maps = [step.attention for step in steps if step.attention is not None]
+        together = len(maps) == len(steps) and len({each.shape for each in maps}) == 1
+        return Step(
+            words=best,
+            log_probs=np.take_along_axis(log_probs, best, axis=2),
+            attention=np.mean(maps, axis=0) if together else None,
+            all_log_probs=log_probs if all_log_probs else None,
+        )
