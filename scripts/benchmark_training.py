@@ -39,8 +39,8 @@ WORDS = 10_000  # about COCO's vocabulary
 SETTLE = 8  # more steps of warming up: on a CPU, torch makes kernels for each number of rows that it hasn't seen yet
 KEPT = 16  # batches that are trained on again and again, to see how fast it goes without loading
 
-PLAIN, STORED = "plain loop, encoder frozen", "plain loop, frozen, images resized before"
-PLAIN_SAME = "plain loop, frozen, in our precision"
+PLAIN, PLAIN_SAME = "plain loop, encoder frozen", "plain loop, frozen, in our precision"
+STORED = "plain loop, frozen, images resized before"
 CACHED, COMPUTED = "ours, frozen, features cached", "ours, frozen, computing them included"
 READ = "ours, frozen, images read"
 PLAIN_TUNED, TUNED = "plain loop, fine-tuned", "ours, fine-tuned"
@@ -187,7 +187,7 @@ def make_cases(plan: Plan, folder: Path) -> dict[str, Case]:
     read = "--data.cache_features=0"
     frozen, tuned = ["--model.finetune.stages=[]"], ["--model.finetune.from_epoch=0", read]
     full = "--trainer.precision=32-true"  # as the tutorial has it
-    cases = {PLAIN: plain(plan, [*frozen, read, full]), STORED: plain(plan, [*frozen, read, full], stored=True)}
+    cases = {name: plain(plan, [*frozen, read, full], stored=name == STORED) for name in (PLAIN, STORED)}
     cases[PLAIN_SAME] = plain(plan, [*frozen, read])
     if plan.config.data.cache_features:
         cases[CACHED] = partial(ours, plan, folder, frozen)
@@ -217,7 +217,7 @@ def plain(plan: Plan, changes: Sequence[str], *, stored: bool = False) -> Case:
 
     def run() -> Figures:
         figures: Figures = {"captions": loader.batch_size or 0}
-        batches = timed("together", endless(loader), plan.warm_up, (plan.steps + 1) // 2, figures)
+        batches = timed("together", chain.from_iterable(repeat(loader)), plan.warm_up, (plan.steps + 1) // 2, figures)
         plain_loop.train(cli, batches)
         return figures
 
@@ -257,22 +257,17 @@ class Feed:
         loader = self.load()
         self.figures["features"] = (now() - start) / len(loader.dataset)  # type: ignore[arg-type]
         warm_up, steps, figures = self.plan.warm_up, self.plan.steps, self.figures
-        for _ in timed("loading", endless(loader), warm_up, steps, figures):
+        for _ in timed("loading", chain.from_iterable(repeat(loader)), warm_up, steps, figures):
             pass
         kept: list[Any] = []
         captions: list[int] = []
-        for batch in timed("together", endless(loader), warm_up + SETTLE, steps, figures):
+        for batch in timed("together", chain.from_iterable(repeat(loader)), warm_up + SETTLE, steps, figures):
             kept += [batch] if len(kept) < KEPT else []
             captions.append(int((batch.captions != PAD).any(dim=2).sum()))
             yield batch
         figures["captions"] = mean(captions)
         yield from timed("step", cycle(kept), warm_up, steps, figures)
         yield from cycle(kept)
-
-
-def endless(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The batches of one epoch after the other."""
-    return chain.from_iterable(repeat(loader))
 
 
 def timed(name: str, batches: Iterable[Any], warm_up: int, steps: int, figures: Figures) -> Iterator[Any]:

@@ -4,7 +4,6 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +18,20 @@ from captioner.backends.torch import TorchBackend
 from captioner.data.dataset import Batch
 from captioner.decoding.search import DecodingOptions
 from captioner.errors import ConfigError, DataError
-from captioner.evaluation.report import save_results, score
+from captioner.evaluation.report import score
+from captioner.evaluation.results import save_results
 from captioner.inference import Captioner
 from captioner.model.decoder import DecoderConfig, TeacherForced
 from captioner.model.encoder import EncoderConfig
 from captioner.preprocessing import Preprocessing
+from captioner.training.distillation import DistillationConfig, Teachers, soft_cross_entropy
 from captioner.training.network import continued_network, new_network
-from captioner.training.optimization import cosine_rate, parameter_groups
+from captioner.training.optimization import FinetuneConfig, cosine_rate, parameter_groups
 from captioner.training.samples import log_samples
-from captioner.training.self_critical import (
-    Critic,
-    SelfCriticalConfig,
-    draw_captions,
-    merge_captions,
-    policy_gradient,
-)
+from captioner.training.self_critical import Critic, SelfCriticalConfig, policy_gradient, with_drawn
 from captioner.vocabulary import PAD, Vocabulary
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FinetuneConfig:
-    """When and how the encoder trains.
-
-    Args:
-        stages: Names of the CNN's modules that train, such as ["layer4"]; ["all"] for the whole CNN, [] for none.
-        from_epoch: The first epoch, counted from 0, in which they train; before, only the decoder does.
-        learning_rate: Their own peak learning rate.
-        freeze_batchnorm: Leave BatchNorm's statistics, scale and shift as they are.
-    """
-
-    stages: list[str] = field(default_factory=list)
-    from_epoch: int = 0
-    learning_rate: float = 1e-5
-    freeze_batchnorm: bool = True
 
 
 class CaptioningModule(LightningModule):
@@ -84,6 +62,7 @@ class CaptioningModule(LightningModule):
         decoding: How validation images are captioned; stored in the checkpoint as its defaults.
         self_critical: Whether captions that the model draws are trained by their CIDEr-D, as a second stage that begins
             with `init_from` (Rennie et al. 2017).
+        distillation: Models whose probabilities are learnt beside the captions.
         samples: How many validation images are shown in the logger, with what the model says about them.
         about: What the model card begins with, Markdown: a title, what the data are, licences, known weaknesses.
     """
@@ -97,7 +76,7 @@ class CaptioningModule(LightningModule):
         encoder: EncoderConfig = EncoderConfig(),  # noqa: B008
         decoder: DecoderConfig = DecoderConfig(),  # noqa: B008
         weights: str | None = None,
-        finetune: FinetuneConfig = FinetuneConfig(),
+        finetune: FinetuneConfig = FinetuneConfig(),  # noqa: B008
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-2,
         warmup_steps: int = 200,
@@ -107,6 +86,7 @@ class CaptioningModule(LightningModule):
         scheduled_sampling: float = 0.0,
         decoding: DecodingOptions = DecodingOptions(),  # noqa: B008
         self_critical: SelfCriticalConfig = SelfCriticalConfig(),  # noqa: B008
+        distillation: DistillationConfig = DistillationConfig(),  # noqa: B008
         samples: int = 8,
         about: str = "",
     ) -> None:
@@ -123,6 +103,7 @@ class CaptioningModule(LightningModule):
         self.scheduled_sampling = scheduled_sampling
         self.decoding = decoding
         self.self_critical = self_critical
+        self.distillation = distillation
         self.samples = samples
         self.about = about
         if learning_rate <= 0:
@@ -130,6 +111,8 @@ class CaptioningModule(LightningModule):
         for name in ("label_smoothing", "scheduled_sampling"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}; expected a share from 0 to below 1.")
+        if self_critical.weight and distillation.teachers:
+            raise ConfigError("model.self_critical and model.distillation are stages of their own; turn one off.")
         if init_from is not None:
             self.network = continued_network(init_from, len(vocabulary), decoder.dropout)
         else:
@@ -139,6 +122,7 @@ class CaptioningModule(LightningModule):
         self._captions: dict[int, str] = {}
         self._loss = torch.zeros(())
         self._critic: Critic | None = None
+        self._teachers: Teachers | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Region features (B, L, D) of pixels (B, 3, S, S); features that were computed before are passed through."""
@@ -153,12 +137,19 @@ class CaptioningModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
         progress = self.current_epoch / max(1, (self.trainer.max_epochs or 1) - 1)
-        features, advantages = self(batch.images), None
+        images, advantages = batch.images, None
+        batch = batch._replace(images=self(images))
         if self._critic is not None:
-            batch, advantages = self._with_drawn(batch, features)
-            features = batch.images
-        output = self.network.decoder(features, batch.captions, self.scheduled_sampling * min(1, progress))
+            batch, advantages, figures = with_drawn(batch, self.network.decoder, self._critic, self.self_critical)
+            for name, value in figures.items():
+                self.log(f"train/{name}", value, prog_bar=name == "reward", batch_size=len(batch.captions))
+        output = self.network.decoder(batch.images, batch.captions, self.scheduled_sampling * min(1, progress))
         loss = self.loss(output, batch, advantages)
+        if self._teachers is not None:
+            expected = self._teachers.probabilities(images, batch.captions)
+            taught = soft_cross_entropy(output, expected) * self._shares(len(expected))[0]
+            self.log("train/taught", taught.detach(), batch_size=len(batch.captions))
+            loss = (1 - self.distillation.weight) * loss + self.distillation.weight * taught
         self._loss = loss.detach()
         if not loss.is_cuda or batch_idx % 20 == 0:  # on a GPU, to look at it is to wait for it
             self._check_loss()
@@ -181,8 +172,9 @@ class CaptioningModule(LightningModule):
         )
 
     def loss(self, output: TeacherForced, batch: Batch, advantages: Tensor | None = None) -> Tensor:
-        """Cross-entropy with label smoothing, mean over words, and the doubly stochastic penalty; drawn captions' too.
+        """Cross-entropy with label smoothing, mean over words, and the doubly stochastic penalty.
 
+        `advantages` (B, K) mark the captions that were drawn, which are trained by their reward; the data's have NaN.
         Where several processes train together, the means are those over the batches of all of them: the loss is scaled
         so that the average of their gradients is the gradient of one process with the whole batch.
         """
@@ -214,18 +206,6 @@ class CaptioningModule(LightningModule):
             loss = loss + self.coverage_penalty * penalty * captions_share
         return loss
 
-    def _with_drawn(self, batch: Batch, features: Tensor) -> tuple[Batch, Tensor]:
-        """Put captions that the model draws beside a batch's own; and what each is worth, NaN for those of the data."""
-        assert self._critic is not None
-        drawn = draw_captions(self.network.decoder, features, self.self_critical.samples, self.self_critical.max_length)
-        advantages, figures = self._critic.judge(batch.indices, drawn)
-        for name, value in figures.items():
-            self.log(f"train/{name}", value, prog_bar=name == "reward", batch_size=len(drawn))
-        captions, images, origin = merge_captions(batch.captions, drawn)
-        worth = advantages[images].gather(1, origin.clamp(min=0)).masked_fill(origin < 0, torch.nan)
-        features = features[images.to(features.device)]
-        return batch._replace(images=features, captions=captions, indices=batch.indices[images]), worth
-
     def _shares(self, *counts: int) -> Sequence[float | Tensor]:
         """How many words and captions this process has, relative to the mean over all processes."""
         if self.trainer.world_size == 1:
@@ -240,11 +220,18 @@ class CaptioningModule(LightningModule):
         return bool(self.finetune.stages) and epoch >= self.finetune.from_epoch
 
     def on_train_start(self) -> None:
-        """Let the encoder train where a run is resumed in the middle of an epoch; prepare to judge drawn captions."""
+        """Let the encoder train where a run is resumed in mid-epoch; ask for the critic and the teachers."""
         self._unfreeze_encoder()
         if self.self_critical.weight:
             references = self.trainer.datamodule.tokens["train"]  # type: ignore[attr-defined]
             self._critic = Critic(references, self.vocabulary, self.decoding.forbidden_endings)
+        if self.distillation.teachers:
+            self._teachers = Teachers(self.distillation.teachers, self.vocabulary, self.preprocessing)
+            if self.trainer.datamodule.views and not self._teachers.share_features(self.network):  # type: ignore[attr-defined]
+                raise ConfigError(
+                    "The teachers' encoders are not the one that is trained here, so they need images, not its "
+                    "features: set data.cache_features to 0."
+                )
 
     def on_train_epoch_start(self) -> None:
         """Let the encoder train from its epoch on."""
@@ -313,8 +300,7 @@ class CaptioningModule(LightningModule):
         records = self.trainer.datamodule.records["val"]  # type: ignore[attr-defined]
         captions = {records[index].image_id: text for index, text in sorted(everything.items())}
         references = {records[index].image_id: list(records[index].captions) for index in sorted(everything)}
-        scores = score(references, captions).to_dict()
-        del scores["images"]
+        scores = score(references, captions).scores
         for name, value in scores.items():
             self.log(f"val/{name}", value, prog_bar=name == "CIDEr-D", rank_zero_only=False)
         first = self.trainer.sanity_checking

@@ -2,9 +2,27 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """When and how the encoder trains.
+
+    Args:
+        stages: Names of the CNN's modules that train, such as ["layer4"]; ["all"] for the whole CNN, [] for none.
+        from_epoch: The first epoch, counted from 0, in which they train; before, only the decoder does.
+        learning_rate: Their own peak learning rate.
+        freeze_batchnorm: Leave BatchNorm's statistics, scale and shift as they are.
+    """
+
+    stages: list[str] = field(default_factory=list)
+    from_epoch: int = 0
+    learning_rate: float = 1e-5
+    freeze_batchnorm: bool = True
 
 
 def parameter_groups(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from captioner.backends.torch import evaluating
+from captioner.data.dataset import Batch
 from captioner.errors import ConfigError
 from captioner.evaluation.metrics import CiderD
 from captioner.model.decoder import Decoder
@@ -144,6 +145,29 @@ def merge_captions(captions: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor, Ten
     order = order[images]
     rows = images.unsqueeze(1)
     return merged[rows, order], images, origin[rows, order]
+
+
+def with_drawn(
+    batch: Batch, decoder: Decoder, critic: Critic, config: SelfCriticalConfig
+) -> tuple[Batch, Tensor, dict[str, float]]:
+    """Put captions that the model draws beside a batch's own.
+
+    Args:
+        batch: Its images are region features.
+        decoder: Draws them.
+        critic: Judges them.
+        config: How many, and how long.
+
+    Returns:
+        The batch; what each of its captions is worth beside the others that were drawn, (B, K), NaN for its own; and
+        the critic's figures.
+    """
+    drawn = draw_captions(decoder, batch.images, config.samples, config.max_length)
+    advantages, figures = critic.judge(batch.indices, drawn)
+    captions, images, origin = merge_captions(batch.captions, drawn)
+    worth = advantages[images].gather(1, origin.clamp(min=0)).masked_fill(origin < 0, torch.nan)
+    features = batch.images[images.to(batch.images.device)]
+    return batch._replace(images=features, captions=captions, indices=batch.indices[images]), worth, figures
 
 
 def policy_gradient(logits: Tensor, targets: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:

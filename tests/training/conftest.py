@@ -2,6 +2,9 @@ import logging
 
 import pytest
 
+from captioner.training.main import main
+from tests.training.runs import SMALL, TINY
+
 
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path, monkeypatch):
@@ -10,3 +13,19 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
     handlers = list(logging.getLogger("captioner").handlers)
     yield
     logging.getLogger("captioner").handlers = handlers
+
+
+@pytest.fixture(scope="session")
+def first_stage(tmp_path_factory):
+    """A model that has learnt a little by cross-entropy."""
+    run = tmp_path_factory.mktemp("first") / "run"
+    shapes = run.parent / "shapes"
+    data = [
+        f"--data.train={shapes}/annotations/captions_train.json",
+        f"--data.val={shapes}/annotations/captions_val.json",
+        f"--data.train_images={shapes}/images",
+        "--data.draw_shapes=120",
+        "--data.batch_size=16",
+    ]
+    assert main([f"--config={TINY}", *SMALL, *data, "--trainer.max_epochs=6", f"--trainer.default_root_dir={run}"]) == 0
+    return run, data

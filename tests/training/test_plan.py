@@ -18,7 +18,8 @@ from captioner.model.captioning import CaptioningModel
 from captioner.model.decoder import DECODERS, DecoderConfig
 from captioner.model.encoder import EncoderConfig
 from captioner.preprocessing import Preprocessing
-from captioner.training.module import CaptioningModule, FinetuneConfig
+from captioner.training.module import CaptioningModule
+from captioner.training.optimization import FinetuneConfig
 from captioner.training.plan import PrintPlan, describe_plan, kept_for_backward
 
 SMALL = DecoderConfig(hidden_size=20, embedding_size=12, context_size=16, attention_size=8)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback
 
 from captioner.errors import ConfigError
 from captioner.evaluation.metrics import cider_d
@@ -14,7 +15,7 @@ from captioner.training.main import main
 from captioner.training.self_critical import Critic, SelfCriticalConfig, draw_captions, merge_captions, policy_gradient
 from captioner.vocabulary import END, PAD, SPECIAL_WORDS, START, UNKNOWN, Vocabulary
 from tests.model.decoders import B, both, make_decoder, make_features
-from tests.training.runs import QUICK, SMALL, TINY, last_checkpoint, train_with
+from tests.training.runs import QUICK, TINY, last_checkpoint, train_with
 from tests.training.test_resume import Disturb, assert_same, crash
 
 WORDS = Vocabulary([*SPECIAL_WORDS, "a", "dog", "runs", "sleeps", "cat", "on", "grass"])
@@ -198,22 +199,6 @@ def test_what_makes_no_sense_is_refused(wrong):
 # --- Runs -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def first_stage(tmp_path_factory):
-    """A model that has learnt a little by cross-entropy."""
-    run = tmp_path_factory.mktemp("first") / "run"
-    shapes = run.parent / "shapes"
-    data = [
-        f"--data.train={shapes}/annotations/captions_train.json",
-        f"--data.val={shapes}/annotations/captions_val.json",
-        f"--data.train_images={shapes}/images",
-        "--data.draw_shapes=120",
-        "--data.batch_size=16",
-    ]
-    assert main([f"--config={TINY}", *SMALL, *data, "--trainer.max_epochs=6", f"--trainer.default_root_dir={run}"]) == 0
-    return run, data
-
-
 def second_stage(first_stage, run, **changes):
     folder, data = first_stage
     settings = {"trainer.max_epochs": 2, "model.learning_rate": 5e-4, "model.warmup_steps": 1} | changes
@@ -230,24 +215,23 @@ def second_stage(first_stage, run, **changes):
     ]
 
 
-class Watch(Disturb):
-    """Keeps what is logged at each step."""
+class Watch(Callback):
+    """Keeps a figure that is logged at each step."""
+
+    name = "train/reward"
 
     def __init__(self):
-        self.rewards = []
+        self.values = []
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.rewards.append(float(trainer.callback_metrics["train/reward"]))
-
-    def on_validation_batch_start(self, *args, **options):
-        pass
+        self.values.append(float(trainer.callback_metrics[self.name]))
 
 
 def test_the_reward_rises(first_stage, tmp_path):
     watch, changes = Watch(), {"trainer.max_epochs": 8, "model.learning_rate": 3e-3}
     assert train_with(watch, second_stage(first_stage, tmp_path / "run", **changes)) == 0
-    third = len(watch.rewards) // 3
-    assert np.mean(watch.rewards[-third:]) > 1.15 * np.mean(watch.rewards[:third])
+    third = len(watch.values) // 3
+    assert np.mean(watch.values[-third:]) > 1.15 * np.mean(watch.values[:third])
 
 
 def test_a_run_goes_on_as_if_never_interrupted(first_stage, tmp_path):

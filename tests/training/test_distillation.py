@@ -1,0 +1,91 @@
+"""What teachers say, and a model that learns it."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from captioner.backends.torch import TorchBackend
+from captioner.checkpoint import read_checkpoint
+from captioner.errors import ConfigError
+from captioner.preprocessing import Preprocessing
+from captioner.training.distillation import DistillationConfig, Teachers, soft_cross_entropy
+from captioner.training.main import main
+from captioner.vocabulary import START, Vocabulary
+from tests.model.decoders import CAPTIONS, make_decoder, make_features
+from tests.training.runs import QUICK, TINY, train_with
+from tests.training.test_self_critical import Watch
+
+
+@pytest.fixture(scope="module")
+def checkpoint(checkpoint_folder):
+    return read_checkpoint(checkpoint_folder)
+
+
+def test_they_say_what_the_search_would_be_told(checkpoint):
+    """A caption's words, one after the other, through the stepper."""
+    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    words = [5, 9, 7]
+    captions = torch.tensor([[[START, *words]]] * 2)
+    teachers = Teachers([checkpoint.folder] * 2, checkpoint.vocabulary, checkpoint.preprocessing)
+    said = teachers.probabilities(pixels, captions)  # ordered by step, then image
+    stepper = TorchBackend.from_checkpoint(checkpoint).encode(pixels)
+    parents = np.array([[0], [1]])
+    for t, word in enumerate([START, *words[:-1]]):
+        step = stepper.step(parents, np.full((2, 1), word), 1, all_log_probs=True)
+        np.testing.assert_allclose(said[2 * t : 2 * t + 2], np.exp(step.all_log_probs[:, 0]), atol=1e-5)
+
+
+def test_the_loss_is_cross_entropy_where_they_are_certain_and_still_where_they_agree():
+    output = make_decoder("show_attend_tell")(make_features(), CAPTIONS)
+    certain = nn.functional.one_hot(output.targets, output.logits.shape[1]).float()
+    expected = nn.functional.cross_entropy(output.logits, output.targets)
+    torch.testing.assert_close(soft_cross_entropy(output, certain), expected)
+
+    logits = output.logits.detach().requires_grad_()
+    soft_cross_entropy(output._replace(logits=logits), logits.detach().softmax(dim=1)).backward()
+    torch.testing.assert_close(logits.grad, torch.zeros_like(logits), atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize("what", ["words", "preprocessing"])
+def test_one_that_knows_other_words_or_sees_differently_is_refused(checkpoint, what):
+    vocabulary = Vocabulary([*checkpoint.vocabulary.words, "new"]) if what == "words" else checkpoint.vocabulary
+    preprocessing = Preprocessing(size=96) if what == "preprocessing" else checkpoint.preprocessing
+    with pytest.raises(ConfigError, match="expected the same"):
+        Teachers([checkpoint.folder], vocabulary, preprocessing)
+
+
+def test_a_share_beyond_one_is_refused():
+    with pytest.raises(ConfigError, match="expected a share from 0 to 1"):
+        DistillationConfig(weight=1.1)
+
+
+class Taught(Watch):
+    name = "train/taught"
+
+
+def options(first_stage, run):
+    folder, data = first_stage
+    return [
+        f"--config={TINY}",
+        "--data.preprocessing.size=64",
+        *QUICK,
+        *data,
+        f"--model.distillation={{teachers: [{folder}/best], weight: 1.0}}",
+        f"--trainer.default_root_dir={run}",
+        "--trainer.max_epochs=4",
+        "--model.warmup_steps=1",
+    ]
+
+
+def test_a_new_model_learns_what_they_say(first_stage, tmp_path):
+    taught = Taught()
+    assert train_with(taught, options(first_stage, tmp_path / "run")) == 0  # frozen, so that features are shared
+    assert taught.values[-1] < 0.8 * taught.values[0]
+
+
+def test_features_of_another_encoder_are_not_for_them(first_stage, tmp_path, capfd):
+    other = [*options(first_stage, tmp_path / "run"), "--model.weights=null"]
+    assert main(other) == 2
+    assert "set data.cache_features to 0" in capfd.readouterr().err
+    assert main([*other, "--data.cache_features=0", f"--trainer.default_root_dir={tmp_path}/images"]) == 0
