@@ -1,145 +1,240 @@
-"""Captions against raw references: scores, a table of them, and results files in COCO's format."""
+"""What is found out about captions: scores and all around them, as text and as files."""
 
+import csv
 import json
 import os
-from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from captioner.errors import DataError
-from captioner.evaluation.metrics import bleu, cider_d
+import numpy as np
+from numpy.typing import NDArray
+
+from captioner.evaluation.health import figure_text
+from captioner.evaluation.results import ImageId
+from captioner.evaluation.scoring import score_tokens
 from captioner.evaluation.tokenizer import tokenize
 
 Id = TypeVar("Id", bound=Hashable)
-ImageId = int | str
 
 
 @dataclass(frozen=True)
-class Scores:
-    """How well captions agree with references; the official COCO scorer's numbers.
+class Group:
+    """Scores of some of the images.
 
     Attributes:
-        bleu: BLEU-1 to BLEU-4 of the corpus, 0 to 1.
-        cider_d: CIDEr-D, 0 to 10; it depends on the set of images.
-        images: How many images were scored.
+        name: What is in them: a supercategory ("animal") or a category ("animal: dog").
+        images: How many they are.
+        scores: By published name, as in `Evaluation`.
     """
 
-    bleu: tuple[float, float, float, float]
-    cider_d: float
+    name: str
     images: int
-
-    def to_dict(self) -> dict[str, float | int]:
-        """The scores by their published names, for JSON."""
-        named = {f"BLEU-{n}": value for n, value in enumerate(self.bleu, 1)}
-        return {**named, "CIDEr-D": self.cider_d, "images": self.images}
-
-    def as_table(self) -> str:
-        """The scores as text: names above numbers, times 100 with one decimal, as they are published."""
-        cells = {name: f"{100 * value:.1f}" for name, value in self.to_dict().items() if name != "images"}
-        cells["images"] = str(self.images)
-        widths = [max(len(name), len(value)) for name, value in cells.items()]
-        lines = (
-            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-            for row in (cells.keys(), cells.values())
-        )
-        return "\n".join(lines)
+    scores: dict[str, float]
 
 
-def score(references: Mapping[Id, Sequence[str]], captions: Mapping[Id, str]) -> Scores:
-    """Scores captions against raw references; both are tokenised here.
+@dataclass(frozen=True)
+class Difference:
+    """One score of a system, and how it differs from another system's.
+
+    Attributes:
+        other: The other system's score.
+        difference: This system's less the other's.
+        interval: The 95 % interval of the difference, by the paired bootstrap over images.
+        p_value: Two-sided; see `captioner.evaluation.statistics.p_value`.
+    """
+
+    other: float
+    difference: float
+    interval: tuple[float, float]
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a system differs from another one on the same images.
+
+    Attributes:
+        name: The other one's results file.
+        differences: By published name.
+    """
+
+    name: str
+    differences: dict[str, Difference]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """How well captions agree with references, and what else is to be known of them.
+
+    Scores go by their published names, in this order: BLEU-1 to BLEU-4, ROUGE-L, CIDEr-D, METEOR, SPICE. They are
+    fractions, CIDEr-D 0 to 10; they are published, and shown, times 100.
+
+    Attributes:
+        scores: The official COCO scorer's numbers of the whole corpus.
+        intervals: Their 95 % intervals, by the bootstrap over images; may be empty.
+        per_image: Each image's own scores (N,).
+        image_ids: The images that are scored, N.
+        captions: What is said of each, as it was written.
+        references: The reference captions of each, as people wrote them.
+        paths: Where the images are; None for those that aren't there.
+        health: Figures about the captions alone; see `captioner.evaluation.health.FIGURES`.
+        groups: Scores by what is in the images, if that was given.
+        comparison: How the captions hold against another system's, if those were given.
+        title: What was scored: the name of a results file or of a model.
+        annotated: How many images the annotations have: more than N if some have no caption.
+        most_frequent: The caption that is said most often.
+        facts: How it came about: files, model, decoding, versions; as JSON can hold them.
+    """
+
+    scores: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    per_image: dict[str, NDArray[np.float64]]
+    image_ids: tuple[ImageId, ...]
+    captions: tuple[str, ...]
+    references: tuple[tuple[str, ...], ...]
+    paths: tuple[Path | None, ...]
+    health: dict[str, float | int]
+    groups: tuple[Group, ...]
+    comparison: Comparison | None
+    title: str
+    annotated: int
+    most_frequent: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def images(self) -> int:
+        """How many images were scored, N."""
+        return len(self.image_ids)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON should hold: scores by their published names, how many images, and whatever else is known."""
+        more = {
+            "annotated": self.annotated if self.annotated > self.images else 0,
+            "intervals": self.intervals,
+            "health": self.health,
+            "most frequent caption": self.most_frequent,
+            "groups": [asdict(group) for group in self.groups],
+            "comparison": self.comparison and asdict(self.comparison),
+            "facts": self.facts,
+        }
+        return {**self.scores, "images": self.images, **{name: value for name, value in more.items() if value}}
+
+
+def score(references: Mapping[Id, Sequence[str]], captions: Mapping[Id, str]) -> Evaluation:
+    """Scores captions against raw references by BLEU, ROUGE-L and CIDEr-D, and no more than that.
 
     Args:
-        references: One or more reference captions for each image, as people wrote them.
+        references: One or more reference captions for each image, as people wrote them; tokenised here.
         captions: The caption to score for each image.
 
     Returns:
-        The scores over all images.
+        Scores of the corpus and of each image, in the order of `references`.
 
     Raises:
         DataError: The two don't have the same images, there are none, or one has no references.
-        MissingExtraError: nltk is not installed.
     """
     reference_tokens = {image_id: [tokenize(text) for text in texts] for image_id, texts in references.items()}
-    candidate_tokens = {image_id: tokenize(text) for image_id, text in captions.items()}
-    corpus_cider_d, _ = cider_d(reference_tokens, candidate_tokens)
-    return Scores(bleu(reference_tokens, candidate_tokens), corpus_cider_d, len(references))
-
-
-def save_scores(path: str | os.PathLike[str], scores: Scores) -> None:
-    """Writes scores as JSON, fractions in full precision under their published names."""
-    Path(path).write_text(json.dumps(scores.to_dict(), indent=2) + "\n", encoding="utf-8")
-
-
-def save_results(path: str | os.PathLike[str], captions: Mapping[int, str] | Mapping[str, str]) -> None:
-    """Writes captions in COCO results format: `[{"image_id": ..., "caption": ...}, ...]`."""
-    lines = (
-        json.dumps({"image_id": image_id, "caption": caption}, ensure_ascii=False)
-        for image_id, caption in captions.items()
+    scored = score_tokens(reference_tokens, {image_id: tokenize(text) for image_id, text in captions.items()})
+    return Evaluation(
+        scores=scored.scores,
+        intervals={},
+        per_image=scored.per_image,
+        image_ids=tuple(references),  # type: ignore[arg-type]
+        captions=tuple(captions[image_id] for image_id in references),
+        references=tuple(tuple(texts) for texts in references.values()),
+        paths=(None,) * len(references),
+        health={},
+        groups=(),
+        comparison=None,
+        title="captions",
+        annotated=len(references),
     )
-    Path(path).write_text("[" + ",\n".join(lines) + "]\n", encoding="utf-8")
 
 
-def load_results(path: str | os.PathLike[str], image_ids: Collection[ImageId] | None = None) -> dict[ImageId, str]:
-    """Reads captions in COCO results format.
-
-    Args:
-        path: A JSON file with a list of `{"image_id", "caption"}`; further keys are passed over.
-        image_ids: If given, the images that the results must be of: all of them and no others.
-
-    Returns:
-        The captions by image id, in the order of the file.
-
-    Raises:
-        DataError: The file cannot be read, is not in this format, repeats an image, or is not of `image_ids`.
-    """
-    path = Path(path)
-    wanted = None if image_ids is None else set(image_ids)
-    captions: dict[ImageId, str] = {}
-    for number, entry in enumerate(_read_list(path)):
-        where = f"{path}, entry {number}"
-        image_id, caption = _image_and_caption(where, entry)
-        if image_id in captions:
-            raise DataError(f"{where}: a second caption of image {image_id!r}; expected one for each image")
-        if wanted is not None and image_id not in wanted:
-            raise DataError(f"{where}: image {image_id!r} is not in the annotations{_other_kind(image_id, wanted)}")
-        captions[image_id] = caption
-    missing = [image_id for image_id in image_ids or () if image_id not in captions]
-    if missing:
-        raise DataError(
-            f"{path}: {len(missing)} of {len(image_ids or ())} annotated images have no caption, "
-            f"image {missing[0]!r} for one; every one of them needs one"
-        )
-    return captions
+def save_scores(path: str | os.PathLike[str], evaluation: Evaluation) -> None:
+    """Writes `Evaluation.to_dict` as JSON: fractions in full precision under their published names."""
+    text = json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False)
+    Path(path).write_text(text + "\n", encoding="utf-8")
 
 
-def _read_list(path: Path) -> list[Any]:
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
-    if not isinstance(entries, list):
-        raise DataError(f'{path}: not COCO results; expected a list of {{"image_id": ..., "caption": ...}}')
-    return entries
+def save_per_image(path: str | os.PathLike[str], evaluation: Evaluation) -> None:
+    """Writes a CSV table with a row for each image: its id, its file, its caption and its own scores."""
+    columns = [values.tolist() for values in evaluation.per_image.values()]
+    files = ["" if file is None else str(file) for file in evaluation.paths]
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["image_id", "file", "caption", *evaluation.per_image])
+        table.writerows(zip(evaluation.image_ids, files, evaluation.captions, *columns, strict=True))
 
 
-def _image_and_caption(where: str, entry: object) -> tuple[ImageId, str]:
-    if not isinstance(entry, dict) or not {"image_id", "caption"} <= entry.keys():
-        raise DataError(f'{where}: expected {{"image_id": ..., "caption": ...}}')
-    image_id, caption = entry["image_id"], entry["caption"]
-    if not isinstance(image_id, int | str) or isinstance(image_id, bool):
-        raise DataError(f'{where}: "image_id" must be a whole number or text, not {image_id!r}')
-    if not isinstance(caption, str):
-        raise DataError(f"{where}: the caption of image {image_id!r} must be text, not {caption!r}")
-    return image_id, caption
+def as_text(evaluation: Evaluation) -> str:
+    """What people read in a terminal: scores with their intervals, and what else is known, in short."""
+    parts = [
+        _scores(evaluation),
+        _differences(evaluation.comparison),
+        _groups(evaluation.groups),
+        _health(evaluation.health, evaluation.most_frequent),
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
-def _other_kind(image_id: ImageId, image_ids: Collection[ImageId]) -> str:
-    """A hint where 42 was written as "42" or the other way round."""
-    if any(str(other) == str(image_id) for other in image_ids):
-        return f" (but {'text' if isinstance(image_id, int) else 'a number'} with the same digits is)"
-    return ""
+def _scores(evaluation: Evaluation) -> str:
+    """Names above numbers, times 100 with one decimal, as they are published; intervals below."""
+    rows = [
+        [*evaluation.scores, "images"],
+        [*(f"{100 * value:.1f}" for value in evaluation.scores.values()), f"{evaluation.images}"],
+    ]
+    notes = []
+    if evaluation.intervals:
+        rows.append([f"{100 * low:.1f}-{100 * high:.1f}" for low, high in evaluation.intervals.values()] + [""])
+        notes.append("Below the scores: 95 % intervals, by the bootstrap over images.")
+    if evaluation.images < evaluation.annotated:
+        notes.append(f"{evaluation.images:,} of {evaluation.annotated:,} annotated images were scored.")
+    return "\n".join([_table(rows), *notes])
+
+
+def _differences(comparison: Comparison | None) -> str:
+    if comparison is None:
+        return ""
+    lines = [f"against {comparison.name}, with 95 % intervals of the difference"]
+    for name, found in comparison.differences.items():
+        low, high = (100 * end for end in found.interval)
+        p = f"p = {found.p_value:.3f}" if found.p_value >= 0.001 else "p < 0.001"
+        lines.append(f"{name:7} {100 * found.difference:+.1f} [{low:.1f}, {high:.1f}], {p}")
+    return "\n".join(lines)
+
+
+def _groups(groups: Sequence[Group]) -> str:
+    """The supercategories; the categories would fill the screen."""
+    shown = [group for group in groups if ": " not in group.name]
+    if not shown:
+        return ""
+    rows = [["", *shown[0].scores, "images"]]
+    for group in shown:
+        rows.append([group.name, *(f"{100 * value:.1f}" for value in group.scores.values()), f"{group.images}"])
+    width = max(len(row[0]) for row in rows)
+    return _table([[row[0].ljust(width), *row[1:]] for row in rows])
+
+
+def _health(health: Mapping[str, float | int], most_frequent: str) -> str:
+    """What is always of interest, and what is wrong if anything is."""
+    if not health:
+        return ""
+    always = ("mean length", "vocabulary", "unique captions", "novel captions")
+    wrong = ("bad endings", "repeated trigrams", "empty captions", "unknown words")
+    lines = [
+        ", ".join(f"{name} {figure_text(name, health[name])}" for name in names)
+        for names in ([name for name in always if name in health], [name for name in wrong if health.get(name)])
+    ]
+    times = health["most frequent caption"]
+    lines.append(f"most frequent, {times:,} times: {most_frequent}" if times > 1 else "")
+    return "\n".join(line for line in lines if line)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

@@ -13,6 +13,7 @@ lower-cased afterwards.
 
 import re
 from functools import lru_cache
+from itertools import chain
 
 # What the official scorer drops after lower-casing (a double quote is `` or '' there). Its list names brackets in
 # capitals (-LRB-), which no lower-cased token equals; so "-lrb-" and "-rrb-" stay, here as there.
@@ -119,6 +120,9 @@ _TOKEN = re.compile(
     )
 )
 
+# The plain lower-case words that are not their own and only token.
+_CONTRACTED = frozenset(["cannot", "gonna", "wanna", "gotta", "lemme", "gimme"])
+
 _BRACKETS = str.maketrans({"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"})
 _DROPPED_RUN = re.compile(r"--?-?-?|\.+")
 
@@ -142,14 +146,16 @@ def tokenize(caption: str) -> list[str]:
             caption = caption.replace(entity, character)
     pieces = caption.split()
     text = " ".join(pieces)
-    if _REACHES_ON.search(text):
+    if (". " in text or ") " in text) and _REACHES_ON.search(text):
         return _match(text)
-    return [token for piece in pieces for token in _tokens_of_piece(piece)]
+    return list(chain.from_iterable(map(_tokens_of_piece, pieces)))
 
 
 @lru_cache(maxsize=2**16)
 def _tokens_of_piece(piece: str) -> tuple[str, ...]:
     """The tokens of text without spaces; captions repeat their words, so nearly all calls find theirs remembered."""
+    if piece.isascii() and piece.isalpha() and piece.islower() and piece not in _CONTRACTED:
+        return (piece,)
     return tuple(_match(piece))
 
 

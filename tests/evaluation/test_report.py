@@ -1,128 +1,128 @@
-"""Scores of raw captions, their table, and results files."""
+"""Scores of raw captions, and the reports of them."""
 
+import csv
 import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from pycocotools.coco import COCO
 
-from captioner.errors import DataError
-from captioner.evaluation.metrics import bleu, cider_d
-from captioner.evaluation.report import Scores, load_results, save_results, save_scores, score
+from captioner.errors import ConfigError
+from captioner.evaluation.metrics import bleu, cider_d, rouge_l
+from captioner.evaluation.report import (
+    Comparison,
+    Difference,
+    Evaluation,
+    Group,
+    as_text,
+    save_per_image,
+    save_scores,
+    score,
+)
+from captioner.evaluation.scoring import score_tokens
 from captioner.evaluation.tokenizer import tokenize
 
 REFERENCES = {1: ["A dog's ball, on grass.", "The ball of a dog!"], 2: ["Two men don't sit.", "Men stand; they talk."]}
 CAPTIONS = {2: "two men do n't sit", 1: "a dog's ball on sand"}
+NAMES = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr-D"]
+
+
+def full() -> Evaluation:
+    """An evaluation that has everything."""
+    differences = {
+        "BLEU-4": Difference(0.19, 0.008, (-0.0012, 0.017), 0.0871),
+        "CIDEr-D": Difference(1.2, 0.013, (0.0041, 0.0214), 0.0002),
+    }
+    return dataclasses.replace(
+        score(REFERENCES, CAPTIONS),
+        intervals=dict.fromkeys(NAMES, (0.4, 0.5123)),
+        health={"mean length": 4.5, "vocabulary": 9, "unique captions": 1.0, "bad endings": 0.5}
+        | {"empty captions": 0, "most frequent caption": 3},
+        groups=(Group("animal", 1, {"BLEU-4": 0.5}), Group("animal: dog", 1, {"BLEU-4": 0.5})),
+        comparison=Comparison("theirs.json", differences),
+        paths=(Path("a.jpg"), None),
+        annotated=5,
+        most_frequent="a dog",
+        facts={"captioner": "1.0"},
+    )
 
 
 def test_score_tokenises_both_sides() -> None:
-    scores = score(REFERENCES, CAPTIONS)
+    found = score(REFERENCES, CAPTIONS)
     references = {image_id: [tokenize(text) for text in texts] for image_id, texts in REFERENCES.items()}
     captions = {image_id: tokenize(text) for image_id, text in CAPTIONS.items()}
-    assert scores == Scores(bleu(references, captions), cider_d(references, captions)[0], 2)
+    expected = [*bleu(references, captions), rouge_l(references, captions)[0], cider_d(references, captions)[0]]
+    assert list(found.scores) == list(found.per_image) == NAMES
+    assert list(found.scores.values()) == pytest.approx(expected, abs=1e-12)
+    assert found.image_ids == (1, 2)
+    assert found.captions == (CAPTIONS[1], CAPTIONS[2])
+    assert found.references == tuple(map(tuple, REFERENCES.values()))
+    assert found.per_image["BLEU-4"][1] == pytest.approx(1)
 
 
 def test_a_reference_itself_scores_full_bleu_whatever_its_case_and_punctuation() -> None:
-    scores = score(REFERENCES, {1: "a DOG's ball on grass", 2: "Two men don't sit"})
-    assert scores.bleu == pytest.approx((1, 1, 1, 1))
+    scores = score(REFERENCES, {1: "a DOG's ball on grass", 2: "Two men don't sit"}).scores
+    assert [scores[name] for name in NAMES[:5]] == pytest.approx([1] * 5)
 
 
-def test_scores_are_frozen() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        score(REFERENCES, CAPTIONS).images = 3  # type: ignore[misc]
-
-
-def test_table_shows_hundredfold_scores_with_one_decimal() -> None:
-    table = Scores((0.63625, 0.446, 0.305, 0.20949), 1.2346, 1000).as_table()
-    assert [line.split() for line in table.splitlines()] == [
-        ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "CIDEr-D", "images"],
-        ["63.6", "44.6", "30.5", "20.9", "123.5", "1000"],
+def test_scores_are_shown_hundredfold_with_one_decimal_above_their_intervals() -> None:
+    lines = as_text(full()).splitlines()
+    plain = score(REFERENCES, CAPTIONS)
+    assert lines[0].split() == [*NAMES, "images"]
+    assert lines[1].split() == [*(f"{100 * value:.1f}" for value in plain.scores.values()), "2"]
+    assert lines[2].split() == ["40.0-51.2"] * 6
+    assert len(as_text(plain).splitlines()) == 2
+    ends = [
+        {place for place, sign in enumerate(f"{line} ") if sign == " " and line[place - 1] != " "} for line in lines[:2]
     ]
-    assert len({len(line) for line in table.splitlines()}) == 1
+    assert ends[0] == ends[1], "numbers stand under their names"
+    assert all(len(line) <= 80 for line in lines)
 
 
-def test_scores_as_json_keep_their_precision(tmp_path: Path) -> None:
-    scores = Scores((0.1, 0.2, 0.3, 1 / 3), 2 / 3, 7)
-    save_scores(tmp_path / "scores.json", scores)
-    assert json.loads((tmp_path / "scores.json").read_text()) == {
-        "BLEU-1": 0.1,
-        "BLEU-2": 0.2,
-        "BLEU-3": 0.3,
-        "BLEU-4": 1 / 3,
-        "CIDEr-D": 2 / 3,
-        "images": 7,
-    }
+def test_what_else_is_known_is_told_in_short() -> None:
+    text = as_text(full())
+    assert "2 of 5 annotated images were scored." in text
+    assert "BLEU-4  +0.8 [-0.1, 1.7], p = 0.087" in text
+    assert "CIDEr-D +1.3 [0.4, 2.1], p < 0.001" in text
+    assert "\nmean length 4.5, vocabulary 9, unique captions 100.0 %\nbad endings 50.0 %\n" in text
+    assert "most frequent, 3 times: a dog" in text
+    assert [line.split() for line in text.splitlines() if line.startswith("animal")] == [["animal", "50.0", "1"]]
+    assert "most frequent" not in as_text(dataclasses.replace(full(), health={"most frequent caption": 1}))
 
 
-@settings(deadline=None)
-@given(st.dictionaries(st.integers() | st.text(), st.text(st.characters(exclude_categories=["Cs"]))))
-def test_results_come_back_as_they_were_saved(
-    tmp_path_factory: pytest.TempPathFactory, captions: dict[int | str, str]
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "results.json"
-    save_results(path, captions)  # type: ignore[arg-type]
-    assert load_results(path) == captions
-    assert load_results(path, captions.keys()) == captions
+def test_json_keeps_precision_under_the_published_names(tmp_path: Path) -> None:
+    evaluation = full()
+    save_scores(tmp_path / "scores.json", evaluation)
+    read = json.loads((tmp_path / "scores.json").read_text())
+    assert {name: read[name] for name in NAMES} == evaluation.scores
+    assert (read["images"], read["annotated"]) == (2, 5)
+    assert read["intervals"]["ROUGE-L"] == [0.4, 0.5123]
+    assert read["comparison"]["differences"]["BLEU-4"]["p_value"] == 0.0871
+    assert read["groups"][1]["name"] == "animal: dog"
+    assert read["most frequent caption"] == "a dog"
+    assert score(REFERENCES, CAPTIONS).to_dict() == {**evaluation.scores, "images": 2}
 
 
-def test_results_are_what_pycocotools_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    coco = COCO()
-    coco.dataset = {
-        "info": {},
-        "images": [{"id": i} for i in REFERENCES],
-        "annotations": [
-            {"id": 10 * i + j, "image_id": i, "caption": text}
-            for i, texts in REFERENCES.items()
-            for j, text in enumerate(texts)
-        ],
-    }
-    coco.createIndex()
-    save_results(tmp_path / "results.json", CAPTIONS)
-    loaded = coco.loadRes(str(tmp_path / "results.json"))
-    assert {i: loaded.imgToAnns[i][0]["caption"] for i in CAPTIONS} == CAPTIONS
+def test_the_table_of_images_holds_each_ones_scores(tmp_path: Path) -> None:
+    evaluation = dataclasses.replace(full(), captions=('say "hi", 犬', "two\nlines"))
+    save_per_image(tmp_path / "images.csv", evaluation)
+    with (tmp_path / "images.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image_id"] for row in rows] == ["1", "2"]
+    assert [row["file"] for row in rows] == ["a.jpg", ""]
+    assert tuple(row["caption"] for row in rows) == evaluation.captions
+    for name in NAMES:
+        assert [float(row[name]) for row in rows] == evaluation.per_image[name].tolist()
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ('[{"image_id": 1,\n', "line 2: not JSON"),
-        ('{"image_id": 1, "caption": "x"}', "expected a list"),
-        ("[1]", "entry 0: expected {"),
-        ('[{"image_id": 1}]', "entry 0: expected {"),
-        ('[{"image_id": 1.5, "caption": "x"}]', 'entry 0: "image_id" must be'),
-        ('[{"image_id": null, "caption": "x"}]', 'entry 0: "image_id" must be'),
-        ('[{"image_id": true, "caption": "x"}]', 'entry 0: "image_id" must be'),
-        ('[{"image_id": 1, "caption": ["x"]}]', "entry 0: the caption of image 1 must be text"),
-        ('[{"image_id": 1, "caption": "x"}, {"image_id": 1, "caption": "y"}]', "entry 1: a second caption of image 1"),
-        ('[{"image_id": 3, "caption": "x"}]', "entry 0: image 3 is not in the annotations"),
-        ('[{"image_id": "2", "caption": "x"}]', "image '2' is not in the annotations (but a number with the same"),
-        ('[{"image_id": 2, "caption": "x"}]', "1 of 2 annotated images have no caption, image 1"),
-        ("[]", "2 of 2 annotated images have no caption"),
-    ],
-)
-def test_results_that_do_not_fit_are_refused_in_one_line_that_says_where(
-    tmp_path: Path, content: str, said: str
-) -> None:
-    path = tmp_path / "results.json"
-    path.write_text(content)
-    with pytest.raises(DataError) as caught:
-        load_results(path, REFERENCES.keys())
-    assert said in str(caught.value)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_results_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read"):
-        load_results(tmp_path / "none.json")
-    (tmp_path / "latin.json").write_bytes(b'[{"image_id": 1, "caption": "caf\xe9"}]')
-    with pytest.raises(DataError, match="not UTF-8"):
-        load_results(tmp_path / "latin.json")
-
-
-def test_an_empty_caption_is_scored_not_refused(tmp_path: Path) -> None:
-    save_results(tmp_path / "results.json", {1: "", 2: "men talk"})
-    assert score(REFERENCES, load_results(tmp_path / "results.json", REFERENCES.keys())).images == 2  # type: ignore[misc]
+def test_metrics_are_chosen_by_name_and_shown_in_their_order() -> None:
+    references = {image_id: [tokenize(text) for text in texts] for image_id, texts in REFERENCES.items()}
+    captions = {image_id: tokenize(text) for image_id, text in CAPTIONS.items()}
+    assert list(score_tokens(references, captions, ["cider", "rouge"]).scores) == ["ROUGE-L", "CIDEr-D"]
+    chosen = score_tokens(references, captions, ["rouge"])
+    assert chosen.counts is None
+    assert chosen.weighed(np.ones((1, 2)))["ROUGE-L"] == pytest.approx([chosen.scores["ROUGE-L"]])
+    for wrong in (["bleu", "blue"], []):
+        with pytest.raises(ConfigError, match="expected some of bleu, rouge, cider, meteor, spice"):
+            score_tokens(references, captions, wrong)

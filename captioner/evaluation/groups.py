@@ -1,0 +1,107 @@
+"""Scores by what is in the images, as a COCO instances file tells it."""
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from captioner.errors import DataError
+from captioner.evaluation.report import Group
+from captioner.evaluation.results import ImageId, load_json
+from captioner.evaluation.scoring import Scored
+
+NO_OBJECTS = "no objects"
+
+
+def read_groups(path: str | os.PathLike[str], image_ids: Collection[ImageId]) -> dict[str, frozenset[ImageId]]:
+    """Sorts images by the objects in them; an image is in as many groups as it has kinds of objects.
+
+    Args:
+        path: A COCO instances file, such as `instances_val2017.json`: objects with "image_id" and "category_id", and
+            categories with "name" and maybe "supercategory". Images that are not asked for are passed over.
+        image_ids: The images.
+
+    Returns:
+        Their ids by group: supercategories ("animal"), then categories ("animal: dog"), both in the order of the file,
+        then images without objects; groups without images are left out.
+
+    Raises:
+        DataError: The file cannot be read, is something else, or tells of none of the images.
+    """
+    path = Path(path)
+    dataset = _read(path)
+    names = [_names(f"{path}, categories[{number}]", category) for number, category in enumerate(dataset["categories"])]
+    groups_of = dict(names)
+    members: dict[str, set[ImageId]] = {groups[0]: set() for groups in groups_of.values()}
+    members |= {groups[-1]: set() for groups in groups_of.values() if groups[-1] not in members}
+    wanted = set(image_ids)
+    for number, annotation in enumerate(dataset["annotations"]):
+        try:
+            image_id, groups = annotation["image_id"], groups_of[annotation["category_id"]]
+            if image_id in wanted:
+                for group in groups:
+                    members[group].add(image_id)
+        except (KeyError, TypeError) as error:
+            where = f"{path}, annotations[{number}]"
+            raise DataError(f'{where}: expected "image_id", and a "category_id" of the "categories"') from error
+    found = {name: frozenset(group) for name, group in members.items() if group}
+    if not found:
+        raise DataError(f"{path}: no objects in any of the {len(image_ids):,} annotated images; is it their file?")
+    none = frozenset(wanted.difference(*found.values()))
+    return found | ({NO_OBJECTS: none} if none else {})
+
+
+def score_groups(
+    scored: Scored, image_ids: Sequence[ImageId], members: Mapping[str, Collection[ImageId]]
+) -> tuple[Group, ...]:
+    """Scores groups of images.
+
+    BLEU is that of the group as a corpus of its own. CIDEr-D is the mean over its images, with the document
+    frequencies of the whole set, so that a word doesn't count for less where all images show its thing.
+
+    Args:
+        scored: The scores of all images.
+        image_ids: Which they are, N.
+        members: The images of each group, maybe others too.
+
+    Returns:
+        The groups that have any of the images.
+    """
+    present = {name: [image_id in group for image_id in image_ids] for name, group in members.items()}
+    present = {name: flags for name, flags in present.items() if any(flags)}
+    if not present:
+        return ()
+    weights = np.array(list(present.values()), dtype=np.float64)  # (groups, N)
+    found = scored.weighed(weights)
+    return tuple(
+        Group(name, sum(flags), {score: float(values[row]) for score, values in found.items()})
+        for row, (name, flags) in enumerate(present.items())
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    dataset = load_json(path)
+    if not isinstance(dataset, dict) or not all(
+        isinstance(dataset.get(k), list) for k in ("annotations", "categories")
+    ):
+        raise DataError(
+            f'{path}: not a COCO instances file, an object with lists "annotations" and "categories"; '
+            "COCO names them like instances_val2017.json"
+        )
+    return dataset
+
+
+def _names(where: str, category: Any) -> tuple[Any, tuple[str, ...]]:
+    """The id of a category, and its groups: supercategory and category, or just the category."""
+    if (
+        not isinstance(category, dict)
+        or not isinstance(category.get("name"), str)
+        or not isinstance(category.get("id"), int | str)
+    ):
+        raise DataError(f'{where}: expected "id" and "name"')
+    above = category.get("supercategory")
+    if not isinstance(above, str) or not above:
+        return category["id"], (category["name"],)
+    return category["id"], (above, f"{above}: {category['name']}")

@@ -1,0 +1,93 @@
+"""What scores don't tell of captions: how varied they are, and what is plainly wrong with some."""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+
+Words = tuple[str, ...]
+
+# What a caption should not end with: the `forbidden_endings` of the shipped configs.
+BAD_ENDINGS = frozenset(
+    {"a", "an", "the", "of", "in", "on", "with", "and", "at", "to", "from", "by", "for"}
+    | {"is", "are", "his", "her", "their"}
+)
+# How systems write a word they don't know.
+UNKNOWN_MARKS = frozenset(["<unk>", "unk", "<unknown>"])
+
+# The figures of `check_health` by name, and what they mean. Those that are no counts are shares, but for the length.
+FIGURES = {
+    "mean length": "words of a caption, on average",
+    "vocabulary": "different words in all captions",
+    "distinct-1": "different words / all words (Li et al. 2016)",
+    "distinct-2": "different pairs of neighbouring words / all such pairs",
+    "unique captions": "different captions / all captions: 100 % if none is said of two images",
+    "novel captions": "captions that are none of the training captions",
+    "most frequent caption": "how often the most frequent caption is said",
+    "bad endings": "captions that end with a word like 'a' or 'of'",
+    "repeated trigrams": "captions in which three words in a row come twice",
+    "empty captions": "captions without a word",
+    "unknown words": "words written as <unk>",
+}
+
+
+def check_health(
+    captions: Sequence[Sequence[str]],
+    training: Collection[Words] | None = None,
+    endings: Collection[str] = BAD_ENDINGS,
+) -> dict[str, float | int]:
+    """Looks at the captions alone.
+
+    Args:
+        captions: Tokenised captions, one or more.
+        training: The tokenised captions that the system was trained on, if they are known.
+        endings: Words that a caption should not end with.
+
+    Returns:
+        The figures of `FIGURES` by name, in that order: counts are whole numbers, all else are floats. "novel captions"
+        is there only if the training captions are known.
+    """
+    spoken = [tuple(caption) for caption in captions]
+    words = Counter(word for caption in spoken for word in caption)
+    pairs = Counter(pair for caption in spoken for pair in _ngrams(caption, 2))
+    said = Counter(spoken)
+    figures: dict[str, float | int] = {
+        "mean length": words.total() / len(spoken),
+        "vocabulary": len(words),
+        "distinct-1": len(words) / max(1, words.total()),
+        "distinct-2": len(pairs) / max(1, pairs.total()),
+        "unique captions": len(said) / len(spoken),
+    }
+    if training is not None:
+        known = training if isinstance(training, set | frozenset) else set(training)
+        figures["novel captions"] = _share(caption not in known for caption in spoken)
+    return figures | {
+        "most frequent caption": max(said.values()),
+        "bad endings": _share(bool(caption) and caption[-1] in endings for caption in spoken),
+        "repeated trigrams": _share(max(Counter(_ngrams(caption, 3)).values(), default=0) > 1 for caption in spoken),
+        "empty captions": said[()],
+        "unknown words": sum(words[mark] for mark in UNKNOWN_MARKS),
+    }
+
+
+def figure_text(name: str, value: float | int) -> str:
+    """A figure as people read it: counts whole, shares in per cent, distinct-n as fractions."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    if name == "mean length":
+        return f"{value:.1f}"
+    return f"{value:.3f}" if name.startswith("distinct") else f"{100 * value:.1f} %"
+
+
+def most_frequent(captions: Sequence[str], tokens: Sequence[Sequence[str]]) -> str:
+    """The caption that is said most often, as it is written first; captions of the same tokens are the same."""
+    counts = Counter(map(tuple, tokens))
+    most = max(counts, key=lambda words: counts[words])
+    return next(caption for caption, words in zip(captions, tokens, strict=True) if tuple(words) == most)
+
+
+def _ngrams(words: Words, n: int) -> Iterator[Words]:
+    return zip(*(words[start:] for start in range(n)), strict=False)
+
+
+def _share(found: Iterator[bool]) -> float:
+    flags = list(found)
+    return sum(flags) / len(flags)

@@ -1,0 +1,158 @@
+"""Results files in COCO's format, ours or another system's: `[{"image_id": 42, "caption": "a dog"}, ...]`."""
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from captioner.data.formats import read_json
+from captioner.errors import DataError, MissingExtraError
+
+ImageId: TypeAlias = int | str
+
+_FORM = '{"image_id": ..., "caption": ...}'
+_MISSING = "missing"
+_SHOWN = 3  # so many mistakes of a kind are told one by one
+
+
+def save_results(path: str | os.PathLike[str], captions: Mapping[int, str] | Mapping[str, str]) -> None:
+    """Writes captions in COCO results format, one a line; the COCO server takes the file as it is."""
+    lines = (
+        json.dumps({"image_id": image_id, "caption": caption}, ensure_ascii=False)
+        for image_id, caption in captions.items()
+    )
+    Path(path).write_text("[" + ",\n".join(lines) + "]\n", encoding="utf-8")
+
+
+def load_results(
+    path: str | os.PathLike[str], image_ids: Collection[ImageId], *, allow_missing: bool = False
+) -> dict[ImageId, str]:
+    """Reads captions in COCO results format, with pycocotools' `COCO.loadRes`.
+
+    What that would take without a word, or stumble over, is looked for first, so that all mistakes of a file are told
+    at once.
+
+    Args:
+        path: A JSON file with a list of `{"image_id", "caption"}`; further keys are passed over.
+        image_ids: The images that have references: the results must be of all of them and of no others.
+        allow_missing: Some of them may be missing, but not all.
+
+    Returns:
+        The captions by image id, in the order of the file; captions may be empty.
+
+    Raises:
+        DataError: The file cannot be read, is not in this format, repeats an image, or is not of `image_ids`.
+        MissingExtraError: pycocotools is not installed.
+    """
+    try:
+        from pycocotools.coco import COCO
+    except ImportError as error:
+        raise MissingExtraError("Reading COCO results", "eval") from error
+    path = Path(path)
+    entries = _read_list(path)
+    _check(path, entries, image_ids, allow_missing)
+    coco = COCO()
+    coco.dataset = {"info": {}, "images": [{"id": image_id} for image_id in image_ids], "annotations": []}
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+        coco.createIndex()
+        loaded = coco.loadRes([{key: entry[key] for key in ("image_id", "caption")} for entry in entries])
+    return {annotation["image_id"]: annotation["caption"] for annotation in loaded.dataset["annotations"]}
+
+
+def load_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        DataError: It cannot be read, or isn't JSON.
+    """
+    try:
+        return read_json(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+
+
+def _read_list(path: Path) -> list[Any]:
+    entries = load_json(path)
+    if isinstance(entries, dict) and {"images", "annotations"} & entries.keys():
+        raise DataError(f"{path}: these are annotations, not results; expected a list of {_FORM}")
+    if not isinstance(entries, list):
+        raise DataError(f"{path}: not COCO results; expected a list of {_FORM}")
+    if not entries:
+        raise DataError(f"{path}: an empty list; expected a list of {_FORM}, an entry for each image")
+    return entries
+
+
+def _check(path: Path, entries: list[Any], image_ids: Collection[ImageId], allow_missing: bool) -> None:
+    """Looks for all mistakes, and tells the first few of each kind."""
+    mistakes: dict[str, list[str]] = {}
+    wanted = {str(image_id): image_id for image_id in image_ids} | dict(zip(image_ids, image_ids, strict=True))
+    first_of: dict[ImageId, int] = {}
+    for number, entry in enumerate(entries):
+        found = _mistake(number, entry, first_of, wanted)
+        if found is not None:
+            kind, message = found
+            mistakes.setdefault(kind, []).append(f"entry {number}: {message}")
+    missing = [image_id for image_id in image_ids if image_id not in first_of]
+    if missing and not allow_missing and (first_of or not mistakes):
+        named = ", ".join(map(repr, missing[:_SHOWN])) + (", ..." if len(missing) > _SHOWN else "")
+        have = "has" if len(missing) == 1 else "have"
+        mistakes[_MISSING] = [
+            f"{len(missing):,} of {len(image_ids):,} annotated images {have} no caption: image {named}; caption them, "
+            "or score the others alone with --allow-missing"
+        ]
+    if mistakes:
+        raise DataError(_tell(path, mistakes))
+
+
+def _mistake(
+    number: int, entry: Any, first_of: dict[ImageId, int], wanted: Mapping[ImageId, ImageId]
+) -> tuple[str, str] | None:
+    """The kind of mistake in an entry and what to say of it; None if it is sound.
+
+    Args:
+        number: Its place in the file.
+        entry: The entry.
+        first_of: Where each image came first, which is noted here.
+        wanted: Each image's id by itself, and by its digits as text.
+    """
+    if not isinstance(entry, dict) or not {"image_id", "caption"} <= entry.keys():
+        return "form", f"expected {_FORM}, not {_short(entry)}"
+    image_id, caption = entry["image_id"], entry["caption"]
+    if not isinstance(image_id, int | str) or isinstance(image_id, bool):
+        return "image_id", f'"image_id" must be a whole number or text, not {_short(image_id)}'
+    known = wanted.get(image_id, wanted.get(str(image_id)))
+    if known is None:
+        return "unknown", f"image {image_id!r} has no reference captions in the annotations"
+    before = first_of.setdefault(known, number)
+    if known != image_id:
+        kind = "text" if isinstance(known, str) else "a number"
+        return "unknown", f"image {image_id!r} is not in the annotations, but {known!r} is: {kind}; write it like that"
+    if not isinstance(caption, str):
+        return "caption", f"the caption of image {image_id!r} must be text, not {_short(caption)}"
+    if before != number:
+        return "twice", f"a second caption of image {image_id!r}, after that of entry {before}; keep one"
+    return None
+
+
+def _tell(path: Path, mistakes: Mapping[str, list[str]]) -> str:
+    wrong = sum(len(found) for kind, found in mistakes.items() if kind != _MISSING)
+    if len(mistakes) == 1 and wrong <= 1:
+        ((message,),) = mistakes.values()
+        return f"{path}, {message}" if wrong else f"{path}: {message}"
+    lines = [f"{path}: {wrong:,} {'entry' if wrong == 1 else 'entries'} cannot be used (counted from 0)"]
+    for found in mistakes.values():
+        lines += [f"  {message}" for message in found[:_SHOWN]]
+        if len(found) > _SHOWN:
+            lines.append(f"  and {len(found) - _SHOWN:,} more like that")
+    return "\n".join(lines)
+
+
+def _short(value: object) -> str:
+    """A value as JSON, cut where it is long."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."

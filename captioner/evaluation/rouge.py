@@ -1,0 +1,61 @@
+"""ROUGE-L, as the official COCO scorer computes it."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from captioner.evaluation.corpus import Id, Tokens, check
+
+_BETA = 1.2  # how much more recall weighs than precision
+
+
+def rouge_l(
+    references: Mapping[Id, Sequence[Tokens]], candidates: Mapping[Id, Tokens]
+) -> tuple[float, npt.NDArray[np.float64]]:
+    """ROUGE-L (Lin, 2004), as the official COCO scorer computes it.
+
+    A caption's longest common subsequence with each reference gives a precision and a recall; the largest of each, be
+    they of different references, make an F-score with beta 1.2.
+
+    Args:
+        references: One or more references for each image.
+        candidates: The caption to score for each image.
+
+    Returns:
+        The corpus score (the mean) and the images' scores (N,), in the order of `references`.
+
+    Raises:
+        DataError: The two don't have the same images, there are none, or one has no references.
+    """
+    check(references, candidates)
+    scores = np.array([_rouge_l(texts, candidates[image_id]) for image_id, texts in references.items()])
+    return float(scores.mean()), scores
+
+
+def _rouge_l(references: Sequence[Tokens], candidate: Tokens) -> float:
+    candidate = candidate or [""]  # to the official scorer an empty caption is one empty word
+    places: dict[str, int] = {}  # of each word, as the bits of a number
+    for place, word in enumerate(candidate):
+        places[word] = places.get(word, 0) | 1 << place
+    precision = recall = 0.0
+    for reference in references:
+        common = _longest_common_subsequence(places, len(candidate), reference or [""])
+        precision = max(precision, common / len(candidate))
+        recall = max(recall, common / (len(reference) or 1))
+    if precision == 0:
+        return 0.0
+    return ((1 + _BETA**2) * precision * recall) / (recall + _BETA**2 * precision)
+
+
+def _longest_common_subsequence(places: Mapping[str, int], length: int, reference: Tokens) -> int:
+    """The length of the longest common subsequence, a row of the table at a time as the bits of one number.
+
+    Crochemore, Iliopoulos, Pinzon and Reid (2001), as simplified by Hyyrö (2004). Bit i is 0 where the table grows at
+    the caption's word i; carries run upwards only, so what they leave above the caption's length does no harm.
+    """
+    row = (1 << length) - 1
+    for word in reference:
+        matches = row & places.get(word, 0)
+        row = (row + matches) | (row - matches)
+    return length - (row & ((1 << length) - 1)).bit_count()

@@ -1,0 +1,190 @@
+"""`captioner evaluate` on finished results, as a user calls it: no model, no images, no torch."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from captioner.cli import main
+from captioner.errors import ConfigError, DataError, ImageError
+from captioner.evaluation.run import evaluate
+
+ROOT = Path(__file__).parents[2]
+REFERENCES = {
+    7: ["A dog runs on grass.", "A brown dog is running."],
+    8: ["Two men sit on a bench.", "Men are sitting."],
+    9: ["A cat looks out of a window.", "A cat by the window."],
+}
+CAPTIONS = {7: "a dog runs on the", 8: "two men sit on a bench", 9: "a cat and a cat and a cat"}
+NAMES = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr-D"]
+
+
+class Files(NamedTuple):
+    annotations: Path
+    results: Path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    """COCO captions without their images, and results."""
+    annotations = [
+        {"id": 10 * image_id + number, "image_id": image_id, "caption": caption}
+        for image_id, captions in REFERENCES.items()
+        for number, caption in enumerate(captions)
+    ]
+    images = [{"id": image_id, "file_name": f"{image_id}.jpg"} for image_id in REFERENCES]
+    write(tmp_path / "captions.json", {"images": images, "annotations": annotations})
+    return Files(tmp_path / "captions.json", write_results(tmp_path / "ours.json", CAPTIONS))
+
+
+def write(path: Path, content: Any) -> Path:
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def write_results(path: Path, captions: dict[int, str]) -> Path:
+    return write(path, [{"image_id": image_id, "caption": text} for image_id, text in captions.items()])
+
+
+def command(files: Files, *words: object) -> list[str]:
+    call = ["evaluate", "--annotations", files.annotations, "--results", files.results, *words]
+    return [str(word) for word in call]
+
+
+def test_finished_results_need_neither_a_model_nor_images_nor_torch(files: Files) -> None:
+    code = "import sys; from captioner.cli import main; print(main(sys.argv[1:])); print(*sys.modules)"
+    call = [sys.executable, "-c", code, *command(files)]
+    result = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=True)
+    *table, status, modules = result.stdout.splitlines()
+    assert (table[0].split(), status, result.stderr) == ([*NAMES, "images"], "0", "")
+    assert not {"torch", "torchvision", "lightning", "onnxruntime", "matplotlib", "gradio"} & set(modules.split())
+
+
+def test_the_output_is_a_folder_of_everything(files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out"
+    theirs = write_results(tmp_path / "theirs.json", CAPTIONS | {8: "a bench"})
+    training = tmp_path / "training.csv"
+    training.write_text("image,caption\nx.jpg,Two men sit on a bench!\n")
+    categories = [{"id": 1, "name": "dog", "supercategory": "animal"}]
+    objects = {"annotations": [{"image_id": 7, "category_id": 1}], "categories": categories}
+    instances = write(tmp_path / "instances.json", objects)
+    more = ["--compare", theirs, "--training-captions", training, "--instances", instances, "--output", output]
+    assert main(command(files, *more)) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert "against theirs.json" in printed.out and ", p = " in printed.out
+
+    assert sorted(path.name for path in output.iterdir()) == [
+        "per_image.csv",
+        "report.html",
+        "results.json",
+        "scores.json",
+    ]
+    assert json.loads((output / "results.json").read_text()) == json.loads(files.results.read_text())
+    scores = json.loads((output / "scores.json").read_text())
+    assert [name for name in scores if name in NAMES] == NAMES
+    for name in NAMES:
+        low, high = scores["intervals"][name]
+        assert low <= scores[name] <= high
+    assert scores["health"]["bad endings"] == pytest.approx(1 / 3)
+    assert scores["health"]["repeated trigrams"] == pytest.approx(1 / 3)
+    assert scores["health"]["novel captions"] == pytest.approx(2 / 3)
+    assert [group["name"] for group in scores["groups"]] == ["animal", "animal: dog", "no objects"]
+    assert scores["comparison"]["differences"]["BLEU-1"]["difference"] > 0
+    assert scores["facts"]["results"] == str(files.results)
+    with (output / "per_image.csv").open(newline="") as table:
+        rows = list(csv.DictReader(table))
+    assert [(row["image_id"], row["caption"]) for row in rows] == [(str(k), text) for k, text in CAPTIONS.items()]
+    assert sum(float(row["CIDEr-D"]) for row in rows) / 3 == pytest.approx(scores["CIDEr-D"])
+    page = (output / "report.html").read_text(encoding="utf-8")
+    assert all(caption in page for caption in CAPTIONS.values())
+
+
+def test_results_are_not_written_over_themselves(files: Files) -> None:
+    entries = [{"image_id": image_id, "caption": text, "score": 1} for image_id, text in CAPTIONS.items()]
+    results = write(files.results.with_name("results.json"), entries)
+    assert main(command(files._replace(results=results), "--output", results.parent)) == 0
+    assert json.loads(results.read_text()) == entries
+
+
+def test_scoring_again_gives_the_same_files(files: Files, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        assert main(command(files, "--output", tmp_path / name)) == 0
+    for file in (tmp_path / "one").iterdir():
+        assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
+
+
+def test_missing_captions_must_be_allowed(files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = write_results(tmp_path / "few.json", {8: "two men", 9: "a cat"})
+    other = write_results(tmp_path / "other.json", {7: "a dog", 9: "a cat at a window"})
+    assert main(command(files._replace(results=few))) == 2
+    assert "1 of 3 annotated images has no caption: image 7" in capsys.readouterr().err
+    assert main(command(files._replace(results=few), "--allow-missing")) == 0
+    assert "2 of 3 annotated images were scored." in capsys.readouterr().out
+    both = evaluate(files.annotations, results=few, against=other, allow_missing=True)
+    assert both.image_ids == (9,), "those that both have"
+    write_results(other, {7: "a dog"})
+    with pytest.raises(DataError, match="No annotated image has a caption of each system"):
+        evaluate(files.annotations, results=few, against=other, allow_missing=True)
+
+
+def test_where_java_is_missing_all_other_scores_are_printed(files: Files, tmp_path: Path) -> None:
+    call = [sys.executable, "-m", "captioner", *command(files, "--metrics", "meteor,rouge,spice,cider")]
+    environment = os.environ | {"PATH": str(tmp_path)}
+    result = subprocess.run(call, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stdout.splitlines()[0].split() == ["ROUGE-L", "CIDEr-D", "images"]
+    first, second = result.stderr.splitlines()
+    assert first.startswith("error: METEOR needs ") and second.startswith("error: SPICE needs ")
+    with pytest.raises(ConfigError, match="There is no metric 'blue'; expected some of bleu, rouge, cider, meteor"):
+        evaluate(files.annotations, results=files.results, metrics=["blue"])
+
+
+@pytest.mark.parametrize("metrics", ["bleu", "rouge", "cider", "cider,bleu"])
+def test_any_metrics_can_be_asked_for_alone(files: Files, tmp_path: Path, metrics: str) -> None:
+    assert main(command(files, "--metrics", metrics, "--output", tmp_path / "out")) == 0
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--model", "folder"], "leave out model, or the results"),
+        (["--beam-size", 3], "leave out beam_size, or the results"),
+        (["--metrics", "bleu,blue"], "There is no metric 'blue'"),
+        (["--compare", "nowhere.json"], "nowhere.json: cannot be read"),
+        (["--instances", "nowhere.json"], "nowhere.json: cannot be read"),
+        (["--training-captions", "nowhere.json"], "nowhere.json: cannot be read"),
+    ],
+)
+def test_a_wrong_call_is_one_line(
+    files: Files, more: list[object], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(files, *more)) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
+    assert line.startswith("error: ") and said in line
+
+
+def test_an_image_that_cannot_be_read_is_left_out_only_if_allowed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"")
+    cat = ROOT / "examples" / "cat.jpg"
+    annotations = tmp_path / "captions.csv"
+    annotations.write_text(f"image,caption\nbroken.jpg,a dog\n{cat},a cat\nmissing.jpg,a bird\n")
+    found = evaluate(annotations, allow_missing=True, sample=True, seed=1, top_k=5)
+    assert (found.image_ids, found.annotated, found.paths) == ((str(cat),), 3, (cat,))
+    assert found.facts["decoding"]["top_k"] == 5
+    assert "broken.jpg: is empty" in caplog.text and "missing.jpg" in caplog.text
+    with pytest.raises(DataError, match="1 of 3 images are missing"):
+        evaluate(annotations)
+    annotations.write_text(f"image,caption\nbroken.jpg,a dog\n{cat},a cat\n")
+    with pytest.raises(ImageError, match="is empty"):
+        evaluate(annotations)

@@ -1,0 +1,171 @@
+"""METEOR and SPICE: what is said where they cannot run, and METEOR against the official scorer's own class."""
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from captioner.errors import CaptionerError, DataError, MissingExtraError
+from captioner.evaluation import java
+from captioner.evaluation.java import MissingJavaError, meteor, spice
+
+REFERENCES = {"b": [["a", "dog", "runs"], ["the", "dog"]], "a": [["a", "cat", "sits"]]}
+CANDIDATES = {"a": ["a", "cat"], "b": ["a", "dog"]}
+
+posix = pytest.mark.skipif(os.name == "nt", reason="stands in for java by a script")
+
+
+@pytest.fixture
+def java_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Puts a Python program in java's place on the PATH."""
+
+    def replace(program: str) -> Path:
+        folder = tmp_path / "bin"
+        folder.mkdir()
+        script = folder / "java"
+        script.write_text(f"#!{sys.executable}\nimport json, os, sys, time\n{program}\n", encoding="utf-8")
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", str(folder))
+        return script
+
+    return replace
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installed package with empty jars, Stanford's models among them."""
+    folder = tmp_path / "site" / "pycocoevalcap"
+    names = ["meteor/meteor-1.5.jar", "spice/spice-1.0.jar"]
+    names += [f"spice/lib/stanford-corenlp-3.6.0{end}.jar" for end in ("", "-models")]
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    others = [entry for entry in sys.path if not Path(entry, "pycocoevalcap").exists()]  # two would make one package
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "site"), *others])
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pycocoevalcap"]:
+        monkeypatch.delitem(sys.modules, name)
+    return folder
+
+
+def said(metric: Callable[..., object], kind: type[CaptionerError]) -> str:
+    with pytest.raises(kind) as caught:
+        metric(REFERENCES, CANDIDATES)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("metric", [meteor, spice])
+def test_what_is_missing_is_said(
+    metric: Callable[..., object], package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "no `java` on the PATH. Install Java 8 or newer" in said(metric, MissingJavaError)
+    for jar in package.glob("*/*.jar"):
+        jar.unlink()
+    assert "is missing. Install the package again: pip install" in said(metric, MissingJavaError)
+    shutil.rmtree(package)
+    assert "pip install 'captioner[coco]'" in said(metric, MissingExtraError)
+
+
+@posix
+def test_spice_without_its_models_says_how_to_get_them(package: Path, java_is: Callable[[str], Path]) -> None:
+    java_is("")
+    (package / "spice/lib/stanford-corenlp-3.6.0-models.jar").unlink()
+    assert "Download it (400 MB, once): python -m pycocoevalcap.spice" in said(spice, MissingJavaError)
+
+
+@posix
+@pytest.mark.parametrize("metric", [meteor, spice])
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("sys.exit('Error: Could not create the Java Virtual Machine.\\nfurther')", "Could not create the Java"),
+        ("sys.exit('no Java Runtime present')", "no Java Runtime present"),
+        ("os._exit(1)", "it gave no answer"),
+        ("os.close(0); sys.stderr.write('x' * 10**6); sys.stderr.flush(); os.kill(os.getpid(), 9)", "xxx"),
+    ],
+)
+def test_a_java_that_dies_is_an_error_in_one_sentence(
+    metric: Callable[..., object], program: str, message: str, package: Path, java_is: Callable[[str], Path]
+) -> None:
+    java_is(program)
+    assert message in said(metric, MissingJavaError)
+
+
+@posix
+@pytest.mark.parametrize("metric", [meteor, spice])
+def test_a_java_that_hangs_is_given_up(
+    metric: Callable[..., object], package: Path, java_is: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(java, "_START_SECONDS", 0.5)
+    monkeypatch.setattr(java, "_CAPTION_SECONDS", 0)
+    pid = java_is("open(sys.argv[0] + '.pid', 'w').write(str(os.getpid())); time.sleep(600)")
+    assert "it gave no answer" in said(metric, MissingJavaError)
+    with pytest.raises(ProcessLookupError):  # and doesn't stay behind
+        os.kill(int(Path(f"{pid}.pid").read_text(encoding="utf-8")), 0)
+
+
+@posix
+def test_meteor_that_says_something_else_is_an_error(package: Path, java_is: Callable[[str], Path]) -> None:
+    java_is("print('Error: specify SCORE or EVAL', flush=True); time.sleep(600)")
+    start = time.monotonic()
+    assert "METEOR's Java program failed" in said(meteor, MissingJavaError)
+    assert time.monotonic() - start < 60  # the process was not waited for
+
+
+@posix
+def test_spice_is_given_the_captions_and_its_answers_are_put_in_order(
+    package: Path, java_is: Callable[[str], Path]
+) -> None:
+    java_is(
+        "entries = json.load(open(sys.argv[sys.argv.index('-jar') + 2], encoding='utf-8'))\n"
+        "scores = [{'image_id': e['image_id'], 'scores': {'All': {'f': len(e['refs']) / 4 if e['test'] else None}}}"
+        " for e in reversed(entries)]\n"
+        "assert entries[0]['refs'] == ['a dog runs', 'the dog'], entries\n"
+        "json.dump(scores, open(sys.argv[sys.argv.index('-out') + 1], 'w'))"
+    )
+    corpus, images = spice(REFERENCES, CANDIDATES)
+    assert (corpus, images.tolist()) == (0.375, [0.5, 0.25])
+    corpus, images = spice(REFERENCES, CANDIDATES | {"a": []})
+    assert np.isnan(corpus)
+    np.testing.assert_array_equal(images, [0.5, np.nan])
+
+
+@pytest.mark.parametrize("metric", [meteor, spice])
+def test_images_that_do_not_fit_are_refused(metric: Callable[..., object]) -> None:
+    with pytest.raises(DataError, match="image 'c' has a caption but no references"):
+        metric(REFERENCES, CANDIDATES | {"c": ["a"]})
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("java") is None, reason="needs Java")
+def test_meteor_equals_the_official_scorers() -> None:
+    official = pytest.importorskip("pycocoevalcap.meteor.meteor").Meteor()
+    references = {
+        **REFERENCES,
+        "one reference": [["two", "men", "are", "riding", "bicycles"]],
+        "empty": [["a", "dog"], ["two", "dogs"]],
+        "unicode": [["a", "café"], ["ein", "猫", "photograph"]],
+        "the same": [["%", "kids", "play"]],
+    }
+    candidates = {
+        **CANDIDATES,
+        "one reference": ["a", "man", "rides", "a", "bike", "a"],
+        "empty": [],
+        "unicode": ["the", "café", "猫"],
+        "the same": ["%", "kids", "play"],
+    }
+    expected, each = official.compute_score(
+        {image_id: [" ".join(text) for text in texts] for image_id, texts in references.items()},
+        {image_id: [" ".join(candidates[image_id])] for image_id in references},
+    )
+    corpus, images = meteor(references, candidates)
+    assert corpus == expected
+    assert images.tolist() == each
+    assert json.dumps(corpus)  # a plain float

@@ -1,0 +1,168 @@
+"""Results files: what is saved comes back, and what is wrong in them is told, all at once."""
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pycocotools.coco import COCO
+
+from captioner.errors import DataError
+from captioner.evaluation.results import load_results, save_results
+
+IDS = (1, 2)
+
+
+def refusal(path: Path, image_ids: Collection[int | str] = IDS, **options: bool) -> str:
+    with pytest.raises(DataError) as caught:
+        load_results(path, image_ids, **options)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.dictionaries(st.integers() | st.text(), st.text(st.characters(exclude_categories=["Cs"])), min_size=1))
+@example({1: "a number", "1": "text"})
+def test_results_come_back_as_they_were_saved(
+    tmp_path_factory: pytest.TempPathFactory, captions: dict[int | str, str]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "results.json"
+    save_results(path, captions)  # type: ignore[arg-type]
+    assert load_results(path, captions.keys()) == captions
+
+
+def official(image_ids: Collection[int]) -> COCO:
+    coco = COCO()
+    coco.dataset = {"info": {}, "images": [{"id": image_id} for image_id in image_ids], "annotations": []}
+    coco.createIndex()
+    return coco
+
+
+def test_results_have_the_form_that_the_coco_server_takes(tmp_path: Path) -> None:
+    save_results(tmp_path / "results.json", {2: "ein Käfer", 1: ""})
+    assert json.loads((tmp_path / "results.json").read_text("utf-8")) == [
+        {"image_id": 2, "caption": "ein Käfer"},
+        {"image_id": 1, "caption": ""},
+    ]
+    loaded = official(IDS).loadRes(str(tmp_path / "results.json"))
+    assert {i: loaded.imgToAnns[i][0]["caption"] for i in IDS} == {2: "ein Käfer", 1: ""}
+
+
+ENTRY = st.fixed_dictionaries(
+    {"image_id": st.integers(0, 4) | st.sampled_from(["1", "two", None]), "caption": st.text("ab ") | st.none()},
+    optional={"score": st.floats(0, 1)},
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(ENTRY, max_size=4), st.booleans())
+def test_what_is_taken_is_what_cocos_own_loader_gives(
+    tmp_path_factory: pytest.TempPathFactory, entries: list[dict[str, Any]], allow_missing: bool
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "entries.json"
+    path.write_text(json.dumps(entries))
+    sound = (
+        bool(entries)
+        and all(isinstance(entry["caption"], str) and entry["image_id"] in IDS for entry in entries)
+        and len({entry["image_id"] for entry in entries}) == len(entries)
+        and (allow_missing or len(entries) == len(IDS))
+    )
+    try:
+        captions = load_results(path, IDS, allow_missing=allow_missing)
+    except DataError:
+        assert not sound
+    else:
+        assert sound
+        loaded = official(IDS).loadRes(str(path)).imgToAnns
+        assert captions == {image_id: texts[0]["caption"] for image_id, texts in loaded.items()}
+
+
+def test_reading_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_results(tmp_path / "results.json", {1: "a", 2: "b"})
+    load_results(tmp_path / "results.json", IDS)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('[{"image_id": 1,\n', "line 2: not JSON"),
+        ("", "line 1: not JSON"),
+        ('{"image_id": 1, "caption": "x"}', "expected a list"),
+        ('{"images": [], "annotations": []}', "these are annotations, not results"),
+        ("[]", "an empty list"),
+        ('[1, {"image_id": 1, "caption": ""}, {"image_id": 2, "caption": ""}]', "entry 0: expected {"),
+        ('[{"image_id": 1.0, "caption": ""}, {"image_id": 1, "caption": ""}, {"image_id": 2, "caption": ""}]', "1.0"),
+        ('[{"image_id": true, "caption": ""}, {"image_id": 1, "caption": ""}, {"image_id": 2, "caption": ""}]', "true"),
+        ('[{"image_id": 1, "caption": ["x"]}, {"image_id": 2, "caption": ""}]', 'image 1 must be text, not ["x"]'),
+        (
+            '[{"image_id": 1, "caption": "x"}, {"image_id": 1, "caption": "y"}, {"image_id": 2, "caption": ""}]',
+            "entry 1: a second caption of image 1, after that of entry 0",
+        ),
+        (
+            '[{"image_id": 3, "caption": "x"}, {"image_id": 1, "caption": ""}, {"image_id": 2, "caption": ""}]',
+            "entry 0: image 3 has no reference captions in the annotations",
+        ),
+        ('[{"image_id": 2, "caption": "x"}]', "1 of 2 annotated images has no caption: image 1; "),
+    ],
+)
+def test_a_single_mistake_is_one_line_that_says_where(tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(content)
+    message = refusal(path)
+    assert said in message
+    assert "\n" not in message
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    entries = [
+        {"image_id": 1, "caption": None},
+        {"image_id": 2, "caption": "two"},
+        {"image_id": 2, "caption": "two again"},
+        {"image_id": "3", "caption": "three"},
+        {"image": 4, "caption": "four"},
+        *({"image_id": number, "caption": "?"} for number in range(100, 110)),
+    ]
+    path.write_text(json.dumps(entries))
+    lines = refusal(path, range(1, 7)).splitlines()
+    assert lines[0] == f"{path}: 14 entries cannot be used (counted from 0)"
+    assert lines[1:] == [
+        "  entry 0: the caption of image 1 must be text, not null",
+        "  entry 2: a second caption of image 2, after that of entry 1; keep one",
+        "  entry 3: image '3' is not in the annotations, but 3 is: a number; write it like that",
+        "  entry 5: image 100 has no reference captions in the annotations",
+        "  entry 6: image 101 has no reference captions in the annotations",
+        "  and 8 more like that",
+        '  entry 4: expected {"image_id": ..., "caption": ...}, not {"image": 4, "caption": "four"}',
+        "  3 of 6 annotated images have no caption: image 4, 5, 6; caption them, or score the others alone with "
+        "--allow-missing",
+    ]
+
+
+def test_where_no_entry_can_be_used_nobody_needs_to_hear_that_all_images_are_missing(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text('[{"image_id": 1.0, "caption": ""}, {"image_id": 2.0, "caption": ""}]')
+    assert refusal(path).splitlines()[1:] == [
+        '  entry 0: "image_id" must be a whole number or text, not 1.0',
+        '  entry 1: "image_id" must be a whole number or text, not 2.0',
+    ]
+
+
+def test_missing_captions_may_be_allowed_but_not_all_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    save_results(path, {2: "b"})
+    assert load_results(path, range(1, 9), allow_missing=True) == {2: "b"}
+    path.write_text('[{"image_id": 2, "caption": 2}]')
+    assert "must be text" in refusal(path, range(1, 9), allow_missing=True)
+    path.write_text("[]")
+    assert "an empty list" in refusal(path, allow_missing=True)
+
+
+def test_results_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    assert "cannot be read" in refusal(tmp_path / "none.json")
+    (tmp_path / "latin.json").write_bytes(b'[{"image_id": 1, "caption": "caf\xe9"}]')
+    assert "not UTF-8" in refusal(tmp_path / "latin.json")
