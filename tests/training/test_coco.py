@@ -38,6 +38,11 @@ def test_a_coco_config_runs_through_both_of_its_stages(config):
     assert captioned == {record.image_id for record in val}
     assert len(Captioner.from_pretrained(run / "best", backend="torch").caption([val[0].path])) == 1
 
+    second = ROOT / "configs" / f"{Path(config).stem}_scst.yaml"
+    if second.exists():
+        assert main([f"--config={second}", *SIZES, "--trainer.max_epochs=1"]) == 0
+        assert f"Continuing from runs/{Path(config).stem}/best" in (run.parent / second.stem / "train.log").read_text()
+
 
 @pytest.mark.slow
 def test_the_official_files_of_2017_do_as_well():

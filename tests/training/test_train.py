@@ -96,6 +96,10 @@ def test_the_flickr8k_config_runs_through_both_of_its_stages(decoder, monkeypatc
     assert "Epoch 1: the encoder's features.14" in log
     assert len(Captioner.from_pretrained("runs/flickr8k/best").caption([np.zeros((64, 64, 3), np.uint8)])) == 1
 
+    options[0] = f"--config={FLICKR8K.with_stem('flickr8k_scst')}"
+    assert main([*options, "--trainer.max_epochs=1"]) == 0
+    assert "Continuing from runs/flickr8k/best" in Path("runs/flickr8k_scst/train.log").read_text()
+
 
 @pytest.mark.parametrize(
     ("argument", "named"),
