@@ -1,5 +1,10 @@
 """What several test files need: a checkpoint of a tiny network with random weights, and pictures to show it."""
 
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes whose threads compete for the cores are many times slower
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Callable
 from pathlib import Path
 

@@ -35,7 +35,8 @@ def bleu(
 def bleu_counts(references: Mapping[Id, Sequence[Tokens]], candidates: Mapping[Id, Tokens]) -> npt.NDArray[np.int64]:
     """What BLEU is computed from, for each image; corpus BLEU takes the sum over images.
 
-    The counts are those of nltk's `modified_precision` and `closest_ref_length`, which take five times as long.
+    The counts are those of nltk's `modified_precision` and `closest_ref_length`, which a test holds them against; nltk
+    takes five times as long, more than all other scores together.
 
     Args:
         references: One or more references for each image.

@@ -29,7 +29,7 @@ def java_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
         folder = tmp_path / "bin"
         folder.mkdir()
         script = folder / "java"
-        script.write_text(f"#!{sys.executable}\nimport json, os, sys, time\n{program}\n", encoding="utf-8")
+        script.write_text(f"#!{sys.executable} -SE\nimport json, os, sys, time\n{program}\n", encoding="utf-8")
         script.chmod(0o755)
         monkeypatch.setenv("PATH", str(folder))
         return script
@@ -103,7 +103,7 @@ def test_a_java_that_dies_is_an_error_in_one_sentence(
 def test_a_java_that_hangs_is_given_up(
     metric: Callable[..., object], package: Path, java_is: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(java, "_START_SECONDS", 0.5)
+    monkeypatch.setattr(java, "_START_SECONDS", 2)
     monkeypatch.setattr(java, "_CAPTION_SECONDS", 0)
     pid = java_is("open(sys.argv[0] + '.pid', 'w').write(str(os.getpid())); time.sleep(600)")
     assert "it gave no answer" in said(metric, MissingJavaError)

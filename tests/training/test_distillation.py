@@ -75,13 +75,14 @@ def options(first_stage, run):
         f"--trainer.default_root_dir={run}",
         "--trainer.max_epochs=4",
         "--model.warmup_steps=1",
+        "--model.learning_rate=5e-3",
     ]
 
 
 def test_a_new_model_learns_what_they_say(first_stage, tmp_path):
     taught = Taught()
     assert train_with(taught, options(first_stage, tmp_path / "run")) == 0  # frozen, so that features are shared
-    assert taught.values[-1] < 0.8 * taught.values[0]
+    assert taught.values[-1] < taught.values[0] - 0.2  # nats; the rest is their own uncertainty
 
 
 def test_features_of_another_encoder_are_not_for_them(first_stage, tmp_path, capfd):

@@ -1,0 +1,171 @@
+"""The part `metrics` of scripts/benchmark.py: scoring raw captions, beside the official COCO scorer doing the same.
+
+5,000 images with 5 references each, and for each a caption that is the first half of one of them and the second half
+of another. Both sides begin with text and remember nothing from the round before; the official one (pycocoevalcap,
+where it and Java are installed) begins with its tokenizer, a Java program. `times` compares the clock's seconds,
+`processor` those of the processor, child processes included: on a busy machine they say more.
+"""
+
+import contextlib
+import io
+import os
+import shutil
+import time
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from captioner.data.annotations import load_records
+from captioner.evaluation import tokenizer
+from captioner.evaluation.metrics import CiderD, bleu, cider_d, rouge_l
+from captioner.evaluation.tokenizer import tokenize
+
+COCO = Path(__file__).parents[1] / "data/coco-captions/captions_val2017.json"
+IMAGES, REFERENCES, WORDS = 5000, 5, 10_000  # WORDS: of drawn sentences
+REWARDED, SAMPLES = 200, 5  # images of a training step, and captions drawn of each
+ALL, REWARD = "all three, from raw text", f"CIDEr-D as a reward, {REWARDED * SAMPLES} captions"
+
+Texts = dict[Any, list[str]]
+Stages = dict[str, np.ndarray]  # seconds of each stage by name, by the clock and of the processor (2,)
+
+
+def metrics(options: Namespace) -> tuple[str, list[dict[str, Any]]]:
+    """Seconds of each metric, by our own code and by the official scorer's."""
+    references, source = read_captions(options.annotations)
+    candidates = {image_id: [mixed(texts)] for image_id, texts in references.items()}
+    sides: dict[str, Callable[[Texts, Texts], tuple[Stages, list[float]]]] = {"captioner": ours}
+    if find_spec("pycocoevalcap") and shutil.which("java"):
+        sides["pycocoevalcap"] = official
+    scores = {name: side(references, candidates)[1] for name, side in sides.items()}  # warms up
+    rounds = [
+        {name: side(references, candidates)[0] for name, side in sides.items()} for _ in range(options.repeat or 3)
+    ]
+    apart = max(abs(a - b) for a, b in zip(scores["captioner"], scores[list(sides)[-1]], strict=True))
+    number = sum(map(len, references.values()))
+    title = f"Metrics: {len(references):,} images with {number:,} references, {source}"
+    title += f"; scores differ by {100 * apart:.4f} points at most" if len(sides) > 1 else ""
+    rows = rows_of(rounds)
+    reward = reward_seconds(references, candidates, 5 * (options.repeat or 3))
+    return title, [*rows, {**dict.fromkeys(rows[0]), "": REWARD, "captioner, ms": 1000 * reward}]
+
+
+def read_captions(path: Path | None) -> tuple[Texts, str]:
+    """References of each image, and where they are from: a file, COCO's if it is there, or else drawn."""
+    if path is None and not COCO.is_file():
+        return draw_captions(), "drawn"
+    records = load_records(path or COCO)[:IMAGES]
+    return {record.image_id: list(record.captions[:REFERENCES]) for record in records}, (path or COCO).name
+
+
+def draw_captions() -> Texts:
+    """Sentences of made-up words, as frequent as words are; those of an image have some words in common."""
+    rng = np.random.default_rng(0)
+    words = [f"{a}{b}{c}" for a in "bdfgklmnprst" for b in ("a", "ea", "i", "o", "ou") for c in ("", "ck", "nd", "st")]
+    words = [first + second for first in words for second in words][:WORDS]
+    chance = 1 / np.arange(1, WORDS + 1)
+    chosen = rng.choice(WORDS, (IMAGES, 24), p=chance / chance.sum())
+    places = np.sort(rng.permuted(np.tile(np.arange(24), (IMAGES, REFERENCES, 1)), axis=2)[..., :10], axis=2)
+    return {
+        image: [" ".join(words[chosen[image, place]] for place in text).capitalize() + "." for text in texts]
+        for image, texts in enumerate(places)
+    }
+
+
+def mixed(texts: Sequence[str]) -> str:
+    """The first half of one caption, and the second half of another."""
+    first, second = texts[0].split(), texts[-1].split()
+    return " ".join(first[: len(first) // 2] + second[len(second) // 2 :])
+
+
+def ours(references: Texts, candidates: Texts) -> tuple[Stages, list[float]]:
+    """The seconds of each stage, and the scores."""
+    tokenizer._tokens_of_piece.cache_clear()
+    clock = Clock()
+    tokens = tokens_of(references)
+    captions = {image_id: tokenize(text) for image_id, (text,) in candidates.items()}
+    clock.lap("tokens")
+    scores = [*bleu(tokens, captions)]
+    clock.lap("BLEU")
+    scores.append(rouge_l(tokens, captions)[0])
+    clock.lap("ROUGE-L")
+    scores.append(cider_d(tokens, captions)[0])
+    clock.lap("CIDEr-D")
+    return clock.laps, scores
+
+
+def official(references: Texts, candidates: Texts) -> tuple[Stages, list[float]]:
+    """The same by pycocoevalcap."""
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+    sides = [
+        {image_id: [{"caption": text} for text in texts] for image_id, texts in side.items()}
+        for side in (references, candidates)
+    ]
+    clock = Clock()
+    with contextlib.redirect_stdout(io.StringIO()):
+        tokens, captions = (PTBTokenizer().tokenize(side) for side in sides)
+        clock.lap("tokens")
+        scores = [*Bleu(4).compute_score(tokens, captions, verbose=0)[0]]
+        clock.lap("BLEU")
+        scores.append(Rouge().compute_score(tokens, captions)[0])
+        clock.lap("ROUGE-L")
+        scores.append(Cider().compute_score(tokens, captions)[0])
+        clock.lap("CIDEr-D")
+    return clock.laps, scores
+
+
+class Clock:
+    """Seconds between laps, by name, and of all of them."""
+
+    def __init__(self) -> None:
+        self.laps: Stages = {}
+        self._last = self._now()
+
+    def lap(self, name: str) -> None:
+        """Ends a lap."""
+        now = self._now()
+        self.laps[name], self._last = now - self._last, now
+        self.laps[ALL] = sum((laps for name, laps in self.laps.items() if name != ALL), np.zeros(2))
+
+    @staticmethod
+    def _now() -> np.ndarray:
+        return np.array([time.perf_counter(), sum(os.times()[:4])])
+
+
+def tokens_of(references: Texts) -> dict[Any, list[list[str]]]:
+    """References as tokens."""
+    return {image_id: [tokenize(text) for text in texts] for image_id, texts in references.items()}
+
+
+def rows_of(rounds: Sequence[Mapping[str, Stages]]) -> list[dict[str, Any]]:
+    """Milliseconds of each side, and how many times as long the official one takes: the median of the rounds'."""
+    rows = []
+    for stage in sorted(rounds[0]["captioner"], key=lambda name: name == ALL):
+        taken = {name: np.array([sides[name][stage] for sides in rounds]) for name in rounds[0]}  # (rounds, 2)
+        row: dict[str, Any] = {"": stage} | {f"{name}, ms": float(1000 * median(s[:, 0])) for name, s in taken.items()}
+        if "pycocoevalcap" in taken:
+            times, of_processor = np.median(taken["pycocoevalcap"] / np.maximum(taken["captioner"], 1e-9), axis=0)
+            row |= {"times": float(times), "processor": float(of_processor)}
+        rows.append(row)
+    return rows
+
+
+def reward_seconds(references: Texts, candidates: Texts, rounds: int) -> float:
+    """The seconds to score a training step's captions against references read before: the least, as timeit advises."""
+    built = CiderD(tokens_of(references))
+    image_ids = [image_id for image_id in list(references)[:REWARDED] for _ in range(SAMPLES)]
+    texts = [tokenize(candidates[image_id][0])[i % SAMPLES :] for i, image_id in enumerate(image_ids)]
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        built.score_each(image_ids, texts)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
