@@ -1,6 +1,7 @@
 # captioner, from a clone to a result. Everything is installed on first use into .venv, by uv if it is there, else by pip.
 #
 #   make caption IMAGE=photo.jpg         caption a photo (installs the light package: no torch)
+#   make demo                            serve a page to try it on (installs Gradio)
 #   make test                            run the tests (installs everything: torch and its CUDA libraries are 5 GB)
 #   make test-all                        run the slow tests too
 #   make lint                            formatting, lint and types
@@ -18,11 +19,12 @@ PYTHON =
 VENV = .venv
 BIN = $(VENV)/bin
 LIGHT = $(VENV)/.installed-light
+DEMO = $(VENV)/.installed-demo
 FULL = $(VENV)/.installed-full
 
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
-.PHONY: help caption test test-all lint check format train
+.PHONY: help caption demo test test-all lint check format train
 export IMAGE CONFIG  # so that the shell sees a path with spaces as one word
 
 help:
@@ -30,6 +32,9 @@ help:
 
 caption: $(LIGHT)
 	@$(BIN)/captioner caption $(ARGS) -- "$$IMAGE"
+
+demo: $(DEMO)
+	@$(BIN)/captioner demo $(ARGS)
 
 test: $(FULL)
 	$(BIN)/python -m pytest $(ARGS)
@@ -62,10 +67,15 @@ $(LIGHT): pyproject.toml | $(BIN)/pip
 	@$(call install,.)
 	@touch $@
 
+$(DEMO): pyproject.toml | $(BIN)/pip
+	@echo 'Installing captioner with its demo into $(VENV), once (about a minute) ...' >&2
+	@$(call install,'.[demo]')
+	@touch $(LIGHT) $@
+
 $(FULL): pyproject.toml | $(BIN)/pip
 	@echo 'Installing captioner with torch and all tools into $(VENV), once (5 GB, some minutes) ...' >&2
 	@$(call install,'.[test]')
-	@touch $(LIGHT) $@
+	@touch $(LIGHT) $(DEMO) $@
 
 # pip is the last thing that comes into a new environment, so its presence says that the environment is complete. uv looks
 # for a Python that pyproject.toml allows; without uv, or where PYTHON names one, it is checked here.

@@ -1,0 +1,137 @@
+"""A photo and options -> a caption, as data for the page and for the API. No Gradio in here."""
+
+import base64
+import math
+import re
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from captioner.demo.limits import check_options
+from captioner.errors import CaptionerError, ImageError
+from captioner.explain import photo_seen
+from captioner.inference import Caption, Captioner
+
+_LONGEST = 640  # pixels of the photo that is shown under the maps
+_QUALITY = 85  # of its JPEG
+
+
+def api_answer(captioner: Captioner, path: Path, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Caption a photo for the API.
+
+    Args:
+        captioner: The model.
+        path: The photo.
+        name: What its owner calls it.
+        options: Decoding options; None is the model's own choice.
+
+    Returns:
+        What `captioner caption --json` prints, but for the path: caption, log_prob, alternatives.
+
+    Raises:
+        CaptionerError: With a sentence for the visitor.
+    """
+    try:
+        return _caption(captioner, path, options).to_dict()
+    except ImageError as error:
+        raise ImageError(_quoted(name), _reason(error)) from error
+
+
+def page_answer(captioner: Captioner, path: Path, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Caption a photo for the page.
+
+    Args:
+        captioner: The model.
+        path: The photo.
+        name: What its owner calls it.
+        options: Decoding options; None is the model's own choice.
+
+    Returns:
+        Either `message`, a sentence that says why there is no caption, or all the page draws: `photo`, the photo as the
+        encoder saw it as a data URI; `width` and `height` in pixels; `captions`, the best first, each with `text`,
+        `probability`, and `words`: `word`, `joined` (no space before it), `probability`, and `map`, the attention
+        (h, w), or None for models without.
+    """
+    try:
+        caption = _caption(captioner, path, options)
+        photo = photo_seen(captioner, path, longest=_LONGEST)
+    except ImageError as error:
+        return {"message": f"{_quoted(name)} {_reason(error)}."}
+    except CaptionerError as error:
+        return {"message": str(error)}
+    return {
+        "photo": _data_uri(photo),
+        "width": photo.width,
+        "height": photo.height,
+        "captions": [_to_dict(one) for one in caption.alternatives or (caption,)],
+    }
+
+
+def page_options(
+    captioner: Captioner,
+    beam_size: int,
+    alternatives: int,
+    max_length: int,
+    no_repeat_ngram: int,
+    sample: bool,
+    temperature: float,
+) -> dict[str, Any]:
+    """Turn what the page's controls say into decoding options that don't contradict each other.
+
+    A beam search cannot give more captions than it has beams, and has no temperature; a lower limit of the caption's
+    length that is the model's own gives way to an upper one that was chosen.
+    """
+    options = {
+        "beam_size": beam_size,
+        "alternatives": alternatives if sample else min(alternatives, beam_size),
+        "max_length": max_length,
+        "min_length": min(captioner.decoding.min_length, max_length),
+        "no_repeat_ngram": no_repeat_ngram,
+        "sample": sample,
+    }
+    # Sampling options of the model's own would be refused without sampling.
+    return options | ({"temperature": temperature} if sample else {"temperature": 1.0, "top_k": 0, "top_p": 1.0})
+
+
+def _caption(captioner: Captioner, path: Path, options: Mapping[str, Any]) -> Caption:
+    given = {name: value for name, value in options.items() if value is not None}
+    check_options(given)
+    captions: list[Caption] = captioner.caption(path, **given)
+    return captions[0]
+
+
+def _to_dict(caption: Caption) -> dict[str, Any]:
+    words = []
+    end = 0
+    for number, word in enumerate(caption.words):
+        start = caption.text.find(word, end)
+        words.append(
+            {
+                "word": word,
+                "joined": start == end,  # "the dog's": no space before the second word, nor before the first
+                "probability": math.exp(caption.word_log_probs[number]),
+                "map": None if caption.attention is None else caption.attention[number].round(5).tolist(),
+            }
+        )
+        end = start + len(word)
+    return {"text": caption.text, "probability": math.exp(caption.log_prob), "words": words}
+
+
+def _data_uri(photo: Image.Image) -> str:
+    file = BytesIO()
+    photo.save(file, "JPEG", quality=_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _quoted(name: str) -> str:
+    return f"“{name}”"
+
+
+def _reason(error: ImageError) -> str:
+    """The reason, without what only a programmer could use."""
+    if error.reason == "does not exist":
+        return "is no longer on the server: choose it again"
+    return re.sub(r" \(.*\)$", "", error.reason)

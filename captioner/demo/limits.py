@@ -1,0 +1,32 @@
+"""What a visitor may ask of the server; the number of a photo's pixels is limited by `captioner.images`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from captioner.errors import ConfigError
+
+UPLOAD_SIZE = 20 * 2**20
+"""Bytes of a photo."""
+REQUEST_SIZE = 64 * 2**10
+"""Bytes of any other request: photos are uploaded on their own."""
+QUEUE_LENGTH = 30
+"""Requests that wait; the next one is told to come back later."""
+AT_ONCE = 2
+"""Requests that are captioned at once, so that a visitor with a large photo doesn't hold up the next one."""
+LONGEST_VISIT = 3600
+"""Seconds after which a photo is deleted whose visitor's leaving went unnoticed."""
+
+LARGEST = {"beam_size": 20, "alternatives": 10, "max_length": 50, "min_length": 50, "no_repeat_ngram": 10}
+"""Larger values of decoding options would let one visitor occupy the machine."""
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse options that are larger than this server allows; all else is checked by `DecodingOptions`.
+
+    Raises:
+        ConfigError: An option is too large.
+    """
+    for name, most in LARGEST.items():
+        value = options.get(name)
+        if isinstance(value, (int, float)) and value > most:
+            raise ConfigError(f"{name} is {value}; this demo allows at most {most}.")

@@ -1,0 +1,205 @@
+// Draws what `answers.page_answer` gives: the caption, the maps of its words over the photo, the other captions.
+// Runs once, when Gradio has put the component on the page: `element` is its root, `props.value` the answer, `watch`
+// tells of a new one, `props.palette` is the colours of the maps from 0 to their peak. Text is only ever set as text.
+
+const root = element.querySelector(".cap-result");
+let answer = null; // what is drawn
+let chosen = 0; // which of its captions
+let pinned = null; // the word that stays shown when the pointer leaves; null for none
+
+const make = (tag, className, text = "", attributes = {}) => {
+  const node = document.createElement(tag);
+  node.className = className;
+  node.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  return node;
+};
+
+const two = (value) => Number(value.toPrecision(2));
+
+// 41 %, 4.1 %, 0.41 %, and below that 1 in 2,400: of a whole sentence, percentages would be mostly noughts.
+const share = (probability) => {
+  const value = 100 * probability;
+  if (value >= 0.1) return `${value >= 10 ? Math.round(value) : two(value)} %`;
+  const one = two(1 / probability);
+  if (one < 1e6) return `1 in ${one.toLocaleString("en")}`;
+  if (one < 1e9) return `1 in ${two(one / 1e6)} million`;
+  return one < 1e12 ? `1 in ${two(one / 1e9)} billion` : "hardly any";
+};
+
+// How much each cell counts at each pixel's centre: cubic B-splines, mirrored at the edges, as in captioner.explain.
+const spline = (cells, pixels) =>
+  Array.from({ length: pixels }, (_, pixel) => {
+    const centre = ((pixel + 0.5) * cells) / pixels - 0.5;
+    const weights = new Array(cells).fill(0);
+    for (let cell = -2; cell < cells + 2; cell++) {
+      const distance = Math.abs(centre - cell);
+      if (distance >= 2) continue;
+      const near = 2 / 3 - distance ** 2 + distance ** 3 / 2;
+      const mirrored = cell < 0 ? -1 - cell : cell < cells ? cell : 2 * cells - 1 - cell;
+      weights[((mirrored % cells) + cells) % cells] += distance < 1 ? near : (2 - distance) ** 3 / 6;
+    }
+    return weights;
+  });
+
+const enlarge = (map, height, width) => {
+  const rows = spline(map.length, height);
+  const columns = spline(map[0].length, width);
+  const wide = map.map((row) => columns.map((weights) => weights.reduce((sum, weight, i) => sum + weight * row[i], 0)));
+  return rows.map((weights) => columns.map((_, x) => weights.reduce((sum, weight, i) => sum + weight * wide[i][x], 0)));
+};
+
+const colour = (value) => {
+  const position = value * (props.palette.length - 1);
+  const index = Math.min(Math.floor(position), props.palette.length - 2);
+  const [from, to] = [props.palette[index], props.palette[index + 1]];
+  return from.map((channel, i) => channel + (position - index) * (to[i] - channel));
+};
+
+const drawHeat = (canvas, map) => {
+  canvas.width = 8 * map[0].length; // the browser smooths the rest of the way
+  canvas.height = 8 * map.length;
+  const values = enlarge(map, canvas.height, canvas.width).flat();
+  const peak = Math.max(...values) || 1;
+  const image = new ImageData(canvas.width, canvas.height);
+  values.forEach((value, i) => {
+    const height = Math.max(0, value / peak);
+    image.data.set([...colour(height), 255 * 0.75 * height], 4 * i);
+  });
+  canvas.getContext("2d").putImageData(image, 0, 0);
+};
+
+const words = () => answer.captions[chosen].words;
+const hasMaps = () => words().some((word) => word.map);
+
+// Show the map of a word, or the plain photo.
+const show = (index) => {
+  if (!answer?.captions || !hasMaps()) return;
+  const figure = root.querySelector(".cap-figure");
+  figure.classList.toggle("cap-dim", index !== null);
+  figure.dataset.shown = index ?? "";
+  for (const node of root.querySelectorAll("[data-word]")) {
+    node.classList.toggle("cap-shown", Number(node.dataset.word) === index);
+    node.setAttribute("aria-pressed", Number(node.dataset.word) === pinned);
+  }
+  const note = root.querySelector(".cap-note");
+  if (index === null) {
+    note.textContent = "Point at a word, or tap it, to see where the model looked as it chose it.";
+    return;
+  }
+  const { word, probability, map } = words()[index];
+  drawHeat(figure.querySelector("canvas"), map);
+  note.replaceChildren(
+    "Bright is where the model looked as it chose ", make("b", "", word), `, with a probability of ${share(probability)}.`,
+  );
+};
+
+const sentence = () => {
+  const line = make("p", "cap-sentence", "", { lang: "en" });
+  words().forEach(({ word, joined, map }, index) => {
+    if (!joined) line.append(" ");
+    line.append(map ? make("button", "cap-word", word, { type: "button", "data-word": index }) : make("span", "", word));
+  });
+  return line;
+};
+
+const photo = (className) => {
+  const frame = make("span", className);
+  frame.style.aspectRatio = `${answer.width} / ${answer.height}`;
+  frame.append(make("img", "", "", { src: answer.photo, alt: "" }), make("canvas", "", "", { "aria-hidden": "true" }));
+  return frame;
+};
+
+const strip = () => {
+  const list = make("div", "cap-strip", "", { role: "group", "aria-label": "Where the model looked, word by word" });
+  words().forEach(({ word, probability, map }, index) => {
+    const panel = make("button", "cap-panel", "", { type: "button", "data-word": index });
+    const frame = photo("cap-thumb cap-dim");
+    drawHeat(frame.querySelector("canvas"), map);
+    panel.append(make("span", "cap-panel-word", word), frame, make("span", "cap-share", share(probability)));
+    list.append(panel);
+  });
+  return list;
+};
+
+const best = () => {
+  const list = make("ol", "cap-best");
+  const most = Math.max(...answer.captions.map((caption) => caption.probability));
+  answer.captions.forEach(({ text, probability }, index) => {
+    const button = make("button", "cap-other", "", {
+      type: "button", "data-caption": index, "aria-pressed": index === chosen,
+    });
+    const bar = make("span", "cap-bar");
+    bar.style.width = `${Math.max(1, (100 * probability) / most)}%`;
+    button.append(make("span", "cap-other-text", text), make("span", "cap-share", share(probability)), bar);
+    const item = make("li", "");
+    item.append(button);
+    list.append(item);
+  });
+  return list;
+};
+
+const render = () => {
+  pinned = null;
+  if (!answer?.captions) {
+    const [title, text] = answer?.message
+      ? ["That didn’t work", answer.message]
+      : ["The caption will stand here", "Choose a photo, or take one of the examples."];
+    const box = make("div", answer?.message ? "cap-message cap-sorry" : "cap-message", "", { role: "status" });
+    box.append(make("strong", "", title), make("p", "", text));
+    root.replaceChildren(box);
+    return;
+  }
+  const figure = photo("cap-figure");
+  const limit = answer.width / answer.height;
+  figure.style.maxWidth = `min(100%, calc(${limit} * var(--cap-tallest)))`;
+  figure.querySelector("img").alt = "The photo as the model saw it";
+  const note = make("p", "cap-note");
+  root.replaceChildren(sentence(), figure, note);
+  if (hasMaps()) root.append(strip());
+  else note.textContent = "This model has no attention: it sees the whole photo at once, so no word has a map.";
+  if (answer.captions.length > 1) {
+    root.append(make("h3", "cap-heading", "Its best captions, and how probable it finds each"), best());
+  }
+  show(null);
+};
+
+const wordOf = (event) => {
+  const node = event.target.closest?.("[data-word]");
+  return node ? Number(node.dataset.word) : null;
+};
+
+element.addEventListener("pointerover", (event) => show(wordOf(event) ?? pinned));
+element.addEventListener("pointerleave", () => show(pinned));
+element.addEventListener("focusin", (event) => show(wordOf(event) ?? pinned));
+element.addEventListener("focusout", () => show(pinned));
+element.addEventListener("click", (event) => {
+  const index = wordOf(event);
+  if (index !== null) {
+    pinned = pinned === index ? null : index;
+    show(pinned);
+    return;
+  }
+  const other = event.target.closest("[data-caption]");
+  if (other && Number(other.dataset.caption) !== chosen) {
+    chosen = Number(other.dataset.caption);
+    render();
+    root.querySelector(`[data-caption="${chosen}"]`).focus();
+  }
+});
+element.addEventListener("keydown", (event) => {
+  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  const node = event.target.closest("[data-word]");
+  if (!step || !node) return;
+  const row = [...node.parentElement.querySelectorAll("[data-word]")];
+  row[row.indexOf(node) + step]?.focus();
+  event.preventDefault();
+});
+
+const update = () => {
+  answer = props.value;
+  chosen = 0;
+  render();
+};
+watch("value", update);
+update();

@@ -1,0 +1,243 @@
+"""The page on a port, with everything a visitor could abuse shut."""
+
+import json
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+
+from captioner.checkpoint import describe, read_checkpoint
+from captioner.demo import limits
+from captioner.demo.card import Card, read_card
+from captioner.demo.page import build_app, look
+from captioner.errors import ConfigError
+from captioner.images import find_images
+from captioner.inference import BackendName, Captioner
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Message, Receive, Send], Awaitable[None]]
+
+# The browser itself refuses whatever comes from elsewhere. Gradio's scripts are partly inline, and compile templates.
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; worker-src 'self' blob:; "
+    "object-src 'none'; base-uri 'self'; form-action 'self'"
+)
+
+
+def serve(
+    model: str | os.PathLike[str] | None = None,
+    *,
+    backend: BackendName = "auto",
+    device: str | None = None,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    share: bool = False,
+    started: Callable[[str], object],
+) -> None:
+    """Serve a model's demo until Ctrl-C or SIGTERM. For the main thread.
+
+    Args:
+        model: The checkpoint folder; the bundled model if None.
+        backend: See `Captioner.from_pretrained`.
+        device: Likewise.
+        host: See `serving`.
+        port: Likewise.
+        share: Likewise.
+        started: Is told the URL once the demo can be visited.
+
+    Raises:
+        CaptionerError: The model cannot be loaded, or the address cannot be used.
+    """
+    card = read_card(describe(read_checkpoint(model)))
+    captioner = Captioner.from_pretrained(model, backend=backend, device=device)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does: tidily
+    try:
+        with serving(captioner, card=card, examples=find_examples(), host=host, port=port, share=share) as url:
+            started(url)
+            while True:
+                time.sleep(3600)
+    except KeyboardInterrupt:
+        return
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def find_examples() -> list[Path]:
+    """The photos of the repository, if this package lies in one; an installed package comes without."""
+    root = Path(__file__).parents[2]
+    folder = root / "examples"
+    return list(find_images(folder)) if (root / "pyproject.toml").is_file() and folder.is_dir() else []
+
+
+@contextmanager
+def serving(
+    captioner: Captioner,
+    *,
+    card: Card | None = None,
+    examples: Sequence[Path] = (),
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    share: bool = False,
+) -> Iterator[str]:
+    """Serve the demo while the context lasts; uploads lie in a temporary folder that goes with it.
+
+    Gradio is told of that folder by the environment, so a process serves one demo at a time.
+
+    Args:
+        captioner: The model.
+        card: What to say about it.
+        examples: Photos that are offered to try.
+        host: The address to listen at: 127.0.0.1 is seen by this machine alone, 0.0.0.0 by its network.
+        port: The port; the first free one from 7860 on if None.
+        share: Also make it reachable from anywhere for some days, by a tunnel of Gradio's makers.
+
+    Yields:
+        Its URL, the public one if it is shared.
+
+    Raises:
+        ConfigError: The address is taken, or not this machine's.
+    """
+    if port is not None and not 1 <= port <= 65535:
+        raise ConfigError(f"port is {port}; expected 1 to 65535.")
+    with tempfile.TemporaryDirectory(prefix="captioner-demo-", ignore_cleanup_errors=True) as folder:
+        places = {"GRADIO_TEMP_DIR": folder, "GRADIO_EXAMPLES_CACHE": os.path.join(folder, "examples")}
+        with _environment(places):
+            app = build_app(captioner, card=card, examples=examples)
+            app.queue(max_size=limits.QUEUE_LENGTH, api_open=False)
+            try:
+                _, local, public = app.launch(
+                    server_name=host,
+                    server_port=port,
+                    share=share,
+                    prevent_thread_lock=True,
+                    quiet=True,
+                    max_file_size=limits.UPLOAD_SIZE,
+                    allowed_paths=[],
+                    show_error=False,
+                    run_history=False,
+                    enable_monitoring=False,
+                    pwa=False,
+                    ssr_mode=False,
+                    mcp_server=False,
+                    app_kwargs={"middleware": [Middleware(Guard)]},
+                    **look(),
+                )
+            except OSError as error:
+                ports = "ports 7860 to 7959" if port is None else f"port {port}"
+                raise ConfigError(
+                    f"The demo cannot listen at {host}, {ports}: the port is taken, or the address is not this "
+                    "machine's. Name another with --port or --host."
+                ) from error
+            try:
+                yield (public or local).rstrip("/")
+            finally:
+                app.close(verbose=False)
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+class Guard:
+    """Middleware that refuses what the demo doesn't need of Gradio, and tells browsers to load nothing from elsewhere.
+
+    Gradio fetches URLs for whoever names one in the place of a file; this server asks nothing of others.
+
+    Args:
+        app: What answers everything else.
+    """
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer a request, or pass it on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path: str = scope["path"]
+        if "://" in path or "http:/" in path or "https:/" in path:
+            await PlainTextResponse("No files of other servers.", 403)(scope, receive, send)
+            return
+        if scope["method"] == "POST" and not path.endswith("/upload"):
+            body = await _read(receive)
+            if body is None or _names_url(body):
+                refusal = ("Too large a request.", 413) if body is None else ("Upload the photo itself.", 403)
+                await PlainTextResponse(*refusal)(scope, receive, send)
+                return
+            receive = _replay(body, receive)
+
+        async def send_with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [
+                    (b"content-security-policy", _POLICY.encode()),
+                    (b"referrer-policy", b"no-referrer"),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
+                message["headers"] = [*message.get("headers", []), *headers]
+            await send(message)
+
+        await self._app(scope, receive, send_with_policy)
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """The body of a request, None if it is too large."""
+    body = b""
+    while True:
+        message = await receive()
+        body += bytes(message.get("body", b""))
+        if len(body) > limits.REQUEST_SIZE:
+            return None
+        if not message.get("more_body", False):
+            return body
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Give the body that was read, then what comes after it."""
+    given = False
+
+    async def replayed() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed
+
+
+def _names_url(body: bytes) -> bool:
+    """Whether a request names a file that is to be fetched from a URL."""
+    try:
+        queue = [json.loads(body)]
+    except (ValueError, RecursionError):
+        return False
+    while queue:
+        value = queue.pop()
+        if isinstance(value, dict):
+            if str(value.get("path", "")).strip().lower().startswith(("http:", "https:")):
+                return True
+            queue.extend(value.values())
+        elif isinstance(value, list):
+            queue.extend(value)
+    return False

@@ -1,0 +1,121 @@
+"""What the demo answers, without a server."""
+
+import base64
+import io
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from captioner.decoding import DecodingOptions
+from captioner.demo.answers import api_answer, page_answer, page_options
+from captioner.demo.limits import LARGEST
+from captioner.errors import CaptionerError, ConfigError
+from captioner.inference import Captioner
+
+ROOT = Path(__file__).parents[2]
+PHOTO = ROOT / "examples" / "pagoda.jpg"
+
+
+def page(captioner: Captioner, path: Path, **options):
+    return page_answer(captioner, path, path.name, options)
+
+
+def test_the_api_answers_what_the_command_prints(bundled):
+    command = [sys.executable, "-m", "captioner", "caption", "--json", "--beam-size", "4", "--alternatives", "3", PHOTO]
+    printed = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    answer = api_answer(bundled, PHOTO, str(PHOTO), {"beam_size": 4, "alternatives": 3, "seed": None})
+    assert {"path": str(PHOTO), **answer} == printed
+
+
+def test_the_page_draws_what_the_captioner_says(bundled):
+    answer = page(bundled, PHOTO, beam_size=4, alternatives=3)
+    (caption,) = bundled.caption(PHOTO, beam_size=4, alternatives=3)
+    assert [one["text"] for one in answer["captions"]] == [one.text for one in caption.alternatives]
+    for drawn, said in zip(answer["captions"], caption.alternatives, strict=True):
+        assert drawn["probability"] == pytest.approx(math.exp(said.log_prob))
+        assert [word["word"] for word in drawn["words"]] == list(said.words)
+        np.testing.assert_allclose([word["map"] for word in drawn["words"]], said.attention, atol=1e-5)
+        assert math.prod(word["probability"] for word in drawn["words"]) >= drawn["probability"]
+    json.dumps(answer)
+
+
+def test_the_photo_on_the_page_is_a_jpeg_in_its_own_proportions(bundled):
+    answer = page(bundled, PHOTO)
+    kind, _, data = answer["photo"].partition(",")
+    shown, original = Image.open(io.BytesIO(base64.b64decode(data))), Image.open(PHOTO)
+    assert kind == "data:image/jpeg;base64"
+    assert shown.size == (answer["width"], answer["height"])
+    assert shown.width / shown.height == pytest.approx(original.width / original.height, abs=0.01)
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_joined_words_read_as_the_caption(captioner, picture, number, tmp_path):
+    picture(number).save(tmp_path / "photo.png")
+    for caption in page(captioner, tmp_path / "photo.png", alternatives=3)["captions"]:
+        read = "".join(f"{'' if word['joined'] else ' '}{word['word']}" for word in caption["words"])
+        assert read == caption["text"]
+
+
+def test_a_model_without_attention_has_no_maps(without_attention):
+    (caption,) = page(without_attention, PHOTO)["captions"]
+    assert len(caption["words"]) >= 4
+    assert all(word["map"] is None for word in caption["words"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("notes.jpg", b"dear diary", "is no image, or a damaged one"),
+        ("empty.png", b"", "is empty"),
+        ("cut.jpg", PHOTO.read_bytes()[:9000], "is damaged, incomplete or too unusual."),
+        ("bomb.ppm", b"P6 100000 100000 255 ", "pixels: scale it down first"),
+    ],
+)
+def test_what_is_no_photo_gets_one_friendly_sentence(bundled, tmp_path, name, content, said):
+    path = tmp_path / "0a1b2c" / name
+    path.parent.mkdir()
+    path.write_bytes(content)
+    message = page_answer(bundled, path, name, {})["message"]
+    assert message.startswith(f"“{name}” ")
+    assert said in message
+    assert message.endswith(".")
+    assert str(tmp_path) not in message
+    with pytest.raises(CaptionerError, match=said.rstrip(".")) as caught:
+        api_answer(bundled, path, name, {})
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_photo_that_is_gone_is_to_be_chosen_again(bundled, tmp_path):
+    message = page_answer(bundled, tmp_path / "photo.jpg", "photo.jpg", {})["message"]
+    assert message == "“photo.jpg” is no longer on the server: choose it again."
+
+
+@pytest.mark.parametrize("name", LARGEST)
+def test_no_visitor_can_occupy_the_machine(bundled, name):
+    with pytest.raises(ConfigError, match=f"{name} is 1000000; this demo allows at most {LARGEST[name]}"):
+        api_answer(bundled, PHOTO, "photo.jpg", {name: 1_000_000})
+
+
+@pytest.mark.parametrize("options", [{"beam_size": 2.5}, {"beam_size": "many"}, {"sample": 1}, {"temperature": 2.0}])
+def test_options_that_cannot_be_used_are_explained(bundled, options):
+    (name,) = options
+    assert name in page_answer(bundled, PHOTO, "photo.jpg", options)["message"]
+
+
+@pytest.mark.parametrize("own", [DecodingOptions(min_length=6), DecodingOptions(sample=True, top_k=5, temperature=0.5)])
+@pytest.mark.parametrize("sample", [False, True])
+@pytest.mark.parametrize("beam_size", [1, 5])
+@pytest.mark.parametrize("max_length", [2, 16])
+def test_the_controls_never_contradict_each_other(bundled, own, sample, beam_size, max_length):
+    captioner = Captioner(bundled.backend, bundled.vocabulary, bundled.preprocessing, own)
+    options = page_options(captioner, beam_size, 4, max_length, 2, sample, 0.7)
+    made = DecodingOptions.from_dict(own.to_dict() | options)  # raises if they do
+    assert (made.sample, made.max_length, made.no_repeat_ngram) == (sample, max_length, 2)
+    assert made.temperature == (0.7 if sample else 1)
+    assert made.alternatives == (4 if sample else min(4, beam_size))

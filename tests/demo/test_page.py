@@ -1,0 +1,246 @@
+"""The demo in a real browser: what a visitor does, and what they see."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from captioner.explain import attention_map
+from captioner.explain.maps import colours, opacity_of
+from tests.browser import chromium, console_errors, requested_urls
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+PHOTO = EXAMPLES / "pagoda.jpg"
+PATIENCE = 60  # seconds; a machine that runs other tests beside is slow
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    with chromium(1280, 900) as driver:
+        yield driver
+
+
+@pytest.fixture
+def page(browser, url) -> Iterator:
+    """A fresh visit; it must not have asked anybody but the demo for anything."""
+    yield visit(browser, url)
+    assert not strangers(requested_urls(browser), url)
+
+
+def strangers(urls, url):
+    return [
+        asked for asked in urls if urlsplit(asked).scheme not in ("data", "blob") and not asked.startswith(f"{url}/")
+    ]
+
+
+def visit(driver, url):
+    driver.get(url)
+    wait(driver, ".cap-message")
+    return driver
+
+
+def wait(driver, selector, text=""):
+    """The first element of a selector, once there is one with this text."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        found = driver.execute_script(
+            "return [...document.querySelectorAll(arguments[0])].find(n => n.textContent.includes(arguments[1]))",
+            selector,
+            text,
+        )
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(
+        f"there is no {selector} with the text {text!r}: {driver.find_element('id', 'cap-stage').text}"
+    )
+
+
+def upload(driver, path):
+    driver.find_element("css selector", "#cap-photo input[type=file]").send_keys(str(path))
+
+
+def clear(driver):
+    driver.find_element(
+        "css selector", "#cap-photo button[aria-label*=Clear], #cap-photo button[aria-label*=Remove]"
+    ).click()
+
+
+def text_of(driver, selector=".cap-sentence"):
+    return driver.find_element("css selector", selector).text
+
+
+def heat_of(driver):
+    """The pixels of the map over the large photo, (h, w, 4)."""
+    pixels = driver.execute_script(
+        """const canvas = document.querySelector(".cap-figure canvas");
+        const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        return [canvas.height, canvas.width, [...data]]"""
+    )
+    return np.array(pixels[2]).reshape(pixels[0], pixels[1], 4)
+
+
+def test_an_uploaded_photo_gets_the_caption_that_captioner_writes(page, bundled):
+    upload(page, PHOTO)
+    wait(page, ".cap-sentence")
+    (caption,) = bundled.caption(PHOTO, alternatives=3)
+    assert text_of(page) == caption.text
+    others = page.find_elements("css selector", ".cap-other-text")
+    assert [other.text for other in others] == [one.text for one in caption.alternatives]
+    shares = page.find_elements("css selector", ".cap-other .cap-share")
+    for shown, one in zip(shares, caption.alternatives, strict=True):
+        _, number = shown.text.split("1 in ")
+        assert float(number.replace(",", "")) == pytest.approx(1 / np.exp(one.log_prob), rel=0.05)
+    assert not console_errors(page)
+
+
+def test_a_word_shows_its_map_at_once_and_without_asking_the_server(page, bundled):
+    upload(page, PHOTO)
+    wait(page, ".cap-sentence")
+    (caption,) = bundled.caption(PHOTO, alternatives=3)
+    words = page.find_elements("css selector", ".cap-word")
+    assert [word.text for word in words] == list(caption.words)
+    time.sleep(1)  # lets what the page still loads finish
+    requested = requested_urls(page)
+    assert len(requested) > 10, "the log of requests works"
+    assert not strangers(requested, page.current_url.rstrip("/"))
+    for number in (0, len(words) - 1):
+        words[number].click()
+        heat = heat_of(page)
+        expected = attention_map(caption.attention[number], heat.shape[:2])
+        np.testing.assert_allclose(heat[..., 3], 255 * opacity_of(expected), atol=2)
+        seen = expected > 0.3  # where it is faint, the browser rounds colours by their opacity
+        np.testing.assert_allclose(heat[seen][:, :3], colours(expected)[seen], atol=6)
+        assert words[number].get_attribute("aria-pressed") == "true"
+        assert f"chose {caption.words[number]}," in text_of(page, ".cap-note")
+    assert requested_urls(page) == []
+    words[-1].click()  # a second time: the plain photo again
+    page.execute_script("arguments[0].blur()", words[-1])
+    assert text_of(page, ".cap-note").startswith("Point at a word")
+
+
+def test_pointing_at_a_word_and_tabbing_to_it_show_it_too(page):
+    from selenium.webdriver import ActionChains, Keys
+
+    upload(page, PHOTO)
+    wait(page, ".cap-sentence")
+    words = page.find_elements("css selector", ".cap-word")
+    figure = page.find_element("css selector", ".cap-figure")
+    ActionChains(page).move_to_element(words[2]).perform()
+    assert figure.get_attribute("data-shown") == "2"
+    ActionChains(page).move_to_element(page.find_element("css selector", "h1")).perform()
+    assert figure.get_attribute("data-shown") == ""
+    page.execute_script("arguments[0].focus()", words[0])
+    ActionChains(page).send_keys(Keys.ARROW_RIGHT).perform()
+    assert figure.get_attribute("data-shown") == "1"
+    panels = page.find_elements("css selector", ".cap-panel")
+    assert [panel.text.split("\n")[0] for panel in panels] == [word.text for word in words]
+    ActionChains(page).move_to_element(panels[3]).perform()
+    assert figure.get_attribute("data-shown") == "3"
+
+
+def test_another_of_the_best_captions_can_be_looked_at(page, bundled):
+    upload(page, PHOTO)
+    wait(page, ".cap-sentence")
+    (caption,) = bundled.caption(PHOTO, alternatives=3)
+    page.find_elements("css selector", ".cap-other")[2].click()
+    assert text_of(page) == caption.alternatives[2].text
+    assert len(page.find_elements("css selector", ".cap-panel")) == len(caption.alternatives[2].words)
+
+
+def test_an_example_is_one_click_away(page, bundled):
+    page.find_elements("css selector", "#cap-examples button")[1].click()
+    (caption,) = bundled.caption(EXAMPLES / "cat.jpg")
+    wait(page, ".cap-sentence", caption.text)
+
+
+def test_what_is_no_photo_gets_a_friendly_sentence_and_the_next_photo_a_caption(page, tmp_path, bundled):
+    path = tmp_path / "diary.jpg"
+    path.write_text("dear diary")
+    upload(page, path)
+    sentence = wait(page, ".cap-sorry p").text
+    assert sentence.startswith("“diary.jpg” is no image, or a damaged one")
+    assert "Traceback" not in page.page_source
+    clear(page)
+    wait(page, ".cap-message", "will stand here")
+    upload(page, PHOTO)
+    wait(page, ".cap-sentence", bundled.caption(PHOTO)[0].text)
+
+
+def test_a_file_that_is_too_large_gets_a_friendly_sentence(page, tmp_path):
+    from captioner.demo.limits import UPLOAD_SIZE
+
+    path = tmp_path / "large.jpg"
+    path.write_bytes(PHOTO.read_bytes() + bytes(UPLOAD_SIZE))
+    upload(page, path)
+    wait(page, "body", "exceed the maximum allowed size of 20.0 Mb")
+    assert "Traceback" not in page.page_source
+
+
+def test_the_options_are_those_of_the_captioner(page, bundled):
+    upload(page, PHOTO)
+    wait(page, ".cap-sentence")
+    page.find_element("css selector", "#cap-options > button").click()
+    beams = page.find_elements("css selector", "#cap-options input[type=number]")[0]
+    page.execute_script(
+        "arguments[0].value = 1; ['input', 'change', 'blur'].map(kind => arguments[0].dispatchEvent(new Event(kind)))",
+        beams,
+    )
+    (greedy,) = bundled.caption(PHOTO, beam_size=1)
+    wait(page, ".cap-sentence", greedy.text)
+    deadline = time.monotonic() + PATIENCE
+    while page.find_elements("css selector", ".cap-other") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert text_of(page) == greedy.text
+    assert not page.find_elements("css selector", ".cap-other"), "greedy search gives one caption"
+
+
+def test_two_visitors_at_once_see_each_their_own(page, url, bundled):
+    with chromium(390, 844) as other:
+        visit(other, url)
+        photos = {page: EXAMPLES / "astronaut.jpg", other: EXAMPLES / "cat.jpg"}
+        for driver, path in photos.items():
+            upload(driver, path)
+        for driver, path in photos.items():
+            wait(driver, ".cap-sentence", bundled.caption(path)[0].text)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_on_a_phone_nothing_is_wider_than_the_screen(url, dark):
+    with chromium(390, 844, dark=dark) as phone:
+        visit(phone, url)
+        upload(phone, PHOTO)
+        wait(phone, ".cap-sentence")
+        assert phone.execute_script("return document.documentElement.scrollWidth") <= 390
+        widths = phone.execute_script(
+            "return [...document.querySelectorAll('.cap-result *')].map(n => n.getBoundingClientRect().right)"
+        )
+        assert max(widths) <= 390
+        background = phone.execute_script("return getComputedStyle(document.body).backgroundColor")
+        brightness = sum(json.loads(f"[{background[background.index('(') + 1 : -1]}]")[:3]) / 3
+        assert (brightness < 128) == dark
+
+
+def test_a_photo_does_not_outlive_the_visit(url, tmp_path):
+    import os
+
+    folder = Path(os.environ["GRADIO_TEMP_DIR"])
+    photo = tmp_path / "secret.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)).save(photo)
+    with chromium() as visitor:
+        visit(visitor, url)
+        upload(visitor, photo)
+        wait(visitor, ".cap-sentence")
+        assert list(folder.rglob("secret.png"))
+    deadline = time.monotonic() + PATIENCE
+    while list(folder.rglob("secret.png")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not list(folder.rglob("secret.png"))

@@ -1,0 +1,119 @@
+"""The demo's API and its shut doors, over HTTP."""
+
+import json
+import os
+from pathlib import Path
+
+import httpx
+import pytest
+
+from captioner.demo.answers import api_answer
+from captioner.demo.limits import REQUEST_SIZE, UPLOAD_SIZE
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+PHOTO = ROOT / "examples" / "pagoda.jpg"
+
+
+@pytest.fixture(scope="module")
+def client(url):
+    from gradio_client import Client
+
+    return Client(url, verbose=False)
+
+
+def send(photo):
+    from gradio_client import handle_file
+
+    return handle_file(photo)
+
+
+def uploads() -> set[str]:
+    """The names of the files in the server's folder that are no examples."""
+    files = Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*.*")
+    return {path.name for path in files} - {path.name for path in (ROOT / "examples").iterdir()}
+
+
+def test_the_api_answers_as_the_command_does(client, bundled):
+    assert client.predict(send(PHOTO), api_name="/caption") == api_answer(bundled, PHOTO, PHOTO.name, {})
+    options = {"beam_size": 4, "alternatives": 2, "max_length": 9}
+    answer = client.predict(photo=send(PHOTO), **options, api_name="/caption")
+    assert answer == api_answer(bundled, PHOTO, PHOTO.name, options)
+    sampling = {"sample": True, "temperature": 0.8, "top_k": 50, "seed": 3, "alternatives": 4}
+    answer = client.predict(photo=send(PHOTO), **sampling, api_name="/caption")
+    assert answer == api_answer(bundled, PHOTO, PHOTO.name, sampling)
+
+
+def test_the_api_says_what_it_takes(client):
+    endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert list(endpoints) == ["/caption"]
+    names = [parameter["parameter_name"] for parameter in endpoints["/caption"]["parameters"]]
+    assert names[:3] == ["photo", "beam_size", "alternatives"]
+
+
+def test_the_api_explains_what_it_refuses_and_keeps_nothing(client, tmp_path):
+    notes = tmp_path / "notes.jpg"
+    notes.write_text("dear diary")
+    with pytest.raises(Exception, match=r"“notes\.jpg”: is no image, or a damaged one"):
+        client.predict(send(notes), api_name="/caption")
+    with pytest.raises(Exception, match="beam_size is 5000; this demo allows at most 20"):
+        client.predict(send(PHOTO), beam_size=5000, api_name="/caption")
+    with pytest.raises(Exception, match="photo is no uploaded file"):
+        client.predict("photo.jpg", api_name="/caption")
+    assert not uploads()
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", str(ROOT / "pyproject.toml"), "{folder}/../../etc/passwd", "{folder}"])
+def test_the_files_of_the_server_are_not_served(url, path):
+    path = path.format(folder=os.environ["GRADIO_TEMP_DIR"])
+    answer = httpx.get(f"{url}/gradio_api/file={path}", timeout=60)
+    assert answer.status_code == 403
+    assert "root:" not in answer.text
+
+
+@pytest.mark.parametrize("form", ["file=http://127.0.0.1:9/x", "file=https://example.com/x.png", "file=HTTP://a.de"])
+def test_the_server_fetches_nothing_for_its_visitors(url, form):
+    assert httpx.get(f"{url}/gradio_api/{form}", timeout=60).status_code == 403
+
+
+@pytest.mark.parametrize("path", ["http://example.com/x.png", "HTTPS://example.com/x.png"])
+def test_a_url_is_no_upload(url, path):
+    photo = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    for address in ("call/caption", "queue/join"):
+        answer = httpx.post(f"{url}/gradio_api/{address}", json={"data": [photo]}, timeout=60)
+        assert answer.status_code == 403
+
+
+def test_a_file_of_the_server_cannot_be_captioned(url):
+    photo = {"path": str(PHOTO), "meta": {"_type": "gradio.FileData"}}
+    event = httpx.post(f"{url}/gradio_api/call/caption", json={"data": [photo]}, timeout=60).json()["event_id"]
+    answer = httpx.get(f"{url}/gradio_api/call/caption/{event}", timeout=60).text
+    assert "event: error" in answer
+    assert 'caption":' not in answer
+
+
+def test_an_upload_lies_where_only_who_knows_its_content_finds_it(url):
+    answer = httpx.post(f"{url}/gradio_api/upload", files={"files": ("mine.bin", b"secret")}, timeout=60)
+    (path,) = json.loads(answer.text)
+    folder = Path(path).parent
+    assert len(folder.name) == 64, "named by SHA-256 of the content"
+    for guess in (folder, folder.parent, f"{folder}/../"):
+        assert httpx.get(f"{url}/gradio_api/file={guess}", timeout=60).status_code == 403
+    Path(path).unlink()
+
+
+def test_too_large_requests_are_refused(url):
+    upload = httpx.post(f"{url}/gradio_api/upload", files={"files": ("a.jpg", bytes(UPLOAD_SIZE + 1))}, timeout=60)
+    assert upload.status_code == 413
+    body = {"data": ["x" * REQUEST_SIZE]}
+    assert httpx.post(f"{url}/gradio_api/call/caption", json=body, timeout=60).status_code == 413
+
+
+def test_browsers_are_told_to_load_nothing_from_elsewhere(url):
+    answer = httpx.get(url, timeout=60)
+    assert answer.status_code == 200
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert "http" not in policy
+    assert "fonts.googleapis.com" not in answer.text

@@ -1,0 +1,48 @@
+"""No photo outlives its visitor's visit."""
+
+from captioner.demo.visits import Visits
+
+
+def test_a_photo_goes_with_its_visitor(tmp_path):
+    photo, other = tmp_path / "photo.jpg", tmp_path / "other.jpg"
+    photo.touch(), other.touch()
+    visits = Visits()
+    visits.look_at("ann", photo)
+    visits.look_at("ben", other)
+    visits.leave("ann")
+    assert not photo.exists()
+    assert other.exists()
+    visits.leave("ann")  # who is gone cannot take anything along
+
+
+def test_a_photo_goes_when_its_visitor_takes_another(tmp_path):
+    first, second = tmp_path / "1.jpg", tmp_path / "2.jpg"
+    first.touch(), second.touch()
+    visits = Visits()
+    visits.look_at("ann", first)
+    visits.look_at("ann", first)
+    assert first.exists()
+    visits.look_at("ann", second)
+    assert not first.exists()
+    assert second.exists()
+
+
+def test_a_photo_that_two_visitors_uploaded_goes_with_the_last(tmp_path):
+    photo = tmp_path / "photo.jpg"
+    photo.touch()
+    visits = Visits()
+    visits.look_at("ann", photo)
+    visits.look_at("ben", photo)
+    visits.leave("ann")
+    assert photo.exists()
+    visits.leave("ben")
+    assert not photo.exists()
+
+
+def test_examples_stay(tmp_path):
+    example = tmp_path / "cat.jpg"
+    example.touch()
+    visits = Visits(kept=lambda: {str(example)})
+    visits.look_at("ann", example)
+    visits.leave("ann")
+    assert example.exists()
