@@ -36,7 +36,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--version", action="version", version=f"captioner {__version__}", help="Show the version and exit."
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for declare in (_caption, _evaluate, _export, _info):
+    for declare in (_caption, _evaluate, _explain, _demo, _export, _info):
         declare(commands.add_parser)
     if not argv:
         parser.print_help(sys.stderr)
@@ -119,19 +119,45 @@ examples:
     )
     parser.add_argument("--json", action="store_true", help="Print a JSON object per image.")
     parser.add_argument("--output", type=Path, metavar="FILE", help="Write captions there, as they come.")
+    parser.add_argument(
+        "--save-attention", type=Path, metavar="DIR", help="Write an .npz per image: words, attention, log_probs."
+    )
     _add_model(parser)
     search = _add_search(parser)
     search.add_argument(
         "--alternatives", type=int, metavar="N", help="Captions per image, the best first. [default: the model's]"
     )
-    sampling = parser.add_argument_group("sampling")
-    sampling.add_argument(
-        "--sample", action="store_true", default=None, help="Draw words at random instead of searching."
+    _add_sampling(parser)
+
+
+def _explain(add: _Add) -> None:
+    parser = add(
+        "explain",
+        usage="captioner explain PHOTO --output FILE [OPTIONS]",
+        operands=("PHOTO", 1, 1),
+        help="Show for each word where the model looked.",
+        description="""\
+Caption PHOTO (- for standard input) and show for each word which parts of it made the
+model choose it: a figure with a panel for each word, or a page to explore.""",
+        epilog="""\
+examples:
+  captioner explain photo.jpg --output figure.png
+  captioner explain photo.jpg --output page.html
+  captioner explain photo.jpg --output figure.pdf --method occlusion""",
     )
-    sampling.add_argument("--temperature", type=float, metavar="X", help="Below 1 is cautious, above 1 varied.")
-    sampling.add_argument("--top-k", type=int, metavar="N", help="Draw from so many most probable words.")
-    sampling.add_argument("--top-p", type=float, metavar="P", help="Draw from words of this joint probability.")
-    sampling.add_argument("--seed", type=int, metavar="N", help="Makes it repeatable.")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help=".png, .pdf, .svg or .html. [required]"
+    )
+    parser.add_argument(
+        "--method",
+        choices=("attention", "occlusion", "gradient"),
+        metavar="METHOD",
+        help="attention, occlusion (hides parts of the photo; for all models) or gradient (needs torch). "
+        "[default: attention]",
+    )
+    _add_model(parser)
+    _add_search(parser)
+    _add_sampling(parser)
 
 
 def _evaluate(add: _Add) -> None:
@@ -144,6 +170,7 @@ def _evaluate(add: _Add) -> None:
 examples:
   captioner evaluate --annotations captions_val.json --images val/ --output scores/
   captioner evaluate --annotations captions_val.json --results results.json
+  captioner evaluate --annotations captions_val.json --results ours.json --compare theirs.json
   captioner evaluate --annotations dataset_coco.json --images coco/ --split test""",
     )
     parser.add_argument(
@@ -166,9 +193,60 @@ examples:
         help="train, val or test: which of Karpathy's splits; other files are scored whole.",
     )
     parser.add_argument("--results", type=Path, metavar="FILE", help="Score these COCO results instead.")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="For results.json and scores.json.")
+    parser.add_argument(
+        "--compare", type=Path, metavar="FILE", help="Test the difference to these COCO results (paired bootstrap)."
+    )
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="Score what there is where images have no caption."
+    )
+    parser.add_argument(
+        "--metrics",
+        default="bleu,rouge,cider",
+        metavar="NAMES",
+        help="Of bleu, rouge, cider, meteor, spice; the last two need Java. [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--training-captions",
+        type=Path,
+        metavar="FILE",
+        help="To see which captions are new. [default: the train split of --annotations, if it has splits]",
+    )
+    parser.add_argument(
+        "--instances", type=Path, metavar="FILE", help="COCO instances JSON, for scores by what is in the images."
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="For report.html, scores.json, per_image.csv and results.json."
+    )
     _add_model(parser)
     _add_search(parser)
+    _add_sampling(parser)
+
+
+def _demo(add: _Add) -> None:
+    parser = add(
+        "demo",
+        usage="captioner demo [OPTIONS]",
+        help="Serve a page to try a model on.",
+        description="""\
+Serve a page that captions photos and shows for each word where the model looked. It
+loads nothing from elsewhere. Ctrl-C ends it, and deletes all that was uploaded.""",
+        epilog="""\
+examples:
+  captioner demo
+  captioner demo --model runs/tiny/best --port 8000
+  captioner demo --host 0.0.0.0""",
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="Where to listen: 127.0.0.1 for this machine alone, 0.0.0.0 for its network. [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--port", type=int, metavar="N", help="Port to listen at. [default: the first free one from 7860 on]"
+    )
+    parser.add_argument("--share", action="store_true", help="Also make a public address, by a tunnel of gradio.live.")
+    _add_model(parser, several=False)
 
 
 def _export(add: _Add) -> None:
@@ -194,9 +272,17 @@ def _info(add: _Add) -> None:
     parser.add_argument("--json", action="store_true", help="Print a JSON object.")
 
 
-def _add_model(parser: _Parser) -> None:
+def _add_model(parser: _Parser, *, several: bool = True) -> None:
     model = parser.add_argument_group("model")
-    model.add_argument("--model", type=Path, metavar="DIR", help="Checkpoint folder. [default: the bundled model]")
+    model.add_argument(
+        "--model",
+        type=Path,
+        metavar="DIR",
+        action="append" if several else "store",
+        help="Checkpoint folder; given several times, they decide together. [default: the bundled model]"
+        if several
+        else "Checkpoint folder. [default: the bundled model]",
+    )
     model.add_argument(
         "--backend",
         choices=("auto", "onnx", "torch"),
@@ -207,13 +293,14 @@ def _add_model(parser: _Parser) -> None:
     model.add_argument(
         "--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...; all but cpu need torch. [default: cpu]"
     )
-    model.add_argument(
-        "--batch-size",
-        type=int,
-        default=32,
-        metavar="N",
-        help="The most images at once; captions don't depend on it. [default: %(default)s]",
-    )
+    if several:
+        model.add_argument(
+            "--batch-size",
+            type=int,
+            default=32,
+            metavar="N",
+            help="The most images at once; captions don't depend on it. [default: %(default)s]",
+        )
 
 
 def _add_search(parser: _Parser) -> "argparse._ArgumentGroup":
@@ -225,3 +312,14 @@ def _add_search(parser: _Parser) -> "argparse._ArgumentGroup":
         "--max-length", type=int, metavar="N", help="The most words of a caption. [default: the model's]"
     )
     return search
+
+
+def _add_sampling(parser: _Parser) -> None:
+    sampling = parser.add_argument_group("sampling")
+    sampling.add_argument(
+        "--sample", action="store_true", default=None, help="Draw words at random instead of searching."
+    )
+    sampling.add_argument("--temperature", type=float, metavar="X", help="Below 1 is cautious, above 1 varied.")
+    sampling.add_argument("--top-k", type=int, metavar="N", help="Draw from so many most probable words.")
+    sampling.add_argument("--top-p", type=float, metavar="P", help="Draw from words of this joint probability.")
+    sampling.add_argument("--seed", type=int, metavar="N", help="Makes it repeatable.")

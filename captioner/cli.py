@@ -20,7 +20,8 @@ from captioner.arguments import STANDARD_INPUT, parse
 from captioner.errors import CaptionerError, ConfigError, ImageError, MissingExtraError
 
 if TYPE_CHECKING:
-    from captioner.inference import Caption
+    from captioner.explain.saving import AttentionFolder
+    from captioner.inference import BackendName, Caption
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _flush_or_drop()
         return 2
     finally:
-        if argv is None:
+        if argv is None and "torch" not in sys.modules:  # what torch brings complains of what was not freed
             gc.freeze()  # or Python searches all that was imported for garbage before it ends, for 30 ms
     return status
 
@@ -74,7 +75,14 @@ def _run(argv: Sequence[str]) -> int:
     import logging
 
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    commands = {"caption": caption, "evaluate": evaluate, "export": export, "info": info}
+    commands = {
+        "caption": caption,
+        "evaluate": evaluate,
+        "explain": explain,
+        "demo": demo,
+        "export": export,
+        "info": info,
+    }
     return commands[options.command](options)
 
 
@@ -100,6 +108,7 @@ def caption(options: Namespace) -> int:
         from captioner.inference import Captioner
 
         captioner = Captioner.from_pretrained(options.model, backend=options.backend, device=options.device)
+        attention = _attention_folder(options.save_attention)
         names, sources = tee(_inputs(paths, fail))
         with closing(captioner.stream((s for _, s in sources), **_given(options))) as results:
             pairs = zip(names, results, strict=False)
@@ -107,27 +116,84 @@ def caption(options: Namespace) -> int:
                 if isinstance(result, ImageError):
                     fail(f"{'standard input' if name == STANDARD_INPUT else name}: {result.reason}")
                 else:
+                    if attention is not None:
+                        attention.save(None if name == STANDARD_INPUT else name, result)
                     _write(file, name, result, as_json=options.json, with_name=several)
     return 1 if failed else 0
 
 
 def evaluate(options: Namespace) -> int:
     """Caption annotated images and score the captions, or score finished results."""
+    from captioner.evaluation.report import as_text
     from captioner.evaluation.run import evaluate
 
-    scores = evaluate(
+    failed: list[str] = []
+
+    def fail(message: str) -> None:
+        failed.append(message)
+        _report(message)
+
+    evaluation = evaluate(
         options.annotations,
         options.images,
         split=options.split,
         model=options.model,
         results=options.results,
+        against=options.compare,
         output=options.output,
+        metrics=[name.strip() for name in options.metrics.split(",")],
+        allow_missing=options.allow_missing,
+        training_captions=options.training_captions,
+        instances=options.instances,
         backend=options.backend,
         device=options.device,
-        track=lambda captions, total: _track(captions, total, True),
+        track=lambda items, total: _track(items, total, True),
+        fail=fail,
         **_given(options),
     )
-    print(scores.as_table())
+    print(as_text(evaluation))
+    return 1 if failed else 0
+
+
+def explain(options: Namespace) -> int:
+    """Caption a photo and show for each word where the model looked."""
+    from captioner.explain import check_output, explain
+    from captioner.inference import Captioner
+
+    (path,) = options.operands
+    check_output(options.output)
+    if os.path.exists(path) and options.output.exists() and os.path.samefile(path, options.output):
+        raise ConfigError(f"--output {options.output} would overwrite the photo; expected another name.")
+    backend: BackendName = options.backend
+    if options.method == "gradient" and backend == "auto":
+        backend = "torch"
+    captioner = Captioner.from_pretrained(options.model, backend=backend, device=options.device)
+    try:
+        image = sys.stdin.buffer.read() if path == STANDARD_INPUT else path
+        explanation = explain(captioner, image, options.method, **_given(options))
+    except ImageError as error:
+        _report(f"{'standard input' if path == STANDARD_INPUT else path}: {error.reason}")
+        return 1
+    explanation.save(options.output)
+    print(explanation.caption.text)
+    return 0
+
+
+def demo(options: Namespace) -> int:
+    """Serve the demo until Ctrl-C, or until it is told to end."""
+    try:
+        from captioner.demo.server import serve
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("The demo", "demo") from error
+    serve(
+        options.model,
+        backend=options.backend,
+        device=options.device,
+        host=options.host,
+        port=options.port,
+        share=options.share,
+        started=lambda url: print(f"The demo is at {url} (Ctrl-C ends it)", flush=True),
+    )
     return 0
 
 
@@ -199,6 +265,14 @@ def _inputs(paths: Iterable[str], fail: Callable[[str], None]) -> Iterator[tuple
                 fail(f"{path}: the folder has no images")
         else:
             yield path, path
+
+
+def _attention_folder(folder: Path | None) -> "AttentionFolder | None":
+    if folder is None:
+        return None
+    from captioner.explain.saving import AttentionFolder
+
+    return AttentionFolder(folder)
 
 
 def _write(file: TextIO, name: str, caption: "Caption", *, as_json: bool, with_name: bool) -> None:

@@ -1,4 +1,4 @@
-"""How fast it is: python scripts/benchmark.py [inference | training | start] [--model DIR] [--images DIR] ...
+"""How fast it is, and whether it looks: python scripts/benchmark.py [PART] [--model DIR] [--images DIR] ...
 
 What is compared runs in turn, round after round, so that a machine that is busy for a while slows all of it alike; the
 figures are medians over the rounds. Training, and rows about torch, need the extra `train`. Whatever looks like
@@ -193,6 +193,28 @@ def training(options: argparse.Namespace) -> tuple[str, list[Row]]:
     return training(options)
 
 
+# --- Attention --------------------------------------------------------------------------------------------------------
+
+
+def attention(options: argparse.Namespace) -> tuple[str, list[Row]]:
+    """See `scripts.benchmark_attention`."""
+    sys.path.append(str(ROOT))
+    from scripts.benchmark_attention import attention
+
+    return attention(options)
+
+
+# --- Metrics ----------------------------------------------------------------------------------------------------------
+
+
+def metrics(options: argparse.Namespace) -> tuple[str, list[Row]]:
+    """See `scripts.benchmark_metrics`."""
+    sys.path.append(str(ROOT))
+    from scripts.benchmark_metrics import metrics
+
+    return metrics(options)
+
+
 # --- Start ------------------------------------------------------------------------------------------------------------
 
 
@@ -219,6 +241,8 @@ PARTS: dict[str, Callable[[argparse.Namespace], tuple[str, list[Row]]]] = {
     "inference": inference,
     "training": training,
     "start": start,
+    "attention": attention,
+    "metrics": metrics,
 }
 
 
@@ -228,10 +252,11 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("part", nargs="?", choices=[*PARTS, "all"], default="all", help="what to measure [all]")
     parser.add_argument("--model", type=Path, metavar="DIR", help="checkpoint folder [the bundled model]")
     parser.add_argument("--images", type=Path, metavar="DIR", help="to caption [examples/], or to train on")
-    parser.add_argument("--annotations", type=Path, metavar="FILE", help="captions to train on [drawn photos]")
+    parser.add_argument("--annotations", type=Path, metavar="FILE", help="to train on or score [drawn photos, COCO]")
     parser.add_argument(
         "--config", type=Path, metavar="FILE", default=ROOT / "configs/flickr8k.yaml", help="of training"
     )
+    parser.add_argument("--photos", type=int, metavar="N", default=300, help="of attention, at most [300]")
     parser.add_argument("--repeat", type=int, metavar="N", help="rounds [7, of training 3]")
     parser.add_argument("--steps", type=int, metavar="N", default=4, help="of training, each round [4]")
     parser.add_argument("--batch-size", type=int, metavar="N", help="of inference, beside 1 [32], or of training")

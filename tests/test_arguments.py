@@ -4,7 +4,7 @@ import pytest
 
 from captioner.arguments import parse
 
-COMMANDS = ("caption", "evaluate", "export", "info")
+COMMANDS = ("caption", "evaluate", "explain", "demo", "export", "info")
 
 
 def stop(*argv: str) -> int:
@@ -18,7 +18,7 @@ def stop(*argv: str) -> int:
 def test_values_have_their_types_and_what_is_not_said_is_the_models_business() -> None:
     options = parse(["caption", "a.jpg", "--model", "folder", "--beam-size", "3", "--top-p", "0.9", "--sample"])
     assert (options.command, options.operands) == ("caption", ["a.jpg"])
-    assert (options.model, options.beam_size, options.top_p, options.sample) == (Path("folder"), 3, 0.9, True)
+    assert (options.model, options.beam_size, options.top_p, options.sample) == ([Path("folder")], 3, 0.9, True)
     assert (options.backend, options.batch_size, options.json) == ("auto", 32, False)
     for name in ("device", "output", "alternatives", "max_length", "temperature", "top_k", "seed"):
         assert getattr(options, name) is None

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import torch
 
 from captioner.backends.ensemble import EnsembleStepper
 from captioner.backends.torch import TorchStepper
+from captioner.checkpoint import BUNDLED
+from captioner.cli import main
 from captioner.errors import ConfigError
 from captioner.inference import Captioner
 from captioner.vocabulary import START
@@ -83,3 +86,13 @@ def test_models_that_mean_different_things_are_refused(checkpoint_folder, tmp_pa
 def test_no_model_at_all_is_refused():
     with pytest.raises(ConfigError, match="expected one or more"):
         Captioner.from_pretrained([])
+
+
+def test_the_command_takes_several(checkpoint_folder, capsys):
+    photo = str(Path(__file__).parents[1] / "examples" / "cat.jpg")
+    assert main(["caption", photo, "--model", str(checkpoint_folder)]) == 0
+    alone = capsys.readouterr().out
+    assert main(["caption", photo, *(["--model", str(checkpoint_folder)] * 2)]) == 0
+    assert capsys.readouterr().out == alone
+    assert main(["caption", photo, "--model", str(checkpoint_folder), "--model", str(BUNDLED)]) == 2
+    assert "differ in their" in capsys.readouterr().err

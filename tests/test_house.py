@@ -48,6 +48,7 @@ LIGHT = (
     "captioner.backends.onnx",
     "captioner.checkpoint",
     "captioner.inference",
+    *(f"captioner.explain.{name}" for name in ("maps", "occlusion", "page", "saving")),
     "captioner.arguments",
     "captioner.cli",  # last: its functions may import what stands below the wall
 )

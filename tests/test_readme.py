@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from captioner import Captioner
 from captioner.checkpoint import BUNDLED
 from tests.coco import draw_coco
 
@@ -72,7 +74,7 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def test_command(command, folder):
     done = run(command, folder)
     assert done.returncode == 0, done.stderr
-    assert done.stdout or (folder / "captions.tsv").stat().st_size
+    assert done.stdout or (folder / "captions.tsv").stat().st_size or "--output figure" in command
 
 
 @pytest.mark.parametrize("command", [line for line in commands() if line.startswith("python scripts/train.py")])
@@ -109,11 +111,35 @@ def test_no_command_is_left_out():
     assert all(command.startswith(tested) for command in commands()), commands()
 
 
-def test_the_python_example(capsys, monkeypatch):
-    (example,) = blocks("python")
-    monkeypatch.chdir(ROOT)
+def execute(example):
     exec(compile(example, "README.md", "exec"), {})
+
+
+def test_the_python_example(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    execute(blocks("python")[0])
     assert ", 7, 7)" in capsys.readouterr().out
+
+
+def test_the_maps_example(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    execute(blocks("python")[1])
+    (caption,) = Captioner.from_pretrained().caption(PHOTO)
+    sizes = {Image.open(folder / f"{number}.png").size for number in range(len(caption.words))}
+    assert sizes == {(224, 224)}
+
+
+@pytest.mark.slow
+def test_the_client_example(capsys, monkeypatch):
+    pytest.importorskip("gradio")
+    from captioner.demo.server import serving
+
+    monkeypatch.chdir(ROOT)
+    (example,) = blocks("python")[2:]
+    with serving(Captioner.from_pretrained()) as address:
+        execute(example.replace("http://127.0.0.1:7860", address))
+    (caption,) = Captioner.from_pretrained().caption(PHOTO, beam_size=3)
+    assert capsys.readouterr().out.strip().splitlines()[-1] == caption.text
 
 
 def test_the_first_example_shows_what_the_model_says(folder):

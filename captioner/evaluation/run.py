@@ -19,7 +19,7 @@ from captioner.evaluation.results import ImageId, load_results, save_results
 from captioner.evaluation.scoring import DEFAULT_METRICS, METRICS, Track, check_metrics, score_tokens
 from captioner.evaluation.statistics import LEVEL, RESAMPLES, SEED, bootstrap, compare, interval
 from captioner.evaluation.tokenizer import tokenize
-from captioner.inference import BackendName, Captioner
+from captioner.inference import BackendName, Captioner, Folder
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def evaluate(
     images: str | os.PathLike[str] | None = None,
     *,
     split: Split | None = None,
-    model: str | os.PathLike[str] | None = None,
+    model: Folder | Sequence[Folder] | None = None,
     results: str | os.PathLike[str] | None = None,
     against: str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] | None = None,
@@ -52,7 +52,7 @@ def evaluate(
         annotations: See `captioner.data.annotations.load_records`.
         images: Likewise.
         split: Likewise; for a file that has no splits it is refused.
-        model: The checkpoint folder; the bundled model if None.
+        model: See `Captioner.from_pretrained`; the bundled model if None.
         results: A file in COCO results format that is scored as it is; no model is run, and no image is needed.
         against: Another such file, to hold the captions against.
         output: A folder for `results.json`, `scores.json`, `per_image.csv` and `report.html`; made if it isn't there.
@@ -76,6 +76,7 @@ def evaluate(
         CaptionerError: Something it needs is missing or unusable.
     """
     check_metrics(metrics)
+    folders = [] if model is None else [model] if isinstance(model, (str, os.PathLike)) else list(model)
     if results is not None and (model is not None or decoding):
         named = "model" if model is not None else next(iter(decoding))
         raise ConfigError(f"Finished results are scored as they are, by no model; leave out {named}, or the results.")
@@ -96,12 +97,12 @@ def evaluate(
             check_images(records)
         captioner = Captioner.from_pretrained(model, backend=backend, device=device)
         options = DecodingOptions.from_dict(captioner.decoding.to_dict() | decoding)
-        facts |= {"model": "bundled" if model is None else str(model), "decoding": options.to_dict()}
+        facts |= {"model": ", ".join(map(str, folders)) or "bundled", "decoding": options.to_dict()}
         pairs = caption_records(captioner, records, batch_size=batch_size, skip=allow_missing, **decoding)
         captions = dict(pairs if track is None else track(pairs, len(records)))
     if output is not None:
         _save_captions(Path(output) / "results.json", captions, results)
-    title, other = _names(results, against, model)
+    title, other = _names(results, against, folders)
     evaluation = assess(
         records,
         captions,
@@ -240,11 +241,11 @@ def _save(folder: Path, evaluation: Evaluation) -> None:
 
 
 def _names(
-    results: str | os.PathLike[str] | None, against: str | os.PathLike[str] | None, model: str | os.PathLike[str] | None
+    results: str | os.PathLike[str] | None, against: str | os.PathLike[str] | None, models: Sequence[Folder]
 ) -> tuple[str, str]:
     """What the captions and those of the other system are called: by their files' names, if these differ."""
     if results is None:
-        ours = "bundled model" if model is None else Path(model).resolve().name
+        ours = " + ".join(Path(model).resolve().name for model in models) or "bundled model"
         return ours, "" if against is None else Path(against).name
     if against is not None and Path(results).name == Path(against).name:
         return str(results), str(against)

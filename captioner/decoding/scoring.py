@@ -1,0 +1,39 @@
+"""What a model thinks of captions that are given to it: teacher forcing through a stepper, on any backend."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from captioner.decoding.sampling import FloatArray
+from captioner.decoding.search import Stepper
+from captioner.vocabulary import START
+
+
+def log_probs_of(stepper: Stepper, captions: Sequence[Sequence[int]]) -> list[FloatArray]:
+    """Score a given caption of each image, word by word.
+
+    Args:
+        stepper: The encoded images, before their first step.
+        captions: For each image the word ids of its caption, without `START`; `END` is scored like a word where it
+            stands at the end.
+
+    Returns:
+        For each image (T,): the natural logarithm of each word's probability given those before it.
+
+    Raises:
+        ValueError: There isn't one caption for each image.
+    """
+    if len(captions) != stepper.batch_size:
+        raise ValueError(f"{len(captions)} captions for {stepper.batch_size} images; expected one for each")
+    lengths = np.array([len(caption) for caption in captions])
+    found = [np.zeros(length) for length in lengths]
+    images = np.arange(len(captions))  # those whose captions still go on
+    for t in range(lengths.max(initial=0)):
+        rows = np.flatnonzero(lengths[images] > t)
+        images = images[rows]
+        last = np.array([captions[image][t - 1] if t else START for image in images.tolist()])
+        step = stepper.step(rows[:, None], last[:, None], 1, all_log_probs=True)
+        assert step.all_log_probs is not None
+        for image, log_probs in zip(images.tolist(), step.all_log_probs[:, 0], strict=True):
+            found[image][t] = min(log_probs[captions[image][t]], 0.0)  # rounding may leave it a little above 0
+    return found

@@ -1,0 +1,83 @@
+"""Gradients: how each word's log-probability depends on the pixels. This module needs torch."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from captioner.backends.torch import TorchBackend, evaluating
+from captioner.model.captioning import CaptioningModel
+from captioner.vocabulary import START
+
+Float32Array = NDArray[np.float32]
+
+_CELLS = 28  # of the map, a side: single pixels say little
+_COPIES = 8
+_NOISE = 0.15  # its standard deviation as a share of the image's range of values
+
+
+def smooth_gradient(
+    backend: TorchBackend, pixels: Float32Array, words: Sequence[int], *, batch_size: int = 32, copies: int = _COPIES
+) -> Float32Array:
+    """Map each word of a caption by its gradient, averaged over noisy copies of the image (SmoothGrad).
+
+    Smilkov et al. 2017, "SmoothGrad: removing noise by adding noise": the gradient of a network with ReLUs jumps from
+    pixel to pixel, its average over the neighbourhood of an image doesn't. The noise is the same at every call.
+
+    Args:
+        backend: What runs the network.
+        pixels: (3, S, S), preprocessed.
+        words: The caption's T word ids, without `START`.
+        batch_size: The most images that are encoded at once.
+        copies: How many noisy copies are averaged.
+
+    Returns:
+        (T, h, w), not below 0: the length of the gradient over the colours of a pixel, averaged in each cell.
+    """
+    random = np.random.default_rng(0)
+    scale = _NOISE * float(pixels.max() - pixels.min())
+    total: Tensor | float = 0.0
+    for _ in range(copies):
+        noisy = pixels + scale * random.standard_normal(pixels.shape, np.float32)
+        total = total + word_gradients(backend, noisy, words, batch_size=batch_size)
+    assert isinstance(total, Tensor)
+    lengths = (total / copies).norm(dim=1)  # (T, S, S)
+    cells = min(_CELLS, lengths.shape[-1])
+    return torch.nn.functional.adaptive_avg_pool2d(lengths, cells).cpu().numpy()
+
+
+def word_gradients(
+    backend: TorchBackend, pixels: Float32Array, words: Sequence[int], *, batch_size: int = 32
+) -> Tensor:
+    """The gradient of each word's log-probability by the preprocessed pixels.
+
+    Args:
+        backend: What runs the network.
+        pixels: (3, S, S), preprocessed.
+        words: The caption's T word ids, without `START`.
+        batch_size: The most images that are encoded at once.
+
+    Returns:
+        (T, 3, S, S).
+    """
+    image = torch.from_numpy(pixels).to(backend.device)
+    caption = torch.tensor([START, *words], device=backend.device)
+    chosen = torch.arange(len(words), device=backend.device)
+    with torch.enable_grad(), evaluating(backend.model):
+        parts = [
+            _gradients_of(backend.model, image, caption, chosen[start : start + batch_size])
+            for start in range(0, len(words), batch_size)
+        ]
+    return torch.cat(parts)
+
+
+def _gradients_of(model: CaptioningModel, image: Tensor, caption: Tensor, chosen: Tensor) -> Tensor:
+    """(N, 3, S, S), of N words: each has a copy of the image, and a single way back finds all gradients."""
+    copies = image.expand(len(chosen), -1, -1, -1).clone().requires_grad_()  # (N, 3, S, S)
+    logits = model(copies, caption.expand(len(chosen), 1, -1)).logits  # (T * N, V), ordered by step, image
+    log_probs = logits.view(len(caption) - 1, len(chosen), -1).log_softmax(dim=2)  # (T, N, V)
+    own = log_probs[chosen, torch.arange(len(chosen), device=chosen.device), caption[chosen + 1]]  # (N,)
+    (gradients,) = torch.autograd.grad(own.sum(), copies)
+    return gradients

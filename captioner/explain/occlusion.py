@@ -1,0 +1,85 @@
+"""Occlusion (Zeiler and Fergus 2014): hide a patch of the photo, and see how much less probable each word becomes."""
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captioner.decoding.sampling import FloatArray
+from captioner.decoding.scoring import log_probs_of
+from captioner.inference import Backend
+
+Float32Array = NDArray[np.float32]
+
+_CELLS = 14  # of the map, a side
+_PATCH = 4  # cells, a side: what is hidden at once; single cells are too small to hide anything
+
+
+def occlude(
+    backend: Backend,
+    pixels: Float32Array,
+    words: Sequence[int],
+    *,
+    batch_size: int = 32,
+    cells: int = _CELLS,
+    patch: int = _PATCH,
+) -> Float32Array:
+    """Map each word of a caption by hiding patches.
+
+    Patches of `patch` x `patch` cells are hidden one after the other, everywhere on a grid of `cells` x `cells`; what a
+    cell is worth is the mean over all patches that hide it.
+
+    Args:
+        backend: What runs the network.
+        pixels: (3, S, S), preprocessed: 0 is the mean colour of the encoder's data, with which patches are filled.
+        words: The caption's T word ids, without `START`.
+        batch_size: The most images that are encoded at once.
+        cells: Cells of the map, a side.
+        patch: Side of a patch in cells, at most `cells`.
+
+    Returns:
+        (T, cells, cells): by how much, in nats, the word's log-probability falls; below 0 where it rises.
+    """
+    (whole,) = log_probs_hidden(backend, pixels, words, [np.zeros((cells, cells), np.bool_)])
+    corners = [(top, left) for top in range(cells - patch + 1) for left in range(cells - patch + 1)]
+    masks = np.zeros((len(corners), cells, cells), np.bool_)
+    for mask, (top, left) in zip(masks, corners, strict=True):
+        mask[top : top + patch, left : left + patch] = True
+    falls = whole - log_probs_hidden(backend, pixels, words, masks, batch_size=batch_size)  # (M, T)
+    sums = np.einsum("mt,mhw->thw", falls, masks)
+    maps: Float32Array = (sums / masks.sum(axis=0)).astype(np.float32)
+    return maps
+
+
+def log_probs_hidden(
+    backend: Backend,
+    pixels: Float32Array,
+    words: Sequence[int],
+    masks: Iterable[NDArray[np.bool_]],
+    *,
+    batch_size: int = 32,
+) -> FloatArray:
+    """Score a caption with parts of its image hidden.
+
+    Args:
+        backend: What runs the network.
+        pixels: (3, S, S), preprocessed.
+        words: The caption's T word ids, without `START`.
+        masks: M of them, (h, w) each: the cells to hide.
+        batch_size: The most images that are encoded at once.
+
+    Returns:
+        (M, T): the log-probability of each word given those before it.
+    """
+    found = []
+    hidden = (hide(pixels, mask) for mask in masks)
+    while batch := list(islice(hidden, batch_size)):
+        found += log_probs_of(backend.encode(np.stack(batch)), [words] * len(batch))
+    return np.array(found).reshape(len(found), len(words))
+
+
+def hide(pixels: Float32Array, mask: NDArray[np.bool_]) -> Float32Array:
+    """Fill the cells of an image (3, S, S) that a mask (h, w) names with 0, the mean colour of the encoder's data."""
+    rows, columns = (np.arange(side) * cells // side for side, cells in zip(pixels.shape[1:], mask.shape, strict=True))
+    return np.where(mask[rows[:, None], columns], np.float32(0), pixels)

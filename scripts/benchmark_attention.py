@@ -1,0 +1,141 @@
+"""Whether attention maps mean something: the part `attention` of scripts/benchmark.py.
+
+For each word of a caption the regions that it attends most are hidden, a fifth of the photo, and the caption is scored
+again: by how much does the log-probability of that word fall, and by how much if other regions are hidden, as many?
+
+- random regions, of which several draws are averaged;
+- what other words of the caption attend most: a map about the photo rather than about the word would do as well;
+- what words attend most in another photo: so would a map that lies in the middle of every photo.
+
+The differences are paired, word by word. Intervals are of 95 %, by drawing whole photos anew (the bootstrap), since the
+words of a photo belong together.
+"""
+
+import argparse
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captioner.data.annotations import check_images, load_records
+from captioner.errors import ConfigError
+from captioner.evaluation.statistics import interval, resample
+from captioner.explain.occlusion import log_probs_hidden
+from captioner.images import find_images, open_image
+from captioner.inference import Captioner
+
+ROOT = Path(__file__).parents[1]
+SHARE = 0.2  # of the regions that are hidden
+DRAWS = 8  # of random regions, a photo
+RANDOM, OTHER_WORDS, OTHER_PHOTO = "random regions", "those of other words", "those in another photo"
+
+# English words that say little of what there is to see: they owe themselves to the words around them.
+FUNCTION_WORDS = """
+a an the this that these those some any each every all both another other one its his her their my your our it he she
+they them him i we you who which what there while as and or but so than if of in on at to from by for with without into
+onto over under through across along around near behind beside between above below up down off out is are was were be
+been being am has have had do does did can could will would may 's 're n't not no very
+"""
+
+
+class Word(NamedTuple):
+    """By how much a word's log-probability falls, in nats, if regions are hidden: those it attends, and others."""
+
+    photo: int
+    text: str
+    attended: float
+    others: dict[str, float]
+
+
+def attention(options: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
+    """How much less probable words become if what they attend is hidden, and if something else is."""
+    captioner = Captioner.from_pretrained(options.model)
+    photos = find_photos(options.images, options.annotations, options.photos)
+    words = falls(captioner, photos)
+    title = f"Attention: {len(photos)} photos, {SHARE:.0%} of each hidden; falls of a word's log-probability in nats"
+    return title, rows_of(words)
+
+
+def find_photos(images: Path | None, annotations: Path | None, most: int) -> list[Path]:
+    """The photos of annotations, evenly chosen if there are more than `most`, or those of a folder."""
+    if annotations is not None:
+        records = load_records(annotations, images)
+        some = min(most, len(records))
+        records = [records[number * len(records) // some] for number in range(some)]
+        check_images(records)
+        return [record.path for record in records]
+    folder = images or ROOT / "examples"
+    found = list(islice(find_images(folder), most))
+    if len(found) < 2:
+        raise ConfigError(f"{folder} has {len(found)} images; expected two or more.")
+    return found
+
+
+def falls(captioner: Captioner, photos: Sequence[Path]) -> list[Word]:
+    """Measure every word of the captions of photos."""
+    random = np.random.default_rng(0)
+    found = []
+    before = most_attended(captioner, photos[-1])
+    for number, photo in enumerate(photos):
+        pixels = captioner.preprocessing(open_image(photo, min_size=captioner.preprocessing.size))
+        (caption,) = captioner.decode(captioner.backend.encode(pixels[None]))
+        ids = [captioner.vocabulary.index(word) for word in caption.words]
+        own = masks_of(caption.attention)  # (T, h, w)
+        drawn = masks_of(random.random((DRAWS, *own.shape[1:])))
+        masks = [np.zeros_like(own[:1]), own, drawn, before]
+        scores = log_probs_hidden(captioner.backend, pixels, ids, np.concatenate(masks))  # (1 + T + DRAWS + T', T)
+        whole, hidden, by_chance, elsewhere = np.split(scores, np.cumsum([len(mask) for mask in masks[:-1]]))
+        fall = whole - hidden  # (T, T): the column's word, if what the row's word attends is hidden
+        for word, text in enumerate(caption.words):
+            others = {RANDOM: (whole - by_chance)[:, word].mean(), OTHER_PHOTO: (whole - elsewhere)[:, word].mean()}
+            if len(ids) > 1:
+                others[OTHER_WORDS] = np.delete(fall[:, word], word).mean()
+            found.append(Word(number, text, fall[word, word], others))
+        before = own
+    return found
+
+
+def most_attended(captioner: Captioner, photo: Path) -> NDArray[np.bool_]:
+    """(T, h, w): what each word of a photo's caption attends most."""
+    (caption,) = captioner.caption(photo)
+    return masks_of(caption.attention)
+
+
+def masks_of(attention: NDArray[Any] | None) -> NDArray[np.bool_]:
+    """The largest values of each map (..., h, w): a fifth of them."""
+    if attention is None:
+        raise ConfigError("This model has no attention to measure; expected one with attention, such as the bundled.")
+    flat = attention.reshape(len(attention), -1)
+    masks = np.zeros(flat.shape, np.bool_)
+    np.put_along_axis(masks, np.argsort(-flat, axis=1)[:, : max(1, round(SHARE * flat.shape[1]))], True, axis=1)
+    return masks.reshape(attention.shape)
+
+
+def rows_of(words: Sequence[Word]) -> list[dict[str, Any]]:
+    """The rows of the table."""
+    closed_class = FUNCTION_WORDS.split()
+    content = [word for word in words if word.text not in closed_class]
+    function = [word for word in words if word.text in closed_class]
+    cases = [("all", words, RANDOM), ("content words", content, RANDOM), ("function words", function, RANDOM)]
+    cases += [("content words", content, OTHER_WORDS), ("content words", content, OTHER_PHOTO)]
+    return [row_of(name, [word for word in some if other in word.others], other) for name, some, other in cases if some]
+
+
+def row_of(name: str, words: Sequence[Word], other: str) -> dict[str, Any]:
+    """The averages over words, and the interval of their difference."""
+    photos = np.unique([word.photo for word in words], return_inverse=True)[1]
+    attended = np.array([word.attended for word in words])
+    instead = np.array([word.others[other] for word in words])
+    counts, sums = np.bincount(photos), np.bincount(photos, attended - instead)  # (N,) by photo
+    drawn = np.concatenate([(weights @ sums) / (weights @ counts) for weights in resample(len(counts))])
+    low, high = interval(drawn)
+    averages = {"attended": attended.mean().item(), "others": instead.mean().item()}
+    difference = (attended - instead).mean().item()
+    return {"words": name, "hidden instead": other, "count": len(words), **averages} | {
+        "difference": difference,
+        "from": low,
+        "to": high,
+    }
