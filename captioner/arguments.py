@@ -311,7 +311,29 @@ def _add_search(parser: _Parser) -> "argparse._ArgumentGroup":
     search.add_argument(
         "--max-length", type=int, metavar="N", help="The most words of a caption. [default: the model's]"
     )
+    search.add_argument(
+        "--min-length", type=int, metavar="N", help="The fewest words of a caption. [default: the model's]"
+    )
+    search.add_argument(
+        "--length-penalty", type=float, metavar="X", help="Above 0 favours longer captions. [default: the model's]"
+    )
+    search.add_argument(
+        "--no-repeat-ngram",
+        type=int,
+        metavar="N",
+        help="So many words in a row only once; 0 is off. [default: the model's]",
+    )
+    search.add_argument(
+        "--forbidden-endings",
+        type=_words,
+        metavar="WORDS",
+        help="What no caption ends with: a,the,of [default: the model's]",
+    )
     return search
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _add_sampling(parser: _Parser) -> None:

@@ -10,12 +10,13 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Literal, Protocol, TypeAlias, overload
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from captioner.backends import Backend
 from captioner.checkpoint import Checkpoint, read_checkpoint
 from captioner.decoding import Constraints, DecodingOptions, Hypothesis, Stepper, search
 from captioner.errors import ConfigError, ImageError, MissingExtraError
@@ -28,13 +29,6 @@ Folder: TypeAlias = str | os.PathLike[str]
 
 _FIRST_BATCH = 4  # the first batch is small, so that the first caption comes soon; each next one is twice as large
 _READERS = min(4, os.cpu_count() or 1)
-
-
-class Backend(Protocol):
-    """What runs the network."""
-
-    def encode(self, pixels: NDArray[np.float32]) -> Stepper:
-        """Encode preprocessed images (B, 3, S, S); a stepper over them."""
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,12 @@
 """Several models that decide together: the search's `Stepper` on the mean of their probabilities."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from captioner.backends import Backend
 from captioner.decoding.search import Step, Stepper
-
-
-class Encoder(Protocol):
-    """A backend."""
-
-    def encode(self, pixels: NDArray[np.float32]) -> Stepper:
-        """Encode preprocessed images (B, 3, S, S); a stepper over them."""
 
 
 class Ensemble:
@@ -25,7 +18,7 @@ class Ensemble:
 
     name = "ensemble"
 
-    def __init__(self, backends: Sequence[Encoder]) -> None:
+    def __init__(self, backends: Sequence[Backend]) -> None:
         self.backends = tuple(backends)
 
     def encode(self, pixels: NDArray[np.float32]) -> "EnsembleStepper":

@@ -30,8 +30,9 @@ class Constraints:
         self.vocab_size = vocab_size
         self.min_length = min_length
         self.no_repeat_ngram = no_repeat_ngram
+        self._never_last: IntArray = np.array(sorted(forbidden_endings), np.int64)
         self._may_be_last: BoolArray = np.ones(vocab_size, np.bool_)  # (V,)
-        self._may_be_last[list(forbidden_endings)] = False
+        self._may_be_last[self._never_last] = False
 
     @classmethod
     def from_options(cls, options: DecodingOptions, vocabulary: Vocabulary) -> "Constraints":
@@ -57,15 +58,23 @@ class Constraints:
             return np.full(history.shape[:-1], length >= self.min_length)
         return self._may_be_last[history[..., -1]]
 
-    def banned(self, history: IntArray) -> IntArray:
-        """Find the words that each beam must not take next because they would repeat an n-gram.
+    def banned(self, history: IntArray, *, last: bool = False) -> IntArray:
+        """Find the words that each beam must not take next: they would repeat an n-gram, or be a forbidden ending.
 
         Args:
             history: (B, K, T) the words so far, without `START`.
+            last: Whether there is room for one more word only, so that it is an ending.
 
         Returns:
             (B, K, M) word ids, M the most that any beam has; beams that have fewer are filled up with `PAD`.
         """
+        repeating = self._repeating(history)
+        if not last or not self._never_last.size:
+            return repeating
+        endings = np.broadcast_to(self._never_last, (*history.shape[:-1], self._never_last.size))
+        return np.concatenate([repeating, endings], axis=-1)
+
+    def _repeating(self, history: IntArray) -> IntArray:
         n, windows = self.no_repeat_ngram, history.shape[-1] - self.no_repeat_ngram + 1
         if n == 0 or windows < 1:
             return history[..., :0]

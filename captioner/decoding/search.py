@@ -6,7 +6,8 @@ What the beam search does, for each image on its own:
   them, nor are words of probability 0. A candidate counts with the log-probability of the whole caption up to it.
 - The `beam_size` best candidates that are not END stay as the next beams. END finishes a caption if fewer than
   `beam_size` of those candidates of the image are better, so that END would have had a place among them.
-- After `max_length` words END is the only candidate: its log-probability counts, and the caption is finished.
+- After `max_length` words END is the only candidate: its log-probability counts, and the caption is finished. So the
+  last of `max_length` words is none that a caption may not end with.
 - Finished captions are ranked by log_prob / length**length_penalty. The search of an image is over when no beam can
   still get among its N best (N = `alternatives`). A beam that cannot is dropped even earlier: log-probabilities only
   fall, so neither it nor anything that takes its place, being less probable, could have changed the result.
@@ -133,7 +134,8 @@ def search(
         if not images.size:
             break
         beams = words.shape[1]
-        may_end, banned = constraints.may_end(history), constraints.banned(history)
+        may_end = constraints.may_end(history)
+        banned = constraints.banned(history, last=length == options.max_length - 1)
         if length == options.max_length:
             step = stepper.step(parents, words, 1, all_log_probs=True)
             choice = _end(step, totals, may_end)

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from captioner.backends import Backend
 from captioner.errors import ConfigError, MissingExtraError
 from captioner.explain.maps import Float32Array, enlarge, photo_seen
 from captioner.explain.occlusion import occlude
 from captioner.images import ImageSource, open_image
-from captioner.inference import Backend, Caption, Captioner
+from captioner.inference import Caption, Captioner
 
 Method = Literal["attention", "occlusion", "gradient"]
 METHODS: tuple[Method, ...] = get_args(Method)

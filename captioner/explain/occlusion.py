@@ -6,9 +6,9 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from captioner.backends import Backend
 from captioner.decoding.sampling import FloatArray
 from captioner.decoding.scoring import log_probs_of
-from captioner.inference import Backend
 
 Float32Array = NDArray[np.float32]
 

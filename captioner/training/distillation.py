@@ -64,14 +64,25 @@ class Teachers:
             self.models.append(TorchBackend.from_checkpoint(checkpoint).model.requires_grad_(False))
         logger.info("Taught by %s", ", ".join(map(str, folders)))
 
-    def share_features(self, student: CaptioningModel) -> bool:
-        """Whether all of them would compute the features that a model's encoder computes."""
+    @property
+    def nbytes(self) -> int:
+        """The memory of their weights."""
+        return sum(tensor.nbytes for model in self.models for tensor in (*model.parameters(), *model.buffers()))
+
+    def check_features_of(self, student: CaptioningModel) -> None:
+        """Refuse the features that a model's encoder computes, where they would compute others.
+
+        Raises:
+            ConfigError: They would.
+        """
         own = student.encoder.state_dict()
-        return all(
-            own.keys() == (theirs := model.encoder.state_dict()).keys()
-            and all(torch.equal(tensor.cpu(), theirs[name].cpu()) for name, tensor in own.items())
-            for model in self.models
-        )
+        for model in self.models:
+            theirs = model.encoder.state_dict()
+            if own.keys() != theirs.keys() or not all(torch.equal(own[name].cpu(), theirs[name].cpu()) for name in own):
+                raise ConfigError(
+                    "The teachers' encoders are not the one that is trained here, so they need images, not its "
+                    "features: set data.cache_features to 0."
+                )
 
     @torch.no_grad()
     def probabilities(self, images: Tensor, captions: Tensor) -> Tensor:

@@ -111,8 +111,9 @@ class CaptioningModule(LightningModule):
         for name in ("label_smoothing", "scheduled_sampling"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}; expected a share from 0 to below 1.")
-        if self_critical.weight and distillation.teachers:
-            raise ConfigError("model.self_critical and model.distillation are stages of their own; turn one off.")
+        if self_critical.weight and (distillation.teachers or scheduled_sampling):
+            other = "distillation" if distillation.teachers else "scheduled_sampling"
+            raise ConfigError(f"model.self_critical and model.{other} don't go together; turn one off.")
         if init_from is not None:
             self.network = continued_network(init_from, len(vocabulary), decoder.dropout)
         else:
@@ -122,7 +123,14 @@ class CaptioningModule(LightningModule):
         self._captions: dict[int, str] = {}
         self._loss = torch.zeros(())
         self._critic: Critic | None = None
-        self._teachers: Teachers | None = None
+        self.teachers: Teachers | None = None
+        if distillation.teachers:
+            self.teachers = Teachers(distillation.teachers, vocabulary, preprocessing)
+
+    def setup(self, stage: str) -> None:
+        """Refuse features that the teachers cannot use, before they are computed and a resumed run's weights read."""
+        if self.teachers is not None and self.trainer.datamodule.views and not self.encoder_trains(0):  # type: ignore[attr-defined]
+            self.teachers.check_features_of(self.network)
 
     def forward(self, images: Tensor) -> Tensor:
         """Region features (B, L, D) of pixels (B, 3, S, S); features that were computed before are passed through."""
@@ -145,8 +153,8 @@ class CaptioningModule(LightningModule):
                 self.log(f"train/{name}", value, prog_bar=name == "reward", batch_size=len(batch.captions))
         output = self.network.decoder(batch.images, batch.captions, self.scheduled_sampling * min(1, progress))
         loss = self.loss(output, batch, advantages)
-        if self._teachers is not None:
-            expected = self._teachers.probabilities(images, batch.captions)
+        if self.teachers is not None:
+            expected = self.teachers.probabilities(images, batch.captions)
             taught = soft_cross_entropy(output, expected) * self._shares(len(expected))[0]
             self.log("train/taught", taught.detach(), batch_size=len(batch.captions))
             loss = (1 - self.distillation.weight) * loss + self.distillation.weight * taught
@@ -220,18 +228,11 @@ class CaptioningModule(LightningModule):
         return bool(self.finetune.stages) and epoch >= self.finetune.from_epoch
 
     def on_train_start(self) -> None:
-        """Let the encoder train where a run is resumed in mid-epoch; ask for the critic and the teachers."""
+        """Let the encoder train where a run is resumed in mid-epoch; ask for the critic."""
         self._unfreeze_encoder()
         if self.self_critical.weight:
             references = self.trainer.datamodule.tokens["train"]  # type: ignore[attr-defined]
             self._critic = Critic(references, self.vocabulary, self.decoding.forbidden_endings)
-        if self.distillation.teachers:
-            self._teachers = Teachers(self.distillation.teachers, self.vocabulary, self.preprocessing)
-            if self.trainer.datamodule.views and not self._teachers.share_features(self.network):  # type: ignore[attr-defined]
-                raise ConfigError(
-                    "The teachers' encoders are not the one that is trained here, so they need images, not its "
-                    "features: set data.cache_features to 0."
-                )
 
     def on_train_epoch_start(self) -> None:
         """Let the encoder train from its epoch on."""

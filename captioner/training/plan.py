@@ -133,6 +133,8 @@ def _memory(trainer: Trainer, module: CaptioningModule) -> Rows:
             column["gradients on their way to other processes"] = gradients
         if any(_averages_on(device, callback) for callback in trainer.callbacks):  # type: ignore[attr-defined]
             column["averaged weights"] = weights
+        if module.teachers is not None:
+            column["teachers' weights"] = module.teachers.nbytes
         column[f"kept for backward of {trainer.datamodule.batch_size} images"] = _activations(trainer, module, trains)  # type: ignore[attr-defined]
         columns.append({**column, "in all": sum(column.values())})
     if device.type == "cuda":

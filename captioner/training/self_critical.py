@@ -14,6 +14,7 @@ from captioner.evaluation.metrics import CiderD
 from captioner.model.decoder import Decoder
 from captioner.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
 
+_NEVER = (PAD, START, UNKNOWN)  # are not drawn
 _END_TOKEN = "</s>"  # of references and captions alike: a caption that stops too early or never lacks its n-grams
 
 
@@ -112,7 +113,7 @@ def draw_captions(decoder: Decoder, features: Tensor, samples: int, max_length: 
         ended = torch.zeros_like(words, dtype=torch.bool)
         for t in range(max_length + 1):
             logits, state, _ = decoder.step(image, state, words)
-            logits[..., [PAD, START, UNKNOWN]] = -torch.inf
+            logits[..., _NEVER] = -torch.inf
             words = logits.float().softmax(dim=2).flatten(0, 1).multinomial(1).view(words.shape)
             if t == max_length:  # nothing but an end fits
                 words = torch.where(words == END, END, PAD)
@@ -174,14 +175,15 @@ def policy_gradient(logits: Tensor, targets: Tensor, advantages: Tensor) -> tupl
     """The loss of drawn words, mean over words, whose gradient is that of the expected reward (Williams 1992).
 
     Args:
-        logits: (N, V), float32.
+        logits: (N, V), float32; of words that are never drawn they don't count.
         targets: (N,), the words that were drawn.
         advantages: (N,), what their caption's reward exceeds its baseline by.
 
     Returns:
         The loss; and for the log, the mean entropy of the words' distributions in nats.
     """
-    log_probs = logits.log_softmax(dim=1)
+    never = torch.tensor(_NEVER, device=logits.device)
+    log_probs = logits.index_fill(1, never, -1e4).log_softmax(dim=1)
     chosen = log_probs.gather(1, targets.unsqueeze(1)).squeeze(1)
     with torch.no_grad():
         entropy = -(log_probs.exp() * log_probs).sum(dim=1).mean()

@@ -92,6 +92,8 @@ def may_follow(prefix: Prefix, word: int, options: DecodingOptions, endings: fro
     """The rules of a caption, read off the options one by one."""
     if word == END:
         return len(prefix) >= options.min_length and not (prefix and prefix[-1] in endings)
+    if len(prefix) == options.max_length - 1 and word in endings:
+        return False
     caption, n = (*prefix, word), options.no_repeat_ngram
     ngrams = [caption[i : i + n] for i in range(len(caption) - n + 1)] if n else []
     return word > UNKNOWN and len(prefix) < options.max_length and len(set(ngrams)) == len(ngrams)

@@ -90,3 +90,16 @@ def test_features_of_another_encoder_are_not_for_them(first_stage, tmp_path, cap
     assert main(other) == 2
     assert "set data.cache_features to 0" in capfd.readouterr().err
     assert main([*other, "--data.cache_features=0", f"--trainer.default_root_dir={tmp_path}/images"]) == 0
+
+
+def test_it_is_resumed_where_the_encoder_has_moved_on(first_stage, tmp_path):
+    arguments = [*options(first_stage, tmp_path / "run"), "--model.finetune={stages: [features.18], from_epoch: 1}"]
+    assert main([*arguments, "--trainer.max_epochs=2"]) == 0
+    assert main([*arguments, "--trainer.max_epochs=3", "--ckpt_path=last"]) == 0
+
+
+def test_teachers_that_are_not_there_are_named_before_anything_is_computed(first_stage, tmp_path, capfd):
+    missing = "--model.distillation.teachers=[nowhere]"
+    assert main([*options(first_stage, tmp_path / "run"), missing]) == 2
+    said = capfd.readouterr().err
+    assert "nowhere" in said and "Computing" not in said

@@ -164,19 +164,26 @@ def test_given_and_drawn_captions_run_together_as_they_would_alone(name):
 
 
 def test_the_gradient_is_that_of_the_expected_reward():
-    logits = torch.randn(5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    rewards = torch.tensor([0.3, 2.0, -1.0, 0.0, 1.1], dtype=torch.float64)
+    """Over the words that can be drawn: END and those behind UNKNOWN."""
+    logits = torch.randn(7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    rewards = torch.tensor([0.0, 0.0, 2.0, 0.0, -1.0, 0.3, 1.1], dtype=torch.float64)
+    drawn = [END, 4, 5, 6]
+
+    def probabilities(odds):
+        return torch.zeros_like(odds).index_put((torch.tensor(drawn),), odds[drawn].softmax(dim=0))
+
     baseline = 0.7  # any number that doesn't depend on the word that was drawn
 
     free = logits.clone().requires_grad_()
-    for word, likely in enumerate(logits.softmax(dim=0)):
+    for word in drawn:
+        likely = probabilities(logits)[word]
         loss, _ = policy_gradient(free.unsqueeze(0), torch.tensor([word]), rewards[word : word + 1] - baseline)
         (likely * loss).backward()
 
     def expected_reward(odds):
-        return float(odds.softmax(dim=0) @ rewards)
+        return float(probabilities(odds) @ rewards)
 
-    for i, step in itertools.product(range(5), [1e-6]):
+    for i, step in itertools.product(range(7), [1e-6]):
         up, down = logits.clone(), logits.clone()
         up[i] += step
         down[i] -= step
@@ -185,8 +192,8 @@ def test_the_gradient_is_that_of_the_expected_reward():
 
 
 def test_the_entropy_is_that_of_the_words_distributions():
-    logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [50.0, 0.0, 0.0, 0.0]])
-    _, entropy = policy_gradient(logits, torch.tensor([0, 0]), torch.tensor([1.0, 1.0]))
+    logits = torch.tensor([[9.0, 9.0, 0.0, 9.0, 0.0, 0.0, 0.0], [9.0, 9.0, 50.0, 9.0, 0.0, 0.0, 0.0]])
+    _, entropy = policy_gradient(logits, torch.tensor([END, END]), torch.tensor([1.0, 1.0]))
     assert entropy.item() == pytest.approx(math.log(4) / 2, abs=1e-6)
 
 
