@@ -85,10 +85,10 @@ def test_a_new_model_learns_what_they_say(first_stage, tmp_path):
     assert taught.values[-1] < taught.values[0] - 0.2  # nats; the rest is their own uncertainty
 
 
-def test_features_of_another_encoder_are_not_for_them(first_stage, tmp_path, capfd):
+def test_features_of_another_encoder_are_not_for_them(first_stage, tmp_path, caplog):
     other = [*options(first_stage, tmp_path / "run"), "--model.weights=null"]
     assert main(other) == 2
-    assert "set data.cache_features to 0" in capfd.readouterr().err
+    assert "set data.cache_features to 0" in caplog.text
     assert main([*other, "--data.cache_features=0", f"--trainer.default_root_dir={tmp_path}/images"]) == 0
 
 
@@ -98,8 +98,8 @@ def test_it_is_resumed_where_the_encoder_has_moved_on(first_stage, tmp_path):
     assert main([*arguments, "--trainer.max_epochs=3", "--ckpt_path=last"]) == 0
 
 
-def test_teachers_that_are_not_there_are_named_before_anything_is_computed(first_stage, tmp_path, capfd):
+def test_teachers_that_are_not_there_are_named_before_anything_is_computed(first_stage, tmp_path, caplog):
     missing = "--model.distillation.teachers=[nowhere]"
     assert main([*options(first_stage, tmp_path / "run"), missing]) == 2
-    said = capfd.readouterr().err
+    said = caplog.text
     assert "nowhere" in said and "Computing" not in said
