@@ -66,11 +66,13 @@ def find_photos(images: Path | None, annotations: Path | None, most: int) -> lis
         some = min(most, len(records))
         records = [records[number * len(records) // some] for number in range(some)]
         check_images(records)
-        return [record.path for record in records]
-    folder = images or ROOT / "examples"
-    found = list(islice(find_images(folder), most))
+        found = [record.path for record in records]
+    else:
+        found = list(islice(find_images(images or ROOT / "examples"), max(most, 0)))
     if len(found) < 2:
-        raise ConfigError(f"{folder} has {len(found)} images; expected two or more.")
+        raise ConfigError(
+            f"{annotations or images or 'examples/'}: {len(found)} photos to look at; expected two or more."
+        )
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from captioner.demo.limits import check_options
-from captioner.errors import CaptionerError, ImageError
+from captioner.errors import CaptionerError, ConfigError, ImageError
 from captioner.explain import photo_seen
 from captioner.inference import Caption, Captioner
 
@@ -84,6 +84,8 @@ def page_options(
     A beam search cannot give more captions than it has beams, and has no temperature; a lower limit of the caption's
     length that is the model's own gives way to an upper one that was chosen.
     """
+    if not all(isinstance(number, int) for number in (beam_size, alternatives, max_length)):
+        raise ConfigError("The numbers of beams, captions and words must be whole; reload the page.")
     options = {
         "beam_size": beam_size,
         "alternatives": alternatives if sample else min(alternatives, beam_size),

@@ -19,13 +19,16 @@ from captioner.explain.maps import colours
 from captioner.inference import Captioner
 
 
-def build_app(captioner: Captioner, *, card: Card | None = None, examples: Sequence[Path] = ()) -> gr.Blocks:
+def build_app(
+    captioner: Captioner, *, card: Card | None = None, examples: Sequence[Path] = (), visits: Visits | None = None
+) -> gr.Blocks:
     """Build the demo.
 
     Args:
         captioner: The model; it is loaded once, and all visitors share it.
         card: What to say about it.
         examples: Photos that are offered to try; they stay where they are, and a copy is served.
+        visits: Notes who looks at which photo; what serves the app tells it of uploads.
 
     Returns:
         The app. Launch it with `captioner.demo.server.serving`, which also shuts what could be abused, or put it into
@@ -65,7 +68,7 @@ def build_app(captioner: Captioner, *, card: Card | None = None, examples: Seque
                 )
         if card is not None:
             _about(card)
-        _connect(app, captioner, photo, options, result)
+        _connect(app, captioner, photo, options, result, visits or Visits())
     return app
 
 
@@ -134,8 +137,9 @@ def _connect(
     photo: gr.Image,
     options: list[gr.Slider | gr.Checkbox],
     result: gr.HTML,
+    visits: Visits,
 ) -> None:
-    visits = Visits(kept=lambda: photo.keep_in_cache)
+    visits.kept = lambda: photo.keep_in_cache
     shared: dict[str, Any] = {"concurrency_limit": limits.AT_ONCE, "concurrency_id": "captioner"}
 
     def show(request: gr.Request, file: dict[str, Any] | None, *chosen: Any) -> dict[str, Any] | None:

@@ -116,7 +116,9 @@ const strip = () => {
     const panel = make("button", "cap-panel", "", { type: "button", "data-word": index });
     const frame = photo("cap-thumb cap-dim");
     drawHeat(frame.querySelector("canvas"), map);
-    panel.append(make("span", "cap-panel-word", word), frame, make("span", "cap-share", share(probability)));
+    const head = make("span", "cap-panel-word", word);
+    head.style.setProperty("--letters", word.length);
+    panel.append(head, frame, make("span", "cap-share", share(probability)));
     list.append(panel);
   });
   return list;
@@ -159,7 +161,9 @@ const render = () => {
   if (hasMaps()) root.append(strip());
   else note.textContent = "This model has no attention: it sees the whole photo at once, so no word has a map.";
   if (answer.captions.length > 1) {
-    root.append(make("h3", "cap-heading", "Its best captions, and how probable it finds each"), best());
+    root.append(make("h3", "cap-heading", "Its captions, and how probable it finds each"), best());
+    const order = "The best stands first; a longer caption may be less probable and still the better one.";
+    root.append(make("p", "cap-note", order));
   }
   show(null);
 };

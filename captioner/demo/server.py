@@ -17,6 +17,7 @@ from captioner.checkpoint import describe, read_checkpoint
 from captioner.demo import limits
 from captioner.demo.card import Card, read_card
 from captioner.demo.page import build_app, look
+from captioner.demo.visits import Visits
 from captioner.errors import ConfigError
 from captioner.images import find_images
 from captioner.inference import BackendName, Captioner
@@ -112,7 +113,8 @@ def serving(
     with tempfile.TemporaryDirectory(prefix="captioner-demo-", ignore_cleanup_errors=True) as folder:
         places = {"GRADIO_TEMP_DIR": folder, "GRADIO_EXAMPLES_CACHE": os.path.join(folder, "examples")}
         with _environment(places):
-            app = build_app(captioner, card=card, examples=examples)
+            visits = Visits()
+            app = build_app(captioner, card=card, examples=examples, visits=visits)
             app.queue(max_size=limits.QUEUE_LENGTH, api_open=False)
             try:
                 _, local, public = app.launch(
@@ -129,7 +131,7 @@ def serving(
                     pwa=False,
                     ssr_mode=False,
                     mcp_server=False,
-                    app_kwargs={"middleware": [Middleware(Guard)]},
+                    app_kwargs={"middleware": [Middleware(Guard, uploaded=visits.expect)]},
                     **look(),
                 )
             except OSError as error:
@@ -165,10 +167,12 @@ class Guard:
 
     Args:
         app: What answers everything else.
+        uploaded: Is told of each uploaded file before its owner is.
     """
 
-    def __init__(self, app: Application) -> None:
+    def __init__(self, app: Application, uploaded: Callable[[Path], object]) -> None:
         self._app = app
+        self._uploaded = uploaded
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request, or pass it on."""
@@ -179,7 +183,9 @@ class Guard:
         if "://" in path or "http:/" in path or "https:/" in path:
             await PlainTextResponse("No files of other servers.", 403)(scope, receive, send)
             return
-        if scope["method"] == "POST" and not path.endswith("/upload"):
+        uploading = scope["method"] == "POST" and path.endswith("/upload")
+        answer = b""
+        if scope["method"] == "POST" and not uploading:
             body = await _read(receive)
             if body is None or _names_url(body):
                 refusal = ("Too large a request.", 413) if body is None else ("Upload the photo itself.", 403)
@@ -188,6 +194,7 @@ class Guard:
             receive = _replay(body, receive)
 
         async def send_with_policy(message: Message) -> None:
+            nonlocal answer
             if message["type"] == "http.response.start":
                 headers = [
                     (b"content-security-policy", _POLICY.encode()),
@@ -195,9 +202,23 @@ class Guard:
                     (b"x-content-type-options", b"nosniff"),
                 ]
                 message["headers"] = [*message.get("headers", []), *headers]
+            elif uploading:
+                answer += bytes(message.get("body", b""))
+                if not message.get("more_body", False):
+                    for file in _files_in(answer):
+                        self._uploaded(file)
             await send(message)
 
         await self._app(scope, receive, send_with_policy)
+
+
+def _files_in(answer: bytes) -> list[Path]:
+    """Where the answer to an upload says that the files lie; nowhere if it was refused."""
+    try:
+        paths = json.loads(answer)
+    except ValueError:
+        return []
+    return [Path(path) for path in paths] if isinstance(paths, list) else []
 
 
 async def _read(receive: Receive) -> bytes | None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -27,6 +28,14 @@ def send(photo):
     from gradio_client import handle_file
 
     return handle_file(photo)
+
+
+def ask(url: str, path: str, beam_size: int | None = None) -> str:
+    """What the server says when it is asked, without a client, for the caption of the file of this path."""
+    photo = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    body = {"data": [photo, beam_size, *[None] * 9]}
+    event = httpx.post(f"{url}/gradio_api/call/caption", json=body, timeout=60).json()["event_id"]
+    return httpx.get(f"{url}/gradio_api/call/caption/{event}", timeout=60).text
 
 
 def uploads() -> set[str]:
@@ -64,6 +73,19 @@ def test_the_api_explains_what_it_refuses_and_keeps_nothing(client, tmp_path):
     assert not uploads()
 
 
+def test_many_may_send_the_same_photo_at_once(url, client, bundled):
+    expected = api_answer(bundled, PHOTO, PHOTO.name, {"beam_size": 2})
+    uploaded = [httpx.post(f"{url}/gradio_api/upload", files={"files": ("a.jpg", PHOTO.read_bytes())}) for _ in "abcd"]
+    assert len({answer.text for answer in uploaded}) == 1, "they share a file"
+    for answer in uploaded:  # those that still wait keep it
+        said = ask(url, answer.json()[0], 2)
+        assert json.loads(said.partition("data: ")[2]) == [expected]
+    with ThreadPoolExecutor(4) as threads:
+        jobs = [threads.submit(client.predict, send(PHOTO), 2, api_name="/caption") for _ in range(8)]
+        assert [job.result() for job in jobs] == [expected] * 8
+    assert not uploads()
+
+
 @pytest.mark.parametrize("path", ["/etc/passwd", str(ROOT / "pyproject.toml"), "{folder}/../../etc/passwd", "{folder}"])
 def test_the_files_of_the_server_are_not_served(url, path):
     path = path.format(folder=os.environ["GRADIO_TEMP_DIR"])
@@ -86,11 +108,11 @@ def test_a_url_is_no_upload(url, path):
 
 
 def test_a_file_of_the_server_cannot_be_captioned(url):
-    photo = {"path": str(PHOTO), "meta": {"_type": "gradio.FileData"}}
-    event = httpx.post(f"{url}/gradio_api/call/caption", json={"data": [photo]}, timeout=60).json()["event_id"]
-    answer = httpx.get(f"{url}/gradio_api/call/caption/{event}", timeout=60).text
+    answer = ask(url, str(PHOTO))
     assert "event: error" in answer
     assert 'caption":' not in answer
+    (uploaded,) = httpx.post(f"{url}/gradio_api/upload", files={"files": ("a.jpg", PHOTO.read_bytes())}).json()
+    assert 'caption":' in ask(url, uploaded), "it was asked rightly"
 
 
 def test_an_upload_lies_where_only_who_knows_its_content_finds_it(url):

@@ -39,6 +39,21 @@ def test_a_photo_that_two_visitors_uploaded_goes_with_the_last(tmp_path):
     assert not photo.exists()
 
 
+def test_a_photo_stays_for_who_uploaded_it_and_still_waits(tmp_path):
+    photo = tmp_path / "photo.jpg"
+    photo.touch()
+    visits = Visits()
+    visits.expect(photo)
+    visits.expect(photo)
+    visits.look_at("ann", photo)
+    visits.look_at("ann", photo)  # with other options: no second upload
+    visits.leave("ann")
+    assert photo.exists()
+    visits.look_at("ben", photo)
+    visits.leave("ben")
+    assert not photo.exists()
+
+
 def test_examples_stay(tmp_path):
     example = tmp_path / "cat.jpg"
     example.touch()
