@@ -218,6 +218,7 @@ examples:
         "--output", type=Path, metavar="DIR", help="For report.html, scores.json, per_image.csv and results.json."
     )
     _add_model(parser)
+    parser.set_defaults(backend=None, batch_size=None)  # so that what is said can be refused beside --results
     _add_search(parser)
     _add_sampling(parser)
 
@@ -246,7 +247,7 @@ examples:
         "--port", type=int, metavar="N", help="Port to listen at. [default: the first free one from 7860 on]"
     )
     parser.add_argument("--share", action="store_true", help="Also make a public address, by a tunnel of gradio.live.")
-    _add_model(parser, several=False)
+    _add_model(parser, batches=False)
 
 
 def _export(add: _Add) -> None:
@@ -272,34 +273,32 @@ def _info(add: _Add) -> None:
     parser.add_argument("--json", action="store_true", help="Print a JSON object.")
 
 
-def _add_model(parser: _Parser, *, several: bool = True) -> None:
+def _add_model(parser: _Parser, *, batches: bool = True) -> None:
     model = parser.add_argument_group("model")
     model.add_argument(
         "--model",
         type=Path,
         metavar="DIR",
-        action="append" if several else "store",
-        help="Checkpoint folder; given several times, they decide together. [default: the bundled model]"
-        if several
-        else "Checkpoint folder. [default: the bundled model]",
+        action="append",
+        help="Checkpoint folder; given several times, they decide together. [default: the bundled model]",
     )
     model.add_argument(
         "--backend",
         choices=("auto", "onnx", "torch"),
         default="auto",
         metavar="BACKEND",
-        help="auto, onnx or torch: what runs the network; onnx needs no torch. [default: %(default)s]",
+        help="auto, onnx or torch: what runs the network; onnx needs no torch. [default: auto]",
     )
     model.add_argument(
         "--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...; all but cpu need torch. [default: cpu]"
     )
-    if several:
+    if batches:
         model.add_argument(
             "--batch-size",
             type=int,
             default=32,
             metavar="N",
-            help="The most images at once; captions don't depend on it. [default: %(default)s]",
+            help="The most images at once; captions don't depend on it. [default: 32]",
         )
 
 

@@ -103,8 +103,7 @@ def caption(options: Namespace) -> int:
 
     # What UTF-8 cannot hold are odd bytes of a file name; they pass as they are, but JSON needs an escape.
     errors = "backslashreplace" if options.json else "surrogateescape"
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors=errors)
+    _print_odd_characters(errors)
     with output.open("w", encoding="utf-8", errors=errors) if output else nullcontext(sys.stdout) as file:
         from captioner.inference import Captioner
 
@@ -134,11 +133,14 @@ def evaluate(options: Namespace) -> int:
         failed.append(message)
         _report(message)
 
+    running = _given(options, "model", "backend", "device")
+    if options.results is not None and running:
+        name = next(iter(running)).replace("_", "-")
+        raise ConfigError(f"Finished results are scored as they are, by no model; leave out --{name}, or --results.")
     evaluation = evaluate(
         options.annotations,
         options.images,
         split=options.split,
-        model=options.model,
         results=options.results,
         against=options.compare,
         output=options.output,
@@ -146,12 +148,11 @@ def evaluate(options: Namespace) -> int:
         allow_missing=options.allow_missing,
         training_captions=options.training_captions,
         instances=options.instances,
-        backend=options.backend,
-        device=options.device,
         track=lambda items, total: _track(items, total, True),
         fail=fail,
-        **_given(options),
+        **running,
     )
+    _print_odd_characters("backslashreplace")
     print(as_text(evaluation))
     return 1 if failed else 0
 
@@ -186,8 +187,11 @@ def demo(options: Namespace) -> int:
         from captioner.demo.server import serve
     except ModuleNotFoundError as error:
         raise MissingExtraError("The demo", "demo") from error
+    models = options.model or [None]
+    if len(models) > 1:
+        raise ConfigError("The demo shows one model; name one --model.")
     serve(
-        options.model,
+        models[0],
         backend=options.backend,
         device=options.device,
         host=options.host,
@@ -232,9 +236,9 @@ def info(options: Namespace) -> int:
     return 0
 
 
-def _given(options: Namespace) -> dict[str, Any]:
-    """The batch size, and what the user said about the decoding; all else is the model's business."""
-    given = {name: getattr(options, name, None) for name in ("batch_size", *_DECODING)}
+def _given(options: Namespace, *more: str) -> dict[str, Any]:
+    """The batch size, and what the user said about the decoding or more; all else is the model's business."""
+    given = {name: getattr(options, name, None) for name in (*more, "batch_size", *_DECODING)}
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -282,6 +286,12 @@ def _write(file: TextIO, name: str, caption: "Caption", *, as_json: bool, with_n
         return
     for one in caption.alternatives or [caption]:
         print(f"{name}\t{one.text}" if with_name else one.text, file=file, flush=True)
+
+
+def _print_odd_characters(errors: str) -> None:
+    """Say what becomes of what stdout's encoding cannot hold; by itself it ends with a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=errors)
 
 
 def _track(items: Iterable[T], total: int | None, shown: bool) -> Iterator[T]:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 Words = tuple[str, ...]
 
-# What a caption should not end with: the `forbidden_endings` of the shipped configs.
+# What a caption should not end with: the `forbidden_endings` of those shipped configs that have any.
 BAD_ENDINGS = frozenset(
     {"a", "an", "the", "of", "in", "on", "with", "and", "at", "to", "from", "by", "for"}
     | {"is", "are", "his", "her", "their"}

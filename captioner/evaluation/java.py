@@ -164,7 +164,7 @@ def _conversation(
 
         def ask(line: str) -> str:
             with suppress(BrokenPipeError):  # read() says what happened
-                to_java.write(f"{line}\n".encode())
+                to_java.write(f"{line}\n".encode(errors="replace"))  # half a surrogate pair
                 to_java.flush()
             return read()
 

@@ -29,7 +29,7 @@
     const details = make("details", {}, make("summary", { dir: "auto", textContent: caption.trim() }), list);
     details.open = query !== "" && !texts[index].slice(0, 2).some((text) => text.includes(query));
     const cells = [make("td", { className: "quiet", textContent: id }), make("td", { className: "text" }, details)];
-    cells.push(...scores.map((score) => make("td", { className: "number", textContent: score.toFixed(1) })));
+    cells.push(...scores.map((score) => make("td", { className: "number", textContent: score === null ? "–" : score.toFixed(1) })));
     cells.forEach((cell, column) => (cell.dataset.label = columns[column]));
     return make("tr", {}, ...cells);
   };
@@ -59,7 +59,8 @@
     const sign = sorted.descending ? -1 : 1;
     const values = rows.map((row) => shown(row, column));
     const compare = column < 2 ? collator.compare : (a, b) => a - b;
-    order.sort((a, b) => sign * compare(values[a], values[b]) || a - b);
+    const unknown = (index) => (values[index] === null ? 1 : 0); // these come last
+    order.sort((a, b) => unknown(a) - unknown(b) || sign * compare(values[a], values[b]) || a - b);
     buttons.forEach((button, index) => {
       const direction = sorted.descending ? "descending" : "ascending";
       button.parentElement.setAttribute("aria-sort", index === column ? direction : "none");

@@ -9,13 +9,14 @@ import base64
 import hashlib
 import json
 import logging
+import math
 import os
 from collections.abc import Iterable, Sequence
 from html import escape
 from io import BytesIO
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,11 +24,9 @@ from captioner._version import __version__
 from captioner.errors import ImageError
 from captioner.evaluation.charts import difference_axis, difference_plot, histogram, score_axis, score_plot, ticks
 from captioner.evaluation.health import FIGURES, figure_text
+from captioner.evaluation.report import Difference, Evaluation, left_out, notes, points
 from captioner.evaluation.tokenizer import tokenize
 from captioner.images import open_image
-
-if TYPE_CHECKING:
-    from captioner.evaluation.report import Comparison, Evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ class _Section(NamedTuple):
     body: str
 
 
-def write_page(path: str | os.PathLike[str], evaluation: "Evaluation", *, shown: int = 12) -> None:
+def write_page(path: str | os.PathLike[str], evaluation: Evaluation, *, shown: int = 12) -> None:
     """Write an evaluation as one HTML file that needs nothing else, neither files nor a network.
 
     Args:
@@ -58,7 +57,7 @@ def write_page(path: str | os.PathLike[str], evaluation: "Evaluation", *, shown:
     worst, best = _worst_and_best(evaluation, shown)
     sections = [
         _Section("scores", "Scores", _scores(evaluation)),
-        _Section("comparison", "Comparison", _comparison(evaluation.title, evaluation.comparison)),
+        _Section("comparison", "Comparison", _comparison(evaluation)),
         _Section("health", "Health", _health(evaluation)),
         _Section("distribution", "Distribution", _histograms(evaluation)),
         _Section("groups", "Groups", _groups(evaluation)),
@@ -93,11 +92,12 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _data(evaluation: "Evaluation") -> str:
+def _data(evaluation: Evaluation) -> str:
     """What the table of images is made of, as JSON in pure ASCII that cannot end the element it stands in."""
     names = list(evaluation.per_image)
     columns = [100 * evaluation.per_image[name] for name in names]
-    scores = np.reshape(columns, (len(names), len(evaluation.image_ids))).T.round(2)  # (N, metrics)
+    scores = np.reshape(columns, (len(names), len(evaluation.image_ids))).T.round(2).astype(object)  # (N, metrics)
+    scores[scores != scores] = None  # nan, which JSON has no word for
     texts = zip(evaluation.image_ids, evaluation.captions, evaluation.references, strict=True)
     rows = [
         [str(image_id), caption, references, row]
@@ -107,15 +107,11 @@ def _data(evaluation: "Evaluation") -> str:
     return json.dumps(page, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _summary(evaluation: "Evaluation") -> str:
+def _summary(evaluation: Evaluation) -> str:
     images, references = len(evaluation.image_ids), sum(map(len, evaluation.references))
     text = f"<p>{_count(images, 'image')}, scored against {_count(references, 'reference caption')}.</p>"
-    missing = evaluation.annotated - images
-    if missing > 0:
-        text += (
-            f'<p class="warning">{missing:,} of the {evaluation.annotated:,} annotated images were not captioned, and '
-            "are left out. These are not the scores of the whole set.</p>"
-        )
+    if missing := left_out(evaluation):
+        text += f'<p class="warning">{escape(" ".join(missing))} These are not the scores of the whole set.</p>'
     facts = "".join(f"<li>{escape(name)}: {escape(_fact(value))}</li>" for name, value in evaluation.facts.items())
     return text + (f"<details><summary>How it was made</summary><ul>{facts}</ul></details>" if facts else "")
 
@@ -124,47 +120,53 @@ def _fact(value: object) -> str:
     return ", ".join(f"{key} {entry}" for key, entry in value.items()) if isinstance(value, dict) else str(value)
 
 
-def _scores(evaluation: "Evaluation") -> str:
+def _scores(evaluation: Evaluation) -> str:
     if not evaluation.scores:
         return ""
     intervals = evaluation.intervals
-    highest = max([*evaluation.scores.values(), *(high for _, high in intervals.values())])
-    marks = ticks(0, 100 * highest)
+    reached = [*evaluation.scores.values(), *(high for _, high in intervals.values())]
+    marks = ticks(0, 100 * max([value for value in reached if not math.isnan(value)], default=0))
     rows = [
-        f'<tr><th scope="row">{escape(name)}</th><td class="number strong">{_points(value)}</td>'
+        f'<tr><th scope="row">{escape(name)}</th><td class="number strong">{points(value)}</td>'
         f'<td class="number quiet">{_interval(intervals[name]) if name in intervals else ""}</td>'
-        f'<td class="plot">{score_plot(value, intervals.get(name), marks)}</td></tr>'
+        f'<td class="plot">{"" if math.isnan(value) else score_plot(value, intervals.get(name), marks)}</td></tr>'
         for name, value in evaluation.scores.items()
     ]
     foot = f'<tr><td></td><td></td><td></td><td class="plot">{score_axis(marks)}</td></tr>'
     table = _table(["Metric", "Score", "95 % interval" if intervals else "", ""], rows, foot)
     note = "Times 100, as published." + (" Intervals: bootstrap over images." if intervals else "")
-    return f'{table}<p class="note">{note}</p>'
+    return table + "".join(f'<p class="note">{escape(text)}</p>' for text in [note, *notes(evaluation)])
 
 
-def _comparison(title: str, comparison: "Comparison | None") -> str:
+def _comparison(evaluation: Evaluation) -> str:
+    comparison, scores = evaluation.comparison, evaluation.scores
     if comparison is None or not comparison.differences:
         return ""
     differences = comparison.differences
-    reach = max(abs(bound) for entry in differences.values() for bound in (0.001, entry.difference, *entry.interval))
+    known = [entry for entry in differences.values() if not math.isnan(entry.difference)]
+    reach = max([0.001, *(abs(bound) for entry in known for bound in (entry.difference, *entry.interval))])
     marks = ticks(-100 * reach, 100 * reach)
     rows = [
         f'<tr><th scope="row">{escape(name)}</th>'
-        f'<td class="number wide">{_points(entry.other)}</td>'
-        f'<td class="number wide">{_points(entry.other + entry.difference)}</td>'
+        f'<td class="number wide">{points(entry.other)}</td>'
+        f'<td class="number wide">{points(scores[name])}</td>'
         f'<td class="number strong">{_signed(entry.difference)}</td>'
         f'<td class="number quiet">{_interval(entry.interval)}</td><td class="number">{_p_value(entry.p_value)}</td>'
-        f'<td class="plot wide">{difference_plot(entry.difference, entry.interval, marks)}</td></tr>'
+        f'<td class="plot wide">{_difference_plot(entry, marks)}</td></tr>'
         for name, entry in differences.items()
     ]
     foot = f'<tr class="wide"><td colspan="6"></td><td class="plot">{difference_axis(marks)}</td></tr>'
     table = _table(["Metric", "Other", "This", "Difference", "95 % interval", "p", ""], rows, foot)
-    names = f'<bdi class="strong">{escape(title)}</bdi> against <bdi class="strong">{escape(comparison.name)}</bdi>'
+    ours, theirs = (f'<bdi class="strong">{escape(name)}</bdi>' for name in (evaluation.title, comparison.name))
     note = "Times 100. Paired bootstrap over the same images; differences above 0 are in favour of the first."
-    return f'<p>{names}</p>{table}<p class="note">{note}</p>'
+    return f'<p>{ours} against {theirs}</p>{table}<p class="note">{note}</p>'
 
 
-def _health(evaluation: "Evaluation") -> str:
+def _difference_plot(entry: Difference, marks: Sequence[float]) -> str:
+    return "" if math.isnan(entry.difference) else difference_plot(entry.difference, entry.interval, marks)
+
+
+def _health(evaluation: Evaluation) -> str:
     if not evaluation.health:
         return ""
     figures = (
@@ -177,7 +179,7 @@ def _health(evaluation: "Evaluation") -> str:
     return f"<dl>{''.join(figures)}</dl>{note}"
 
 
-def _histograms(evaluation: "Evaluation") -> str:
+def _histograms(evaluation: Evaluation) -> str:
     lengths = np.array([len(tokenize(caption)) for caption in evaluation.captions])  # (N,)
     references = np.array([len(tokenize(text)) for texts in evaluation.references for text in texts])
     figures = [
@@ -187,9 +189,10 @@ def _histograms(evaluation: "Evaluation") -> str:
             histogram(lengths, "How many captions have how many words", others=references, last=LONGEST),
         ),
     ]
-    if evaluation.per_image:
-        name = _ranked_by(evaluation)
+    name = _ranked_by(evaluation)
+    if name:
         scores = 100 * evaluation.per_image[name]  # (N,)
+        scores = scores[~np.isnan(scores)]
         summary = f"mean {scores.mean():.1f}, median {np.median(scores):.1f}"
         caption = f'<b>{escape(name)} of an image</b> <span class="quiet">{summary}</span>'
         figures.insert(0, (caption, histogram(scores, escape(f"How many images have which {name}"))))
@@ -197,13 +200,13 @@ def _histograms(evaluation: "Evaluation") -> str:
     return f'<div class="histograms">{"".join(drawn)}</div>'
 
 
-def _groups(evaluation: "Evaluation") -> str:
+def _groups(evaluation: Evaluation) -> str:
     if not evaluation.groups:
         return ""
     names = list(evaluation.groups[0].scores)
     rows = [
         f'<tr><th scope="row">{escape(group.name)}</th><td class="number quiet">{group.images:,}</td>'
-        + "".join(f'<td class="number">{_points(group.scores[name])}</td>' for name in names)
+        + "".join(f'<td class="number">{points(group.scores[name])}</td>' for name in names)
         + "</tr>"
         for group in evaluation.groups
     ]
@@ -211,35 +214,36 @@ def _groups(evaluation: "Evaluation") -> str:
     return f'<div class="scroll" role="region" aria-label="Scores by group" tabindex="0">{table}</div>'
 
 
-def _ranked_by(evaluation: "Evaluation") -> str:
-    """The metric that orders images: CIDEr-D, or what there is; BLEU says little of a single caption."""
-    names = list(evaluation.per_image)
-    return "CIDEr-D" if "CIDEr-D" in names else names[-1]
+def _ranked_by(evaluation: Evaluation) -> str:
+    """The metric that orders images: CIDEr-D, or what there is, or ""; BLEU says little of a single caption."""
+    names = [name for name, values in evaluation.per_image.items() if not np.isnan(values).all()]
+    return "CIDEr-D" if "CIDEr-D" in names else names[-1] if names else ""
 
 
-def _worst_and_best(evaluation: "Evaluation", shown: int) -> tuple[list[int], list[int]]:
+def _worst_and_best(evaluation: Evaluation, shown: int) -> tuple[list[int], list[int]]:
     """Which images to show: no image twice, the worst and the best first."""
-    if not evaluation.per_image:
-        return [], []
     first = _ranked_by(evaluation)
+    if not first:
+        return [], []
     others = [values for name, values in evaluation.per_image.items() if name != first]
-    order = np.lexsort([*others, evaluation.per_image[first]]).tolist()  # ties are common: a CIDEr-D of 0 is
+    order = np.lexsort([*others, evaluation.per_image[first]])  # ties are common: a CIDEr-D of 0 is
+    order = order[~np.isnan(evaluation.per_image[first][order])].tolist()
     half = len(order) // 2
     return order[:half][:shown], order[half:][::-1][:shown]
 
 
-def _cards(evaluation: "Evaluation", indices: Sequence[int]) -> str:
+def _cards(evaluation: Evaluation, indices: Sequence[int]) -> str:
     return f'<div class="cards">{"".join(_card(evaluation, index) for index in indices)}</div>' if indices else ""
 
 
-def _card(evaluation: "Evaluation", index: int) -> str:
+def _card(evaluation: Evaluation, index: int) -> str:
     path, name = evaluation.paths[index], f"Image {evaluation.image_ids[index]}"
     thumbnail = None if path is None else _thumbnail(path, name)
     scores = [(metric, values[index]) for metric, values in evaluation.per_image.items()]
     first = _ranked_by(evaluation)
     scores.sort(key=lambda pair: pair[0] != first)
     scores = [(metric, value) for metric, value in scores if metric == first or not metric.startswith("BLEU")]
-    figures = ", ".join(f"{escape(metric)} {_points(value)}" for metric, value in scores)
+    figures = ", ".join(f"{escape(metric)} {points(value)}" for metric, value in scores)
     file = f" \u00b7 {escape(path.name)}" if path is not None else ""
     references = "".join(f'<li dir="auto">{escape(text)}</li>' for text in evaluation.references[index])
     return (
@@ -291,21 +295,18 @@ def _table(header: Sequence[str], rows: Iterable[str], foot: str = "") -> str:
     return f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(rows)}</tbody>{end}</table>"
 
 
-def _points(value: float) -> str:
-    """A fraction as it is published: times 100, with one decimal."""
-    return f"{100 * value:.1f}"
-
-
 def _signed(value: float) -> str:
-    return f"{100 * value:+.1f}".replace("-", "\u2212")
+    return points(value, "+").replace("-", "\u2212")
 
 
 def _interval(bounds: tuple[float, float]) -> str:
-    low, high = (_points(bound).replace("-", "\u2212") for bound in bounds)
-    return f"[{low}, {high}]"
+    low, high = (points(bound).replace("-", "\u2212") for bound in bounds)
+    return f"[{low}, {high}]" if not math.isnan(bounds[0]) else "\u2013"
 
 
 def _p_value(value: float) -> str:
+    if math.isnan(value):
+        return "\u2013"
     return "&lt; 0.001" if value < 0.001 else f"{value:.3f}"
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,6 +18,8 @@ from captioner.evaluation.scoring import score_tokens
 from captioner.evaluation.tokenizer import tokenize
 
 Id = TypeVar("Id", bound=Hashable)
+
+FEW = 30  # images: intervals of fewer are too narrow, as draws from a few are too much alike
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,12 @@ class Comparison:
     Attributes:
         name: The other one's results file.
         differences: By published name.
+        missing: How many images are left out because only the other one has no caption of them.
     """
 
     name: str
     differences: dict[str, Difference]
+    missing: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +79,7 @@ class Evaluation:
     Attributes:
         scores: The official COCO scorer's numbers of the whole corpus.
         intervals: Their 95 % intervals, by the bootstrap over images; may be empty.
-        per_image: Each image's own scores (N,).
+        per_image: Each image's own scores (N,); nan where SPICE has none, and then the whole set has none either.
         image_ids: The images that are scored, N.
         captions: What is said of each, as it was written.
         references: The reference captions of each, as people wrote them.
@@ -154,16 +159,26 @@ def score(references: Mapping[Id, Sequence[str]], captions: Mapping[Id, str]) ->
 
 
 def save_scores(path: str | os.PathLike[str], evaluation: Evaluation) -> None:
-    """Writes `Evaluation.to_dict` as JSON: fractions in full precision under their published names."""
-    text = json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False)
-    Path(path).write_text(text + "\n", encoding="utf-8")
+    """Writes `Evaluation.to_dict` as JSON: fractions in full precision under their published names, null for nan."""
+    text = json.dumps(_without_nan(evaluation.to_dict()), indent=2, ensure_ascii=False, allow_nan=False)
+    # What UTF-8 cannot hold, odd bytes of a file name, is written as the escape that JSON has for it.
+    Path(path).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+
+
+def _without_nan(value: Any) -> Any:
+    """The same for JSON, which has no nan."""
+    if isinstance(value, dict):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def save_per_image(path: str | os.PathLike[str], evaluation: Evaluation) -> None:
     """Writes a CSV table with a row for each image: its id, its file, its caption and its own scores."""
     columns = [values.tolist() for values in evaluation.per_image.values()]
     files = ["" if file is None else str(file) for file in evaluation.paths]
-    with open(path, "w", encoding="utf-8", newline="") as file:
+    with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         table = csv.writer(file)
         table.writerow(["image_id", "file", "caption", *evaluation.per_image])
         table.writerows(zip(evaluation.image_ids, files, evaluation.captions, *columns, strict=True))
@@ -180,29 +195,68 @@ def as_text(evaluation: Evaluation) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def notes(evaluation: Evaluation) -> list[str]:
+    """What keeps scores from being what they seem: a sentence for each."""
+    found = []
+    n = evaluation.images
+    if 0 < n < FEW and evaluation.intervals:
+        found.append(f"Fewer than {FEW} images: too few to rely on intervals and p-values.")
+    if n == 1 and "CIDEr-D" in evaluation.scores:
+        found.append("CIDEr-D is 0 for any caption where there is only one image.")
+    for name, value in evaluation.scores.items():
+        if math.isnan(value):
+            unknown = int(np.isnan(evaluation.per_image[name]).sum())
+            found.append(f"{name} is unknown of {unknown:,} of the {n:,} images, and so of the whole set.")
+    return found
+
+
+def left_out(evaluation: Evaluation) -> list[str]:
+    """How many annotated images are not scored, and whose captions are missing: sentences; none if all are scored."""
+    n, annotated, comparison = evaluation.images, evaluation.annotated, evaluation.comparison
+    if n >= annotated:
+        return []
+    theirs = 0 if comparison is None else comparison.missing
+    found = [f"{n:,} of {annotated:,} annotated images {'was' if n == 1 else 'were'} scored."]
+    if ours := annotated - n - theirs:
+        found.append(f"Without a caption: {ours:,}.")
+    if comparison is not None and theirs:
+        found.append(f"Captioned, but not in {comparison.name}: {theirs:,}.")
+    return found
+
+
+def points(value: float, sign: str = "") -> str:
+    """A fraction as it is published: times 100, with one decimal; a dash for nan.
+
+    Args:
+        value: The fraction.
+        sign: "+" to have one before positive numbers.
+    """
+    return "\u2013" if math.isnan(value) else f"{round(100 * value, 1) + 0.0:{sign}.1f}"  # + 0.0: there is a -0.0
+
+
 def _scores(evaluation: Evaluation) -> str:
     """Names above numbers, times 100 with one decimal, as they are published; intervals below."""
     rows = [
         [*evaluation.scores, "images"],
-        [*(f"{100 * value:.1f}" for value in evaluation.scores.values()), f"{evaluation.images}"],
+        [*map(points, evaluation.scores.values()), f"{evaluation.images}"],
     ]
-    notes = []
+    lines = []
     if evaluation.intervals:
-        rows.append([f"{100 * low:.1f}-{100 * high:.1f}" for low, high in evaluation.intervals.values()] + [""])
-        notes.append("Below the scores: 95 % intervals, by the bootstrap over images.")
-    if evaluation.images < evaluation.annotated:
-        notes.append(f"{evaluation.images:,} of {evaluation.annotated:,} annotated images were scored.")
-    return "\n".join([_table(rows), *notes])
+        ends = evaluation.intervals.values()
+        rows.append(["" if math.isnan(low) else f"{points(low)}-{points(high)}" for low, high in ends] + [""])
+        lines.append("Below the scores: 95 % intervals, by the bootstrap over images.")
+    return "\n".join([_table(rows), *lines, *notes(evaluation), *left_out(evaluation)])
 
 
 def _differences(comparison: Comparison | None) -> str:
-    if comparison is None:
+    if comparison is None or not comparison.differences:
         return ""
     lines = [f"against {comparison.name}, with 95 % intervals of the difference"]
     for name, found in comparison.differences.items():
-        low, high = (100 * end for end in found.interval)
+        low, high = map(points, found.interval)
         p = f"p = {found.p_value:.3f}" if found.p_value >= 0.001 else "p < 0.001"
-        lines.append(f"{name:7} {100 * found.difference:+.1f} [{low:.1f}, {high:.1f}], {p}")
+        rest = "" if math.isnan(found.difference) else f" [{low}, {high}], {p}"
+        lines.append(f"{name:7} {points(found.difference, '+')}{rest}")
     return "\n".join(lines)
 
 
@@ -213,7 +267,7 @@ def _groups(groups: Sequence[Group]) -> str:
         return ""
     rows = [["", *shown[0].scores, "images"]]
     for group in shown:
-        rows.append([group.name, *(f"{100 * value:.1f}" for value in group.scores.values()), f"{group.images}"])
+        rows.append([group.name, *map(points, group.scores.values()), f"{group.images}"])
     width = max(len(row[0]) for row in rows)
     return _table([[row[0].ljust(width), *row[1:]] for row in rows])
 

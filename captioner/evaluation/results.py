@@ -24,7 +24,8 @@ def save_results(path: str | os.PathLike[str], captions: Mapping[int, str] | Map
         json.dumps({"image_id": image_id, "caption": caption}, ensure_ascii=False)
         for image_id, caption in captions.items()
     )
-    Path(path).write_text("[" + ",\n".join(lines) + "]\n", encoding="utf-8")
+    # What UTF-8 cannot hold, half a surrogate pair, is written as the escape that JSON has for it.
+    Path(path).write_text("[" + ",\n".join(lines) + "]\n", encoding="utf-8", errors="backslashreplace")
 
 
 def load_results(
@@ -41,7 +42,8 @@ def load_results(
         allow_missing: Some of them may be missing, but not all.
 
     Returns:
-        The captions by image id, in the order of the file; captions may be empty.
+        The captions by image id, in the order of the file; captions may be empty. Half a surrogate pair, which JSON
+        can hold and UTF-8 cannot, is replaced (U+FFFD).
 
     Raises:
         DataError: The file cannot be read, is not in this format, repeats an image, or is not of `image_ids`.
@@ -59,7 +61,7 @@ def load_results(
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         coco.createIndex()
         loaded = coco.loadRes([{key: entry[key] for key in ("image_id", "caption")} for entry in entries])
-    return {annotation["image_id"]: annotation["caption"] for annotation in loaded.dataset["annotations"]}
+    return {annotation["image_id"]: _whole(annotation["caption"]) for annotation in loaded.dataset["annotations"]}
 
 
 def load_json(path: Path) -> Any:
@@ -74,6 +76,10 @@ def load_json(path: Path) -> Any:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+
+
+def _whole(text: str) -> str:
+    return text.encode("utf-16", errors="surrogatepass").decode("utf-16", errors="replace")
 
 
 def _read_list(path: Path) -> list[Any]:

@@ -11,12 +11,13 @@ from captioner._version import __version__
 from captioner.data.annotations import Record, Split, check_images, load_records
 from captioner.decoding import DecodingOptions
 from captioner.errors import ConfigError, DataError, ImageError
+from captioner.evaluation.corpus import Tokens
 from captioner.evaluation.groups import read_groups, score_groups
 from captioner.evaluation.health import check_health, most_frequent
 from captioner.evaluation.page import write_page
 from captioner.evaluation.report import Evaluation, save_per_image, save_scores
-from captioner.evaluation.results import ImageId, load_results, save_results
-from captioner.evaluation.scoring import DEFAULT_METRICS, METRICS, Track, check_metrics, score_tokens
+from captioner.evaluation.results import ImageId, load_json, load_results, save_results
+from captioner.evaluation.scoring import DEFAULT_METRICS, METRICS, Scored, Track, check_metrics, score_tokens
 from captioner.evaluation.statistics import LEVEL, RESAMPLES, SEED, bootstrap, compare, interval
 from captioner.evaluation.tokenizer import tokenize
 from captioner.inference import BackendName, Captioner, Folder
@@ -24,6 +25,8 @@ from captioner.inference import BackendName, Captioner, Folder
 logger = logging.getLogger(__name__)
 
 Tell = Callable[[str], None]
+
+_WRITTEN = ("results.json", "scores.json", "per_image.csv", "report.html")
 
 
 def evaluate(
@@ -80,7 +83,11 @@ def evaluate(
     if results is not None and (model is not None or decoding):
         named = "model" if model is not None else next(iter(decoding))
         raise ConfigError(f"Finished results are scored as they are, by no model; leave out {named}, or the results.")
+    if output is not None:
+        _check_output(Path(output), results, [annotations, against, training_captions, instances])
     records = load_records(annotations, images, split, strict=True)
+    if split is None:  # Karpathy's files have references of all images
+        _warn_of_images_without_references(Path(annotations), len(records))
     image_ids = [record.image_id for record in records]
     # Other files are read before any image is captioned, so that what is wrong with them is told now.
     theirs = None if against is None else load_results(against, image_ids, allow_missing=allow_missing)
@@ -100,6 +107,11 @@ def evaluate(
         facts |= {"model": ", ".join(map(str, folders)) or "bundled", "decoding": options.to_dict()}
         pairs = caption_records(captioner, records, batch_size=batch_size, skip=allow_missing, **decoding)
         captions = dict(pairs if track is None else track(pairs, len(records)))
+        if not captions:
+            raise DataError(
+                f"None of the {len(records):,} annotated images can be read, so there is nothing to score; "
+                "name the folder that image paths start from"
+            )
     if output is not None:
         _save_captions(Path(output) / "results.json", captions, results)
     title, other = _names(results, against, folders)
@@ -161,9 +173,12 @@ def assess(
     tokens = [{image_id: tokenize(each[image_id]) for image_id in references} for each in systems]
     scored = [score_tokens(references, tokens[0], metrics, fail=fail, track=track)]
     if against is not None:
-        found = [metric for metric, names in METRICS.items() if names[0] in scored[0].scores]
-        scored.append(score_tokens(references, tokens[1], found, track=track))
+        scored.append(_score_other(against[0], references, tokens[1], scored[0], fail=fail, track=track))
     drawn = bootstrap(scored, len(chosen))
+    comparison = None
+    if against is not None:
+        captioned = sum(record.image_id in captions for record in records)
+        comparison = compare(against[0], scored[0], scored[1], drawn, missing=captioned - len(chosen))
     texts = tuple(captions[record.image_id] for record in chosen)
     words = list(tokens[0].values())
     known = None if training is None else {tuple(tokenize(text)) for record in training for text in record.captions}
@@ -177,7 +192,7 @@ def assess(
         paths=tuple(record.path if os.path.isfile(record.path) else None for record in chosen),
         health=check_health(words, known),
         groups=() if members is None else score_groups(scored[0], list(references), members),
-        comparison=None if against is None else compare(against[0], scored[0], scored[1], drawn),
+        comparison=comparison,
         title=title,
         annotated=len(records),
         most_frequent=most_frequent(texts, words),
@@ -187,6 +202,23 @@ def assess(
             "captioner": __version__,
         },
     )
+
+
+def _score_other(
+    name: str,
+    references: Mapping[ImageId, Sequence[Tokens]],
+    tokens: Mapping[ImageId, Tokens],
+    ours: Scored,
+    *,
+    fail: Tell | None,
+    track: Track | None,
+) -> Scored:
+    """Scores another system by the metrics that could be computed of ours."""
+    metrics = [metric for metric, names in METRICS.items() if names[0] in ours.scores]
+    if not metrics:
+        return Scored({}, {}, None)
+    tell = None if fail is None else lambda message: fail(f"{name}: {message}")
+    return score_tokens(references, tokens, metrics, fail=tell, track=track)
 
 
 def caption_records(
@@ -218,6 +250,33 @@ def caption_records(
                 raise result
 
 
+def _check_output(
+    output: Path, results: str | os.PathLike[str] | None, inputs: Sequence[str | os.PathLike[str] | None]
+) -> None:
+    """Refuses to write over a file that is read; `_save_captions` sees to the results themselves."""
+    for name in _WRITTEN:
+        path = output / name
+        kept = name == "results.json" and results is not None and _same(path, results)
+        for given in () if kept else (*inputs, results):
+            if given is not None and _same(path, given):
+                raise ConfigError(f"The output would overwrite {given}; expected another folder than {output}.")
+
+
+def _same(path: Path, other: str | os.PathLike[str]) -> bool:
+    return path.exists() and os.path.exists(other) and path.samefile(other)
+
+
+def _warn_of_images_without_references(path: Path, records: int) -> None:
+    """COCO's files may list images of which nothing is said; no record is made of them."""
+    if path.suffix.lower() != ".json":
+        return
+    listed = len(load_json(path)["images"])
+    if listed > records:
+        logger.warning(
+            "%s: only %d of its %d images have reference captions; no others are scored", path, records, listed
+        )
+
+
 def _training_records(
     annotations: str | os.PathLike[str], split: Split | None, training_captions: str | os.PathLike[str] | None
 ) -> list[Record] | None:
@@ -229,7 +288,7 @@ def _training_records(
 
 def _save_captions(path: Path, captions: Mapping[ImageId, str], results: str | os.PathLike[str] | None) -> None:
     """Write them in COCO results format, but not over the file that they are from, which may hold more."""
-    if results is None or not path.exists() or not path.samefile(results):
+    if results is None or not _same(path, results):
         save_results(path, cast("dict[int, str] | dict[str, str]", captions))
 
 

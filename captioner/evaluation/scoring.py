@@ -67,11 +67,14 @@ def check_metrics(names: Sequence[str]) -> None:
     Raises:
         ConfigError: One is not, or none is named.
     """
+    expected = f"expected some of {', '.join(METRICS)}"
+    if not any(names):
+        raise ConfigError(f"No metric is named; {expected}.")
     for name in names:
+        if not name:
+            raise ConfigError(f"A name is missing before or after a comma of the metrics; {expected}.")
         if name not in METRICS:
-            raise ConfigError(f"There is no metric {name!r}; expected some of {', '.join(METRICS)}.")
-    if not names:
-        raise ConfigError(f"No metric is named; expected some of {', '.join(METRICS)}.")
+            raise ConfigError(f"There is no metric {name!r}; {expected}.")
 
 
 def score_tokens(

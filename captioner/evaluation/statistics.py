@@ -14,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captioner.evaluation.report import Comparison, Difference
-from captioner.evaluation.scoring import Scored
+from captioner.evaluation.scoring import BLEU, Scored
 
 RESAMPLES = 10_000
 LEVEL = 0.95
 SEED = 0
 
 _DRAWN_AT_ONCE = 2**22  # images, so that memory doesn't grow with resamples x images
+_NO_MATCH = 2e-4  # the official formula's constants make BLEU up to 1e-15 ** (1 / 4) where it should be 0
+_TIE = 1e-6  # a ten-thousandth of a point: those constants, and rounding
 
 
 def resample(images: int, resamples: int = RESAMPLES, seed: int = SEED) -> Iterator[NDArray[np.float64]]:
@@ -77,7 +79,7 @@ def interval(values: NDArray[np.float64], level: float = LEVEL) -> tuple[float, 
     return float(low), float(high)
 
 
-def p_value(differences: NDArray[np.float64]) -> float:
+def p_value(differences: NDArray[np.float64], images: int) -> float:
     """How easily draws of images turn a difference around: two-sided, of the paired bootstrap.
 
     Twice the share of draws in which the difference is zero or has the other sign (Koehn 2004 has it one-sided). It is
@@ -85,14 +87,20 @@ def p_value(differences: NDArray[np.float64]) -> float:
     intervals), so it is below 0.05 where the 95 % interval leaves out zero. One draw is added to both counts, so that a
     finite number of draws never claims 0 (Davison and Hinkley 1997, section 4.2).
 
+    Draws of a few images are all alike, and would claim certainty from one. So it is never below 2 / 2**N, the least
+    that a sign test can give: that of a system which is better on every image.
+
     Args:
         differences: (R,) differences of two systems, each on one draw of images.
+        images: How many images there are, N.
 
     Returns:
-        The p-value; 1 for systems that don't differ.
+        The p-value; 1 for systems that don't differ, nan where a difference is.
     """
+    if np.isnan(differences).any():
+        return float("nan")
     fewer = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
-    return min(1.0, 2 * (fewer + 1) / (len(differences) + 1))
+    return min(1.0, max(2 * 0.5**images, 2 * (fewer + 1) / (len(differences) + 1)))
 
 
 def compare(
@@ -100,6 +108,8 @@ def compare(
     ours: Scored,
     theirs: Scored,
     drawn: Sequence[Mapping[str, NDArray[np.float64]]],
+    *,
+    missing: int = 0,
 ) -> Comparison:
     """Holds a system against another one, by the paired bootstrap.
 
@@ -108,13 +118,24 @@ def compare(
         ours: The system.
         theirs: The other one, scored on the same images.
         drawn: What `bootstrap` gave for the two.
+        missing: See `Comparison`.
 
     Returns:
-        For each score, the other's, ours less theirs, the interval of that and its p-value.
+        For each score that both have, the other's, ours less theirs, the interval of that and its p-value.
     """
     differences = {}
-    for score, value in ours.scores.items():
-        between = drawn[0][score] - drawn[1][score]  # (R,)
+    for score in [score for score in ours.scores if score in theirs.scores]:
         other = theirs.scores[score]
-        differences[score] = Difference(other, value - other, interval(between), p_value(between))
-    return Comparison(name, differences)
+        difference = float(_between(score, np.array(ours.scores[score]), np.array(other)))
+        between = _between(score, drawn[0][score], drawn[1][score])  # (R,)
+        images = len(ours.per_image[score])
+        differences[score] = Difference(other, difference, interval(between), p_value(between, images))
+    return Comparison(name, differences, missing)
+
+
+def _between(score: str, ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ours less theirs, 0 where only constants or rounding tell them apart: a draw without a match is a tie."""
+    if score in BLEU:
+        ours, theirs = (np.where(values < _NO_MATCH, 0, values) for values in (ours, theirs))
+    between = ours - theirs
+    return np.where(np.abs(between) < _TIE, 0, between)

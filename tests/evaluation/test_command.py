@@ -12,6 +12,7 @@ import pytest
 
 from captioner.cli import main
 from captioner.errors import ConfigError, DataError, ImageError
+from captioner.evaluation.report import left_out
 from captioner.evaluation.run import evaluate
 
 ROOT = Path(__file__).parents[2]
@@ -112,6 +113,56 @@ def test_results_are_not_written_over_themselves(files: Files) -> None:
     assert json.loads(results.read_text()) == entries
 
 
+@pytest.mark.parametrize("option", ["--compare", "--training-captions", "--instances"])
+def test_no_other_file_is_written_over(
+    files: Files, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    theirs = write_results(output / "results.json", CAPTIONS)
+    before = theirs.read_bytes()
+    assert main(command(files, option, theirs, "--output", output)) == 2
+    assert f"would overwrite {theirs}; expected another folder than {output}" in capsys.readouterr().err
+    assert theirs.read_bytes() == before and list(output.iterdir()) == [theirs]
+    own = files._replace(results=files.results.rename(output / "scores.json"))
+    assert main(command(own, "--output", output)) == 2
+    with pytest.raises(ConfigError, match="expected another folder"):
+        evaluate(files.annotations, results=own.results, against=theirs, output=output)
+
+
+def test_a_file_may_be_held_against_itself(files: Files, tmp_path: Path) -> None:
+    results = files.results.rename(tmp_path / "results.json")
+    assert main(command(files._replace(results=results), "--compare", results, "--output", tmp_path)) == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_odd_names_and_captions_are_printed_and_written(files: Files, tmp_path: Path) -> None:
+    odd, output = tmp_path / "r\udcff.json", tmp_path / "out"
+    write_results(odd, dict.fromkeys(CAPTIONS, "a \ud83d dog"))
+    call = [sys.executable, "-m", "captioner", *command(files, "--compare", odd, "--output", output)]
+    result = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "against r\\udcff.json" in result.stdout
+    assert main(command(files._replace(results=odd), "--output", output)) == 0
+    for name in ("results.json", "scores.json", "per_image.csv", "report.html"):
+        assert "dog" in (output / name).read_text(encoding="utf-8")
+    call[call.index(str(files.results))] = str(odd)
+    call[call.index(str(odd), call.index("--compare"))] = str(files.results)
+    result = subprocess.run(call, cwd=ROOT, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert b"most frequent, 3 times: a \\ufffd dog" in result.stdout
+
+
+def test_annotated_images_without_references_are_told(files: Files) -> None:
+    dataset = json.loads(files.annotations.read_text())
+    write(files.annotations, dataset | {"images": dataset["images"] + [{"id": 10, "file_name": "10.jpg"}]})
+    call = [sys.executable, "-m", "captioner", *command(files)]
+    result = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=True)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("WARNING: ")
+    assert line.endswith("captions.json: only 3 of its 4 images have reference captions; no others are scored")
+
+
 def test_scoring_again_gives_the_same_files(files: Files, tmp_path: Path) -> None:
     for name in ("one", "two"):
         assert main(command(files, "--output", tmp_path / name)) == 0
@@ -128,6 +179,8 @@ def test_missing_captions_must_be_allowed(files: Files, tmp_path: Path, capsys: 
     assert "2 of 3 annotated images were scored." in capsys.readouterr().out
     both = evaluate(files.annotations, results=few, against=other, allow_missing=True)
     assert both.image_ids == (9,), "those that both have"
+    assert both.comparison is not None and both.comparison.missing == 1
+    assert left_out(both)[1:] == ["Without a caption: 1.", "Captioned, but not in other.json: 1."]
     write_results(other, {7: "a dog"})
     with pytest.raises(DataError, match="No annotated image has a caption of each system"):
         evaluate(files.annotations, results=few, against=other, allow_missing=True)
@@ -154,8 +207,13 @@ def test_any_metrics_can_be_asked_for_alone(files: Files, tmp_path: Path, metric
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--model", "folder"], "leave out model, or the results"),
-        (["--beam-size", 3], "leave out beam_size, or the results"),
+        (["--model", "folder"], "leave out --model, or --results"),
+        (["--beam-size", 3], "leave out --beam-size, or --results"),
+        (["--backend", "auto"], "leave out --backend, or --results"),
+        (["--device", "cpu"], "leave out --device, or --results"),
+        (["--batch-size", 32], "leave out --batch-size, or --results"),
+        (["--metrics", "bleu,"], "A name is missing before or after a comma of the metrics; expected some of bleu"),
+        (["--metrics", ""], "No metric is named"),
         (["--metrics", "bleu,blue"], "There is no metric 'blue'"),
         (["--compare", "nowhere.json"], "nowhere.json: cannot be read"),
         (["--instances", "nowhere.json"], "nowhere.json: cannot be read"),
@@ -183,6 +241,11 @@ def test_an_image_that_cannot_be_read_is_left_out_only_if_allowed(
     assert (found.image_ids, found.annotated, found.paths) == ((str(cat),), 3, (cat,))
     assert found.facts["decoding"]["top_k"] == 5
     assert "broken.jpg: is empty" in caplog.text and "missing.jpg" in caplog.text
+    results = write(tmp_path / "results.json", "of an earlier run")
+    with pytest.raises(DataError, match="None of the 3 annotated images can be read, so there is nothing to score"):
+        (tmp_path / "lost.csv").write_text("image,caption\nbroken.jpg,a dog\n1.jpg,a cat\n2.jpg,a bird\n")
+        evaluate(tmp_path / "lost.csv", allow_missing=True, output=tmp_path)
+    assert json.loads(results.read_text()) == "of an earlier run"
     with pytest.raises(DataError, match="1 of 3 images are missing"):
         evaluate(annotations)
     annotations.write_text(f"image,caption\nbroken.jpg,a dog\n{cat},a cat\n")

@@ -11,9 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from captioner.data.annotations import Record
 from captioner.errors import CaptionerError, DataError, MissingExtraError
 from captioner.evaluation import java
 from captioner.evaluation.java import MissingJavaError, meteor, spice
+from captioner.evaluation.page import write_page
+from captioner.evaluation.report import Comparison, as_text
+from captioner.evaluation.run import assess
 
 REFERENCES = {"b": [["a", "dog", "runs"], ["the", "dog"]], "a": [["a", "cat", "sits"]]}
 CANDIDATES = {"a": ["a", "cat"], "b": ["a", "dog"]}
@@ -135,6 +139,60 @@ def test_spice_is_given_the_captions_and_its_answers_are_put_in_order(
     corpus, images = spice(REFERENCES, CANDIDATES | {"a": []})
     assert np.isnan(corpus)
     np.testing.assert_array_equal(images, [0.5, np.nan])
+
+
+COMPARED = [Record(key, Path("none.jpg"), tuple(map(" ".join, texts))) for key, texts in REFERENCES.items()]
+OURS, THEIRS = ({key: text for key in REFERENCES} for text in ("a dog", "a cat"))
+
+
+def test_a_comparison_goes_on_where_nothing_can_be_computed(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    told: list[str] = []
+    found = assess(COMPARED, OURS, title="ours", against=("theirs", THEIRS), metrics=["spice"], fail=told.append)
+    assert (found.scores, found.comparison) == ({}, Comparison("theirs", {}))
+    assert len(told) == 1 and told[0].startswith("SPICE needs Java")
+    assert "against" not in as_text(found)
+    with pytest.raises(MissingJavaError):
+        assess(COMPARED, OURS, title="ours", against=("theirs", THEIRS), metrics=["spice"])
+
+
+@posix
+def test_a_metric_that_fails_on_the_other_system_alone_is_left_out_of_the_comparison(
+    package: Path, java_is: Callable[[str], Path]
+) -> None:
+    java_is(
+        "entries = json.load(open(sys.argv[sys.argv.index('-jar') + 2], encoding='utf-8'))\n"
+        "if entries[0]['test'] == 'a cat': sys.exit('Error: too many cats')\n"
+        "scores = [{'image_id': e['image_id'], 'scores': {'All': {'f': 0.5}}} for e in entries]\n"
+        "json.dump(scores, open(sys.argv[sys.argv.index('-out') + 1], 'w'))"
+    )
+    told: list[str] = []
+    metrics = ["bleu", "spice"]
+    found = assess(COMPARED, OURS, title="ours", against=("theirs", THEIRS), metrics=metrics, fail=told.append)
+    assert found.scores["SPICE"] == 0.5 and "SPICE" in found.intervals
+    assert found.comparison is not None
+    assert list(found.comparison.differences) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4"]
+    (message,) = told
+    assert message.startswith("theirs: SPICE's Java program failed: Error: too many cats")
+    with pytest.raises(MissingJavaError):
+        assess(COMPARED, OURS, title="ours", against=("theirs", THEIRS), metrics=metrics)
+
+
+@posix
+def test_an_image_without_spice_leaves_all_else_as_it_is(
+    package: Path, java_is: Callable[[str], Path], tmp_path: Path
+) -> None:
+    java_is(
+        "entries = json.load(open(sys.argv[sys.argv.index('-jar') + 2], encoding='utf-8'))\n"
+        "scores = [{'image_id': e['image_id'], 'scores': {'All': {'f': 0.5 if e['image_id'] else None}}}"
+        " for e in entries]\n"
+        "json.dump(scores, open(sys.argv[sys.argv.index('-out') + 1], 'w'))"
+    )
+    for metrics in (["spice"], ["bleu", "cider", "spice"]):
+        found = assess(COMPARED, OURS, title="ours", against=("theirs", THEIRS), metrics=metrics)
+        assert np.isnan(found.scores["SPICE"]) and not np.isnan(found.scores.get("BLEU-4", 0))
+        assert "\u2013" in as_text(found)
+        write_page(tmp_path / "report.html", found)
 
 
 @pytest.mark.parametrize("metric", [meteor, spice])

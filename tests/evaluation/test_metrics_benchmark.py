@@ -8,6 +8,8 @@ import pytest
 
 from scripts import benchmark, benchmark_metrics
 
+REWARD = "CIDEr-D as a reward, 200 captions"  # five of each image
+
 
 def measure(args: list[str], folder: Path) -> tuple[str, dict[str, dict[str, float | None]]]:
     assert benchmark.main(["metrics", *args, "--repeat", "1", "--json", str(folder / "figures.json")]) == 0
@@ -21,7 +23,7 @@ def test_the_benchmark_measures_metrics_without_java(tmp_path: Path, monkeypatch
     monkeypatch.setattr(benchmark_metrics, "COCO", tmp_path / "missing.json")
     about, rows = measure([], tmp_path)
     assert about == "Metrics: 40 images with 200 references, drawn"
-    assert list(rows) == ["tokens", "BLEU", "ROUGE-L", "CIDEr-D", benchmark_metrics.ALL, benchmark_metrics.REWARD]
+    assert list(rows) == ["tokens", "BLEU", "ROUGE-L", "CIDEr-D", benchmark_metrics.ALL, REWARD]
     *stages, total, reward = (row["captioner, ms"] for row in rows.values())
     assert total == pytest.approx(sum(stages)), "with one round, medians add up"
     assert reward > 0
@@ -43,5 +45,5 @@ def test_the_benchmark_measures_metrics_beside_the_official_scorer(tmp_path: Pat
     about, rows = measure(["--annotations", str(tmp_path / "captions.json")], tmp_path)
     assert about == "Metrics: 12 images with 24 references, captions.json; scores differ by 0.0000 points at most"
     for stage, row in rows.items():
-        if stage != benchmark_metrics.REWARD:
+        if not stage.startswith(benchmark_metrics.REWARD):
             assert row["times"] == pytest.approx(row["pycocoevalcap, ms"] / row["captioner, ms"])

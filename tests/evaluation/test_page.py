@@ -226,6 +226,39 @@ def test_any_choice_of_metrics_has_a_page(tmp_path: Path, names: tuple[str, ...]
     assert page.texts.get("p.caption", []) == (best_first if names else [])
 
 
+@pytest.mark.parametrize("unknown", [1, 3])
+def test_unknown_scores_are_dashes_and_rank_no_image(tmp_path: Path, unknown: int) -> None:
+    nan, scores = np.nan, {"BLEU-1": 0.4, "SPICE": np.nan}
+    evaluation = replace(
+        make_evaluation(images=3),
+        scores=scores,
+        intervals={"BLEU-1": (0.3, 0.5), "SPICE": (nan, nan)},
+        per_image={"BLEU-1": np.array([0.5, 0.4, 0.3]), "SPICE": np.array([nan] * unknown + [0.1, 0.2, 0.3][unknown:])},
+        groups=(Group("animal", 3, scores),),
+        comparison=Comparison("theirs", {"SPICE": Difference(0.2, nan, (nan, nan), nan)}),
+    )
+    page = write(tmp_path, evaluation)
+    assert "nan" not in (tmp_path / "report.html").read_text(encoding="utf-8").lower()
+    assert page.texts["td.number strong"] == ["40.0", "\u2013", "\u2013"]
+    assert [row[3][1] for row in page.data["rows"]] == [None] * unknown + [10, 20, 30][unknown:]
+    ranked = (2, 1) if unknown == 1 else (0, 1, 2)  # the latter by BLEU
+    assert page.texts["p.caption"] == [evaluation.captions[index] for index in ranked]
+    assert f"SPICE is unknown of {unknown} of the 3 images, and so of the whole set." in page.texts["p.note"]
+
+
+def test_what_scores_are_not_is_told_below_them(tmp_path: Path) -> None:
+    one, few, many = ({*write(tmp_path, make_evaluation(images)).texts["p.note"]} for images in (1, 29, 30))
+    assert few - many == {"Fewer than 30 images: too few to rely on intervals and p-values."}
+    assert one - few == {"CIDEr-D is 0 for any caption where there is only one image."}
+
+
+def test_the_system_that_lacks_captions_is_named(tmp_path: Path) -> None:
+    for missing, told in ((0, "Without a caption: 5."), (5, "Captioned, but not in theirs.json: 5.")):
+        page = write(tmp_path, replace(make_evaluation(), comparison=Comparison("theirs.json", {}, missing)))
+        (warning,) = page.texts["p.warning"]
+        assert warning.startswith(f"30 of 35 annotated images were scored. {told} These")
+
+
 def test_scores_and_captions_of_nothing_have_a_page(tmp_path: Path) -> None:
     evaluation = make_evaluation(images=2, rich=False, text=lambda number: "")
     for values in (*evaluation.per_image.values(), evaluation.scores):
@@ -241,6 +274,7 @@ def test_scores_and_captions_of_nothing_have_a_page(tmp_path: Path) -> None:
 def test_in_a_browser_the_table_is_sorted_filtered_and_turned(tmp_path: Path, width: int, dark: bool) -> None:
     words = ("a dog runs", "two dogs </script> run", "a cat sleeps")
     evaluation = make_evaluation(images=150, text=lambda number: f"{words[number % 3]} {number}")
+    evaluation.per_image["ROUGE-L"][7] = np.nan  # comes last, whichever are first
     write_page(tmp_path / "report.html", evaluation)
     scores = np.sort(100 * evaluation.per_image["CIDEr-D"])
     with chromium(width, dark=dark) as driver:
@@ -270,6 +304,11 @@ def test_in_a_browser_the_table_is_sorted_filtered_and_turned(tmp_path: Path, wi
         assert status() == "101\u2013150 of 150"
         assert not driver.find_element("xpath", "//button[.='Next']").is_enabled()
         np.testing.assert_allclose([float(cell) for cell in cells("CIDEr-D")], scores[100:], atol=0.0551)
+
+        for name in ("th/button[.='ROUGE-L']", *["button[.='Next']"] * 2) * 2:
+            driver.find_element("xpath", f"//{name}").click()
+            assert ("\u2013" in cells("ROUGE-L")) == (status() == "101\u2013150 of 150")
+        assert (cells("ROUGE-L")[-1], cells("Caption")[-1]) == ("\u2013", evaluation.captions[7])
 
         box = driver.find_element("css selector", "input[type=search]")
         box.send_keys("DOGS </scr")

@@ -91,6 +91,67 @@ def test_what_else_is_known_is_told_in_short() -> None:
     assert "most frequent" not in as_text(dataclasses.replace(full(), health={"most frequent caption": 1}))
 
 
+def test_whose_captions_are_missing_is_told() -> None:
+    text = as_text(dataclasses.replace(full(), comparison=Comparison("theirs.json", {}, missing=1)))
+    assert "2 of 5 annotated images were scored.\nWithout a caption: 2.\nCaptioned, but not in theirs.json: 1." in text
+    assert "Captioned, but" not in as_text(full())
+    assert "against" not in text, "without a score that both have there is nothing to tell"
+
+
+def test_few_images_are_told() -> None:
+    assert "Fewer than 30 images: too few to rely on intervals and p-values." in as_text(full())
+    plain = score(REFERENCES, CAPTIONS)
+    assert "Fewer" not in as_text(plain), "it has no intervals"
+    one = score({1: REFERENCES[1]}, {1: CAPTIONS[1]})
+    assert one.scores["CIDEr-D"] == score({1: REFERENCES[1]}, {1: REFERENCES[1][0]}).scores["CIDEr-D"] == 0
+    assert "CIDEr-D is 0 for any caption where there is only one image." in as_text(one)
+    assert "CIDEr-D is 0" not in as_text(plain)
+
+
+def test_unknown_scores_are_dashes_and_null(tmp_path: Path) -> None:
+    nan = float("nan")
+    evaluation = dataclasses.replace(
+        full(),
+        scores={"BLEU-4": 0.5, "SPICE": nan},
+        intervals={"BLEU-4": (0.4, 0.6), "SPICE": (nan, nan)},
+        per_image={"BLEU-4": np.array([0.5, 0.5]), "SPICE": np.array([nan, 0.2])},
+        groups=(Group("animal", 1, {"BLEU-4": 0.5, "SPICE": nan}),),
+        comparison=Comparison("theirs.json", {"SPICE": Difference(0.2, nan, (nan, nan), nan)}),
+    )
+    lines = as_text(evaluation).splitlines()
+    assert [line.split() for line in lines[:3]] == [
+        ["BLEU-4", "SPICE", "images"],
+        ["50.0", "\u2013", "2"],
+        ["40.0-60.0"],
+    ]
+    assert {"SPICE is unknown of 1 of the 2 images, and so of the whole set.", "SPICE   \u2013"} < {*lines}
+    assert ["animal", "50.0", "\u2013", "1"] in [line.split() for line in lines]
+    save_scores(tmp_path / "scores.json", evaluation)
+    read = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert (read["SPICE"], read["intervals"]["SPICE"]) == (None, [None, None])
+    assert read["comparison"]["differences"]["SPICE"] == {
+        "other": 0.2,
+        "difference": None,
+        "interval": [None, None],
+        "p_value": None,
+    }
+
+
+def test_zero_has_no_minus() -> None:
+    differences = {"BLEU-4": Difference(0.2, -0.0004, (-0.0003, 0.0), 0.5)}
+    text = as_text(dataclasses.replace(full(), comparison=Comparison("theirs.json", differences)))
+    assert "BLEU-4  +0.0 [0.0, 0.0], p = 0.500" in text
+
+
+def test_what_utf_8_cannot_hold_is_written_as_an_escape(tmp_path: Path) -> None:
+    odd = "r\udcff.json"
+    evaluation = dataclasses.replace(full(), title=odd, captions=(odd, "x"), most_frequent=odd, facts={"results": odd})
+    save_scores(tmp_path / "scores.json", evaluation)
+    assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["facts"] == {"results": odd}
+    save_per_image(tmp_path / "images.csv", evaluation)
+    assert "r\\udcff.json" in (tmp_path / "images.csv").read_text(encoding="utf-8")
+
+
 def test_json_keeps_precision_under_the_published_names(tmp_path: Path) -> None:
     evaluation = full()
     save_scores(tmp_path / "scores.json", evaluation)

@@ -152,6 +152,16 @@ def test_where_no_entry_can_be_used_nobody_needs_to_hear_that_all_images_are_mis
     ]
 
 
+def test_half_a_surrogate_pair_is_replaced_and_ids_with_one_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(
+        '[{"image_id": 1, "caption": "a \\ud83d dog \\ude00"}, {"image_id": 2, "caption": "\\ud83d\\ude00"}]'
+    )
+    assert load_results(path, IDS) == {1: "a \ufffd dog \ufffd", 2: "\U0001f600"}
+    save_results(path, {"\ud83d": "a dog", "b": "half of \ud83d"})
+    assert load_results(path, ["\ud83d", "b"]) == {"\ud83d": "a dog", "b": "half of \ufffd"}
+
+
 def test_missing_captions_may_be_allowed_but_not_all_of_them(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     save_results(path, {2: "b"})

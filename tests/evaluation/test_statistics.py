@@ -86,20 +86,20 @@ def test_p_value_is_twice_the_share_of_all_draws_that_turn_the_difference_around
     exact = 2 * np.mean(np.array(every) <= 1e-12)
     drawn = bootstrap([means(ours), means(theirs)], 5, resamples=40_000)
     assert 0.02 < exact < 0.2
-    assert p_value((drawn[0]["CIDEr-D"] - drawn[1]["CIDEr-D"]).round(12)) == pytest.approx(exact, abs=0.01)
+    assert p_value((drawn[0]["CIDEr-D"] - drawn[1]["CIDEr-D"]).round(12), 40) == pytest.approx(exact, abs=0.01)
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=30))
 def test_p_value_and_interval_agree_and_both_are_symmetric(values: list[float]) -> None:
     differences = bootstrap([means(np.array(values))], len(values), resamples=999)[0]["CIDEr-D"]
-    p = p_value(differences)
+    p = p_value(differences, len(values))
     assert 0 < p <= 1
-    assert p_value(-differences) == p
+    assert p_value(-differences, len(values)) == p
     low, high = interval(differences)
     assert low <= high
     if low > 0 or high < 0:
-        assert p <= 0.055
+        assert p <= max(0.055, 2 * 0.5 ** len(values))
     if low < 0 < high:
         assert p >= 0.045
 
@@ -132,9 +132,45 @@ def test_p_values_of_equal_systems_are_seldom_small_and_of_different_ones_often(
             common = random.normal(size=80)  # what makes an image easy for both: pairing takes it out
             ours, theirs = (common + 0.8 * random.normal(size=80) + plus for plus in (shift, 0))
             a, b = bootstrap([means(ours), means(theirs)], 80, resamples=500)
-            rejected[shift] += p_value(a["CIDEr-D"] - b["CIDEr-D"]) < 0.05
+            rejected[shift] += p_value(a["CIDEr-D"] - b["CIDEr-D"], 80) < 0.05
     assert rejected[0.0] / 300 < 0.10
     assert rejected[0.5] / 300 > 0.90
+
+
+def test_a_few_images_never_give_a_small_p_value() -> None:
+    """As many as a sign test needs: on five images, one time in 16 a system is better, or worse, on all by chance."""
+    for images in (1, 2, 3, 5):
+        drawn = bootstrap([means(np.linspace(0.3, 0.9, images)), means(np.zeros(images))], images, resamples=500)
+        assert p_value(drawn[0]["CIDEr-D"] - drawn[1]["CIDEr-D"], images) == 2 / 2**images
+
+
+def test_where_a_score_is_unknown_so_is_whether_it_differs() -> None:
+    ours, theirs = means(np.array([0.3, np.nan, 0.4]), "SPICE"), means(np.array([0.1, 0.2, 0.3]), "SPICE")
+    for systems in ((ours, theirs), (theirs, ours)):
+        found = compare("theirs", *systems, bootstrap(systems, 3, resamples=50)).differences["SPICE"]
+        assert np.isnan([found.difference, *found.interval, found.p_value]).all()
+
+
+def test_draws_without_a_match_are_ties() -> None:
+    """The official formula gives these a little more than 0, and more or less as there are fewer n-grams or more."""
+    references = {image: [f"w{image} the big x{image} y{image} z{image}".split()] for image in range(20)}
+    ours = {image: f"w{image} q the q q".split() for image in references}
+    theirs = {image: f"w{image} q q q".split() for image in references}
+    a, b = score_tokens(references, ours, ["bleu"]), score_tokens(references, theirs, ["bleu"])
+    assert all(0 < a.scores[name] != b.scores[name] for name in a.scores)
+    found = compare("theirs", a, b, bootstrap([a, b], 20, resamples=500)).differences
+    assert found["BLEU-1"].p_value < 0.01
+    for name in ("BLEU-2", "BLEU-3", "BLEU-4"):
+        assert (found[name].difference, found[name].interval, found[name].p_value) == (0, (0, 0), 1)
+
+
+def test_draws_that_differ_by_the_constants_alone_are_ties() -> None:
+    short, long = list("abcdef"), list("ghijklm")
+    references = {image: [short, long] for image in range(40)}
+    a, b = (score_tokens(references, dict.fromkeys(references, words), ["bleu"]) for words in (short, long))
+    assert a.scores["BLEU-4"] != b.scores["BLEU-4"] == pytest.approx(1)
+    found = compare("theirs", a, b, bootstrap([a, b], 40, resamples=100)).differences
+    assert {entry.p_value for entry in found.values()} == {1}
 
 
 def test_a_system_does_not_differ_from_itself() -> None:
