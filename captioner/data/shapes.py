@@ -46,6 +46,9 @@ def draw_shapes(folder: Path, count: int, seed: int = 0) -> None:
         for split, chosen in (("val", drawn[:held_out]), ("train", drawn[held_out:])):
             _write(temporary / "annotations" / f"captions_{split}.json", chosen)
         temporary.rename(folder)
+    except OSError:
+        if not folder.exists():  # another process of the run was quicker
+            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -75,7 +75,8 @@ def test_two_processes_give_the_weights_captions_and_scores_of_one():
 
 @pytest.mark.slow
 def test_what_two_processes_saved_one_goes_on_with():
-    assert run(TWO, "two", "--trainer.max_epochs=3").returncode == 0
+    first = run(TWO, "two", "--trainer.max_epochs=3")
+    assert first.returncode == 0, first.stderr[-3000:]
     result = run(ONE, "two", "--trainer.max_epochs=4", "--ckpt_path=last")
     assert result.returncode == 0, result.stderr[-3000:]
     assert last_checkpoint("two")["epoch"] == 3
