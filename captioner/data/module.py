@@ -44,6 +44,7 @@ class CaptionData(LightningDataModule):
         train_images: Folder of the training images; null looks where data sets have them, see `load_records`.
         val_images: Folder of the validation images; null takes `train_images`.
         held_out: Share of the images that is held out where `val` is null; two at least, and the same in every run.
+        leave_out: Share of the training images that is left out, to test choices on: those `held_out` would choose.
         unreadable: What a damaged or missing image does: "error" stops and names it, "skip" names it and goes on.
         preprocessing: From image to pixels, in training and inference alike; stored in the checkpoint. With
             `init_from`, that checkpoint's holds.
@@ -69,6 +70,7 @@ class CaptionData(LightningDataModule):
         train_images: Path | None = None,
         val_images: Path | None = None,
         held_out: float = 0.1,
+        leave_out: float = 0.0,
         unreadable: Literal["error", "skip"] = "error",
         preprocessing: Preprocessing = Preprocessing(),  # noqa: B008
         min_count: int = 5,
@@ -88,6 +90,7 @@ class CaptionData(LightningDataModule):
         self.train_source = Path(train), train_images
         self.val_source = None if val is None else (Path(val), val_images or train_images)
         self.held_out = held_out
+        self.leave_out = leave_out
         self.unreadable = unreadable
         self._base = None if init_from is None else read_checkpoint(None if init_from == "bundled" else init_from)
         self.preprocessing = preprocessing if self._base is None else self._base.preprocessing
@@ -109,8 +112,9 @@ class CaptionData(LightningDataModule):
         for name, value in (("workers", workers), ("cache_features", cache_features), ("draw_shapes", draw_shapes)):
             if value < 0:
                 raise ConfigError(f"data.{name} is {value}; expected 0 or more.")
-        if not 0 < held_out < 1:
-            raise ConfigError(f"data.held_out is {held_out}; expected a share between 0 and 1.")
+        for name, value in (("held_out", held_out), ("leave_out", leave_out or 0.5)):
+            if not 0 < value < 1:
+                raise ConfigError(f"data.{name} is {value}; expected a share between 0 and 1.")
 
     def state_dict(self) -> dict[str, Any]:
         """What a run must be resumed with in the middle of an epoch: as many images a batch."""
@@ -141,6 +145,8 @@ class CaptionData(LightningDataModule):
         if self.shapes:
             draw_shapes(self.train_source[0].parent.parent, self.shapes)
         train = self._load(*self.train_source, "train")
+        left_out = hold_out([record.image_id for record in train], self.leave_out) if self.leave_out else ()
+        train = [record for index, record in enumerate(train) if index not in left_out]
         train, val = self._hold_out(train) if self.val_source is None else (train, self._load(*self.val_source, "val"))
         self._fresh = len(train)
         train += self._earlier(len(train))

@@ -192,6 +192,8 @@ def test_images_are_held_out_with_all_their_captions_and_the_same_in_every_run(t
     records = CaptionData(table, min_count=1).records
     assert all(len(record.captions) == 2 for split in records.values() for record in split)
     assert held_out(table, seed=5) == (train, val)
+    kept = CaptionData(table, table, leave_out=0.1, min_count=1).records["train"]
+    assert {record.image_id for record in kept} == train, "what is left out are the same"
     assert len(held_out(table, held_out=0.25)[1]) == 10
     assert len(held_out(table, held_out=0.01)[1]) == 2, "of one image, CIDEr-D is always 0"
 
