@@ -26,6 +26,7 @@ def make_loggers(folder: Path, wandb: str | None = None) -> list[Logger]:
         MissingExtraError: The package wandb isn't installed.
         ConfigError: Nobody is logged in at Weights & Biases.
     """
+    folder = folder.absolute()  # they write from threads, even while the config's reader is in another folder
     loggers: list[Logger] = [TensorBoardLogger(folder, name="", version="")]
     if wandb is not None:
         _log_in()

@@ -56,6 +56,20 @@ def test_tensorboard_alone_unless_more_is_asked_for(tmp_path: Path, samples: lis
         assert image.height > height, "the captions are below the picture"
 
 
+def test_what_is_written_while_the_process_is_in_another_folder_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorBoard writes from a thread; whoever reads or saves a config changes the folder for a moment."""
+    monkeypatch.chdir(tmp_path)
+    (logger,) = make_loggers(Path("runs/first"))
+    logger.log_metrics({"loss": 1.0}, 1)
+    monkeypatch.chdir(tmp_path.parent)
+    logger.log_metrics({"loss": 2.0}, 2)
+    logger.finalize("success")
+    events = EventAccumulator(str(tmp_path / "runs" / "first")).Reload()
+    assert [event.value for event in events.Scalars("loss")] == [1, 2]
+
+
 def test_weights_and_biases_gets_curves_and_samples_and_a_resumed_run_is_the_same(
     wandb: ModuleType, tmp_path: Path, samples: list[tuple[Record, str]]
 ) -> None:
