@@ -189,7 +189,7 @@ def test_the_options_are_those_of_the_captioner(page, bundled):
     upload(page, PHOTO)
     wait(page, ".cap-sentence")
     page.find_element("css selector", "#cap-options > button").click()
-    beams = page.find_elements("css selector", "#cap-options input[type=number]")[0]
+    beams = wait(page, "#cap-options input[type=number]")
     page.execute_script(
         "arguments[0].value = 1; ['input', 'change', 'blur'].map(kind => arguments[0].dispatchEvent(new Event(kind)))",
         beams,
