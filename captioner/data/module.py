@@ -112,9 +112,9 @@ class CaptionData(LightningDataModule):
         for name, value in (("workers", workers), ("cache_features", cache_features), ("draw_shapes", draw_shapes)):
             if value < 0:
                 raise ConfigError(f"data.{name} is {value}; expected 0 or more.")
-        for name, value in (("held_out", held_out), ("leave_out", leave_out or 0.5)):
-            if not 0 < value < 1:
-                raise ConfigError(f"data.{name} is {value}; expected a share between 0 and 1.")
+        for name, share in (("held_out", held_out), ("leave_out", leave_out or 0.5)):
+            if not 0 < share < 1:
+                raise ConfigError(f"data.{name} is {share}; expected a share between 0 and 1.")
 
     def state_dict(self) -> dict[str, Any]:
         """What a run must be resumed with in the middle of an epoch: as many images a batch."""
