@@ -269,7 +269,7 @@ class CaptionData(LightningDataModule):
             self.preprocessing,
             captions_per_image=self.captions_per_image,
             augmentation=self.augmentation if split == "train" else None,
-            features=self._features(split, module.network.encoder) if self.views and frozen else None,
+            features=self._features(split, module.feature_encoder(split)) if self.views and frozen else None,
             features_until=module.finetune.from_epoch if module.finetune.stages else None,
             substitute=split == "train" and self.unreadable == "skip",
             seed=self.seed,

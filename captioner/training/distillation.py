@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from captioner.backends.torch import TorchBackend
 from captioner.checkpoint import read_checkpoint
 from captioner.errors import ConfigError
 from captioner.model.captioning import CaptioningModel
 from captioner.model.decoder import TeacherForced
+from captioner.model.encoder import Encoder
 from captioner.preprocessing import Preprocessing
 from captioner.vocabulary import Vocabulary
 
@@ -37,6 +38,29 @@ class DistillationConfig:
             raise ConfigError(f"model.distillation.weight is {self.weight}; expected a share from 0 to 1.")
 
 
+class JointEncoder(nn.Module):
+    """Several frozen encoders as one, so that what all of them see can be computed once.
+
+    Args:
+        encoders: With the same grid.
+
+    Attributes:
+        grid: Side of the region grid.
+        regions: L, the number of regions.
+        width: The sum of their feature widths.
+    """
+
+    def __init__(self, encoders: Sequence[Encoder]) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleList(encoders)
+        self.grid, self.regions = encoders[0].grid, encoders[0].regions
+        self.width = sum(encoder.width for encoder in encoders)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, S, S) -> their region features side by side, (B, L, width)."""
+        return torch.cat([encoder(pixels) for encoder in self.encoders], dim=2)
+
+
 class Teachers:
     """Models that say how probable each next word of a caption is; they don't change.
 
@@ -54,6 +78,7 @@ class Teachers:
         self, folders: Sequence[str | os.PathLike[str]], vocabulary: Vocabulary, preprocessing: Preprocessing
     ) -> None:
         self.models: list[CaptioningModel] = []
+        self._parts: dict[int, slice] = {}  # of the joint features, each one's own
         for folder in folders:
             checkpoint = read_checkpoint(folder)
             if checkpoint.vocabulary != vocabulary or checkpoint.preprocessing != preprocessing:
@@ -69,37 +94,51 @@ class Teachers:
         """The memory of their weights."""
         return sum(tensor.nbytes for model in self.models for tensor in (*model.parameters(), *model.buffers()))
 
-    def check_features_of(self, student: CaptioningModel) -> None:
-        """Refuse the features that a model's encoder computes, where they would compute others.
+    def join(self, own: Encoder) -> JointEncoder:
+        """Put the teachers' encoders beside that of the model that is trained, each once, where features are kept.
+
+        Args:
+            own: Frozen; the first part of the features is its.
 
         Raises:
-            ConfigError: They would.
+            ConfigError: A teacher divides images into other regions.
         """
-        own = student.encoder.state_dict()
-        for model in self.models:
-            theirs = model.encoder.state_dict()
-            if own.keys() != theirs.keys() or not all(torch.equal(own[name].cpu(), theirs[name].cpu()) for name in own):
+        encoders = [own]
+        for index, model in enumerate(self.models):
+            encoder = model.to(next(own.parameters()).device).encoder
+            if encoder.grid != own.grid:
                 raise ConfigError(
-                    "The teachers' encoders are not the one that is trained here, so they need images, not its "
-                    "features: set data.cache_features to 0."
+                    f"A teacher sees a grid of {encoder.grid} regions a side, the model that is trained {own.grid}, so "
+                    "their features cannot be kept together: set data.cache_features to 0."
                 )
+            same = [known for known in encoders if _same(known, encoder)]
+            if not same:
+                encoders.append(encoder)
+            start = sum(known.width for known in encoders[: encoders.index(same[0] if same else encoder)])
+            self._parts[index] = slice(start, start + encoder.width)
+        return JointEncoder(encoders)
 
     @torch.no_grad()
     def probabilities(self, images: Tensor, captions: Tensor) -> Tensor:
         """The mean of their probabilities of all words (N, V), in the order of `Decoder.forward`.
 
         Args:
-            images: Pixels (B, 3, S, S), or the region features (B, L, D) of an encoder that they share.
+            images: Pixels (B, 3, S, S), or the features (B, L, D) of the joint encoder.
             captions: (B, K, T) ids, padded.
         """
         total: Tensor | None = None
-        for model in self.models:
+        for index, model in enumerate(self.models):
             model.to(images.device).eval()
-            features = model.encoder(images) if images.ndim == 4 else images
+            features = model.encoder(images) if images.ndim == 4 else images[:, :, self._parts[index]]
             own = model.decoder(features, captions).logits.float().softmax(dim=1)
             total = own if total is None else total + own
         assert total is not None
         return total / len(self.models)
+
+
+def _same(one: Encoder, other: Encoder) -> bool:
+    first, second = one.state_dict(), other.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def soft_cross_entropy(output: TeacherForced, expected: Tensor) -> Tensor:

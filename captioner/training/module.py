@@ -127,14 +127,14 @@ class CaptioningModule(LightningModule):
         if distillation.teachers:
             self.teachers = Teachers(distillation.teachers, vocabulary, preprocessing)
 
-    def setup(self, stage: str) -> None:
-        """Refuse features that the teachers cannot use, before they are computed and a resumed run's weights read."""
-        if self.teachers is not None and self.trainer.datamodule.views and not self.encoder_trains(0):  # type: ignore[attr-defined]
-            self.teachers.check_features_of(self.network)
+    def feature_encoder(self, split: str) -> nn.Module:
+        """What computes the features that are kept of a split while the encoder is frozen; teachers see them too."""
+        own = self.network.encoder
+        return own if self.teachers is None or split == "val" else self.teachers.join(own)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Region features (B, L, D) of pixels (B, 3, S, S); features that were computed before are passed through."""
-        return self.network.encoder(images) if images.ndim == 4 else images
+        """Region features (B, L, D) of pixels (B, 3, S, S); of features that were computed before, the model's own."""
+        return self.network.encoder(images) if images.ndim == 4 else images[:, :, : self.network.encoder.width]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the step, so that a resumed run goes on as it would have, be it in the middle of an epoch."""

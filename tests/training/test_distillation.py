@@ -8,6 +8,7 @@ from torch import nn
 from captioner.backends.torch import TorchBackend
 from captioner.checkpoint import read_checkpoint
 from captioner.errors import ConfigError
+from captioner.model.encoder import Encoder, EncoderConfig
 from captioner.preprocessing import Preprocessing
 from captioner.training.distillation import DistillationConfig, Teachers, soft_cross_entropy
 from captioner.training.main import main
@@ -85,8 +86,36 @@ def test_a_new_model_learns_what_they_say(first_stage, tmp_path):
     assert taught.values[-1] < taught.values[0] - 0.2  # nats; the rest is their own uncertainty
 
 
-def test_features_of_another_encoder_are_not_for_them(first_stage, tmp_path, caplog):
-    other = [*options(first_stage, tmp_path / "run"), "--model.weights=null"]
+def test_features_of_several_encoders_are_kept_side_by_side(checkpoint):
+    """Teachers say of joint features what they say of pixels, whichever encoders they share."""
+    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    captions = torch.tensor([[[START, 5, 9, 7]]] * 2)
+    teachers = Teachers([checkpoint.folder] * 3, checkpoint.vocabulary, checkpoint.preprocessing)
+    with torch.no_grad():
+        for model, factor in zip(teachers.models[1:], (1.5, 1.5), strict=True):  # the second and the third share one
+            next(model.encoder.parameters()).mul_(factor)
+    torch.manual_seed(1)
+    own = Encoder(EncoderConfig("mobilenet_v3_small", grid=3), 64).eval()
+    joint = teachers.join(own)
+    features = joint(pixels)
+    assert features.shape == (2, joint.regions, own.width + 2 * teachers.models[0].encoder.width)
+    torch.testing.assert_close(features[:, :, : own.width], own(pixels))
+    said = teachers.probabilities(features, captions)
+    torch.testing.assert_close(said, teachers.probabilities(pixels, captions))
+    one = Teachers([checkpoint.folder], checkpoint.vocabulary, checkpoint.preprocessing)
+    assert not torch.allclose(said, one.probabilities(pixels, captions))
+    encoder = one.models[0].encoder
+    assert one.join(encoder).width == encoder.width  # the model's own, computed once
+
+
+def test_a_new_model_with_another_encoder_learns_from_kept_features(first_stage, tmp_path):
+    taught = Taught()
+    assert train_with(taught, [*options(first_stage, tmp_path / "run"), "--model.weights=null"]) == 0
+    assert taught.values[-1] < taught.values[0] - 0.2
+
+
+def test_teachers_with_another_grid_need_images(first_stage, tmp_path, caplog):
+    other = [*options(first_stage, tmp_path / "run"), "--model.encoder.grid=1"]
     assert main(other) == 2
     assert "set data.cache_features to 0" in caplog.text
     assert main([*other, "--data.cache_features=0", f"--trainer.default_root_dir={tmp_path}/images"]) == 0
