@@ -35,6 +35,20 @@ class EncoderConfig:
     grid: int | None = None
 
 
+class Depthwise(nn.Conv2d):
+    """A convolution of each channel by itself that computes in float32 where it trains on a CPU.
+
+    In bfloat16, as automatic mixed precision would have it, its backward pass takes three times as long there.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Like that of `torch.nn.Conv2d`."""
+        if input.device.type != "cpu" or not self.weight.requires_grad:
+            return super().forward(input)
+        with torch.autocast("cpu", enabled=False):
+            return self._conv_forward(input.float(), self.weight, self.bias)
+
+
 class Encoder(nn.Module):
     """A CNN without its classifier: pixels (B, 3, S, S) -> region features (B, L, D).
 
@@ -57,6 +71,9 @@ class Encoder(nn.Module):
             raise ConfigError(f"encoder.grid is {config.grid}; expected a positive number of regions a side, or null.")
         network = build_network(config.name)
         cnn, side, self.width = cut(network, config.name, image_size)
+        for module in cnn.modules():
+            if type(module) is nn.Conv2d and module.groups == module.in_channels > 1:
+                module.__class__ = Depthwise
         self.cnn = cnn.to(memory_format=torch.channels_last)  # convolutions are half as fast again
         self.grid = config.grid or side
         self.regions = self.grid**2

@@ -232,3 +232,19 @@ def test_an_unknown_stage_is_refused_and_known_ones_are_named(stage: str, encode
     with pytest.raises(ConfigError, match=rf"no stage '{stage}'.*'all'.*layer4"):
         encoder.unfreeze(["layer4", stage])
     assert encoder.frozen
+
+
+def test_depthwise_convolutions_train_in_float32_on_a_cpu() -> None:
+    """Mixed precision changes nothing of them; while they are frozen, they are as fast as it makes them."""
+    encoder = Encoder(EncoderConfig("mobilenet_v2"), SIZE)
+    layer = encoder.cnn.get_submodule("features.17.conv.1.0")
+    assert isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels
+    inputs = torch.randn(2, layer.in_channels, 4, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(inputs).dtype == torch.bfloat16
+        encoder.unfreeze(["features.17"])
+        output = layer(inputs)
+        (gradient,) = torch.autograd.grad(output.square().sum(), layer.weight)
+    expected = nn.functional.conv2d(inputs, layer.weight, padding=1, groups=layer.groups)
+    torch.testing.assert_close(output, expected)
+    torch.testing.assert_close(gradient, *torch.autograd.grad(expected.square().sum(), layer.weight))
