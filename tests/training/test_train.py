@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,7 @@ def test_own_photos_from_a_csv_with_string_names(capsys):
         *(pytest.param(name, marks=pytest.mark.slow) for name in DECODERS if name != "show_attend_tell"),
     ],
 )
-def test_the_flickr8k_config_runs_through_both_of_its_stages(decoder, caplog):
+def test_the_flickr8k_configs_run_through_all_stages(decoder, caplog):
     """Cached features, then fine-tuning; bf16, averaged weights; unchanged but for the data and sizes."""
     options = [f"--config={FLICKR8K}", "--data.draw_shapes=40", "--data.batch_size=8", "--data.workers=0", *QUICK]
     options += [f"--data.{split}=data/shapes/annotations/captions_{split}.json" for split in ("train", "val")]
@@ -99,6 +100,11 @@ def test_the_flickr8k_config_runs_through_both_of_its_stages(decoder, caplog):
     options[0] = f"--config={FLICKR8K.with_name('flickr8k_scst.yaml')}"
     assert main([*options, "--trainer.max_epochs=1"]) == 0
     assert "Continuing from runs/flickr8k/best" in caplog.text
+
+    shutil.copytree("runs/flickr8k", "runs/flickr8k_1")
+    options[0] = f"--config={FLICKR8K.with_name('flickr8k_distilled.yaml')}"
+    assert main([*options, "--trainer.max_epochs=1", "--model.weights=runs/flickr8k/best"]) == 0
+    assert "Taught by runs/flickr8k/best, runs/flickr8k_1/best" in caplog.text
 
 
 @pytest.mark.parametrize(
