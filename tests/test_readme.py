@@ -118,7 +118,7 @@ def execute(example):
 def test_the_python_example(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     execute(blocks("python")[0])
-    assert ", 7, 7)" in capsys.readouterr().out
+    assert ", 8, 8)" in capsys.readouterr().out
 
 
 def test_the_maps_example(folder, monkeypatch):
@@ -126,7 +126,7 @@ def test_the_maps_example(folder, monkeypatch):
     execute(blocks("python")[1])
     (caption,) = Captioner.from_pretrained().caption(PHOTO)
     sizes = {Image.open(folder / f"{number}.png").size for number in range(len(caption.words))}
-    assert sizes == {(224, 224)}
+    assert sizes == {(256, 256)}
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ class Depthwise(nn.Conv2d):
         if input.device.type != "cpu" or not self.weight.requires_grad:
             return super().forward(input)
         with torch.autocast("cpu", enabled=False):
-            return self._conv_forward(input.float(), self.weight, self.bias)
+            return self._conv_forward(input.float(), self.weight, self.bias)  # type: ignore[no-any-return]
 
 
 class Encoder(nn.Module):

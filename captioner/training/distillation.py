@@ -94,7 +94,7 @@ class Teachers:
         """The memory of their weights."""
         return sum(tensor.nbytes for model in self.models for tensor in (*model.parameters(), *model.buffers()))
 
-    def join(self, own: Encoder) -> JointEncoder:
+    def join(self, own: Encoder) -> Encoder | JointEncoder:
         """Put the teachers' encoders beside that of the model that is trained, each once, where features are kept.
 
         Args:
@@ -116,7 +116,7 @@ class Teachers:
                 encoders.append(encoder)
             start = sum(known.width for known in encoders[: encoders.index(same[0] if same else encoder)])
             self._parts[index] = slice(start, start + encoder.width)
-        return JointEncoder(encoders)
+        return own if len(encoders) == 1 else JointEncoder(encoders)
 
     @torch.no_grad()
     def probabilities(self, images: Tensor, captions: Tensor) -> Tensor:

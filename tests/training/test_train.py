@@ -101,10 +101,10 @@ def test_the_flickr8k_configs_run_through_all_stages(decoder, caplog):
     assert main([*options, "--trainer.max_epochs=1"]) == 0
     assert "Continuing from runs/flickr8k/best" in caplog.text
 
-    shutil.copytree("runs/flickr8k", "runs/flickr8k_1")
+    shutil.copytree("runs/flickr8k", "runs/flickr8k_2")
     options[0] = f"--config={FLICKR8K.with_name('flickr8k_distilled.yaml')}"
     assert main([*options, "--trainer.max_epochs=1", "--model.weights=runs/flickr8k/best"]) == 0
-    assert "Taught by runs/flickr8k/best, runs/flickr8k_1/best" in caplog.text
+    assert "Taught by runs/flickr8k/best, runs/flickr8k_2/best" in caplog.text
 
 
 @pytest.mark.parametrize(
