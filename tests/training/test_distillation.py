@@ -122,7 +122,7 @@ def test_teachers_with_another_grid_need_images(first_stage, tmp_path, caplog):
 
 
 def test_it_is_resumed_where_the_encoder_has_moved_on(first_stage, tmp_path):
-    arguments = [*options(first_stage, tmp_path / "run"), "--model.finetune={stages: [features.18], from_epoch: 1}"]
+    arguments = [*options(first_stage, tmp_path / "run"), "--model.finetune={stages: [features.8], from_epoch: 1}"]
     assert main([*arguments, "--trainer.max_epochs=2"]) == 0
     assert main([*arguments, "--trainer.max_epochs=3", "--ckpt_path=last"]) == 0
 
