@@ -11,7 +11,6 @@ from math import ceil
 from pathlib import Path
 
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 # Width and depth of each variant, relative to the first.
 SCALES = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), "efficientnet_lite2": (1.1, 1.2)}
@@ -27,8 +26,6 @@ STAGES = (
     (6, 3, 1, 320, 1),
 )
 
-STOCHASTIC_DEPTH = 0.2  # of the last block; it grows from 0 with the depth
-
 
 class EfficientNetLite(nn.Module):
     """The whole classification CNN, laid out and named like torchvision's EfficientNet.
@@ -42,14 +39,13 @@ class EfficientNetLite(nn.Module):
         width, depth = SCALES[name]
         stages: list[nn.Module] = [Convolution(3, 32, 3, stride=2)]
         channels = 32
-        last = len(STAGES) - 1
-        counts = [stage[-1] if index in (0, last) else ceil(stage[-1] * depth) for index, stage in enumerate(STAGES)]
-        rates = (STOCHASTIC_DEPTH * index / sum(counts) for index in range(sum(counts)))
-        for count, (expansion, kernel, stride, base, _) in zip(counts, STAGES, strict=True):
+        for index, (expansion, kernel, stride, base, blocks) in enumerate(STAGES):
             scaled = _multiple_of_eight(base * width)
-            first = Block(channels, scaled, kernel, stride, expansion, next(rates))
-            rest = (Block(scaled, scaled, kernel, 1, expansion, next(rates)) for _ in range(count - 1))
-            stages.append(nn.Sequential(first, *rest))
+            count = blocks if index in (0, len(STAGES) - 1) else ceil(blocks * depth)
+            first = Block(channels, scaled, kernel, stride, expansion)
+            stages.append(
+                nn.Sequential(first, *(Block(scaled, scaled, kernel, 1, expansion) for _ in range(count - 1)))
+            )
             channels = scaled
         stages.append(Convolution(channels, 1280, 1))
         self.features = nn.Sequential(*stages)
@@ -81,12 +77,9 @@ class Convolution(nn.Sequential):
 
 
 class Block(nn.Module):
-    """An inverted residual: expand, filter each channel by itself, project; added to its input where shapes allow.
+    """An inverted residual: expand, filter each channel by itself, project; added to its input where shapes allow."""
 
-    Where it is added, training leaves it out for a share of the images (Huang et al. 2016).
-    """
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int, dropped: float) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
         hidden = inputs * expansion
         expand = [Convolution(inputs, hidden, 1)] if expansion > 1 else []
@@ -96,12 +89,11 @@ class Block(nn.Module):
             Convolution(hidden, outputs, 1, activation=False),
         )
         self.residual = stride == 1 and inputs == outputs
-        self.drop = StochasticDepth(dropped, "row")
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
         result: Tensor = self.block(features)
-        return features + self.drop(result) if self.residual else result
+        return features + result if self.residual else result
 
 
 def packaged_weights(name: str) -> Path | None:
