@@ -29,7 +29,6 @@ from captioner.training.network import continued_network, new_network
 from captioner.training.optimization import FinetuneConfig, cosine_rate, parameter_groups
 from captioner.training.samples import log_samples
 from captioner.training.self_critical import Critic, SelfCriticalConfig, policy_gradient, with_drawn
-from captioner.training.words import WordLoss
 from captioner.vocabulary import PAD, Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -58,7 +57,6 @@ class CaptioningModule(LightningModule):
         label_smoothing: Share of the probability that is spread over all words (Szegedy et al. 2016).
         coverage_penalty: Weight of the doubly stochastic penalty, sum over regions of (1 - attention summed over the
             caption)^2, averaged over captions (Xu et al. 2015, eq. 14); 0 for decoders without attention.
-        word_loss: Weight of an auxiliary loss: an image's words, told at once from its mean region (Fang et al. 2015).
         scheduled_sampling: Probability, in the last epoch, that an input word is one that the model itself proposed;
             it rises linearly from 0 (Bengio et al. 2015).
         decoding: How validation images are captioned; stored in the checkpoint as its defaults.
@@ -85,7 +83,6 @@ class CaptioningModule(LightningModule):
         final_share: float = 0.05,
         label_smoothing: float = 0.0,
         coverage_penalty: float = 0.0,
-        word_loss: float = 0.0,
         scheduled_sampling: float = 0.0,
         decoding: DecodingOptions = DecodingOptions(),  # noqa: B008
         self_critical: SelfCriticalConfig = SelfCriticalConfig(),  # noqa: B008
@@ -121,8 +118,6 @@ class CaptioningModule(LightningModule):
             self.network = continued_network(init_from, len(vocabulary), decoder.dropout)
         else:
             self.network = new_network(encoder, decoder, preprocessing.size, len(vocabulary), word_counts, weights)
-        self.word_loss = word_loss
-        self.words = WordLoss(self.network.encoder.width, len(vocabulary)) if word_loss else None
         self.network.encoder.unfreeze(finetune.stages)  # a stage that isn't there is refused at once, not in epoch 10
         self.network.encoder.unfreeze(())
         self._captions: dict[int, str] = {}
@@ -163,10 +158,6 @@ class CaptioningModule(LightningModule):
             taught = soft_cross_entropy(output, expected) * self._shares(len(expected))[0]
             self.log("train/taught", taught.detach(), batch_size=len(batch.captions))
             loss = (1 - self.distillation.weight) * loss + self.distillation.weight * taught
-        if self.words is not None:
-            missed = self.words(batch.images, batch.captions)
-            self.log("train/words", missed.detach(), batch_size=len(batch.captions))
-            loss = loss + self.word_loss * missed
         self._loss = loss.detach()
         if not loss.is_cuda or batch_idx % 20 == 0:  # on a GPU, to look at it is to wait for it
             self._check_loss()
@@ -266,8 +257,6 @@ class CaptioningModule(LightningModule):
         trained: dict[str, tuple[float, Iterable[nn.Parameter]]] = {
             "decoder": (self.learning_rate, decoder.parameters())
         }
-        if self.words is not None:
-            trained["words"] = (self.learning_rate, self.words.parameters())
         if self.finetune.stages:
             encoder.unfreeze(self.finetune.stages, freeze_batchnorm=self.finetune.freeze_batchnorm)
             trained["encoder"] = (self.finetune.learning_rate, list(encoder.trained_parameters()))
