@@ -22,9 +22,8 @@ class DecoderConfig:
     """What the decoder is.
 
     Args:
-        name: "show_tell" (Vinyals et al. 2015), "show_attend_tell" (Xu et al. 2015, gated soft attention), "up_down"
-            (Anderson et al. 2018, soft attention between two LSTMs), "adaptive" (Lu et al. 2017) or
-            "attention_on_attention" (Huang et al. 2019).
+        name: "show_tell" (Vinyals et al. 2015), "show_attend_tell" (Xu et al. 2015, gated soft attention) or "up_down"
+            (Anderson et al. 2018, soft attention between two LSTMs).
         hidden_size: H, the width of each LSTM.
         embedding_size: E, the width of the word embedding.
         context_size: C, the width to which image regions are projected, once per image.
@@ -33,7 +32,7 @@ class DecoderConfig:
         tie_embedding: Use the word embedding as output layer too (Press and Wolf 2017).
     """
 
-    name: Literal["show_tell", "show_attend_tell", "up_down", "adaptive", "attention_on_attention"] = "show_attend_tell"
+    name: Literal["show_tell", "show_attend_tell", "up_down"] = "show_attend_tell"
     hidden_size: int = 512
     embedding_size: int = 256
     context_size: int = 256
@@ -275,54 +274,7 @@ class UpDown(Decoder):
         return self.output(self.dropout(self.readout(self.dropout(readout))))  # type: ignore[no-any-return]
 
 
-class Adaptive(ShowAttendTell):
-    """Adaptive attention (Lu et al. 2017): a sentinel, what the LSTM knows by itself, competes with the regions."""
-
-    def __init__(self, config: DecoderConfig, feature_size: int, vocab_size: int, pad: int = 0) -> None:
-        super().__init__(config, feature_size, vocab_size, pad)
-        self.gate = nn.Linear(config.embedding_size + config.context_size + config.hidden_size, config.hidden_size)
-        self.sentinel = nn.Linear(config.hidden_size, config.context_size)
-        self.sentinel_key = nn.Linear(config.hidden_size, config.attention_size)
-
-    def start(self, features: Tensor) -> tuple[Arrays, Arrays]:
-        """See `Decoder.start`; as in `ShowAttendTell`, and the values' mean (B, C)."""
-        image, state = super().start(features)
-        return {**image, "mean": image["values"].mean(dim=1)}, state
-
-    def recur(self, image: Arrays, state: Arrays, embedded: Tensor) -> tuple[Arrays, Tensor, Tensor]:
-        """See `Decoder.recur`; eq. 6 to 13. The attention is what the sentinel leaves, as shares of it."""
-        mean = image["mean"].unsqueeze(1).expand(-1, embedded.shape[1], -1)  # (B, K, C)
-        inputs = torch.cat([embedded, mean], dim=2)
-        gate = torch.sigmoid(self.gate(torch.cat([inputs, state["hidden"]], dim=2)))
-        hidden, cell = _advance(self.lstm, inputs, state["hidden"], state["cell"])
-        sentinel = gate * torch.tanh(cell)  # (B, K, H)
-        query = self.attention.query(hidden).unsqueeze(2)  # (B, K, 1, A)
-        keys = torch.cat(
-            [image["keys"].unsqueeze(1) + query, self.sentinel_key(sentinel).unsqueeze(2) + query], dim=2
-        )  # (B, K, L + 1, A)
-        weights = self.attention.score(torch.tanh(keys)).squeeze(3).softmax(dim=2)
-        regions, rest = weights[:, :, :-1], weights[:, :, -1:]
-        context = regions @ image["values"] + rest * torch.tanh(self.sentinel(sentinel))
-        return {"hidden": hidden, "cell": cell}, torch.cat([hidden, context], dim=2), regions / (1 - rest)
-
-
-class AttentionOnAttention(ShowAttendTell):
-    """Attention on attention (Huang et al. 2019, eq. 3 to 6): what was attended is gated by it and the query."""
-
-    def __init__(self, config: DecoderConfig, feature_size: int, vocab_size: int, pad: int = 0) -> None:
-        super().__init__(config, feature_size, vocab_size, pad)
-        self.gate = nn.Linear(config.hidden_size + config.context_size, 2 * config.context_size)
-
-    def recur(self, image: Arrays, state: Arrays, embedded: Tensor) -> tuple[Arrays, Tensor, Tensor]:
-        """See `Decoder.recur`."""
-        context, attention = self.attention(state["hidden"], image["keys"], image["values"])
-        context = nn.functional.glu(self.gate(torch.cat([state["hidden"], context], dim=2)), dim=2)  # (B, K, C)
-        hidden, cell = _advance(self.lstm, torch.cat([embedded, context], dim=2), state["hidden"], state["cell"])
-        return {"hidden": hidden, "cell": cell}, torch.cat([hidden, context], dim=2), attention
-
-
 DECODERS: dict[str, type[Decoder]] = {"show_tell": ShowTell, "show_attend_tell": ShowAttendTell, "up_down": UpDown}
-DECODERS |= {"adaptive": Adaptive, "attention_on_attention": AttentionOnAttention}
 
 
 def _lstm_cell(input_size: int, hidden_size: int) -> nn.LSTMCell:
