@@ -11,7 +11,7 @@
 #
 # ARGS adds options: make test ARGS="-k beam". PYTHON says which Python to use: make PYTHON=python3.12 caption.
 
-IMAGE = examples/astronaut.jpg
+IMAGE = examples/photographer.jpg
 CONFIG = configs/tiny.yaml
 ARGS =
 PYTHON =

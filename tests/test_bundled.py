@@ -17,7 +17,9 @@ GOLDEN = {
     "astronaut.jpg": "a man in a red shirt is standing in front of a crowd",
     "cat.jpg": "a child is looking at the camera",
     "coffee.jpg": "a brown and white dog is sitting on a wooden bench",
+    "officer.jpg": "a man in a black and white hat is standing in front of a white wall",
     "pagoda.jpg": "a group of people stand in front of a red building",
+    "photographer.jpg": "a man in a black jacket is holding a video camera",
     "rocket.jpg": "a man in a red shirt is standing in front of a red building",
 }
 
