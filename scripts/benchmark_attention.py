@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from captioner.data.annotations import check_images, load_records
+from captioner.annotations.records import check_images, load_records
 from captioner.errors import ConfigError
 from captioner.evaluation.statistics import interval, resample
 from captioner.explain.occlusion import log_probs_hidden

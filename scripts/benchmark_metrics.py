@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from captioner.data.annotations import load_records
+from captioner.annotations.records import load_records
 from captioner.evaluation import tokenizer
 from captioner.evaluation.metrics import CiderD, bleu, cider_d, rouge_l
-from captioner.evaluation.tokenizer import tokenize
+from captioner.tokenizer import tokenize
 
 COCO = Path(__file__).parents[1] / "data/coco-captions/captions_val2017.json"
 IMAGES, REFERENCES, WORDS = 5000, 5, 10_000  # WORDS: of drawn sentences

@@ -24,7 +24,7 @@ import torch
 from PIL import Image, ImageEnhance
 from torch.utils.data import DataLoader
 
-from captioner.data.annotations import Record, load_records
+from captioner.annotations.records import Record, load_records
 from captioner.data.module import CaptionData
 from captioner.images import find_images, open_image
 from captioner.training.main import TrainCLI

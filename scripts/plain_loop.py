@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from captioner.data.annotations import Record
+from captioner.annotations.records import Record
 from captioner.data.module import CaptionData
-from captioner.evaluation.tokenizer import tokenize
+from captioner.tokenizer import tokenize
 from captioner.training.main import TrainCLI
 from captioner.training.module import CaptioningModule
 from captioner.vocabulary import PAD

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from captioner.data.coco import COCO, prepare_coco
-from captioner.data.download import Report, log_progress
+from captioner.datasets.coco import COCO, prepare_coco
+from captioner.datasets.download import Report, log_progress
 from captioner.errors import CaptionerError
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from captioner.data.shapes import COLORS, SHAPES
+from captioner.datasets.shapes import COLORS, SHAPES
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from captioner.data.coco import COCO
-from tests.data.server import Server, serve
+from captioner.datasets.coco import COCO
+from tests.datasets.server import Server, serve
 
 ROOT = Path(__file__).parents[1]
 

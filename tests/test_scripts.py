@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, Trainer
 from PIL import Image
 from torch.utils.data import default_collate
 
-from captioner.data.shapes import draw_shapes
+from captioner.datasets.shapes import draw_shapes
 from scripts import benchmark, benchmark_training, plain_loop
 
 ROOT = Path(__file__).parents[1]

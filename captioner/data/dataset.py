@@ -13,7 +13,7 @@ from PIL import Image, ImageEnhance
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from captioner.data.annotations import Record
+from captioner.annotations.records import Record
 from captioner.errors import ConfigError, ImageError
 from captioner.images import open_image
 from captioner.preprocessing import Preprocessing

@@ -14,17 +14,17 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from captioner.annotations.leaks import find_leaks
+from captioner.annotations.records import Record, Split, find_missing, load_records
 from captioner.checkpoint import read_checkpoint
-from captioner.data.annotations import Record, Split, find_missing, load_records
 from captioner.data.dataset import Augmentation, Batch, CaptionDataset, Features
 from captioner.data.features import cached_features
-from captioner.data.leaks import find_leaks
 from captioner.data.loading import Loaders, StagedLoader
 from captioner.data.sampling import Replay, TrainingBatches, ValidationBatches, hold_out
-from captioner.data.shapes import draw_shapes
+from captioner.datasets.shapes import draw_shapes
 from captioner.errors import ConfigError, DataError
-from captioner.evaluation.tokenizer import tokenize
 from captioner.preprocessing import Preprocessing
+from captioner.tokenizer import tokenize
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 
 logger = logging.getLogger(__name__)

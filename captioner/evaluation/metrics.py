@@ -1,6 +1,6 @@
 """BLEU, ROUGE-L and CIDEr-D of tokenised captions, equal to the official COCO scorer's numbers.
 
-Captions come as token lists by image id, for example from `captioner.evaluation.tokenizer.tokenize`; scores are
+Captions come as token lists by image id, for example from `captioner.tokenizer.tokenize`; scores are
 fractions (BLEU-4 of 0.25 is published as 25), CIDEr-D lies between 0 and 10. METEOR and SPICE, which need Java, are in
 `captioner.evaluation.java`.
 """

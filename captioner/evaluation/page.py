@@ -25,8 +25,8 @@ from captioner.errors import ImageError
 from captioner.evaluation.charts import difference_axis, difference_plot, histogram, score_axis, score_plot, ticks
 from captioner.evaluation.health import FIGURES, figure_text
 from captioner.evaluation.report import Difference, Evaluation, left_out, notes, points
-from captioner.evaluation.tokenizer import tokenize
 from captioner.images import open_image
+from captioner.tokenizer import tokenize
 
 logger = logging.getLogger(__name__)
 

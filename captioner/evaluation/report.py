@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from captioner.evaluation.health import figure_text
 from captioner.evaluation.results import ImageId
 from captioner.evaluation.scoring import score_tokens
-from captioner.evaluation.tokenizer import tokenize
+from captioner.tokenizer import tokenize
 
 Id = TypeVar("Id", bound=Hashable)
 

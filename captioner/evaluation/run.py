@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from captioner._version import __version__
-from captioner.data.annotations import Record, Split, check_images, load_records
+from captioner.annotations.records import Record, Split, check_images, load_records
 from captioner.decoding import DecodingOptions
 from captioner.errors import ConfigError, DataError, ImageError
 from captioner.evaluation.corpus import Tokens
@@ -19,8 +19,8 @@ from captioner.evaluation.report import Evaluation, save_per_image, save_scores
 from captioner.evaluation.results import ImageId, load_json, load_results, save_results
 from captioner.evaluation.scoring import DEFAULT_METRICS, METRICS, Scored, Track, check_metrics, score_tokens
 from captioner.evaluation.statistics import LEVEL, RESAMPLES, SEED, bootstrap, compare, interval
-from captioner.evaluation.tokenizer import tokenize
 from captioner.inference import BackendName, Captioner, Folder
+from captioner.tokenizer import tokenize
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def evaluate(
     """Caption annotated images and score the captions against the raw references, or score finished results.
 
     Args:
-        annotations: See `captioner.data.annotations.load_records`.
+        annotations: See `captioner.annotations.records.load_records`.
         images: Likewise.
         split: Likewise; for a file that has no splits it is refused.
         model: See `Captioner.from_pretrained`; the bundled model if None.

@@ -7,7 +7,7 @@ import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image, ImageDraw
 
-from captioner.data.annotations import Record
+from captioner.annotations.records import Record
 from captioner.images import open_image
 
 WIDTH = 320  # pixels

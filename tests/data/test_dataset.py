@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from captioner.data.annotations import Record
+from captioner.annotations.records import Record
 from captioner.data.dataset import Augmentation, CaptionDataset, Example, Features, collate, speaks_of_sides
 from captioner.errors import ConfigError
 from captioner.preprocessing import Preprocessing

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from captioner.data.annotations import Record
+from captioner.annotations.records import Record
 from captioner.data.dataset import Augmentation, CaptionDataset, collate
 from captioner.data.features import cached_features
 from captioner.errors import DataError

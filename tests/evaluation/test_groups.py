@@ -11,7 +11,7 @@ from captioner.errors import DataError
 from captioner.evaluation.groups import read_groups, score_groups
 from captioner.evaluation.metrics import cider_d
 from captioner.evaluation.scoring import score_tokens
-from captioner.evaluation.tokenizer import tokenize
+from captioner.tokenizer import tokenize
 
 CATEGORIES = [
     {"id": 1, "name": "person", "supercategory": "person"},

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from captioner.data.annotations import Record
+from captioner.annotations.records import Record
 from captioner.errors import CaptionerError, DataError, MissingExtraError
 from captioner.evaluation import java
 from captioner.evaluation.java import MissingJavaError, meteor, spice

@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 from captioner.evaluation.metrics import bleu, cider_d, rouge_l
-from captioner.evaluation.tokenizer import tokenize
+from captioner.tokenizer import tokenize
 
 pytest.importorskip("pycocoevalcap")
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from captioner.evaluation.page import THUMBNAIL, write_page
 from captioner.evaluation.report import Comparison, Difference, Evaluation, Group
-from captioner.evaluation.tokenizer import tokenize
+from captioner.tokenizer import tokenize
 from tests.browser import chromium, console_errors, requested_urls
 
 METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr-D")

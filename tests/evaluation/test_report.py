@@ -21,7 +21,7 @@ from captioner.evaluation.report import (
     score,
 )
 from captioner.evaluation.scoring import score_tokens
-from captioner.evaluation.tokenizer import tokenize
+from captioner.tokenizer import tokenize
 
 REFERENCES = {1: ["A dog's ball, on grass.", "The ball of a dog!"], 2: ["Two men don't sit.", "Men stand; they talk."]}
 CAPTIONS = {2: "two men do n't sit", 1: "a dog's ball on sand"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from captioner import Captioner
-from captioner.data.annotations import load_records
+from captioner.annotations.records import load_records
 from captioner.training.main import main
 from tests.coco import draw_coco
 from tests.training.runs import QUICK, ROOT

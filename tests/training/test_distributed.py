@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from captioner.data.annotations import load_records
+from captioner.annotations.records import load_records
 from tests.training.runs import ROOT, SMALL, TINY, last_checkpoint
 
 # A batch of 8 either way. 11 validation images: an odd number, of which no process may see one twice.

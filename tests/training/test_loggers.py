@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from captioner.data.annotations import Record
+from captioner.annotations.records import Record
 from captioner.errors import ConfigError, MissingExtraError
 from captioner.training.loggers import make_loggers
 from captioner.training.main import main

@@ -12,8 +12,8 @@ import torch
 import yaml
 
 from captioner import Captioner
+from captioner.annotations.records import load_records
 from captioner.checkpoint import read_checkpoint
-from captioner.data.annotations import load_records
 from captioner.model.decoder import DECODERS
 from captioner.training.main import main
 from tests.training.runs import FLICKR8K, QUICK, SMALL, TINY, weights

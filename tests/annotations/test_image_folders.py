@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from captioner.data.annotations import check_images, find_missing, load_records
+from captioner.annotations.records import check_images, find_missing, load_records
 from captioner.errors import DataError
 from tests.coco import draw_coco, karpathy
 

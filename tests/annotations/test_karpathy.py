@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from captioner.data.annotations import Record, Split, find_missing, load_records
+from captioner.annotations.records import Record, Split, find_missing, load_records
 from captioner.errors import CaptionerError, ConfigError, DataError
 from tests.coco import Drawn, draw_coco, karpathy
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from captioner.data.annotations import Record
-from captioner.evaluation.tokenizer import tokenize
+from captioner.annotations.records import Record
+from captioner.tokenizer import tokenize
 
 _Group = tuple[list[Record], list[Record]]  # images of training and of validation that may be the same
 

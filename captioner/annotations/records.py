@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from captioner.data.formats import Entry, is_karpathy, read_coco, read_csv, read_json, read_json_lines, read_karpathy
+from captioner.annotations.formats import (
+    Entry,
+    is_karpathy,
+    read_coco,
+    read_csv,
+    read_json,
+    read_json_lines,
+    read_karpathy,
+)
 from captioner.errors import ConfigError, DataError
 
 Split = Literal["train", "val", "test"]

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from captioner.data.annotations import Record, check_images, load_records
-from captioner.data.shapes import draw_shapes
+from captioner.annotations.records import Record, check_images, load_records
+from captioner.datasets.shapes import draw_shapes
 
 COUNT = 200
 RGB = {

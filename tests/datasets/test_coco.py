@@ -14,10 +14,10 @@ from zipfile import ZipFile
 
 import pytest
 
-from captioner.data.coco import COCO, Archive, prepare_coco
+from captioner.datasets.coco import COCO, Archive, prepare_coco
 from captioner.errors import DataError
 from scripts import prepare_coco as script
-from tests.data.server import Server, serve
+from tests.datasets.server import Server, serve
 
 JSONS = {"annotations/captions_train.json": b'{"images": []}', "annotations/captions_val.json": b"{}"}
 TRAIN = {f"train/{number}.jpg": bytes([number]) * 5000 for number in range(5)}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captioner.data.annotations import Record, check_images, find_missing, load_records
+from captioner.annotations.records import Record, check_images, find_missing, load_records
 from captioner.errors import CaptionerError, DataError
 
 COCO: dict[str, Any] = {

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captioner.evaluation.tokenizer import PUNCTUATION, tokenize
+from captioner.tokenizer import PUNCTUATION, tokenize
 
 # caption -> tokens of the official scorer, separated by spaces
 OFFICIAL = {
@@ -100,5 +100,5 @@ def test_spaces_around_a_caption_change_nothing(caption: str) -> None:
 
 
 def test_importing_the_tokenizer_needs_neither_nltk_nor_torch() -> None:
-    code = "import sys, captioner.evaluation.tokenizer; print(sorted({'nltk', 'torch', 'numpy'} & set(sys.modules)))"
+    code = "import sys, captioner.tokenizer; print(sorted({'nltk', 'torch', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

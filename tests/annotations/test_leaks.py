@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captioner.data.annotations import Record
-from captioner.data.leaks import Leaks, find_leaks
-from captioner.evaluation.tokenizer import tokenize
+from captioner.annotations.leaks import Leaks, find_leaks
+from captioner.annotations.records import Record
+from captioner.tokenizer import tokenize
 from captioner.vocabulary import Vocabulary
 
 

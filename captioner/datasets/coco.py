@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
-from captioner.data.download import PAUSES, Report, download, find_damage, in_words, log_progress, unpack, writing
+from captioner.datasets.download import PAUSES, Report, download, find_damage, in_words, log_progress, unpack, writing
 from captioner.errors import DataError
 
 logger = logging.getLogger(__name__)

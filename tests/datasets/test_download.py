@@ -12,9 +12,9 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 
-from captioner.data.download import download, log_progress, unpack
+from captioner.datasets.download import download, log_progress, unpack
 from captioner.errors import DataError
-from tests.data.server import Server, serve
+from tests.datasets.server import Server, serve
 
 ROOT = Path(__file__).parents[2]
 CONTENT = random.Random(1).randbytes(10_000)
@@ -219,7 +219,7 @@ def run_with_small_files(code: str, *args: object) -> "subprocess.CompletedProce
         import resource, sys
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
         from pathlib import Path
-        from captioner.data.download import download, unpack
+        from captioner.datasets.download import download, unpack
         from captioner.errors import DataError
         CONTENT_SHA256 = {hashlib.sha256(CONTENT).hexdigest()!r}
         def report(*_): pass

@@ -1,0 +1,1 @@
+"""Annotation files of any format -> records: images with their reference captions."""
