@@ -124,8 +124,8 @@ def caption(options: Namespace) -> int:
 
 def evaluate(options: Namespace) -> int:
     """Caption annotated images and score the captions, or score finished results."""
+    from captioner.evaluation.evaluate import evaluate
     from captioner.evaluation.report import as_text
-    from captioner.evaluation.run import evaluate
 
     failed: list[str] = []
 

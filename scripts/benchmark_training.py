@@ -25,10 +25,10 @@ from PIL import Image, ImageEnhance
 from torch.utils.data import DataLoader
 
 from captioner.annotations.records import Record, load_records
-from captioner.data.module import CaptionData
+from captioner.data.datamodule import CaptionData
 from captioner.images import find_images, open_image
-from captioner.training.main import TrainCLI
-from captioner.training.module import CaptioningModule
+from captioner.training.lightning_module import CaptioningModule
+from captioner.training.train import TrainCLI
 from captioner.vocabulary import PAD
 from scripts import plain_loop
 

@@ -20,10 +20,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from captioner.annotations.records import Record
-from captioner.data.module import CaptionData
+from captioner.data.datamodule import CaptionData
 from captioner.tokenizer import tokenize
-from captioner.training.main import TrainCLI
-from captioner.training.module import CaptioningModule
+from captioner.training.lightning_module import CaptioningModule
+from captioner.training.train import TrainCLI
 from captioner.vocabulary import PAD
 
 Rows = tuple[Tensor, Tensor, Tensor]  # images (R, 3, S, S), padded captions (R, T), their lengths (R,)

@@ -8,7 +8,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch on huge pages: up to
 from captioner.errors import MissingExtraError
 
 try:
-    from captioner.training.main import main
+    from captioner.training.train import main
 except ModuleNotFoundError as error:
     sys.exit(f"error: {MissingExtraError('Training', 'train')} ({error})")
 

@@ -8,7 +8,7 @@ import yaml
 
 from captioner import Captioner
 from captioner.checkpoint import BUNDLED, read_checkpoint
-from captioner.evaluation.run import evaluate
+from captioner.evaluation.evaluate import evaluate
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FLICKR8K = Path(__file__).parents[2] / "shared" / "data" / "flickr8k"

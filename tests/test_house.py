@@ -52,7 +52,7 @@ LIGHT = (
     "captioner.backends.onnx",
     "captioner.checkpoint",
     "captioner.inference",
-    *(f"captioner.explain.{name}" for name in ("maps", "occlusion", "page", "saving")),
+    *(f"captioner.explain.{name}" for name in ("maps", "occlusion", "html_figure", "saving")),
     "captioner.arguments",
     "captioner.cli",  # last: its functions may import what stands below the wall
 )
@@ -144,7 +144,7 @@ def layer(module: str) -> int:
 def test_the_source_is_found() -> None:
     assert {"captioner", "captioner.cli", "captioner.decoding.search", "captioner.model.decoder"} <= set(MODULES)
     assert any(entry.name == "torch" for entry in imports("captioner.model.decoder"))
-    assert "torch" in imported_with("captioner.training.main")
+    assert "torch" in imported_with("captioner.training.train")
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if is_in(name, LIGHT)])

@@ -3,7 +3,7 @@
     limits.py    what a visitor may ask of the server
     answers.py   a photo and options -> a caption, as data for the page and for the API
     card.py      a checkpoint's model card -> a line of facts
-    page.py      build_app: the page, its events and its API, as Gradio blocks
+    blocks.py    build_app: the page, its events and its API, as Gradio blocks
     visits.py    whose photos lie in which files, and when they go
     server.py    serving: the page on a port, with everything a visitor could abuse shut
 

@@ -15,8 +15,8 @@ from starlette.responses import PlainTextResponse
 
 from captioner.checkpoint import describe, read_checkpoint
 from captioner.demo import limits
+from captioner.demo.blocks import build_app, look
 from captioner.demo.card import Card, read_card
-from captioner.demo.page import build_app, look
 from captioner.demo.visits import Visits
 from captioner.errors import ConfigError
 from captioner.images import find_images

@@ -93,7 +93,7 @@ class Explanation:
             MissingExtraError: matplotlib isn't installed.
         """
         if check_output(path) == ".html":
-            from captioner.explain.page import to_html
+            from captioner.explain.html_figure import to_html
 
             Path(path).write_text(to_html(self), encoding="utf-8")
             return

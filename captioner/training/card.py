@@ -2,7 +2,7 @@
 
 from lightning.pytorch import Trainer
 
-from captioner.training.module import CaptioningModule
+from captioner.training.lightning_module import CaptioningModule
 
 
 def model_card(module: CaptioningModule, trainer: Trainer) -> str:

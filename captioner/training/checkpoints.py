@@ -17,7 +17,7 @@ from captioner.errors import CheckpointError, ConfigError
 from captioner.export import export_onnx, save_checkpoint
 from captioner.training.card import model_card
 from captioner.training.interrupts import Interrupts
-from captioner.training.module import CaptioningModule
+from captioner.training.lightning_module import CaptioningModule
 
 logger = logging.getLogger(__name__)
 

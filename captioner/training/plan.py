@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from captioner.data.dataset import Example, collate
 from captioner.model.captioning import CaptioningModel
-from captioner.training.module import CaptioningModule
+from captioner.training.lightning_module import CaptioningModule
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ import pytest
 
 from captioner.cli import main
 from captioner.errors import ConfigError, DataError, ImageError
+from captioner.evaluation.evaluate import evaluate
 from captioner.evaluation.report import left_out
-from captioner.evaluation.run import evaluate
 
 ROOT = Path(__file__).parents[2]
 REFERENCES = {

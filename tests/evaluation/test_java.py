@@ -14,10 +14,10 @@ import pytest
 from captioner.annotations.records import Record
 from captioner.errors import CaptionerError, DataError, MissingExtraError
 from captioner.evaluation import java
+from captioner.evaluation.evaluate import assess
+from captioner.evaluation.html_report import write_page
 from captioner.evaluation.java import MissingJavaError, meteor, spice
-from captioner.evaluation.page import write_page
 from captioner.evaluation.report import Comparison, as_text
-from captioner.evaluation.run import assess
 
 REFERENCES = {"b": [["a", "dog", "runs"], ["the", "dog"]], "a": [["a", "cat", "sits"]]}
 CANDIDATES = {"a": ["a", "cat"], "b": ["a", "dog"]}

@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from captioner.training.main import main
+from captioner.training.train import main
 from tests.training.runs import SMALL, TINY
 
 

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from captioner.training import main as training
-from captioner.training.main import main
+from captioner.training.train import main
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "configs" / "tiny.yaml"

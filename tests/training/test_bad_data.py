@@ -10,7 +10,7 @@ from lightning.pytorch import Callback
 from safetensors.torch import load_file, save_file
 
 from captioner.checkpoint import BUNDLED, read_checkpoint
-from captioner.training.main import main
+from captioner.training.train import main
 from tests.training.domains import OLD, draw_domain
 from tests.training.runs import QUICK, TINY, last_checkpoint, train_with
 

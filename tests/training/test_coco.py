@@ -7,7 +7,7 @@ import pytest
 
 from captioner import Captioner
 from captioner.annotations.records import load_records
-from captioner.training.main import main
+from captioner.training.train import main
 from tests.coco import draw_coco
 from tests.training.runs import QUICK, ROOT
 

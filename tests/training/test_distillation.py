@@ -11,7 +11,7 @@ from captioner.errors import ConfigError
 from captioner.model.encoder import Encoder, EncoderConfig
 from captioner.preprocessing import Preprocessing
 from captioner.training.distillation import DistillationConfig, Teachers, soft_cross_entropy
-from captioner.training.main import main
+from captioner.training.train import main
 from captioner.vocabulary import START, Vocabulary
 from tests.model.decoders import CAPTIONS, make_decoder, make_features
 from tests.training.runs import QUICK, TINY, train_with

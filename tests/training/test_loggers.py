@@ -16,8 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from captioner.annotations.records import Record
 from captioner.errors import ConfigError, MissingExtraError
 from captioner.training.loggers import make_loggers
-from captioner.training.main import main
 from captioner.training.samples import WIDTH, log_samples
+from captioner.training.train import main
 from tests.training.runs import SMALL, TINY
 
 

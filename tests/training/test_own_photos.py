@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from captioner import Captioner
 from captioner.annotations.records import load_records
 from captioner.checkpoint import read_checkpoint
-from captioner.data.module import CaptionData, Replay
+from captioner.data.datamodule import CaptionData, Replay
 from captioner.evaluation.report import score
 from captioner.tokenizer import tokenize
-from captioner.training.main import main
+from captioner.training.train import main
 from tests.training.domains import NEW, NEW_WORDS, OLD, draw_domain
 from tests.training.runs import QUICK, ROOT, TINY, last_checkpoint
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from captioner.data.module import CaptionData
+from captioner.data.datamodule import CaptionData
 from captioner.model.captioning import CaptioningModel
 from captioner.model.decoder import DECODERS, DecoderConfig
 from captioner.model.encoder import EncoderConfig
 from captioner.preprocessing import Preprocessing
-from captioner.training.module import CaptioningModule
+from captioner.training.lightning_module import CaptioningModule
 from captioner.training.optimization import FinetuneConfig
 from captioner.training.plan import PrintPlan, describe_plan, kept_for_backward
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from captioner.training.main import main
+from captioner.training.train import main
 from tests.training.runs import ROOT, SMALL, TINY, last_checkpoint, train_with, weights
 
 # Averaged weights, and three of everything random.
@@ -216,7 +216,7 @@ def test_a_full_disk_stops_with_a_message_and_leaves_the_checkpoint_before_whole
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size // 2}, {size // 2}));"
-        "from captioner.training.main import main; sys.exit(main(sys.argv[1:]))"
+        "from captioner.training.train import main; sys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, *OPTIONS, "--ckpt_path=last"]
     result = subprocess.run(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})

@@ -11,8 +11,8 @@ from lightning.pytorch import Callback
 
 from captioner.errors import ConfigError
 from captioner.evaluation.metrics import cider_d
-from captioner.training.main import main
 from captioner.training.self_critical import Critic, SelfCriticalConfig, draw_captions, merge_captions, policy_gradient
+from captioner.training.train import main
 from captioner.vocabulary import END, PAD, SPECIAL_WORDS, START, UNKNOWN, Vocabulary
 from tests.model.decoders import B, both, make_decoder, make_features
 from tests.training.runs import QUICK, TINY, last_checkpoint, train_with

@@ -15,7 +15,7 @@ from captioner import Captioner
 from captioner.annotations.records import load_records
 from captioner.checkpoint import read_checkpoint
 from captioner.model.decoder import DECODERS
-from captioner.training.main import main
+from captioner.training.train import main
 from tests.training.runs import FLICKR8K, QUICK, SMALL, TINY, weights
 
 

@@ -44,7 +44,7 @@ def to_html(explanation: Explanation) -> str:
     glows = [_data_uri(_glow(values), "PNG") for values in explanation.shown((size[0], size[1]))]
     numbers = range(len(explanation.words))
     words = zip(numbers, explanation.words, explanation.probabilities, strict=True)
-    template = files("captioner.explain").joinpath("page.html").read_text(encoding="utf-8")
+    template = files("captioner.explain").joinpath("figure.html").read_text(encoding="utf-8")
     return Template(template).substitute(
         caption=escape(explanation.caption.text),
         note=escape(explanation.note),

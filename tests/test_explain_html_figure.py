@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from captioner.explain import Explanation, explain
-from captioner.explain.page import to_html
+from captioner.explain.html_figure import to_html
 from captioner.inference import Caption, Captioner
 from tests.browser import chromium, console_errors, requested_urls
 

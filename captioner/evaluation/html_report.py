@@ -66,8 +66,8 @@ def write_page(path: str | os.PathLike[str], evaluation: Evaluation, *, shown: i
         _Section("images", "All images", _table_of_images(list(evaluation.per_image))),
     ]
     sections = [section for section in sections if section.body]
-    style, script = _resource("page.css"), _resource("page.js")
-    page = Template(_resource("page.html")).substitute(
+    style, script = _resource("report.css"), _resource("report.js")
+    page = Template(_resource("report.html")).substitute(
         title=escape(evaluation.title),
         summary=_summary(evaluation),
         navigation="".join(f'<a href="#{name}">{heading}</a>' for name, heading, _ in sections),
@@ -269,7 +269,7 @@ def _thumbnail(path: Path, name: str) -> str | None:
 
 
 def _table_of_images(names: Iterable[str]) -> str:
-    """The table's frame; page.js fills it, a screenful at a time."""
+    """The table's frame; report.js fills it, a screenful at a time."""
     header = "".join(
         f'<th scope="col" aria-sort="none"{number}><button type="button">{escape(name)}</button></th>'
         for name, number in [("Image", ""), ("Caption", ""), *((name, ' class="number"') for name in names)]

@@ -8,7 +8,7 @@ import pytest
 from captioner.arguments import parse
 from captioner.cli import main
 from captioner.errors import DataError
-from captioner.evaluation.run import evaluate
+from captioner.evaluation.evaluate import evaluate
 from tests.coco import Drawn, draw_coco
 
 

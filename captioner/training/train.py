@@ -19,11 +19,11 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from captioner.data.module import CaptionData
+from captioner.data.datamodule import CaptionData
 from captioner.errors import CaptionerError, ConfigError
 from captioner.training.checkpoints import CHECKPOINTS, RunCheckpoints, find_checkpoint
+from captioner.training.lightning_module import CaptioningModule
 from captioner.training.loggers import make_loggers
-from captioner.training.module import CaptioningModule
 from captioner.training.plan import PrintPlan
 
 logger = logging.getLogger("captioner")

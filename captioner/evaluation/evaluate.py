@@ -14,7 +14,7 @@ from captioner.errors import ConfigError, DataError, ImageError
 from captioner.evaluation.corpus import Tokens
 from captioner.evaluation.groups import read_groups, score_groups
 from captioner.evaluation.health import check_health, most_frequent
-from captioner.evaluation.page import write_page
+from captioner.evaluation.html_report import write_page
 from captioner.evaluation.report import Evaluation, save_per_image, save_scores
 from captioner.evaluation.results import ImageId, load_json, load_results, save_results
 from captioner.evaluation.scoring import DEFAULT_METRICS, METRICS, Scored, Track, check_metrics, score_tokens
