@@ -1,0 +1,112 @@
+"""Whether captions name a thing: "two kittens on a sofa" names a cat and a couch.
+
+A noun is named where a caption holds a form of it (singular or plural), of one of its synonyms, or of
+a noun below it: who says "owl" has said "bird". `synonyms.tsv` beside this file lists what else people
+call a thing, written by hand; a young one ("kitten") or a common kind ("espresso") counts too. Words
+are compared as the official COCO scorer sees them, without regard to their sense: an orange shirt names
+the fruit.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captioner.tags.table import TagTable
+from captioner.tokenizer import tokenize
+
+SYNONYMS = Path(__file__).with_name("synonyms.tsv")
+
+_IRREGULAR = {
+    "calf": "calves",
+    "child": "children",
+    "foot": "feet",
+    "goose": "geese",
+    "knife": "knives",
+    "loaf": "loaves",
+    "man": "men",
+    "mouse": "mice",
+    "ox": "oxen",
+    "person": "people",
+    "scarf": "scarves",
+    "shelf": "shelves",
+    "tooth": "teeth",
+    "wolf": "wolves",
+    "woman": "women",
+}
+_REGULAR = ("human", "mongoose")  # though they end like irregular ones
+_UNCHANGED = frozenset(
+    (
+        *("aircraft", "bison", "cattle", "deer", "salmon", "sheep", "swine", "trout", "wildlife"),
+        *("binoculars", "blinds", "glasses", "jeans", "pajamas", "potatoes", "pyjamas", "shades"),
+        *("gymnastics", "makeup", "shorts", "sunglasses", "swimwear", "triceratops", "trunks"),
+    )
+)
+_WITH_ES = ("s", "x", "z", "ch", "sh", "potato", "tomato", "buffalo", "mosquito", "mango")
+
+
+def plural(noun: str) -> str:
+    """Inflect a lower-case noun's last word, or the one before "of"; a plural stays as it is."""
+    head, of, rest = noun.partition(" of ")
+    *before, last = head.split()
+    return " ".join([*before, _plural(last)]) + of + rest
+
+
+def _plural(word: str) -> str:
+    """Inflect one word."""
+    if word in _UNCHANGED or word.endswith("fish"):
+        return word
+    for singular, irregular in _IRREGULAR.items():
+        if word == singular or (word.endswith(singular) and len(singular) > 2 and word not in _REGULAR):
+            return word.removesuffix(singular) + irregular  # bookshelf, but not box
+    if word.endswith("y") and word[-2:-1] not in "aeiou":
+        return word[:-1] + "ies"
+    return word + ("es" if word.endswith(_WITH_ES) else "s")
+
+
+@cache
+def synonyms() -> dict[str, tuple[str, ...]]:
+    """Read what else people call the nouns, by noun."""
+    _, *lines = SYNONYMS.read_text(encoding="utf-8").splitlines()
+    rows = (line.split("\t") for line in lines)
+    return {noun: tuple(others.split(", ")) for noun, others in rows}
+
+
+def forms(noun: str) -> frozenset[str]:
+    """Give the noun and its synonyms, singular and plural."""
+    words = (noun, *synonyms().get(noun, ()))
+    return frozenset(words) | frozenset(plural(word) for word in words)
+
+
+class NounMatcher:
+    """Says which nouns of a table captions name.
+
+    Args:
+        table: The table.
+    """
+
+    def __init__(self, table: TagTable) -> None:
+        own = [forms(noun) for noun in table.nouns]
+        self._forms = [
+            own[noun].union(*(own[below] for below in np.flatnonzero(table.below[noun])))
+            for noun in range(len(table.nouns))
+        ]
+        self._longest = max(len(form.split()) for forms_ in self._forms for form in forms_)
+
+    def named(self, captions: Iterable[str]) -> NDArray[np.bool_]:
+        """Say which nouns the captions of one photo name, taken together: (N,)."""
+        said = frozenset(phrase for caption in captions for phrase in self._phrases(caption))
+        return np.array([not said.isdisjoint(forms_) for forms_ in self._forms])
+
+    def named_in(self, photos: Sequence[Iterable[str]]) -> NDArray[np.bool_]:
+        """Say which nouns the captions of each photo name: (B, N)."""
+        return np.array([self.named(captions) for captions in photos])
+
+    def _phrases(self, caption: str) -> Iterator[str]:
+        """Yield all runs of words, up to the longest form; hyphens part words ("hot-dog")."""
+        words = tokenize(caption.replace("-", " "))
+        for start in range(len(words)):
+            for end in range(start + 1, min(len(words), start + self._longest) + 1):
+                yield " ".join(words[start:end])

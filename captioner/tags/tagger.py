@@ -1,0 +1,126 @@
+"""From the scores of a classifier to tags: nouns with calibrated probabilities."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captioner.errors import ConfigError
+from captioner.tags.table import TagTable
+
+THRESHOLD = 0.1
+LIMIT = 5
+
+_EXPLAINED = 0.5
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A noun for what is in an image.
+
+    Attributes:
+        noun: In lower case, singular unless it has no singular; maybe of several words.
+        probability: That it is there, between 0 and 1.
+    """
+
+    noun: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Tagger:
+    """Turns scores into tags.
+
+    Attributes:
+        table: The nouns of the classifier's C classes.
+        temperature: What the scores are divided by so that probabilities are frequencies; fitted by
+            `captioner.tags.calibration`.
+
+    Raises:
+        ValueError: The temperature is not a positive number.
+    """
+
+    table: TagTable
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.temperature) and self.temperature > 0):
+            raise ValueError(f"the temperature is {self.temperature}; expected a positive number")
+
+    def probabilities(self, logits: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Sum up, for every noun, the probabilities of the classes that are a kind of it.
+
+        Args:
+            logits: (B, C) scores of classes.
+
+        Returns:
+            (B, N), in the order of `TagTable.nouns`. The nouns of an image don't sum up to 1: an owl is a bird too.
+
+        Raises:
+            ValueError: There are not C scores for each image.
+        """
+        return self._classes(logits) @ self.table.members
+
+    def best(self, logits: NDArray[np.floating]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """Find the likeliest noun of each image, wider words left aside, for calibration.
+
+        Args:
+            logits: (B, C) scores of classes.
+
+        Returns:
+            (B,) its index in `TagTable.nouns`, and (B,) its probability as the noun of classes. Where
+            a noun is also a wider word ("bird" of owls), that is the share of the classes that have
+            no narrower one.
+        """
+        shares = self._classes(logits) @ self.table.own  # (B, N), sums up to 1
+        return shares.argmax(1), shares.max(1)
+
+    def tags(
+        self, logits: NDArray[np.floating], *, threshold: float = THRESHOLD, limit: int = LIMIT
+    ) -> list[tuple[Tag, ...]]:
+        """Tag each image, with the likeliest noun first.
+
+        A wider word is left out where one tag below it holds half of its probability: "owl" needs no
+        "bird" beside it. Where none does, it says what can be said: owl 0.2, hawk 0.2 and eagle 0.2
+        make bird 0.6.
+
+        Args:
+            logits: (B, C) scores of classes.
+            threshold: The least probability of a tag, from 0 to 1.
+            limit: The most tags of an image, at least 1.
+
+        Returns:
+            For each image its tags; none where nothing reaches the threshold.
+
+        Raises:
+            ConfigError: The threshold or the limit is out of range.
+            ValueError: There are not C scores for each image.
+        """
+        if not 0 <= threshold <= 1:
+            raise ConfigError(f"The threshold of tags is {threshold}; expected a probability from 0 to 1.")
+        if limit < 1:
+            raise ConfigError(f"The limit of tags is {limit}; expected 1 or more.")
+        probabilities = self.probabilities(logits)
+        return [self._tags(row, threshold, limit) for row in probabilities]
+
+    def _tags(self, probabilities: NDArray[np.float64], threshold: float, limit: int) -> tuple[Tag, ...]:
+        """Tag one image, from (N,) probabilities."""
+        (said,) = np.nonzero(probabilities >= max(threshold, np.finfo(np.float64).tiny))
+        narrower = self.table.below[np.ix_(said, said)] * probabilities[said]  # (said, said): of nouns below
+        kept = said[narrower.max(1, initial=0) < _EXPLAINED * probabilities[said]]
+        order = kept[np.argsort(-probabilities[kept], kind="stable")][:limit]
+        return tuple(Tag(self.table.nouns[noun], min(1.0, float(probabilities[noun]))) for noun in order)
+
+    def _classes(self, logits: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Turn scores (B, C) into calibrated probabilities (B, C)."""
+        classes = len(self.table.classes)
+        if logits.ndim != 2 or logits.shape[1] != classes:
+            raise ValueError(f"scores of shape {logits.shape}; expected (images, {classes})")
+        return softmax(logits.astype(np.float64) / self.temperature)
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Turn scores (B, C) into probabilities (B, C)."""
+    exponentials = np.exp(logits - logits.max(1, keepdims=True))
+    probabilities: NDArray[np.float64] = exponentials / exponentials.sum(1, keepdims=True)
+    return probabilities
