@@ -41,11 +41,12 @@ def test_the_temperature_of_tags_is_that_of_the_least_loss_of_their_being_right(
     logits, labels = draw(2.0, 1500, 6, seed=2)
     named = table.members[labels] > 0
 
+    noun = (np.exp(log_softmax(logits, axis=1)) @ table.own).argmax(1)
+
     def loss(logarithm: float) -> float:
         shares = np.exp(log_softmax(logits / math.exp(logarithm), axis=1)) @ table.own
-        noun = shares.argmax(1)
-        right = named[range(len(noun)), noun]
-        return float(-np.log(np.where(right, shares.max(1), 1 - shares.max(1))).mean())
+        rows = np.arange(len(noun))
+        return float(-np.log(np.where(named[rows, noun], shares[rows, noun], 1 - shares[rows, noun])).mean())
 
     found = fit_tag_temperature(table, logits, named)
     assert loss(math.log(found)) <= min(loss(x) for x in np.linspace(-1, 3, 800)) + 1e-6
@@ -53,6 +54,18 @@ def test_the_temperature_of_tags_is_that_of_the_least_loss_of_their_being_right(
     nouns, probabilities = Tagger(table, found).best(logits)
     right = named[range(len(nouns)), nouns]
     assert reliability(probabilities, right).error < 0.05 < reliability(Tagger(table).best(logits)[1], right).error
+
+
+def test_a_noun_of_many_classes_does_not_take_over() -> None:
+    """Were the noun chosen anew, a high temperature would name x everywhere, and be right to doubt it."""
+    table = TagTable(tuple(f"class {index}" for index in range(100)), (("x",),) * 60 + (("y",), ("z",)) * 20)
+    random = np.random.default_rng(3)
+    labels = random.integers(60, 100, 500)
+    logits = random.normal(0, 1, (500, 100)) + 8 * np.eye(100)[labels]
+    named = np.zeros((500, 3), np.bool_)
+    named[range(500), np.where(random.random(500) < 0.8, (labels - 60) % 2 + 1, 0)] = True
+    found = fit_tag_temperature(table, logits, named)
+    assert (Tagger(table, found).best(logits)[0] > 0).mean() > 0.95
 
 
 def test_reliability_by_hand() -> None:

@@ -8,6 +8,7 @@ from captioner.tags.matching import NounMatcher, forms, plural, synonyms
 IRREGULAR = {
     *("bookshelf", "calf", "gentleman", "goose", "knife", "loaf", "man", "meatloaf", "mouse", "ox", "person"),
     *("scarf", "shelf", "wolf", "woman"),
+    *("bra", "bureau", "lens", "mantis", "menu", "pc", "pj", "rv", "tv"),
 }
 
 
