@@ -94,6 +94,7 @@ def test_forms_are_those_that_stemmers_find_but_for_other_words_of_the_same_stem
     irregular = {
         *(("child", "children"), ("feet", "foot"), ("leaf", "leaves"), ("man", "men"), ("people", "person")),
         *(("mans", "men"), ("policeman", "policemen"), ("scarf", "scarves"), ("woman", "women")),
+        *(("go", "goes"), ("goes", "going"), ("do", "does"), ("does", "doing")),
     }
     assert ours - (porter | snowball) <= irregular
     missed = {pair for pair in (porter & snowball) - ours if not any(map(DERIVED.search, pair))}
