@@ -128,12 +128,7 @@ examples:
     search.add_argument(
         "--alternatives", type=int, metavar="N", help="Captions per image, the best first. [default: the model's]"
     )
-    search.add_argument(
-        "--include",
-        action="append",
-        metavar="WORDS",
-        help="A word that captions must contain, or several in a row; may be given several times.",
-    )
+    search.add_argument("--include", action="append", metavar="WORDS", help="What captions must contain; repeatable.")
     _add_sampling(parser)
 
 
