@@ -115,6 +115,7 @@ examples:
   captioner caption photo.jpg
   captioner caption holiday/ --output captions.tsv
   captioner caption photo.jpg --alternatives 3 --json
+  captioner caption photo.jpg --include camera
   captioner caption - < photo.jpg""",
     )
     parser.add_argument("--json", action="store_true", help="Print a JSON object per image.")
@@ -127,6 +128,7 @@ examples:
     search.add_argument(
         "--alternatives", type=int, metavar="N", help="Captions per image, the best first. [default: the model's]"
     )
+    search.add_argument("--include", action="append", metavar="WORDS", help="What captions must contain; repeatable.")
     _add_sampling(parser)
 
 

@@ -88,6 +88,7 @@ def read_checkpoint(folder: str | os.PathLike[str] | None = None) -> Checkpoint:
     try:
         preprocessing = Preprocessing.from_dict(config["preprocessing"])
         decoding = DecodingOptions.from_dict(config["decoding"])
+        decoding.check_defaults()
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
     vocabulary = Vocabulary.load(folder / VOCABULARY)
@@ -121,7 +122,9 @@ def write_checkpoint(
 
     Raises:
         CheckpointError: There is something else at `folder`, or it cannot be written.
+        ConfigError: The decoding options cannot be defaults.
     """
+    decoding.check_defaults()
     folder = Path(folder).resolve()  # a link to a folder stays a link
     if folder.exists() and not (folder / CONFIG).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
         raise CheckpointError(f"{folder} exists and is no checkpoint; choose another folder, so that nothing is lost.")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SEARCH = ("beam_size", "alternatives", "max_length", "min_length", "length_penalty", "no_repeat_ngram")
-_DECODING = (*_SEARCH, "forbidden_endings", "sample", "temperature", "top_k", "top_p", "seed")
+_DECODING = (*_SEARCH, "forbidden_endings", "include", "sample", "temperature", "top_k", "top_p", "seed")
 _INTERRUPTED, _BROKEN_PIPE = 130, 141  # as shells count: 128 + SIGINT, 128 + SIGPIPE
 
 

@@ -6,7 +6,7 @@ open_image -> preprocessing -> backend.encode -> search(stepper) -> vocabulary -
 import math
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -19,6 +19,7 @@ from PIL import Image
 from captioner.backends import Backend
 from captioner.checkpoint import Checkpoint, read_checkpoint
 from captioner.decoding import Constraints, DecodingOptions, Hypothesis, Stepper, search
+from captioner.decoding.inclusion import of_each_image
 from captioner.errors import ConfigError, ImageError, MissingExtraError
 from captioner.images import ImageSource, open_image
 from captioner.preprocessing import Preprocessing
@@ -26,6 +27,8 @@ from captioner.vocabulary import Vocabulary
 
 BackendName = Literal["auto", "onnx", "torch"]
 Folder: TypeAlias = str | os.PathLike[str]
+Pixels: TypeAlias = NDArray[np.float32]  # (3, S, S)
+Includes: TypeAlias = list[tuple[str, ...]] | None
 
 _FIRST_BATCH = 4  # the first batch is small, so that the first caption comes soon; each next one is twice as large
 _READERS = min(4, os.cpu_count() or 1)
@@ -162,14 +165,15 @@ class Captioner:
             on_error: What an image that cannot be read does: "raise" its error, or "skip": its caption is None.
             batch_size: The most images that are encoded and decoded at once. It doesn't change the captions.
             **decoding: Options of `DecodingOptions` that differ from the model's defaults, such as `beam_size=3`,
-                `alternatives=3` or `sample=True, seed=1`.
+                `alternatives=3`, `include=["cat"]` or `sample=True, seed=1`. `include` may also be a list of lists,
+                one for each image of a list of images.
 
         Returns:
             A caption for each image, in their order; always a list.
 
         Raises:
             ImageError: An image cannot be read.
-            ConfigError: An option is unknown or out of range.
+            ConfigError: An option is unknown or out of range, or the model lacks a word to include.
         """
         if on_error not in ("raise", "skip"):
             raise ConfigError(f"on_error is {on_error!r}; expected raise or skip.")
@@ -203,7 +207,8 @@ class Captioner:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size!r}; expected 1 or more.")
         sources = [images] if isinstance(images, (str, os.PathLike, bytes, Image.Image, np.ndarray)) else images
-        return self._stream(iter(sources), batch_size, self._options(decoding))
+        options, include = self._options(decoding, len(sources) if isinstance(sources, Sized) else None)
+        return self._stream(iter(sources), batch_size, options, include)
 
     def decode(self, stepper: Stepper, *, first_image: int = 0, **decoding: Any) -> list[Caption]:
         """Write captions for images that are encoded already.
@@ -219,22 +224,31 @@ class Captioner:
         Raises:
             ConfigError: An option is unknown or out of range.
         """
-        return self._decode(stepper, self._options(decoding), first_image)
+        return self._decode(stepper, *self._options(decoding, stepper.batch_size), first_image)
 
-    def _options(self, changes: dict[str, Any]) -> DecodingOptions:
-        return DecodingOptions.from_dict(self.decoding.to_dict() | changes) if changes else self.decoding
+    def _options(self, changes: dict[str, Any], images: int | None) -> tuple[DecodingOptions, Includes]:
+        """The options, and what the caption of each image includes, if `include` is a list of lists."""
+        include = of_each_image(changes.get("include"), images)
+        if include is not None:
+            changes = {**changes, "include": ()}
+        options = DecodingOptions.from_dict(self.decoding.to_dict() | changes) if changes else self.decoding
+        if include is not None:
+            include = [replace(options, include=each).include for each in include]
+        Constraints.from_options(options, self.vocabulary, include)  # says now what cannot be included
+        return options, include
 
     def _stream(
-        self, sources: Iterator[ImageSource], batch_size: int, options: DecodingOptions
+        self, sources: Iterator[ImageSource], batch_size: int, options: DecodingOptions, include: Includes
     ) -> Generator[Caption | ImageError, None, None]:
         numbered = enumerate(sources, start=1)
         size = min(_FIRST_BATCH, batch_size)
         first = list(islice(numbered, size))
         if len(first) == 1 < size:  # a single image, for which starting threads takes longer than they would save
-            yield from self._caption_batch([self._read(*first[0])], options, 0)
+            yield from self._caption_batch([self._read(*first[0])], options, include, 0)
             return
         from concurrent.futures import ThreadPoolExecutor
 
+        seen = 0  # images
         captioned = 0  # images without those that cannot be read, so that sampling numbers them the same in any batches
         readers = ThreadPoolExecutor(_READERS, thread_name_prefix="captioner-reader")
         try:
@@ -243,13 +257,15 @@ class Captioner:
                 batch = [waiting.popleft() for _ in range(len(waiting))]
                 size = min(2 * size, batch_size)
                 waiting.extend(readers.submit(self._read, *item) for item in islice(numbered, size))
-                results = self._caption_batch([future.result() for future in batch], options, captioned)
+                included = None if include is None else include[seen : seen + len(batch)]
+                results = self._caption_batch([future.result() for future in batch], options, included, captioned)
+                seen += len(batch)
                 captioned += sum(isinstance(result, Caption) for result in results)
                 yield from results
         finally:
             readers.shutdown(wait=False, cancel_futures=True)
 
-    def _read(self, number: int, source: ImageSource) -> NDArray[np.float32] | ImageError:
+    def _read(self, number: int, source: ImageSource) -> Pixels | ImageError:
         """Read and preprocess one image; its error is a result like any other."""
         try:
             return self.preprocessing(open_image(source, name=_name(number, source), min_size=self.preprocessing.size))
@@ -257,17 +273,21 @@ class Captioner:
             return error
 
     def _caption_batch(
-        self, read: list[NDArray[np.float32] | ImageError], options: DecodingOptions, first_image: int
+        self, read: list[Pixels | ImageError], options: DecodingOptions, include: Includes, first_image: int
     ) -> list[Caption | ImageError]:
         pixels = [result for result in read if not isinstance(result, ImageError)]
+        if include is not None:
+            include = [each for each, result in zip(include, read, strict=True) if not isinstance(result, ImageError)]
         captions: Iterator[Caption] = iter(())
         if pixels:
-            captions = iter(self._decode(self.backend.encode(np.stack(pixels)), options, first_image))
+            captions = iter(self._decode(self.backend.encode(np.stack(pixels)), options, include, first_image))
         return [result if isinstance(result, ImageError) else next(captions) for result in read]
 
-    def _decode(self, stepper: Stepper, options: DecodingOptions, first_image: int) -> list[Caption]:
-        constraints = Constraints.from_options(options, self.vocabulary)
+    def _decode(self, stepper: Stepper, options: DecodingOptions, include: Includes, first_image: int) -> list[Caption]:
+        constraints = Constraints.from_options(options, self.vocabulary, include)
         found = search(stepper, options, constraints, first_image=first_image)
+        if constraints.inclusion is not None and not all(hypotheses[0].finished for hypotheses in found):
+            raise ConfigError("No caption includes all that it must; raise max_length, or include less.")
         return [self._to_caption(hypotheses, options.alternatives) for hypotheses in found]
 
     def _to_caption(self, hypotheses: list[Hypothesis], wanted: int) -> Caption:

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from captioner.checkpoint import FORMAT_VERSION, describe, read_checkpoint, write_checkpoint
 from captioner.decoding import DecodingOptions
-from captioner.errors import CheckpointError
+from captioner.errors import CheckpointError, ConfigError
 from captioner.preprocessing import Preprocessing
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 
@@ -55,6 +55,19 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 def test_derived_facts_are_no_keys(tmp_path: Path) -> None:
     config = json.loads((write(tmp_path / "model") / "config.json").read_text(encoding="utf-8"))
     assert set(config) == {"format_version", "package_version", "architecture", "preprocessing", "decoding"}
+
+
+def test_what_a_caption_must_contain_is_no_default_of_a_model(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"include is \('Hund',\); expected none in a model's defaults"):
+        write(tmp_path / "model", decoding=DecodingOptions(include=("Hund",)))
+    assert not any(tmp_path.iterdir())
+    path = write(tmp_path / "model") / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    assert "include" not in config["decoding"]
+    config["decoding"]["include"] = ["Hund"]
+    path.write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"include is .* expected none in a model's defaults"):
+        read_checkpoint(path.parent)
 
 
 def test_describe_is_plain_data_about_the_folder(tmp_path: Path) -> None:

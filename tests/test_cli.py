@@ -136,6 +136,9 @@ def test_options_reach_the_decoding(checkpoint_folder: Path, captioner: Captione
     assert run("caption", path, "--model", checkpoint_folder, *sampled).stdout == f"{caption.text}\n"
     (caption,) = captioner.caption(path, beam_size=1)
     assert run("caption", path, "--model", checkpoint_folder, "--beam-size", 1).stdout == f"{caption.text}\n"
+    (caption,) = captioner.caption(path, include=["dog", "red ball"])
+    included = ["--include", "dog", "--include", "red ball"]
+    assert run("caption", path, "--model", checkpoint_folder, *included).stdout == f"{caption.text}\n"
 
 
 def test_a_failed_input_is_named_and_the_rest_captioned(
@@ -190,6 +193,7 @@ def test_file_names_of_any_bytes_pass_through(
         (["PHOTO", "--beam-size", "many"], "--beam-size"),
         (["PHOTO", "--beam-size", "0"], "error: beam_size is 0"),
         (["PHOTO", "--alternatives", "9"], "error: alternatives is 9"),
+        (["PHOTO", "--include", "dogg"], "error: The model doesn't know the word dogg; the nearest that it has: dog"),
         (["PHOTO", "--temperature", "2"], "unless sample is on"),
         (["PHOTO", "--batch-size", "0"], "error: batch_size is 0"),
         (["PHOTO", "--backend", "tensorflow"], "--backend"),

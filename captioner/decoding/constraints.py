@@ -1,15 +1,14 @@
 """What a caption may not contain, as questions that the search asks about all beams at once, before each step."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from captioner.decoding.arrays import BoolArray, IntArray
+from captioner.decoding.inclusion import Inclusion, find_phrases
 from captioner.decoding.options import DecodingOptions
+from captioner.errors import ConfigError
 from captioner.vocabulary import END, PAD, UNKNOWN, Vocabulary
-
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 
 
 class Constraints:
@@ -22,26 +21,57 @@ class Constraints:
         min_length: The fewest words of a caption.
         no_repeat_ngram: No sequence of this many words occurs twice in a caption; 0 allows repetition.
         forbidden_endings: Ids of the words that a caption may not end with.
+        inclusion: What a caption must contain; None if nothing.
     """
 
     def __init__(
-        self, vocab_size: int, *, min_length: int = 1, no_repeat_ngram: int = 0, forbidden_endings: Iterable[int] = ()
+        self,
+        vocab_size: int,
+        *,
+        min_length: int = 1,
+        no_repeat_ngram: int = 0,
+        forbidden_endings: Iterable[int] = (),
+        inclusion: Inclusion | None = None,
     ) -> None:
         self.vocab_size = vocab_size
         self.min_length = min_length
         self.no_repeat_ngram = no_repeat_ngram
+        self.inclusion = inclusion
         self._never_last: IntArray = np.array(sorted(forbidden_endings), np.int64)
         self._may_be_last: BoolArray = np.ones(vocab_size, np.bool_)  # (V,)
         self._may_be_last[self._never_last] = False
 
     @classmethod
-    def from_options(cls, options: DecodingOptions, vocabulary: Vocabulary) -> "Constraints":
-        """Translate the options into word ids; forbidden endings that the vocabulary lacks are ignored."""
+    def from_options(
+        cls, options: DecodingOptions, vocabulary: Vocabulary, include: Sequence[Iterable[str]] | None = None
+    ) -> "Constraints":
+        """Translate the options into word ids; forbidden endings that the vocabulary lacks are ignored.
+
+        Args:
+            options: What is asked of the search.
+            vocabulary: The model's words.
+            include: What the caption of each image must contain; None is `options.include` for all of them.
+
+        Raises:
+            ConfigError: The vocabulary lacks a word of `include`, or a caption hasn't room for all of them.
+        """
+        endings = {vocabulary.index(word) for word in options.forbidden_endings} - {END, UNKNOWN, PAD}
+        inclusion = None
+        wanted = [options.include] if include is None else include
+        if any(wanted):
+            phrases = [find_phrases(each, vocabulary) for each in wanted]
+            inclusion = Inclusion(len(vocabulary), phrases, endings)
+            if inclusion.fewest > options.max_length:
+                raise ConfigError(
+                    f"A caption that includes all that it must has {inclusion.fewest} words at least; "
+                    f"max_length is {options.max_length}. Raise max_length, or include less."
+                )
         return cls(
             len(vocabulary),
             min_length=options.min_length,
             no_repeat_ngram=options.no_repeat_ngram,
-            forbidden_endings={vocabulary.index(word) for word in options.forbidden_endings} - {END, UNKNOWN, PAD},
+            forbidden_endings=endings,
+            inclusion=inclusion,
         )
 
     def may_end(self, history: IntArray) -> BoolArray:

@@ -24,6 +24,9 @@ class DecodingOptions:
             and sampling choose their words without it.
         no_repeat_ngram: No sequence of this many words occurs twice in a caption; 0 allows repetition.
         forbidden_endings: Words that a caption may not end with. Those a vocabulary lacks are ignored.
+        include: Words and phrases that a caption must contain, each in any of its forms: "cat" stands for cats too, and
+            the words of "traffic light" come in a row. Beam search alone can do so; it takes `beam_size` beams for each
+            number of words that are still lacking. No model has it among its defaults.
         sample: Draw the words at random (ancestral sampling) instead of searching for the most probable caption.
         temperature: For sampling: log-probabilities are divided by it; below 1 is more cautious, above 1 more varied.
         top_k: For sampling: draw from the `top_k` most probable words only; 0 for all.
@@ -42,6 +45,7 @@ class DecodingOptions:
     length_penalty: float = 0.0
     no_repeat_ngram: int = 3
     forbidden_endings: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
     sample: bool = False
     temperature: float = 1.0
     top_k: int = 0
@@ -49,8 +53,9 @@ class DecodingOptions:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.forbidden_endings, list):  # as JSON has it
-            object.__setattr__(self, "forbidden_endings", tuple(self.forbidden_endings))
+        for name in ("forbidden_endings", "include"):
+            if isinstance(getattr(self, name), list):  # as JSON has it
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         self._check_types()
         _expect(self.beam_size >= 1, "beam_size", self.beam_size, "1 (greedy) or more")
         _expect(self.alternatives >= 1, "alternatives", self.alternatives, "1 or more")
@@ -63,6 +68,7 @@ class DecodingOptions:
         _expect(0 < self.top_p <= 1, "top_p", self.top_p, "above 0, at most 1 (off)")
         _expect(self.seed is None or self.seed >= 0, "seed", self.seed, "0 or more, or none")
         if self.sample:
+            _expect(not self.include, "include", self.include, "none while sample is on: only the beam search includes")
             return
         most = f"at most beam_size ({self.beam_size}); raise beam_size, or turn on sample"
         _expect(self.alternatives <= self.beam_size, "alternatives", self.alternatives, most)
@@ -76,13 +82,24 @@ class DecodingOptions:
             _expect(_is(getattr(self, name), int, float), name, getattr(self, name), "a number")
         _expect(self.seed is None or _is(self.seed, int), "seed", self.seed, "a whole number or none")
         _expect(isinstance(self.sample, bool), "sample", self.sample, "true or false")
-        endings = self.forbidden_endings
-        are_words = isinstance(endings, tuple) and all(isinstance(word, str) for word in endings)
-        _expect(are_words, "forbidden_endings", endings, "a list of words")
+        for name in ("forbidden_endings", "include"):
+            words = getattr(self, name)
+            are_words = isinstance(words, tuple) and all(isinstance(word, str) for word in words)
+            _expect(are_words, name, words, "a list of words")
 
     def to_dict(self) -> dict[str, Any]:
-        """Give all options as JSON can hold them."""
-        return dataclasses.asdict(self) | {"forbidden_endings": list(self.forbidden_endings)}
+        """Give all options as JSON can hold them; `include` only if there is something to include."""
+        options = dataclasses.asdict(self) | {"forbidden_endings": list(self.forbidden_endings)}
+        include = options.pop("include")
+        return options | {"include": list(include)} if include else options
+
+    def check_defaults(self) -> None:
+        """Make sure that these can be a model's defaults.
+
+        Raises:
+            ConfigError: They ask for something that belongs to a photo.
+        """
+        _expect(not self.include, "include", self.include, "none in a model's defaults: ask for it with a photo")
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> "DecodingOptions":

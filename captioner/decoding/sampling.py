@@ -1,11 +1,8 @@
 """Drawing words at random: temperature, top-k and top-p for a whole batch at once."""
 
 import numpy as np
-import numpy.typing as npt
 
-from captioner.decoding.constraints import IntArray
-
-FloatArray = npt.NDArray[np.float64]
+from captioner.decoding.arrays import FloatArray, IntArray
 
 
 def uniform_numbers(seed: int | None, images: IntArray, draws: int, steps: int) -> FloatArray:

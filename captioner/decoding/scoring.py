@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from captioner.decoding.sampling import FloatArray
+from captioner.decoding.arrays import FloatArray
 from captioner.decoding.search import Stepper
 from captioner.vocabulary import START
 

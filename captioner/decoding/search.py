@@ -12,6 +12,9 @@ What the beam search does, for each image on its own:
   still get among its N best (N = `alternatives`). A beam that cannot is dropped even earlier: log-probabilities only
   fall, so neither it nor anything that takes its place, being less probable, could have changed the result.
 - With `beam_size` 1 the first END that is taken closes the caption, whatever the length penalty: greedy decoding.
+- With something to include (`constraints.inclusion`), candidates compete only with those that lack as many of its
+  words: the `beam_size` best of each such bank stay. END is a candidate of beams that lack nothing, and with
+  `beam_size` 1, too, the caption is the best of those that end. `inclusion.py` tells the rest.
 - An image without a finished caption (its beams may not end, or may not go on) gives its best unfinished ones.
 
 So the result is exact, the N best of all captions, whenever `beam_size` is above the number of word sequences of any
@@ -25,15 +28,14 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from captioner.decoding.constraints import BoolArray, Constraints, IntArray
+from captioner.decoding.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from captioner.decoding.constraints import Constraints
+from captioner.decoding.inclusion import Inclusion, Progress
 from captioner.decoding.options import DecodingOptions
-from captioner.decoding.sampling import FloatArray, draw, uniform_numbers
+from captioner.decoding.sampling import draw, uniform_numbers
 from captioner.vocabulary import END, PAD, START, UNKNOWN
 
-__all__ = ["BoolArray", "Constraints", "DecodingOptions", "FloatArray", "Hypothesis", "IntArray"]
-__all__ += ["Step", "Stepper", "search"]
-
-Float32Array = npt.NDArray[np.float32]
+__all__ = ["Constraints", "DecodingOptions", "Hypothesis", "Step", "Stepper", "search"]
 
 # A caption that ended or was given up: where the way back begins, and what it is worth. log_prob -inf: none yet.
 ENDING = np.dtype([("score", "f8"), ("log_prob", "f8"), ("length", "i8"), ("row", "i8"), ("finished", "?")])
@@ -119,7 +121,11 @@ def search(
     images = np.arange(stepper.batch_size)  # (B,) those still in the search
     endings = np.full((images.size, options.alternatives), NO_ENDING)
     divisors = np.arange(1, options.max_length + 2) ** float(options.length_penalty)  # by number of words
-    greedy = options.beam_size == 1 and not options.sample
+    greedy = np.full(images.size, options.beam_size == 1 and not options.sample)
+    inclusion = constraints.inclusion
+    if inclusion is not None:
+        assert not options.sample
+        greedy &= ~inclusion.asks(images)
     if options.sample:
         numbers = uniform_numbers(options.seed, first_image + images, options.alternatives, options.max_length)
 
@@ -136,12 +142,21 @@ def search(
         beams = words.shape[1]
         may_end = constraints.may_end(history)
         banned = constraints.banned(history, last=length == options.max_length - 1)
+        if inclusion is not None:
+            progress = inclusion.progress(history, images)
+            may_end &= progress.met.all(axis=-1)
+            banned = inclusion.spared(banned, progress)
         if length == options.max_length:
             step = stepper.step(parents, words, 1, all_log_probs=True)
             choice = _end(step, totals, may_end)
         elif options.sample:
             step = stepper.step(parents, words, 1, all_log_probs=True)
             choice = _draw(step, totals, may_end, banned, numbers[images, :beams, length], options)
+        elif inclusion is not None:
+            k = min(constraints.vocab_size, options.beam_size + 4 + banned.shape[-1] + inclusion.uncommon)
+            step = stepper.step(parents, words, k, all_log_probs=True)
+            room = options.max_length - length - 1
+            choice = _continue_banks(step, totals, may_end, banned, options.beam_size, inclusion, progress, room)
         else:
             # Above a beam's best continuations can be at most the four special words and the banned ones.
             k = min(constraints.vocab_size, options.beam_size + 4 + banned.shape[-1])
@@ -156,8 +171,7 @@ def search(
         shortest = min(max(length + 1, constraints.min_length), options.max_length)
         to_beat = endings["score"][images, -1:]  # (B, 1); -inf while there are fewer than N
         live = continued / divisors[shortest:].max() > to_beat
-        if greedy:
-            live &= to_beat == -np.inf
+        live &= ~greedy[images, None] | (to_beat == -np.inf)
 
         alive = live.any(axis=1)  # (B,)
         stuck = ~alive & (endings["score"][images, 0] == -np.inf)
@@ -194,24 +208,55 @@ class _Choice(NamedTuple):
 
 
 def _continue_best(step: Step, totals: FloatArray, may_end: BoolArray, banned: IntArray, beam_size: int) -> _Choice:
-    images, beams, k = step.words.shape
-    log_probs = np.minimum(step.log_probs, 0.0, dtype=np.float64)  # rounding may leave them a little above 0
-    ends = totals + np.where(step.words == END, log_probs, -np.inf).max(axis=-1)
-    log_probs[step.words <= UNKNOWN] = -np.inf
-    if banned.shape[-1]:
-        log_probs[(step.words[..., None] == banned[:, :, None]).any(axis=-1)] = -np.inf
-
-    candidates = (totals[..., None] + log_probs).reshape(images, beams * k)
+    log_probs, ends = _candidates(step.words, step.log_probs, totals, may_end, banned)
+    candidates = (totals[..., None] + log_probs).reshape(len(totals), -1)  # (B, K * k)
     best = np.argsort(-candidates, axis=1, kind="stable")[:, :beam_size]  # (B, W)
-    last = np.full(images, -np.inf)
+    last = np.full(len(totals), -np.inf)
     if best.shape[1] == beam_size:
-        last = candidates[np.arange(images), best[:, -1]]
-    ends = np.where(may_end & (ends >= last[:, None]), ends, -np.inf)
+        last = candidates[np.arange(len(totals)), best[:, -1]]
+    return _chosen(best, step.words, log_probs, np.where(ends >= last[:, None], ends, -np.inf))
+
+
+def _continue_banks(
+    step: Step,
+    totals: FloatArray,
+    may_end: BoolArray,
+    banned: IntArray,
+    beam_size: int,
+    inclusion: Inclusion,
+    progress: Progress,
+    room: int,
+) -> _Choice:
+    assert step.all_log_probs is not None
+    words, offered = inclusion.offer(step.words, step.log_probs, step.all_log_probs)
+    log_probs, ends = _candidates(words, offered, totals, may_end, banned)
+    candidates = totals[..., None] + log_probs
+    kept, last = inclusion.keep(candidates, words, progress, beam_size=beam_size, room=room)
+    flat = np.where(kept, candidates, -np.inf).reshape(len(totals), -1)
+    best = np.argsort(-flat, axis=1, kind="stable")[:, : kept.sum(axis=(1, 2)).max()]  # (B, W)
+    log_probs[~kept] = -np.inf
+    return _chosen(best, words, log_probs, np.where(ends >= last[:, None], ends, -np.inf))
+
+
+def _candidates(
+    words: IntArray, log_probs: Float32Array, totals: FloatArray, may_end: BoolArray, banned: IntArray
+) -> tuple[FloatArray, FloatArray]:
+    """The log-probability of each word (B, K, k), -inf if it may not follow; of each beam's caption if it ends here."""
+    allowed = np.minimum(log_probs, 0.0, dtype=np.float64)  # rounding may leave them a little above 0
+    ends = np.where(may_end, totals + np.where(words == END, allowed, -np.inf).max(axis=-1), -np.inf)
+    allowed[words <= UNKNOWN] = -np.inf
+    if banned.shape[-1]:
+        allowed[(words[..., None] == banned[:, :, None]).any(axis=-1)] = -np.inf
+    return allowed, ends
+
+
+def _chosen(best: IntArray, words: IntArray, log_probs: FloatArray, ends: FloatArray) -> _Choice:
+    """The candidates `best` (B, W) of all K * k that an image has."""
     return _Choice(
         ends,
-        beams=best // k,
-        words=np.take_along_axis(step.words.reshape(images, -1), best, axis=1),
-        log_probs=np.take_along_axis(log_probs.reshape(images, -1), best, axis=1),
+        beams=best // words.shape[-1],
+        words=np.take_along_axis(words.reshape(len(words), -1), best, axis=1),
+        log_probs=np.take_along_axis(log_probs.reshape(len(words), -1), best, axis=1),
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captioner.backends import Backend
-from captioner.decoding.sampling import FloatArray
+from captioner.decoding.arrays import FloatArray
 from captioner.decoding.scoring import log_probs_of
 
 Float32Array = NDArray[np.float32]

@@ -106,6 +106,7 @@ class CaptioningModule(LightningModule):
         self.distillation = distillation
         self.samples = samples
         self.about = about
+        decoding.check_defaults()
         if learning_rate <= 0:
             raise ConfigError(f"model.learning_rate is {learning_rate}; expected a number above 0.")
         for name in ("label_smoothing", "scheduled_sampling"):

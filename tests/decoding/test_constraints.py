@@ -54,6 +54,9 @@ def test_options_survive_json() -> None:
     assert options.to_dict()["forbidden_endings"] == ["a", "of"]
     assert DecodingOptions.from_dict(options.to_dict()) == options
     assert DecodingOptions.from_dict({}) == DecodingOptions()
+    included = DecodingOptions(include=("cat", "traffic light"))
+    assert included.to_dict()["include"] == ["cat", "traffic light"]
+    assert DecodingOptions.from_dict(included.to_dict()) == included
     assert hash(DecodingOptions.from_dict({"forbidden_endings": ["a"]})) == hash(
         DecodingOptions(forbidden_endings=("a",))
     )
@@ -83,6 +86,9 @@ def test_unknown_options_are_named_with_the_known_ones() -> None:
         ({"no_repeat_ngram": -1}, "no_repeat_ngram is -1"),
         ({"forbidden_endings": "a"}, "forbidden_endings is 'a'; expected a list of words"),
         ({"forbidden_endings": [1]}, "expected a list of words"),
+        ({"include": "a"}, "include is 'a'; expected a list of words"),
+        ({"include": [["a"]]}, "expected a list of words"),
+        ({"include": ["a"], "sample": True}, r"include is \('a',\); expected none while sample is on"),
         ({"sample": 1}, "sample is 1; expected true or false"),
         ({"sample": True, "temperature": 0.0}, "temperature is 0.0"),
         ({"sample": True, "temperature": float("inf")}, "temperature is inf"),

@@ -133,6 +133,7 @@ def test_an_unknown_or_mistyped_key_is_refused_with_its_location(argument, named
         (["--data.draw_shapes=0"], "captions_train.json"),
         (["--data.min_count=0"], "min_count"),
         (["--model.decoding.beam_size=0"], "beam_size"),
+        (["--model.decoding.include=[cat]"], "none in a model's defaults"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(arguments, said, caplog):

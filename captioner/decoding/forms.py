@@ -1,0 +1,103 @@
+"""Which words are forms of one another: cat and cats, ride, rides and riding, man and men.
+
+`base` takes off plural and verb endings by the first and the last step of the English Snowball stemmer (Porter 2001,
+"Snowball: A language for stemming algorithms"). The steps between them, which would make one word of skateboard and
+skateboarder, are left out: a skateboard isn't said by its rider.
+"""
+
+import re
+from functools import lru_cache
+
+from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
+
+# Forms without rule, as far as captions have them; what ends in -man has its plural in -men.
+_IRREGULAR = {
+    "people": "person",
+    "children": "child",
+    "feet": "foot",
+    "teeth": "tooth",
+    "geese": "goose",
+    "mice": "mouse",
+    "buses": "bus",
+    "skis": "ski",
+    "tutus": "tutu",
+    "goes": "go",
+    "does": "do",
+    **{f"{stem}ves": f"{stem}f" for stem in ("lea", "shel", "scar", "wol", "cal", "loa", "hal", "hoo")},
+    **{f"{stem}ves": f"{stem}fe" for stem in ("kni", "li", "wi")},
+}
+_INVARIANT = frozenset(
+    {"this", "his", "its", "clothes", "clothing", "evening", "inning", "outing", "herring", "earring"}
+)
+
+_VOWEL = "[aeiouy]"
+_SHORT_SYLLABLE = re.compile("(^[aeiouy][^aeiouy]|[^aeiouy][aeiouy][^aeiouywx])$")
+_FIRST_SYLLABLE = re.compile(f"{_VOWEL}[^aeiouy]")
+_TWO_SYLLABLES = re.compile(f"{_VOWEL}[^aeiouy].*?{_VOWEL}[^aeiouy]")
+
+
+def base(word: str) -> str:
+    """Take plural and verb endings off a word.
+
+    Args:
+        word: In lower case, as a vocabulary has it.
+
+    Returns:
+        What the forms of the word have in common; not always a word itself.
+    """
+    if word in _INVARIANT:
+        return word
+    if word.endswith("men") and len(word) > 2:
+        word = f"{word[:-3]}man"
+    word = _without_verb_ending(_without_s(_IRREGULAR.get(word, word)))
+    if word.endswith("ie") and len(word) > 3:  # cookie, as cookies without their s
+        return f"{word[:-2]}y"
+    return word.removesuffix("e") if _ends_in_mute_e(word) else word
+
+
+@lru_cache(maxsize=8)
+def groups(vocabulary: Vocabulary) -> dict[str, tuple[int, ...]]:
+    """Find the words of a vocabulary that are forms of one another.
+
+    Args:
+        vocabulary: The words.
+
+    Returns:
+        The ids of the words of each base, ascending. Each word is in one group; special words are in none.
+    """
+    found: dict[str, list[int]] = {}
+    for index, word in enumerate(vocabulary.words[len(SPECIAL_WORDS) :], start=len(SPECIAL_WORDS)):
+        found.setdefault(base(word), []).append(index)
+    return {key: tuple(ids) for key, ids in found.items()}
+
+
+def _without_s(word: str) -> str:
+    if word.endswith("ies"):
+        return f"{word[:-3]}y" if len(word) > 4 else word[:-1]
+    if word.endswith("sses"):
+        return word[:-2]
+    # Not after a word's only vowel: gas, yes; but shoes, cats.
+    if word.endswith("s") and word[-2:] not in ("ss", "us", "'s") and re.search(_VOWEL, word[:-2]):
+        return word[:-1]
+    return word
+
+
+def _without_verb_ending(word: str) -> str:
+    if word.endswith("ied") and len(word) > 3:
+        return f"{word[:-3]}y" if len(word) > 4 else word[:-1]
+    match = re.fullmatch(f"(.*{_VOWEL}.*?)(?:ing|(?<!e)ed)", word)
+    if match is None:
+        return word
+    stem = match[1]
+    if stem.endswith(("at", "bl", "iz")):
+        return f"{stem}e"
+    if re.search(r"([bdfgmnprt])\1$", stem):
+        return stem[:-1]
+    return f"{stem}e" if _SHORT_SYLLABLE.search(stem) and not _FIRST_SYLLABLE.search(stem[:-1]) else stem
+
+
+def _ends_in_mute_e(word: str) -> bool:
+    stem = word.removesuffix("e")
+    if stem == word or not _FIRST_SYLLABLE.search(stem):
+        return False
+    return bool(_TWO_SYLLABLES.search(stem)) or not _SHORT_SYLLABLE.search(stem)
