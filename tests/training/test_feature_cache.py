@@ -18,10 +18,10 @@ from torch.utils.data import DataLoader
 
 from captioner.annotations.records import Record
 from captioner.data.dataset import Augmentation, CaptionDataset, collate
-from captioner.data.features import cached_features
 from captioner.errors import DataError
 from captioner.model.encoder import Encoder, EncoderConfig
 from captioner.preprocessing import Preprocessing
+from captioner.training.feature_cache import cached_features
 
 PREPROCESSING = Preprocessing(size=32)
 FLIP = Augmentation(crop=0.5, flip=True)
@@ -231,7 +231,7 @@ def compute(folder: Path, pause: float) -> None:
 
 def start(folder: Path, pause: float, before: str = "") -> subprocess.Popen[str]:
     """Let another process compute features."""
-    code = f"{before}\nfrom pathlib import Path\nfrom tests.data.test_features import compute\n"
+    code = f"{before}\nfrom pathlib import Path\nfrom tests.training.test_feature_cache import compute\n"
     code += f"compute(Path({str(folder)!r}), {pause})"
     return subprocess.Popen(
         [sys.executable, "-c", code], cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True
