@@ -11,7 +11,7 @@ from captioner.training.distillation import soft_cross_entropy
 from captioner.training.self_critical import policy_gradient
 from captioner.vocabulary import PAD
 
-Shares = Callable[..., Sequence[float | Tensor]]  # counts of this process -> see `captioner.training.processes.shares`
+Shares = Callable[[Sequence[int]], Sequence[float | Tensor]]  # see `captioner.training.processes.shares`
 
 
 class Words(NamedTuple):
@@ -65,7 +65,7 @@ class CaptionLoss:
         present = (captions != PAD).any(dim=2)  # (B, K)
         count = int(present.sum())
         given, drawn, worth = _divide(output, advantages)
-        words_share, drawn_share, captions_share = shares(len(given.targets), len(drawn.targets), count)
+        words_share, drawn_share, captions_share = shares((len(given.targets), len(drawn.targets), count))
 
         loss = nn.functional.cross_entropy(given.logits, given.targets, label_smoothing=self.label_smoothing)
         figures = {"loss": loss.detach()}
