@@ -81,7 +81,7 @@ def train(cli: TrainCLI, batches: Iterable[Rows]) -> None:
     module, trainer = cli.model, cli.trainer
     module.to(trainer.strategy.root_device).train()
     optimizer = module.configure_optimizers()["optimizer"]
-    if module.encoder_trains(0):
+    if module.finetune.trains(0):
         freeze_batchnorm = module.finetune.freeze_batchnorm
         module.network.encoder.unfreeze(module.finetune.stages, freeze_batchnorm=freeze_batchnorm)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -112,7 +112,7 @@ def compute_loss(module: CaptioningModule, images: Tensor, captions: Tensor, len
         features = encoder(images.to(module.device)[order])  # (R, L, D)
     output = decoder(features, captions[order].unsqueeze(1))
     logits = output.logits.float()  # (N, V)
-    loss = nn.functional.cross_entropy(logits, output.targets, label_smoothing=module.label_smoothing)
-    if module.coverage_penalty and output.coverage is not None:
-        loss = loss + module.coverage_penalty * (1 - output.coverage.float()).square().sum(dim=2).mean()
+    loss = nn.functional.cross_entropy(logits, output.targets, label_smoothing=module.loss.label_smoothing)
+    if module.loss.coverage_penalty and output.coverage is not None:
+        loss = loss + module.loss.coverage_penalty * (1 - output.coverage.float()).square().sum(dim=2).mean()
     return loss

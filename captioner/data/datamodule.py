@@ -6,21 +6,21 @@ from collections.abc import Iterator
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from captioner.annotations.leaks import find_leaks
-from captioner.annotations.records import Record, Split, find_missing, load_records
+from captioner.annotations.records import Record, Split
 from captioner.checkpoint import read_checkpoint
-from captioner.data.dataset import Augmentation, Batch, CaptionDataset, Features
-from captioner.data.features import cached_features
+from captioner.data.dataset import Augmentation, Batch, CaptionDataset, Example, Features, as_input
+from captioner.data.features import FeatureSource
 from captioner.data.loading import Loaders, StagedLoader
-from captioner.data.sampling import Replay, TrainingBatches, ValidationBatches, hold_out
+from captioner.data.sampling import Replay, TrainingBatches, ValidationBatches
+from captioner.data.sources import Source, Unreadable, UnreadableImages, divide, earlier_records
 from captioner.datasets.shapes import draw_shapes
 from captioner.errors import ConfigError, DataError
 from captioner.preprocessing import Preprocessing
@@ -28,8 +28,6 @@ from captioner.tokenizer import tokenize
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 
 logger = logging.getLogger(__name__)
-
-REPLAYED_EPOCHS = 10  # so many epochs have all different earlier images, where there are enough
 
 
 class CaptionData(LightningDataModule):
@@ -61,6 +59,10 @@ class CaptionData(LightningDataModule):
         draw_shapes: Draw a data set of so many images of coloured shapes into the folder of `train` if it isn't there.
         seed: Of the order of images, their variations and the choice of captions.
         init_from: Linked from the model: the checkpoint folder whose words and preprocessing are taken over.
+
+    Attributes:
+        feature_source: Computes the features that are cached; whoever trains sets it. Without one, images are encoded
+            anew every time.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class CaptionData(LightningDataModule):
         val_images: Path | None = None,
         held_out: float = 0.1,
         leave_out: float = 0.0,
-        unreadable: Literal["error", "skip"] = "error",
+        unreadable: Unreadable = "error",
         preprocessing: Preprocessing = Preprocessing(),  # noqa: B008
         min_count: int = 5,
         max_length: int = 22,
@@ -87,11 +89,12 @@ class CaptionData(LightningDataModule):
         init_from: str | None = None,
     ) -> None:
         super().__init__()
-        self.train_source = Path(train), train_images
-        self.val_source = None if val is None else (Path(val), val_images or train_images)
+        self.train_source = Source(Path(train), train_images)
+        self.val_source = None if val is None else Source(Path(val), val_images or train_images)
         self.held_out = held_out
         self.leave_out = leave_out
         self.unreadable = unreadable
+        self._unreadable_images = UnreadableImages(unreadable)
         self._base = None if init_from is None else read_checkpoint(None if init_from == "bundled" else init_from)
         self.preprocessing = preprocessing if self._base is None else self._base.preprocessing
         self.min_count = min_count
@@ -103,6 +106,7 @@ class CaptionData(LightningDataModule):
         self.augmentation = augmentation
         self.views = cache_features
         self.cache_folder = cache_folder
+        self.feature_source: FeatureSource | None = None
         self.replay = replay
         self.shapes = draw_shapes
         self.seed = seed
@@ -115,6 +119,13 @@ class CaptionData(LightningDataModule):
         for name, share in (("held_out", held_out), ("leave_out", leave_out or 0.5)):
             if not 0 < share < 1:
                 raise ConfigError(f"data.{name} is {share}; expected a share between 0 and 1.")
+
+    @classmethod
+    def of(cls, trainer: Trainer) -> "CaptionData":
+        """The data module that a trainer trains with."""
+        data = getattr(trainer, "datamodule", None)  # which Lightning sets, but doesn't declare
+        assert isinstance(data, cls)
+        return data
 
     def state_dict(self) -> dict[str, Any]:
         """What a run must be resumed with in the middle of an epoch: as many images a batch."""
@@ -143,51 +154,31 @@ class CaptionData(LightningDataModule):
     def records(self) -> dict[Split, list[Record]]:
         """The records of both splits; those of earlier data are the last of the training split's."""
         if self.shapes:
-            draw_shapes(self.train_source[0].parent.parent, self.shapes)
-        train = self._load(*self.train_source, "train")
-        left_out = hold_out([record.image_id for record in train], self.leave_out) if self.leave_out else ()
-        train = [record for index, record in enumerate(train) if index not in left_out]
-        train, val = self._hold_out(train) if self.val_source is None else (train, self._load(*self.val_source, "val"))
+            draw_shapes(self.train_source.annotations.parent.parent, self.shapes)
+        train = self.train_source.load("train", self.unreadable)
+        if self.leave_out:
+            train, _ = divide(train, self.leave_out)
+        if self.val_source is None:
+            train, val = self._hold_out(train)
+        else:
+            val = self.val_source.load("val", self.unreadable)
         self._fresh = len(train)
-        train += self._earlier(len(train))
+        train += earlier_records(self.replay, len(train), self.unreadable, seed=self.seed)
         for warning in find_leaks(train, val, self.min_count).warnings():
             logger.warning("%s", warning)
         return {"train": train, "val": val}
 
     def _hold_out(self, records: list[Record]) -> tuple[list[Record], list[Record]]:
         """Divide the training split into what is trained on and what is validated on."""
-        table, held_out = self.train_source[0], hold_out([record.image_id for record in records], self.held_out)
-        if len(held_out) == len(records):
+        table = self.train_source.annotations
+        train, val = divide(records, self.held_out)
+        if not train:
             raise DataError(
                 f"{table}: too few images ({len(records)}) to hold some out for validation. Add some, lower "
                 "data.held_out, or name others in data.val."
             )
-        logger.info("%s: %d of its %d images are held out for validation", table, len(held_out), len(records))
-        train, val = ([record for i, record in enumerate(records) if (i in held_out) is side] for side in (False, True))
+        logger.info("%s: %d of its %d images are held out for validation", table, len(val), len(records))
         return train, val
-
-    def _earlier(self, fresh: int) -> list[Record]:
-        """The earlier data: as much as a few epochs need, so that few photos don't make thousands be encoded."""
-        if self.replay.annotations is None:
-            return []
-        records = self._load(self.replay.annotations, self.replay.images, "train")
-        count = min(len(records), REPLAYED_EPOCHS * self.replay.beside(fresh))
-        chosen = np.random.default_rng(self.seed).choice(len(records), count, replace=False)
-        logger.info("%s: %d of its %d images are replayed", self.replay.annotations, count, len(records))
-        return [records[index] for index in sorted(chosen)]
-
-    def _load(self, annotations: Path, images: Path | None, split: Split) -> list[Record]:
-        records = load_records(annotations, images, split)
-        missing = find_missing(records)
-        if missing and (self.unreadable == "error" or len(missing) == len(records)):
-            raise DataError(
-                f"{annotations}: {len(missing)} of its {len(records)} images are missing, {missing[0].path} first. "
-                "Check the images folder, or leave them out with data.unreadable=skip."
-            )
-        for record in missing:
-            logger.warning("Skipped: %s: no such file", record.path)
-        gone = {record.image_id for record in missing}
-        return [record for record in records if record.image_id not in gone]
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -227,7 +218,7 @@ class CaptionData(LightningDataModule):
 
     # --- Batches ---
 
-    def train_dataloader(self) -> DataLoader[Batch] | StagedLoader:
+    def train_dataloader(self) -> DataLoader[Example] | StagedLoader:
         """Training batches, shuffled; the loader, and its workers, serve all epochs."""
         assert self.trainer is not None
         replayed = len(self.records["train"]) - self._fresh
@@ -246,7 +237,7 @@ class CaptionData(LightningDataModule):
         )
         return self._loaders.load(self._dataset("train"), batches)
 
-    def val_dataloader(self) -> DataLoader[Batch] | StagedLoader:
+    def val_dataloader(self) -> DataLoader[Example] | StagedLoader:
         """The validation split, in order."""
         assert self.trainer is not None
         rank, ranks = self.trainer.global_rank, self.trainer.world_size
@@ -260,17 +251,17 @@ class CaptionData(LightningDataModule):
         return 0 if self.trainer.overfit_batches else self.trainer.current_epoch  # type: ignore[attr-defined]
 
     def _dataset(self, split: Split) -> CaptionDataset:
-        assert self.trainer is not None
-        module: Any = self.trainer.lightning_module  # a CaptioningModule, which data may not import
-        frozen = not module.encoder_trains(self._epoch())
+        source = self.feature_source
+        until = None if source is None else source.until
+        frozen = until is None or self._epoch() < until
         return CaptionDataset(
             self.records[split],
             self.ids[split],
             self.preprocessing,
             captions_per_image=self.captions_per_image,
             augmentation=self.augmentation if split == "train" else None,
-            features=self._features(split, module.feature_encoder(split)) if self.views and frozen else None,
-            features_until=module.finetune.from_epoch if module.finetune.stages else None,
+            features=self._features(split, source) if self.views and source is not None and frozen else None,
+            features_until=until,
             substitute=split == "train" and self.unreadable == "skip",
             seed=self.seed,
         )
@@ -289,23 +280,12 @@ class CaptionData(LightningDataModule):
         Raises:
             DataError: An image cannot be read.
         """
-        self._name(batch.unreadable)
+        self._unreadable_images.report(batch.unreadable)
         if self.trainer is not None and self.trainer.training and not len(batch.indices):
-            raise DataError(f"{self.train_source[0]}: none of its images can be read, whose names stand above.")
+            raise DataError(
+                f"{self.train_source.annotations}: none of its images can be read, whose names stand above."
+            )
         return batch
-
-    def _name(self, unreadable: list[str]) -> None:
-        for sentence in unreadable:
-            if self.unreadable == "error":
-                raise DataError(f"{sentence}. Mend or remove it, or leave such images out with data.unreadable=skip.")
-            path = sentence.partition(": ")[0]  # once an image, in whatever way it is met again
-            if path not in self._named:
-                logger.warning("Skipped: %s", sentence)
-                self._named.add(path)
-
-    @cached_property
-    def _named(self) -> set[str]:
-        return set()
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Send the images. Captions stay: they decide what the decoder runs, and asking a GPU for them is to wait."""
@@ -313,24 +293,14 @@ class CaptionData(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turn what was sent in few bytes into what the network takes: (B, 3, S, S) or (B, L, D), float32."""
-        return batch._replace(images=self._as_input(batch.images))
-
-    def _as_input(self, images: Tensor) -> Tensor:
-        if images.dtype != torch.uint8:
-            return images.float()
-        pixels = images.permute(0, 3, 1, 2).float() / 255
-        mean, std = (
-            pixels.new_tensor(three).view(3, 1, 1) for three in (self.preprocessing.mean, self.preprocessing.std)
-        )
-        return (pixels - mean) / std
+        return batch._replace(images=as_input(batch.images, self.preprocessing))
 
     # --- Features of a frozen encoder ---
 
-    def _features(self, split: Split, encoder: Any) -> Features:
-        assert self.trainer is not None
-        views = [self._view(split, view) for view in range(self.views if split == "train" else 1)]
-        with self.trainer.precision_plugin.forward_context():
-            return cached_features(self.cache_folder, encoder, views, self._image_batches)
+    def _features(self, split: Split, source: FeatureSource) -> Features:
+        training = split == "train"
+        views = [self._view(split, view) for view in range(self.views if training else 1)]
+        return source.compute(views, self._image_batches, folder=self.cache_folder, training=training)
 
     def _view(self, split: Split, view: int) -> CaptionDataset:
         """The images as they are for the first view, varied for the others."""
@@ -345,6 +315,7 @@ class CaptionData(LightningDataModule):
     def _image_batches(self, dataset: CaptionDataset, view: int) -> Iterator[tuple[Tensor, Tensor]]:
         assert self.trainer is not None
         for batch in self._loaders.load(dataset, ValidationBatches(len(dataset), self.batch_size, lambda: view)):
-            self._name(batch.unreadable)
+            self._unreadable_images.report(batch.unreadable)
             if len(batch.indices):
-                yield self._as_input(batch.images.to(self.trainer.strategy.root_device)), batch.indices
+                pixels = as_input(batch.images.to(self.trainer.strategy.root_device), self.preprocessing)
+                yield pixels, batch.indices

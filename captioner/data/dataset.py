@@ -232,3 +232,20 @@ def collate(examples: Sequence[Example]) -> Batch:
         indices=torch.tensor([index for _, _, index in ordered], dtype=torch.long),
         unreadable=[sentence for example in examples for sentence in example.unreadable],
     )
+
+
+def as_input(images: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Turn what travels in few bytes into what the network takes.
+
+    Args:
+        images: Pixels (B, S, S, 3) uint8, or features (B, L, D) float16.
+        preprocessing: How pixels are normalized.
+
+    Returns:
+        Pixels (B, 3, S, S) or features (B, L, D), float32.
+    """
+    if images.dtype != torch.uint8:
+        return images.float()
+    pixels = images.permute(0, 3, 1, 2).float() / 255
+    mean, std = (pixels.new_tensor(three).view(3, 1, 1) for three in (preprocessing.mean, preprocessing.std))
+    return (pixels - mean) / std

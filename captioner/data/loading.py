@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from captioner.data.dataset import Batch, CaptionDataset, collate
+from captioner.data.dataset import Batch, CaptionDataset, Example, collate
 from captioner.data.sampling import TrainingBatches, ValidationBatches
 
 
@@ -25,8 +25,8 @@ class StagedLoader:
     def __init__(
         self,
         dataset: CaptionDataset,
-        features: DataLoader[Batch],
-        images: DataLoader[Batch],
+        features: DataLoader[Example],
+        images: DataLoader[Example],
         epoch: Callable[[], int],
     ) -> None:
         self.dataset, self.features, self.images, self.epoch = dataset, features, images, epoch
@@ -47,11 +47,11 @@ class Loaders:
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self._made: WeakSet[DataLoader[Batch]] = WeakSet()
+        self._made: WeakSet[DataLoader[Example]] = WeakSet()
 
     def load(
         self, dataset: CaptionDataset, batches: TrainingBatches | ValidationBatches
-    ) -> DataLoader[Batch] | StagedLoader:
+    ) -> DataLoader[Example] | StagedLoader:
         """A loader of a data set's batches."""
         images = self._loader(dataset, batches, self.workers)
         if dataset.features is None or not self.workers:
@@ -60,9 +60,9 @@ class Loaders:
 
     def _loader(
         self, dataset: CaptionDataset, batches: TrainingBatches | ValidationBatches, workers: int
-    ) -> DataLoader[Batch]:
-        loader: DataLoader[Batch] = DataLoader(
-            dataset,  # type: ignore[arg-type]
+    ) -> DataLoader[Example]:
+        loader: DataLoader[Example] = DataLoader(
+            dataset,
             batch_sampler=batches,
             collate_fn=collate,
             worker_init_fn=ignore_interrupts,

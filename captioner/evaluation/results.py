@@ -18,7 +18,9 @@ _MISSING = "missing"
 _SHOWN = 3  # so many mistakes of a kind are told one by one
 
 
-def save_results(path: str | os.PathLike[str], captions: Mapping[int, str] | Mapping[str, str]) -> None:
+def save_results(
+    path: str | os.PathLike[str], captions: Mapping[ImageId, str] | Mapping[int, str] | Mapping[str, str]
+) -> None:
     """Writes captions in COCO results format, one a line; the COCO server takes the file as it is."""
     lines = (
         json.dumps({"image_id": image_id, "caption": caption}, ensure_ascii=False)

@@ -2,6 +2,7 @@
 
 from lightning.pytorch import Trainer
 
+from captioner.data.datamodule import CaptionData
 from captioner.training.lightning_module import CaptioningModule
 
 
@@ -15,7 +16,7 @@ def model_card(module: CaptioningModule, trainer: Trainer) -> str:
     Returns:
         What the config says about the model, then its data, architecture and validation scores.
     """
-    records = trainer.datamodule.records  # type: ignore[attr-defined]
+    records = CaptionData.of(trainer).records
     encoder, decoder = module.network.configs
     train, val = records["train"], records["val"]
     parameters = sum(parameter.numel() for parameter in module.network.parameters())

@@ -1,29 +1,23 @@
-"""What a run leaves behind: Lightning's checkpoints to resume from, and the best model as a checkpoint folder."""
+"""When a run saves its state: after epochs, every few minutes, and when it is interrupted."""
 
-import copy
 import logging
-import os
 import time
-import zipfile
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from captioner.errors import CheckpointError, ConfigError
-from captioner.export import export_onnx, save_checkpoint
-from captioner.training.card import model_card
+from captioner.errors import ConfigError
+from captioner.training.best_model import finish_best, write_best
+from captioner.training.checkpoint_io import WholeCheckpointIO
 from captioner.training.interrupts import Interrupts
 from captioner.training.lightning_module import CaptioningModule
+from captioner.training.resuming import CHECKPOINTS
 
 logger = logging.getLogger(__name__)
 
 SCORES = (*(f"val/BLEU-{n}" for n in range(1, 5)), "val/CIDEr-D")
-FOLDER = "best"
-CHECKPOINTS = "checkpoints"
 BEFORE_VALIDATION = 60  # seconds of training that are worth a checkpoint before a long validation
 ASK_EVERY = 10  # steps: how often several processes agree on whether to save
 
@@ -107,7 +101,7 @@ class RunCheckpoints(ModelCheckpoint):
         super().on_validation_end(trainer, pl_module)
         if self.best_model_score is not before and trainer.is_global_zero:
             assert isinstance(pl_module, CaptioningModule)
-            self._write_folder(trainer, pl_module)
+            write_best(trainer, pl_module, self.best_model_path)
         self._save_last(trainer)  # after the folder: whoever resumes it has the folder that it speaks of
         if trainer.strategy.reduce_boolean_decision(bool(self._interrupts), all=False):
             self._interrupts.stop()
@@ -143,12 +137,7 @@ class RunCheckpoints(ModelCheckpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the ONNX pair to the folder."""
         self._interrupts.ignore()
-        folder = Path(trainer.default_root_dir) / FOLDER
-        if trainer.is_global_zero and folder.is_dir():
-            if self.onnx:
-                export_onnx(folder)
-            logger.info("The best model is in %s. Try it: captioner caption PHOTO --model %s", folder, folder)
-        elif trainer.is_global_zero:
+        if trainer.is_global_zero and not finish_best(Path(trainer.default_root_dir), onnx=self.onnx):
             logger.warning(
                 "No validation took place, so there is no best model; %s has the weights.", self._last_path()
             )
@@ -161,92 +150,3 @@ class RunCheckpoints(ModelCheckpoint):
 
     def _last_path(self) -> Path:
         return Path(self.dirpath or "") / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
-
-    def _write_folder(self, trainer: Trainer, module: CaptioningModule) -> None:
-        saved = torch.load(self.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
-        prefix = "network."
-        best = copy.deepcopy(module.network).cpu()
-        best.load_state_dict({name.removeprefix(prefix): saved[name] for name in saved if name.startswith(prefix)})
-        save_checkpoint(
-            Path(trainer.default_root_dir) / FOLDER,
-            best,
-            vocabulary=module.vocabulary,
-            preprocessing=module.preprocessing,
-            decoding=module.decoding,
-            card=model_card(module, trainer),
-            onnx=False,
-        )
-
-
-class WholeCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it, so that it is there whole, or the one before it is."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint.
-
-        Raises:
-            CheckpointError: It cannot be written; the disk is full, most often.
-        """
-        path = Path(path)
-        temporary = path.with_name(f"{path.name}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with temporary.open("wb") as file:
-                    torch.save(checkpoint, file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
-        except (OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of what the file says
-            reason = error.strerror if isinstance(error, OSError) else "is the disk full?"
-            whole = "The checkpoint before it is whole: free some space, and go on with --ckpt_path last."
-            raise CheckpointError(
-                f"{path} cannot be written ({reason}). " + (whole if path.is_file() else "Free some space.")
-            ) from error
-
-    def load_checkpoint(self, path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
-        """Read a checkpoint.
-
-        Raises:
-            CheckpointError: It is none of a training run.
-        """
-        try:
-            checkpoint: dict[str, Any] = super().load_checkpoint(path, *args, **options)
-        except Exception as error:  # whatever torch's unpickler and zip reader say of a foreign file
-            raise CheckpointError(f"{path} is no checkpoint of a training run ({error}).") from error
-        if "pytorch-lightning_version" not in checkpoint:
-            raise CheckpointError(f"{path} is no checkpoint of a training run.")
-        return checkpoint
-
-
-def find_checkpoint(asked: str, run: Path) -> Path:
-    """The checkpoint to resume from.
-
-    Args:
-        asked: "last", for the last whole one of the run, or a file.
-        run: The run's folder.
-
-    Raises:
-        ConfigError: There is none, or the file was cut short.
-    """
-    folder = run / CHECKPOINTS
-    if asked != "last":
-        if not _is_whole(Path(asked)):
-            raise ConfigError(f"{asked} is no whole checkpoint. Name another, or --ckpt_path last.")
-        return Path(asked)
-    found = sorted(folder.glob("*.ckpt"), key=lambda path: (path.name == "last.ckpt", path.stat().st_mtime))
-    for path in reversed(found):
-        if _is_whole(path):
-            return path
-        logger.warning("%s is damaged or was cut short; looking for an earlier one.", path)
-    raise ConfigError(f"{folder} holds no whole checkpoint to resume. Leave out --ckpt_path to begin anew.")
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as file:
-            return file.testzip() is None
-    except (OSError, zipfile.BadZipFile):
-        return False

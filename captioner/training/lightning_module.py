@@ -1,9 +1,10 @@
-"""The LightningModule: loss, optimizer groups, validation by free decoding."""
+"""The LightningModule: a training step, what trains from when on, validation by free decoding."""
 
 import logging
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,28 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 
 from captioner.backends.torch import TorchBackend
+from captioner.data.datamodule import CaptionData
 from captioner.data.dataset import Batch
 from captioner.decoding.search import DecodingOptions
 from captioner.errors import ConfigError, DataError
-from captioner.evaluation.report import score
 from captioner.evaluation.results import save_results
 from captioner.inference import Captioner
-from captioner.model.decoder import DecoderConfig, TeacherForced
+from captioner.model.decoder import DecoderConfig
 from captioner.model.encoder import EncoderConfig
 from captioner.preprocessing import Preprocessing
-from captioner.training.distillation import DistillationConfig, Teachers, soft_cross_entropy
+from captioner.training.distillation import DistillationConfig, Teachers
+from captioner.training.feature_cache import FeatureCache
+from captioner.training.loss import CaptionLoss
 from captioner.training.network import continued_network, new_network
-from captioner.training.optimization import FinetuneConfig, cosine_rate, parameter_groups
+from captioner.training.optimization import FinetuneConfig, cosine_rate, make_optimizer
+from captioner.training.processes import gather_captions, shares
 from captioner.training.samples import log_samples
-from captioner.training.self_critical import Critic, SelfCriticalConfig, policy_gradient, with_drawn
-from captioner.vocabulary import PAD, Vocabulary
+from captioner.training.self_critical import Critic, SelfCriticalConfig, with_drawn
+from captioner.training.validation import Validated
+from captioner.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -98,8 +103,7 @@ class CaptioningModule(LightningModule):
         self.weight_decay = weight_decay
         self.warmup_steps = warmup_steps
         self.final_share = final_share
-        self.label_smoothing = label_smoothing
-        self.coverage_penalty = coverage_penalty
+        self.loss = CaptionLoss(label_smoothing, coverage_penalty, self_critical.weight, distillation.weight)
         self.scheduled_sampling = scheduled_sampling
         self.decoding = decoding
         self.self_critical = self_critical
@@ -109,9 +113,9 @@ class CaptioningModule(LightningModule):
         decoding.check_defaults()
         if learning_rate <= 0:
             raise ConfigError(f"model.learning_rate is {learning_rate}; expected a number above 0.")
-        for name in ("label_smoothing", "scheduled_sampling"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"model.{name} is {getattr(self, name)}; expected a share from 0 to below 1.")
+        for name, share in (("label_smoothing", label_smoothing), ("scheduled_sampling", scheduled_sampling)):
+            if not 0 <= share < 1:
+                raise ConfigError(f"model.{name} is {share}; expected a share from 0 to below 1.")
         if self_critical.weight and (distillation.teachers or scheduled_sampling):
             other = "distillation" if distillation.teachers else "scheduled_sampling"
             raise ConfigError(f"model.self_critical and model.{other} don't go together; turn one off.")
@@ -122,16 +126,20 @@ class CaptioningModule(LightningModule):
         self.network.encoder.unfreeze(finetune.stages)  # a stage that isn't there is refused at once, not in epoch 10
         self.network.encoder.unfreeze(())
         self._captions: dict[int, str] = {}
-        self._loss = torch.zeros(())
+        self._last_loss = torch.zeros(())
         self._critic: Critic | None = None
         self.teachers: Teachers | None = None
         if distillation.teachers:
             self.teachers = Teachers(distillation.teachers, vocabulary, preprocessing)
 
-    def feature_encoder(self, split: str) -> nn.Module:
-        """What computes the features that are kept of a split while the encoder is frozen; teachers see them too."""
-        own = self.network.encoder
-        return own if self.teachers is None or split == "val" else self.teachers.join(own)
+    def setup(self, stage: str) -> None:
+        """Give the data module the features of the encoder while that is frozen."""
+        CaptionData.of(self.trainer).feature_source = FeatureCache(
+            self.network.encoder,
+            until=self.finetune.begins,
+            teachers=self.teachers,
+            precision=self.trainer.precision_plugin.forward_context,
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Region features (B, L, D) of pixels (B, 3, S, S); of features that were computed before, the model's own."""
@@ -146,27 +154,30 @@ class CaptioningModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
         progress = self.current_epoch / max(1, (self.trainer.max_epochs or 1) - 1)
-        images, advantages = batch.images, None
+        images, advantages, taught = batch.images, None, None
         batch = batch._replace(images=self(images))
         if self._critic is not None:
-            batch, advantages, figures = with_drawn(batch, self.network.decoder, self._critic, self.self_critical)
-            for name, value in figures.items():
-                self.log(f"train/{name}", value, prog_bar=name == "reward", batch_size=len(batch.captions))
+            batch, advantages, drawn = with_drawn(batch, self.network.decoder, self._critic, self.self_critical)
+            self._log_figures(drawn, len(batch.captions))
         output = self.network.decoder(batch.images, batch.captions, self.scheduled_sampling * min(1, progress))
-        loss = self.loss(output, batch, advantages)
         if self.teachers is not None:
-            expected = self.teachers.probabilities(images, batch.captions)
-            taught = soft_cross_entropy(output, expected) * self._shares(len(expected))[0]
-            self.log("train/taught", taught.detach(), batch_size=len(batch.captions))
-            loss = (1 - self.distillation.weight) * loss + self.distillation.weight * taught
-        self._loss = loss.detach()
+            taught = self.teachers.probabilities(images, batch.captions)
+        own = partial(shares, ranks=self.trainer.world_size, device=self.device)
+        loss, figures = self.loss(output, batch.captions, own, advantages=advantages, taught=taught)
+        self._log_figures(figures, len(batch.captions))
+        self._last_loss = loss.detach()
         if not loss.is_cuda or batch_idx % 20 == 0:  # on a GPU, to look at it is to wait for it
             self._check_loss()
         return loss
 
+    def _log_figures(self, figures: Mapping[str, float | Tensor], images: int) -> None:
+        for name, value in figures.items():
+            waits = isinstance(value, Tensor) and value.is_cuda  # to show it at every step would be to wait for it
+            self.log(f"train/{name}", value, prog_bar=name in ("loss", "reward") and not waits, batch_size=images)
+
     def _check_loss(self) -> None:
-        if not torch.isfinite(self._loss):
-            raise ConfigError(self._diverged(f"The loss is {self._loss.item()}"))
+        if not torch.isfinite(self._last_loss):
+            raise ConfigError(self._diverged(f"The loss is {self._last_loss.item()}"))
 
     def _check_weights(self) -> None:
         """The last step's loss may have been finite, and its gradient not."""
@@ -180,59 +191,11 @@ class CaptioningModule(LightningModule):
             "was saved before is whole."
         )
 
-    def loss(self, output: TeacherForced, batch: Batch, advantages: Tensor | None = None) -> Tensor:
-        """Cross-entropy with label smoothing, mean over words, and the doubly stochastic penalty.
-
-        `advantages` (B, K) mark the captions that were drawn, which are trained by their reward; the data's have NaN.
-        Where several processes train together, the means are those over the batches of all of them: the loss is scaled
-        so that the average of their gradients is the gradient of one process with the whole batch.
-        """
-        present = (batch.captions != PAD).any(dim=2)  # (B, K)
-        captions = int(present.sum())
-        logits, targets = output.logits.float(), output.targets  # (N, V), (N,)
-        drawn = None
-        if advantages is not None:
-            advantage = advantages.to(logits.device).flatten()[output.rows]  # (N,)
-            is_drawn = ~advantage.isnan()
-            drawn = logits[is_drawn], targets[is_drawn], advantage[is_drawn]
-            logits, targets = logits[~is_drawn], targets[~is_drawn]
-        words_share, drawn_share, captions_share = self._shares(
-            len(targets), 0 if drawn is None else len(drawn[1]), captions
-        )
-        loss = nn.functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
-        # On a GPU, to show it at every step would be to wait for it at every step.
-        self.log("train/loss", loss.detach(), prog_bar=not loss.is_cuda, batch_size=len(batch.captions))
-        loss = loss * words_share
-        if drawn is not None:
-            gain, entropy = policy_gradient(*drawn)
-            self.log("train/entropy", entropy, batch_size=len(batch.captions))
-            weight = self.self_critical.weight
-            loss = (1 - weight) * loss + weight * gain * drawn_share
-        if self.coverage_penalty and output.coverage is not None:
-            penalties = (1 - output.coverage.float()).square().sum(dim=2)  # (B, K)
-            penalty = (penalties * present.to(penalties.device)).sum() / captions
-            self.log("train/coverage_penalty", penalty.detach(), batch_size=len(batch.captions))
-            loss = loss + self.coverage_penalty * penalty * captions_share
-        return loss
-
-    def _shares(self, *counts: int) -> Sequence[float | Tensor]:
-        """How many words and captions this process has, relative to the mean over all processes."""
-        if self.trainer.world_size == 1:
-            return [1.0 for _ in counts]
-        own = torch.tensor(counts, dtype=torch.float32).to(self.device, non_blocking=True)
-        total = own.clone()
-        torch.distributed.all_reduce(total)
-        return list(own * self.trainer.world_size / total)
-
-    def encoder_trains(self, epoch: int) -> bool:
-        """Whether some of the encoder trains in an epoch; while it doesn't, its features can be computed once."""
-        return bool(self.finetune.stages) and epoch >= self.finetune.from_epoch
-
     def on_train_start(self) -> None:
         """Let the encoder train where a run is resumed in mid-epoch; ask for the critic."""
         self._unfreeze_encoder()
         if self.self_critical.weight:
-            references = self.trainer.datamodule.tokens["train"]  # type: ignore[attr-defined]
+            references = CaptionData.of(self.trainer).tokens["train"]
             self._critic = Critic(references, self.vocabulary, self.decoding.forbidden_endings)
 
     def on_train_epoch_start(self) -> None:
@@ -243,7 +206,7 @@ class CaptioningModule(LightningModule):
 
     def _unfreeze_encoder(self) -> None:
         encoder = self.network.encoder
-        if not self.encoder_trains(self.current_epoch) or not encoder.frozen:
+        if not self.finetune.trains(self.current_epoch) or not encoder.frozen:
             return
         encoder.unfreeze(self.finetune.stages, freeze_batchnorm=self.finetune.freeze_batchnorm)
         logger.info("Epoch %d: the encoder's %s train too", self.current_epoch, ", ".join(self.finetune.stages))
@@ -254,15 +217,7 @@ class CaptioningModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with the decoder's and the encoder's parameters at their own rates; warm-up, then a half cosine."""
-        decoder, encoder = self.network.decoder, self.network.encoder
-        trained: dict[str, tuple[float, Iterable[nn.Parameter]]] = {
-            "decoder": (self.learning_rate, decoder.parameters())
-        }
-        if self.finetune.stages:
-            encoder.unfreeze(self.finetune.stages, freeze_batchnorm=self.finetune.freeze_batchnorm)
-            trained["encoder"] = (self.finetune.learning_rate, list(encoder.trained_parameters()))
-            encoder.unfreeze(())
-        optimizer = torch.optim.AdamW(parameter_groups(trained, self.weight_decay), betas=(0.9, 0.98))
+        optimizer = make_optimizer(self.network, self.learning_rate, self.weight_decay, self.finetune)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -291,29 +246,22 @@ class CaptioningModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Score all captions, of all processes, against the raw references; keep them all, and show some."""
-        everything = self._captions
-        if self.trainer.world_size > 1:
-            parts: list[dict[int, str]] = [{}] * self.trainer.world_size
-            torch.distributed.all_gather_object(parts, self._captions)
-            everything = {index: text for part in parts for index, text in part.items()}
+        captions = gather_captions(self._captions, ranks=self.trainer.world_size)
         self._captions = {}
-        if not everything:
+        if not captions:
             raise DataError("None of the validation images can be read, whose names stand above.")
-        records = self.trainer.datamodule.records["val"]  # type: ignore[attr-defined]
-        captions = {records[index].image_id: text for index, text in sorted(everything.items())}
-        references = {records[index].image_id: list(records[index].captions) for index in sorted(everything)}
-        scores = score(references, captions).scores
+        validated = Validated(CaptionData.of(self.trainer).records["val"], captions)
+        scores = validated.scores()
         for name, value in scores.items():
             self.log(f"val/{name}", value, prog_bar=name == "CIDEr-D", rank_zero_only=False)
         first = self.trainer.sanity_checking
         if not first or self.trainer.num_sanity_val_steps == math.inf:  # -1 in a config: all images are captioned
             if self.trainer.is_global_zero:
-                save_results(Path(self.trainer.default_root_dir) / "validation.json", captions)
+                save_results(Path(self.trainer.default_root_dir) / "validation.json", validated.results)
             figures = "  ".join(f"{name} {100 * value:.1f}" for name, value in scores.items())
             logger.info("%s: %s", "Before training" if first else f"Epoch {self.current_epoch}", figures)
-            shown = [(records[index], everything[index]) for index in sorted(everything)[: self.samples]]
             for each in self.loggers:
-                log_samples(each, shown, self.global_step)
+                log_samples(each, validated.samples(self.samples), self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the words with the weights that mean them.

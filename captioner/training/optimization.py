@@ -5,7 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
+
+from captioner.model.captioning import CaptioningModel
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,39 @@ class FinetuneConfig:
     from_epoch: int = 0
     learning_rate: float = 1e-5
     freeze_batchnorm: bool = True
+
+    @property
+    def begins(self) -> int | None:
+        """The first epoch in which some of the encoder trains; None if it never does.
+
+        While the encoder doesn't train, its features can be computed once.
+        """
+        return self.from_epoch if self.stages else None
+
+    def trains(self, epoch: int) -> bool:
+        """Whether some of the encoder trains in an epoch."""
+        return self.begins is not None and epoch >= self.begins
+
+
+def make_optimizer(
+    network: CaptioningModel, learning_rate: float, weight_decay: float, finetune: FinetuneConfig
+) -> torch.optim.AdamW:
+    """AdamW with the decoder's parameters, and those of the encoder that will train, at their own rates.
+
+    Args:
+        network: Its encoder is left frozen.
+        learning_rate: The decoder's peak learning rate.
+        weight_decay: Of matrices and kernels.
+        finetune: Which of the encoder trains, at which rate.
+    """
+    trained: dict[str, tuple[float, Iterable[nn.Parameter]]] = {
+        "decoder": (learning_rate, network.decoder.parameters())
+    }
+    if finetune.stages:
+        network.encoder.unfreeze(finetune.stages, freeze_batchnorm=finetune.freeze_batchnorm)
+        trained["encoder"] = (finetune.learning_rate, list(network.encoder.trained_parameters()))
+        network.encoder.unfreeze(())
+    return torch.optim.AdamW(parameter_groups(trained, weight_decay), betas=(0.9, 0.98))
 
 
 def parameter_groups(

@@ -21,10 +21,11 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from captioner.data.datamodule import CaptionData
 from captioner.errors import CaptionerError, ConfigError
-from captioner.training.checkpoints import CHECKPOINTS, RunCheckpoints, find_checkpoint
+from captioner.training.checkpoints import RunCheckpoints
 from captioner.training.lightning_module import CaptioningModule
 from captioner.training.loggers import make_loggers
 from captioner.training.plan import PrintPlan
+from captioner.training.resuming import CHECKPOINTS, find_checkpoint
 
 logger = logging.getLogger("captioner")
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from captioner.training import main as training
+from captioner.training import train as training
 from captioner.training.train import main
 
 ROOT = Path(__file__).parents[2]

@@ -1,5 +1,6 @@
 """Cached features: computed once for the same circumstances, never found under others, whole or not there."""
 
+import copy
 import os
 import pickle
 import subprocess
@@ -17,11 +18,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from captioner.annotations.records import Record
+from captioner.checkpoint import read_checkpoint
 from captioner.data.dataset import Augmentation, CaptionDataset, collate
-from captioner.data.features import cached_features
 from captioner.errors import DataError
 from captioner.model.encoder import Encoder, EncoderConfig
 from captioner.preprocessing import Preprocessing
+from captioner.training.distillation import Teachers
+from captioner.training.feature_cache import FeatureCache, cached_features
 
 PREPROCESSING = Preprocessing(size=32)
 FLIP = Augmentation(crop=0.5, flip=True)
@@ -231,7 +234,7 @@ def compute(folder: Path, pause: float) -> None:
 
 def start(folder: Path, pause: float, before: str = "") -> subprocess.Popen[str]:
     """Let another process compute features."""
-    code = f"{before}\nfrom pathlib import Path\nfrom tests.data.test_features import compute\n"
+    code = f"{before}\nfrom pathlib import Path\nfrom tests.training.test_feature_cache import compute\n"
     code += f"compute(Path({str(folder)!r}), {pause})"
     return subprocess.Popen(
         [sys.executable, "-c", code], cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True
@@ -282,3 +285,37 @@ def test_a_disk_that_becomes_full_leaves_nothing_and_says_so(records: list[Recor
     assert "DataError" in said
     assert "features cannot be written (File too large)" in said
     assert not list((tmp_path / "cache").glob("*.npy")) and not list((tmp_path / "cache").glob("*.tmp"))
+
+
+# --- As training hands it to the data ---
+
+
+def test_images_to_train_on_have_the_teachers_features_beside_the_models_own(
+    checkpoint_folder: Path, records: list[Record], tmp_path: Path
+) -> None:
+    checkpoint = read_checkpoint(checkpoint_folder)
+    teachers = Teachers([checkpoint_folder], checkpoint.vocabulary, checkpoint.preprocessing)
+    teacher = teachers.models[0].encoder
+    own = copy.deepcopy(teacher)
+    with torch.no_grad():
+        next(own.parameters()).mul_(1.5)
+    views = views_of(records, preprocessing=checkpoint.preprocessing)
+    cache = FeatureCache(own, teachers=teachers)
+    trained = cache.compute(views, load, folder=tmp_path / "cache", training=True)
+    validated = cache.compute(views[:1], load, folder=tmp_path / "cache", training=False)
+    assert (trained.views, validated.views) == (2, 1)
+    pixels = as_input(views[0][0, 3].image)[None]
+    with torch.inference_mode():
+        seen = [encoder.eval()(pixels)[0].numpy() for encoder in (own, teacher)]
+    np.testing.assert_allclose(trained[0, 3], np.concatenate(seen, axis=1), rtol=2e-3, atol=1e-5)
+    np.testing.assert_allclose(validated[0, 3], seen[0], rtol=2e-3, atol=1e-5)
+
+
+def test_the_encoder_runs_in_the_precision_of_training(encoder: Encoder, records: list[Record], tmp_path: Path) -> None:
+    views = views_of(records)
+    cache = FeatureCache(encoder, precision=lambda: torch.autocast("cpu", torch.bfloat16))
+    features = cache.compute(views, load, folder=tmp_path, training=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        again = cached_features(tmp_path, encoder, views, load)
+    assert features.path == again.path
+    assert features.path != cached_features(tmp_path, encoder, views, load).path

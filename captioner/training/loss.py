@@ -1,0 +1,96 @@
+"""The loss of a batch: cross-entropy, and what is asked for beside it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from captioner.model.decoder import TeacherForced
+from captioner.training.distillation import soft_cross_entropy
+from captioner.training.self_critical import policy_gradient
+from captioner.vocabulary import PAD
+
+Shares = Callable[[Sequence[int]], Sequence[float | Tensor]]  # see `captioner.training.processes.shares`
+
+
+class Words(NamedTuple):
+    """Some of a batch's words.
+
+    Attributes:
+        logits: (N, V), float32.
+        targets: (N,), the words' ids.
+    """
+
+    logits: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class CaptionLoss:
+    """What a batch's loss is made of.
+
+    Args:
+        label_smoothing: Share of the probability that is spread over all words.
+        coverage_penalty: Weight of the doubly stochastic penalty.
+        drawn_weight: Share of the loss that comes from captions that the model has drawn.
+        taught_weight: Share of the loss that comes from teachers' probabilities.
+    """
+
+    label_smoothing: float = 0.0
+    coverage_penalty: float = 0.0
+    drawn_weight: float = 0.0
+    taught_weight: float = 0.0
+
+    def __call__(
+        self,
+        output: TeacherForced,
+        captions: Tensor,
+        shares: Shares,
+        *,
+        advantages: Tensor | None = None,
+        taught: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, a mean over words, and the parts of it that a log shows.
+
+        Args:
+            output: The decoder's, teacher-forced on `captions`.
+            captions: (B, K, T) ids, padded.
+            shares: Weighs the means of this process, so that with several processes the average of their gradients is
+                the gradient of one process with the whole batch.
+            advantages: (B, K), of captions that were drawn, which are trained by their reward; NaN for the data's
+                own. None: no caption was drawn.
+            taught: (N, V), the words' probabilities by the teachers. None: there are no teachers.
+        """
+        present = (captions != PAD).any(dim=2)  # (B, K)
+        count = int(present.sum())
+        given, drawn, worth = _divide(output, advantages)
+        words_share, drawn_share, captions_share = shares((len(given.targets), len(drawn.targets), count))
+
+        loss = nn.functional.cross_entropy(given.logits, given.targets, label_smoothing=self.label_smoothing)
+        figures = {"loss": loss.detach()}
+        loss = loss * words_share
+        if worth is not None:
+            gain, figures["entropy"] = policy_gradient(drawn.logits, drawn.targets, worth)
+            loss = (1 - self.drawn_weight) * loss + self.drawn_weight * gain * drawn_share
+        if self.coverage_penalty and output.coverage is not None:
+            penalties = (1 - output.coverage.float()).square().sum(dim=2)  # (B, K)
+            penalty = (penalties * present.to(penalties.device)).sum() / count
+            figures["coverage_penalty"] = penalty.detach()
+            loss = loss + self.coverage_penalty * penalty * captions_share
+        if taught is not None:
+            distance = soft_cross_entropy(output, taught) * words_share
+            figures["taught"] = distance.detach()
+            loss = (1 - self.taught_weight) * loss + self.taught_weight * distance
+        return loss, figures
+
+
+def _divide(output: TeacherForced, advantages: Tensor | None) -> tuple[Words, Words, Tensor | None]:
+    """The words of given captions, those of drawn ones, and what the latter are worth (N,); None if none is drawn."""
+    words = Words(output.logits.float(), output.targets)
+    if advantages is None:
+        return words, Words(words.logits[:0], words.targets[:0]), None
+    worth = advantages.to(words.logits.device).flatten()[output.rows]  # (N,)
+    drawn = ~worth.isnan()
+    given = Words(words.logits[~drawn], words.targets[~drawn])
+    return given, Words(words.logits[drawn], words.targets[drawn]), worth[drawn]

@@ -1,0 +1,147 @@
+"""How much memory training will take, found without computing: torch's fake tensors have shapes but no content."""
+
+import copy
+import logging
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from captioner.data.datamodule import CaptionData
+from captioner.data.dataset import Example, collate
+from captioner.model.captioning import CaptioningModel
+from captioner.training.lightning_module import CaptioningModule
+
+logger = logging.getLogger(__name__)
+
+Parts = dict[str, float]  # bytes of each part; not a number where it isn't known
+
+
+def expected_memory(trainer: Trainer, module: CaptioningModule) -> dict[str, Parts]:
+    """The memory of each stage of a run whose data and optimizer are set up: the encoder frozen, and training.
+
+    Nothing is changed by asking: neither the model nor a random state.
+
+    Returns:
+        The parts of each stage that is still to come; "in all" is their sum, "there is" what a GPU has.
+    """
+    finetune = module.finetune
+    stages = {"frozen encoder": False, f"from epoch {finetune.from_epoch}": True}
+    if finetune.begins is None:
+        stages.popitem()
+    elif finetune.begins <= trainer.current_epoch:
+        stages.pop("frozen encoder")
+    return {name: _parts(trainer, module, trains) for name, trains in stages.items()}
+
+
+def _parts(trainer: Trainer, module: CaptioningModule, trains: bool) -> Parts:
+    device, data = trainer.strategy.root_device, CaptionData.of(trainer)
+    weights = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+    gradients = sum(
+        parameter.nbytes
+        for group in trainer.optimizers[0].param_groups
+        for parameter in group["params"]
+        if trains or not group["name"].startswith("encoder")
+    )
+    parts: Parts = {"weights": weights, "gradients": gradients, "AdamW's two moments": 2 * gradients}
+    if isinstance(trainer.strategy, DDPStrategy):
+        parts["gradients on their way to other processes"] = gradients
+    if any(_averages_on(device, callback) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        parts["averaged weights"] = weights
+    if module.teachers is not None:
+        parts["teachers' weights"] = module.teachers.nbytes
+    parts[f"kept for backward of {data.batch_size} images"] = _activations(trainer, module, data, trains)
+    parts["in all"] = sum(parts.values())
+    if device.type == "cuda":
+        parts["there is"] = torch.cuda.get_device_properties(device).total_memory
+    return parts
+
+
+def _averages_on(device: torch.device, callback: Callback) -> bool:
+    """Whether a callback keeps averaged weights on a device."""
+    average = callback._average_model if isinstance(callback, WeightAveraging) else None
+    return average is not None and next(average.parameters()).device == device
+
+
+def _activations(trainer: Trainer, module: CaptioningModule, data: CaptionData, trains: bool) -> float:
+    """Bytes kept for the backward pass of a batch; not a number where this version of torch cannot tell."""
+    critical = module.self_critical
+    captions = _captions(data, critical.samples if critical.weight else 0)
+    shape: tuple[int, ...] = (len(captions), 3, module.preprocessing.size, module.preprocessing.size)
+    if data.views and not trains:
+        shape = (len(captions), module.network.encoder.regions, module.network.encoder.width)
+    finetune, smoothing = module.finetune, module.loss.label_smoothing
+
+    def compute(network: CaptioningModel, images: Tensor) -> object:
+        network.encoder.unfreeze(finetune.stages if trains else (), freeze_batchnorm=finetune.freeze_batchnorm)
+        output = network.train().decoder(network.encoder(images) if images.ndim == 4 else images, captions)
+        logits = output.logits.float()
+        return output, nn.functional.cross_entropy(logits, output.targets, label_smoothing=smoothing)
+
+    try:
+        return kept_for_backward(module.network, shape, compute, trainer.precision_plugin.forward_context())
+    except Exception as error:  # a number that is only shown must not stop a run
+        logger.debug("The activations' memory is not known: %s", error)
+        return math.nan
+
+
+def _captions(data: CaptionData, drawn: int) -> Tensor:
+    """The captions of the first images of the training split as a batch (B, K, T); the longest stand for drawn ones."""
+    nothing = np.empty(0, np.uint8)
+    examples = [
+        Example(nothing, data.ids["train"][index][: data.captions_per_image], index)
+        for index in range(min(data.batch_size, len(data.records["train"])))
+    ]
+    captions = collate(examples).captions
+    return torch.cat([captions[:, :1].expand(-1, drawn, -1), captions], dim=1)
+
+
+def kept_for_backward(
+    model: nn.Module,
+    shape: tuple[int, ...],
+    compute: Callable[[Any, Tensor], object],
+    context: AbstractContextManager[object] | None = None,
+) -> int:
+    """How much memory a forward pass keeps until the backward pass.
+
+    It is measured on a copy of the model made of torch's fake tensors, which have a shape, a type and a device but no
+    content: nothing is computed, no memory is taken, no random number is drawn, and the model stays as it is.
+
+    Args:
+        model: The model, on any device.
+        shape: Of its input.
+        compute: Runs the copy on the input, and returns what leads back to all that is kept, such as the loss.
+        context: Under which it runs, such as autocast.
+
+    Returns:
+        Bytes, the input among them; not parameters and buffers. Memory that several tensors share counts once.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    fakes = {id(tensor): mode.from_tensor(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    own = {fake.untyped_storage()._cdata for fake in fakes.values()}
+    like = next(model.parameters())
+    with mode:
+        inputs = torch.empty(shape, dtype=like.dtype, device=like.device)
+    copied = copy.deepcopy(model, dict(fakes))  # finds each tensor copied already
+    storages = {}  # kept alive here, so that no other gets the identity of one that is gone
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            storages[storage._cdata] = storage
+        return tensor
+
+    keep(inputs)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), context or nullcontext():
+        output = compute(copied, inputs)
+    total = sum(storage.nbytes() for storage in storages.values())
+    del output  # not before
+    return total
