@@ -23,8 +23,9 @@ import numpy as np
 from captioner._version import __version__
 from captioner.errors import ImageError
 from captioner.evaluation.charts import difference_axis, difference_plot, histogram, score_axis, score_plot, ticks
+from captioner.evaluation.findings import Difference, Evaluation
 from captioner.evaluation.health import FIGURES, figure_text
-from captioner.evaluation.report import Difference, Evaluation, left_out, notes, points
+from captioner.evaluation.wording import left_out, notes, points
 from captioner.images import open_image
 from captioner.tokenizer import tokenize
 

@@ -18,7 +18,7 @@ from captioner.backends.torch import TorchBackend
 from captioner.data.dataset import Batch
 from captioner.decoding.search import DecodingOptions
 from captioner.errors import ConfigError, DataError
-from captioner.evaluation.report import score
+from captioner.evaluation.assess import score
 from captioner.evaluation.results import save_results
 from captioner.inference import Captioner
 from captioner.model.decoder import DecoderConfig, TeacherForced

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from captioner.evaluation.findings import Comparison, Difference, Evaluation, Group
 from captioner.evaluation.html_report import THUMBNAIL, write_page
-from captioner.evaluation.report import Comparison, Difference, Evaluation, Group
 from captioner.tokenizer import tokenize
 from tests.browser import chromium, console_errors, requested_urls
 
