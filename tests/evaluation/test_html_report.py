@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from captioner.evaluation.findings import Comparison, Difference, Evaluation, Group
-from captioner.evaluation.html_report import THUMBNAIL, write_page
+from captioner.evaluation.html_report import write_page
+from captioner.evaluation.report_view import THUMBNAIL
 from captioner.tokenizer import tokenize
 from tests.browser import chromium, console_errors, requested_urls
 
@@ -29,6 +30,7 @@ HOSTILE = (
     "half of a pair \ud83d",
     "]]></style></svg></title></p>",
     "$title ${style}",
+    "{{ title }} {% endif %} {# style #}",
 )
 
 
