@@ -3,7 +3,7 @@
 import os
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from captioner._version import __version__
 from captioner.annotations.records import Record
@@ -47,7 +47,7 @@ class Background:
 
     members: Mapping[str, Collection[ImageId]] | None = None
     training: Iterable[Record] | None = None
-    facts: Mapping[str, Any] | None = None
+    facts: Mapping[str, object] | None = None
 
 
 def score(references: Mapping[Id, Sequence[str]], captions: Mapping[Id, str]) -> Evaluation:

@@ -45,7 +45,7 @@ class Captioning:
 
 def caption_all(
     records: Sequence[Record], how: Captioning, *, skip: bool, track: Track
-) -> tuple[dict[ImageId, str], dict[str, Any]]:
+) -> tuple[dict[ImageId, str], dict[str, object]]:
     """Caption the images of records.
 
     Args:
@@ -65,8 +65,7 @@ def caption_all(
         check_images(records)
     captioner = Captioner.from_pretrained(how.model, backend=how.backend, device=how.device)
     options = DecodingOptions.from_dict(captioner.decoding.to_dict() | dict(how.decoding))
-    pairs = caption_records(captioner, records, batch_size=how.batch_size, skip=skip, **how.decoding)
-    captions = dict(track(pairs, len(records)))
+    captions = dict(track(_stream(captioner, records, how, skip), len(records)))
     if not captions:
         raise DataError(
             f"None of the {len(records):,} annotated images can be read, so there is nothing to score; "
@@ -75,26 +74,12 @@ def caption_all(
     return captions, {"model": ", ".join(map(str, how.folders)) or "bundled", "decoding": options.to_dict()}
 
 
-def caption_records(
-    captioner: Captioner, records: Sequence[Record], *, batch_size: int = 32, skip: bool = False, **decoding: Any
+def _stream(
+    captioner: Captioner, records: Sequence[Record], how: Captioning, skip: bool
 ) -> Iterator[tuple[ImageId, str]]:
-    """Caption the images of records.
-
-    Args:
-        captioner: What captions them.
-        records: The images.
-        batch_size: See `Captioner.caption`.
-        skip: Pass over images that cannot be read, with a warning for each.
-        **decoding: See `Captioner.caption`.
-
-    Yields:
-        Each record's image id and caption.
-
-    Raises:
-        ImageError: An image cannot be read.
-    """
+    """Each record's image id and caption."""
     paths = (record.path for record in records)
-    with closing(captioner.stream(paths, batch_size=batch_size, **decoding)) as results:
+    with closing(captioner.stream(paths, batch_size=how.batch_size, **how.decoding)) as results:
         for record, result in zip(records, results, strict=True):
             if not isinstance(result, ImageError):
                 yield record.image_id, result.text

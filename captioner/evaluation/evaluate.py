@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from captioner.annotations.records import Record, Split, load_records
 from captioner.errors import ConfigError
@@ -94,7 +94,9 @@ def evaluate(
     training = _training_records(annotations, split, scoring.training_captions)
     if output is not None:
         Path(output).mkdir(parents=True, exist_ok=True)
-    facts: dict[str, Any] = {"annotations": str(annotations)} | ({"split": split} if split else {})
+    facts: dict[str, object] = {"annotations": str(annotations)}
+    if split is not None:
+        facts["split"] = split
     if results is not None:
         captions = load_results(results, _image_ids(records), allow_missing=scoring.allow_missing)
         facts["results"] = str(results)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -251,7 +251,7 @@ def card(evaluation: Evaluation, index: int) -> Card:
     )
 
 
-def table(evaluation: Evaluation) -> dict[str, Any]:
+def table(evaluation: Evaluation) -> dict[str, object]:
     """What the table of images is made of, as JSON can hold it."""
     names = list(evaluation.per_image)
     columns = [100 * evaluation.per_image[name] for name in names]
