@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 from captioner._version import __version__
+from captioner.evaluation.metrics import DEFAULT_METRICS, METRICS
 
 STANDARD_INPUT = "-"
 
@@ -203,9 +204,9 @@ examples:
     )
     parser.add_argument(
         "--metrics",
-        default="bleu,rouge,cider",
+        default=",".join(DEFAULT_METRICS),
         metavar="NAMES",
-        help="Of bleu, rouge, cider, meteor, spice; the last two need Java. [default: %(default)s]",
+        help=f"Of {', '.join(METRICS)}; meteor and spice need Java. [default: %(default)s]",
     )
     parser.add_argument(
         "--training-captions",

@@ -124,8 +124,10 @@ def caption(options: Namespace) -> int:
 
 def evaluate(options: Namespace) -> int:
     """Caption annotated images and score the captions, or score finished results."""
-    from captioner.evaluation.evaluate import evaluate
-    from captioner.evaluation.report import as_text
+    from captioner.evaluation.callbacks import Callbacks
+    from captioner.evaluation.captioning import Captioning
+    from captioner.evaluation.evaluate import Scoring, evaluate
+    from captioner.evaluation.text_report import as_text
 
     failed: list[str] = []
 
@@ -137,20 +139,22 @@ def evaluate(options: Namespace) -> int:
     if options.results is not None and running:
         name = next(iter(running)).replace("_", "-")
         raise ConfigError(f"Finished results are scored as they are, by no model; leave out --{name}, or --results.")
+    how = {name: running.pop(name) for name in ("model", "backend", "device", "batch_size") if name in running}
     evaluation = evaluate(
         options.annotations,
         options.images,
         split=options.split,
+        captioning=Captioning(**how, decoding=running) if options.results is None else None,
         results=options.results,
-        against=options.compare,
         output=options.output,
-        metrics=[name.strip() for name in options.metrics.split(",")],
-        allow_missing=options.allow_missing,
-        training_captions=options.training_captions,
-        instances=options.instances,
-        track=lambda items, total: _track(items, total, True),
-        fail=fail,
-        **running,
+        scoring=Scoring(
+            metrics=[name.strip() for name in options.metrics.split(",")],
+            against=options.compare,
+            allow_missing=options.allow_missing,
+            training_captions=options.training_captions,
+            instances=options.instances,
+        ),
+        callbacks=Callbacks(lambda items, total: _track(items, total, True), fail),
     )
     _print_odd_characters("backslashreplace")
     print(as_text(evaluation))

@@ -20,9 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from captioner import tokenizer
 from captioner.annotations.records import load_records
-from captioner.evaluation import tokenizer
-from captioner.evaluation.metrics import CiderD, bleu, cider_d, rouge_l
+from captioner.evaluation.bleu import bleu
+from captioner.evaluation.cider import CiderD, cider_d
+from captioner.evaluation.rouge import rouge_l
 from captioner.tokenizer import tokenize
 
 COCO = Path(__file__).parents[1] / "data/coco-captions/captions_val2017.json"

@@ -85,7 +85,7 @@ def test_its_images_are_the_photo_and_the_maps(explanation: Explanation) -> None
 
 
 def test_words_are_text_and_nothing_else() -> None:
-    words = ("<script>alert(1)</script>", "\"'&amp;", "$photo", "{n}", "{glow}", "</style>", "d\u00f6g")
+    words = ("<script>alert(1)</script>", "\"'&amp;", "$photo", "{{ photo }}", "{% if %}", "</style>", "d\u00f6g")
     maps = np.random.default_rng(0).random((len(words), 7, 7)).astype(np.float32)
     caption = Caption(" ".join(words), words, -1.0, (-0.1,) * len(words), maps)
     html = to_html(Explanation(Image.new("RGB", (30, 20)), caption, "attention", maps))

@@ -22,7 +22,13 @@ PYTHON_FILES = [*MODULES.values(), *sorted((ROOT / "tests").rglob("*.py"))]
 # From the ground up: a module imports only from its own layer and from those before it. ARCHITECTURE.md says the same.
 LAYERS = (
     ("captioner._version", "captioner.errors"),
-    ("captioner.images", "captioner.preprocessing", "captioner.tokenizer", "captioner.vocabulary"),
+    (
+        "captioner.images",
+        "captioner.preprocessing",
+        "captioner.templates",
+        "captioner.tokenizer",
+        "captioner.vocabulary",
+    ),
     ("captioner.decoding",),
     ("captioner.tags",),
     ("captioner.annotations", "captioner.datasets"),
@@ -47,6 +53,7 @@ LIGHT = (
     "captioner.errors",
     "captioner.images",
     "captioner.preprocessing",
+    "captioner.templates",
     "captioner.tokenizer",
     "captioner.vocabulary",
     "captioner.decoding",
@@ -58,7 +65,7 @@ LIGHT = (
     "captioner.arguments",
     "captioner.cli",  # last: its functions may import what stands below the wall
 )
-BASE = {"numpy", "PIL", "onnxruntime", "rich"}
+BASE = {"numpy", "PIL", "onnxruntime", "jinja2", "rich"}
 # What must not need torch either, but may use the extra `eval`.
 TORCH_FREE = ("captioner.annotations", "captioner.datasets", "captioner.evaluation")
 TORCH_WORLD = {"torch", "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "safetensors", "onnx"}
@@ -253,11 +260,11 @@ def modules_after(statement: str) -> set[str]:
 
 
 def test_importing_the_package_imports_no_library() -> None:
-    assert not {"torch", "numpy", "PIL", "onnxruntime", "rich"} & modules_after("import captioner")
+    assert not {"torch", "numpy", "PIL", "onnxruntime", "jinja2", "rich"} & modules_after("import captioner")
 
 
 def test_importing_the_command_imports_nothing_heavy() -> None:
-    assert not {"torch", "numpy", "PIL", "onnxruntime", "rich"} & modules_after("import captioner.cli")
+    assert not {"torch", "numpy", "PIL", "onnxruntime", "jinja2", "rich"} & modules_after("import captioner.cli")
 
 
 def test_opening_a_photo_imports_no_plugin_of_another_format() -> None:

@@ -5,9 +5,30 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from captioner.evaluation.corpus import Id, Tokens, check
+from captioner.evaluation.corpus import Corpus, Id, Tokens, check
+from captioner.evaluation.metric import Measured, Need
+
+BLEU = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4")
 
 _ORDERS = 4
+
+
+class BleuMetric:
+    """Corpus BLEU-1 to BLEU-4: no means over images, but computed from sums of counts."""
+
+    names = BLEU
+    needs: tuple[Need, ...] = ()
+
+    def compute(self, corpus: Corpus) -> Measured:
+        """Count n-grams of each image, and score their sums and each image's own."""
+        counts = bleu_counts(corpus.reference_tokens, corpus.caption_tokens)
+        scores = bleu_from_counts(counts.sum(axis=0)).tolist()
+        return Measured(
+            dict(zip(BLEU, scores, strict=True)),
+            dict(zip(BLEU, bleu_from_counts(counts).T, strict=True)),
+            counts,
+            bleu_from_counts,
+        )
 
 
 def bleu(

@@ -1,4 +1,4 @@
-"""The drawings of the page: small SVG elements, written as text.
+"""The drawings of the page: shapes of small SVG elements, which its template writes.
 
 Horizontal places are percentages and vertical ones pixels, so that a drawing fills any width without distorting its
 text. Values and scale marks (`marks`, evenly spaced, as `ticks` gives them) are in points, that is, scores times 100.
@@ -6,6 +6,7 @@ text. Values and scale marks (`marks`, evenly spaced, as `ticks` gives them) are
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,36 @@ from numpy.typing import NDArray
 _HEIGHT = 20  # pixels of a plot in a line of a table
 _TOP, _BASE, _BOTTOM = 12, 150, 174  # pixels of a histogram: the highest bar's top, all bars' foot, the end
 _MOST_BARS = 40
+
+
+class Shape(NamedTuple):
+    """An element of a drawing.
+
+    Attributes:
+        tag: Its name in SVG.
+        attributes: Its attributes.
+        text: What stands in it.
+        title: What is said of it where it is pointed at.
+    """
+
+    tag: str
+    attributes: dict[str, str | float]
+    text: str = ""
+    title: str = ""
+
+
+class Drawing(NamedTuple):
+    """An SVG element.
+
+    Attributes:
+        shapes: What stands in it, from the back to the front.
+        height: In pixels.
+        label: What it is, for those who don't see it; one without repeats what stands beside it, and is not read out.
+    """
+
+    shapes: list[Shape]
+    height: int
+    label: str | None = None
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
@@ -38,7 +69,7 @@ def _round_step(least: float) -> float:
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))
 
 
-def score_plot(value: float, interval: tuple[float, float] | None, marks: Sequence[float]) -> str:
+def score_plot(value: float, interval: tuple[float, float] | None, marks: Sequence[float]) -> Drawing:
     """A score as a bar from 0, with its interval.
 
     Args:
@@ -47,20 +78,18 @@ def score_plot(value: float, interval: tuple[float, float] | None, marks: Sequen
         marks: The scale, in points.
     """
     middle = _HEIGHT / 2
-    parts = [_grid(marks, _HEIGHT)]
-    parts.append(f'<rect class="bar" x="0" y="{middle - 4}" width="{_place(100 * value, marks)}" height="8"/>')
-    if interval is not None:
-        low, high = (_place(100 * bound, marks) for bound in interval)
-        parts.append(_whisker(low, high, "line"))
-    return _svg(parts, _HEIGHT)
+    width = _place(100 * value, marks)
+    bar = Shape("rect", {"class": "bar", "x": "0", "y": middle - 4, "width": width, "height": "8"})
+    whisker = [] if interval is None else _whisker(interval, marks, "line")
+    return Drawing([*_grid(marks, _HEIGHT), bar, *whisker], _HEIGHT)
 
 
-def score_axis(marks: Sequence[float]) -> str:
+def score_axis(marks: Sequence[float]) -> Drawing:
     """The numbers below several `score_plot`s."""
-    return _svg([_label(mark, _place(mark, marks), 12) for mark in marks], 16)
+    return Drawing([_label(mark, marks) for mark in marks], 16)
 
 
-def difference_plot(value: float, interval: tuple[float, float], marks: Sequence[float]) -> str:
+def difference_plot(value: float, interval: tuple[float, float], marks: Sequence[float]) -> Drawing:
     """A difference as a dot with its interval; its colour says whether the interval is on one side of 0.
 
     Args:
@@ -70,19 +99,18 @@ def difference_plot(value: float, interval: tuple[float, float], marks: Sequence
     """
     kind = "better" if interval[0] > 0 else "worse" if interval[1] < 0 else "unclear"
     zero, place = _place(0, marks), _place(100 * value, marks)
-    low, high = (_place(100 * bound, marks) for bound in interval)
-    parts = [
-        _grid(marks, _HEIGHT),
-        f'<line class="grid zero" x1="{zero}" x2="{zero}" y1="-6" y2="{_HEIGHT + 6}"/>',
-        _whisker(low, high, kind),
-        f'<circle class="{kind}" cx="{place}" cy="{_HEIGHT / 2}" r="4"/>',
+    shapes = [
+        *_grid(marks, _HEIGHT),
+        _line("grid zero", (zero, zero), (-6, _HEIGHT + 6)),
+        *_whisker(interval, marks, kind),
+        Shape("circle", {"class": kind, "cx": place, "cy": _HEIGHT / 2, "r": "4"}),
     ]
-    return _svg(parts, _HEIGHT)
+    return Drawing(shapes, _HEIGHT)
 
 
-def difference_axis(marks: Sequence[float]) -> str:
+def difference_axis(marks: Sequence[float]) -> Drawing:
     """The numbers below several `difference_plot`s."""
-    return _svg([_label(mark, _place(mark, marks), 12, signed=True) for mark in marks], 16)
+    return Drawing([_label(mark, marks, signed=True) for mark in marks], 16)
 
 
 def histogram(
@@ -91,7 +119,7 @@ def histogram(
     *,
     others: NDArray[np.int64] | None = None,
     last: int | None = None,
-) -> str:
+) -> Drawing:
     """Bars that count values.
 
     Args:
@@ -101,7 +129,7 @@ def histogram(
         last: Values from here on share the last bar.
 
     Returns:
-        An SVG element.
+        The drawing.
     """
     # Not more bars than it takes to show nearly all of the others.
     top = max(float(values.max()), 0.0 if others is None else float(np.ceil(np.quantile(others, 0.995))))
@@ -116,13 +144,13 @@ def histogram(
     names = [f"{index}" if whole else f"{index * step:g} to {(index + 1) * step:g}" for index in range(bars)]
     if open_ended:
         names[-1] = f"{bars - 1} or more"
-    parts = [*_count_axis(heights), *_bars(counts, names, heights[-1]), *_strokes(expected, heights[-1])]
+    shapes = [*_count_axis(heights), *_bars(counts, names, heights[-1]), *_strokes(expected, heights[-1])]
     for mark in ticks(0, top):
         place = (mark / step + (0.5 if whole else 0)) / bars
         if place < 1 + 1e-9 and (mark == int(mark) or not whole):
             text = f"{mark:g}+" if open_ended and mark == top else f"{mark:g}"
-            parts.append(f'<text x="{100 * place:.3f}%" y="{_BASE + 17}" text-anchor="middle">{text}</text>')
-    return _svg(parts, _BOTTOM, label)
+            shapes.append(_text(f"{100 * place:.3f}%", _BASE + 17, text))
+    return Drawing(shapes, _BOTTOM, label)
 
 
 def _counts(values: NDArray[np.float64] | NDArray[np.int64], step: float, bars: int) -> NDArray[np.float64]:
@@ -135,51 +163,54 @@ def _y(count: float, highest: float) -> float:
     return round(_BASE - (_BASE - _TOP) * count / highest, 2)
 
 
-def _count_axis(heights: Sequence[float]) -> Iterator[str]:
+def _count_axis(heights: Sequence[float]) -> Iterator[Shape]:
     for mark in heights:
         y = _y(mark, heights[-1])
-        yield f'<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
+        yield _line("grid", ("0", "100%"), (y, y))
         if mark and mark == int(mark):
-            yield f'<text x="100%" y="{y - 3}" text-anchor="end">{mark:,.0f}</text>'
+            yield _text("100%", y - 3, f"{mark:,.0f}", anchor="end")
 
 
-def _bars(counts: NDArray[np.float64], names: Sequence[str], highest: float) -> Iterator[str]:
+def _bars(counts: NDArray[np.float64], names: Sequence[str], highest: float) -> Iterator[Shape]:
     width = 100 / len(counts)
     for index, (count, name) in enumerate(zip(counts.tolist(), names, strict=True)):
         x, y = (index + 0.06) * width, _y(count, highest)
-        size = f'width="{0.88 * width:.3f}%" height="{_BASE - y:.2f}"'
-        yield f'<rect class="bar" x="{x:.3f}%" y="{y}" {size}><title>{name}: {count:,.0f}</title></rect>'
+        size = {"width": f"{0.88 * width:.3f}%", "height": f"{_BASE - y:.2f}"}
+        yield Shape("rect", {"class": "bar", "x": f"{x:.3f}%", "y": y, **size}, title=f"{name}: {count:,.0f}")
 
 
-def _strokes(expected: NDArray[np.float64], highest: float) -> Iterator[str]:
+def _strokes(expected: NDArray[np.float64], highest: float) -> Iterator[Shape]:
     width = 100 / len(expected)
     for index, count in enumerate(expected.tolist()):
         if count:
-            y, ends = _y(count, highest), (index * width, (index + 1) * width)
-            yield f'<line class="other" x1="{ends[0]:.3f}%" x2="{ends[1]:.3f}%" y1="{y}" y2="{y}"/>'
+            y = _y(count, highest)
+            yield _line("other", (f"{index * width:.3f}%", f"{(index + 1) * width:.3f}%"), (y, y))
 
 
 def _place(value: float, marks: Sequence[float]) -> str:
     return f"{100 * (value - marks[0]) / (marks[-1] - marks[0]):.3f}%"
 
 
-def _grid(marks: Sequence[float], height: int) -> str:
-    places = (_place(mark, marks) for mark in marks)
-    return "".join(f'<line class="grid" x1="{x}" x2="{x}" y1="-6" y2="{height + 6}"/>' for x in places)
+def _line(kind: str, x: tuple[str, str], y: tuple[float, float]) -> Shape:
+    return Shape("line", {"class": kind, "x1": x[0], "x2": x[1], "y1": y[0], "y2": y[1]})
 
 
-def _whisker(low: str, high: str, kind: str) -> str:
+def _text(x: str, y: float, text: str, anchor: str = "middle") -> Shape:
+    return Shape("text", {"x": x, "y": y, "text-anchor": anchor}, text)
+
+
+def _grid(marks: Sequence[float], height: int) -> list[Shape]:
+    places = [_place(mark, marks) for mark in marks]
+    return [_line("grid", (x, x), (-6, height + 6)) for x in places]
+
+
+def _whisker(interval: tuple[float, float], marks: Sequence[float], kind: str) -> list[Shape]:
     middle = _HEIGHT / 2
-    ends = "".join(f'<line class="{kind}" x1="{x}" x2="{x}" y1="{middle - 4}" y2="{middle + 4}"/>' for x in (low, high))
-    return f'<line class="{kind}" x1="{low}" x2="{high}" y1="{middle}" y2="{middle}"/>{ends}'
+    low, high = (_place(100 * bound, marks) for bound in interval)
+    ends = [_line(kind, (x, x), (middle - 4, middle + 4)) for x in (low, high)]
+    return [_line(kind, (low, high), (middle, middle)), *ends]
 
 
-def _label(mark: float, place: str, y: int, signed: bool = False) -> str:
+def _label(mark: float, marks: Sequence[float], signed: bool = False) -> Shape:
     text = (f"{mark:+g}" if signed and mark else f"{mark:g}").replace("-", "\u2212")
-    return f'<text x="{place}" y="{y}" text-anchor="middle">{text}</text>'
-
-
-def _svg(parts: Sequence[str], height: int, label: str | None = None) -> str:
-    """An SVG element; without a label it repeats what stands beside it, and is not read out."""
-    role = 'aria-hidden="true"' if label is None else f'role="img" aria-label="{label}"'
-    return f'<svg {role} height="{height}">{"".join(parts)}</svg>'
+    return _text(_place(mark, marks), 12, text)

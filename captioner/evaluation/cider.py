@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from captioner.errors import DataError
-from captioner.evaluation.corpus import Id, Tokens, check_references, check_same_images
+from captioner.evaluation.corpus import Corpus, Id, Tokens, check_references, check_same_images
+from captioner.evaluation.metric import Measured, Need
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -18,6 +19,17 @@ _ORDERS = 4  # n-grams of one to four words
 _SIGMA = 6.0  # of the length penalty, in words
 _LOW = (1 << 32) - 1  # two numbers below 2^31 make one key: high << 32 | low
 _AT_ONCE = 1000  # captions; more at once gain nothing and take memory
+
+
+class CiderDMetric:
+    """CIDEr-D: the mean over images, whose document frequencies are those of the whole corpus."""
+
+    names = ("CIDEr-D",)
+    needs: tuple[Need, ...] = ()
+
+    def compute(self, corpus: Corpus) -> Measured:
+        """Score each image."""
+        return Measured.mean("CIDEr-D", cider_d(corpus.reference_tokens, corpus.caption_tokens)[1])
 
 
 def cider_d(references: Mapping[Id, Sequence[Tokens]], candidates: Mapping[Id, Tokens]) -> tuple[float, Floats]:

@@ -1,15 +1,58 @@
-"""What is scored: tokenised references and captions by image id, and whether they belong together."""
+"""What is scored: references and captions by image id, and whether they belong together."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TypeAlias, TypeVar
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
 
 from captioner.errors import DataError
+from captioner.tokenizer import tokenize
 
 Id = TypeVar("Id", bound=Hashable)
 Tokens: TypeAlias = Sequence[str]
 
 
-def check(references: Mapping[Id, Sequence[Tokens]], candidates: Mapping[Id, Tokens]) -> None:
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Captions of N images and what they are scored against: what every metric is given.
+
+    All mappings go by image id. Their order, and that of every array of scores, is the order of `references`.
+
+    Attributes:
+        references: One or more reference captions of each image, as people wrote them.
+        captions: The caption of each image that is scored, as it was written.
+        paths: The file of each image; an image without one is missing, or None.
+
+    Raises:
+        DataError: Captions and references don't have the same images, there are none, or one has no references.
+    """
+
+    references: Mapping[Any, Sequence[str]]
+    captions: Mapping[Any, str]
+    paths: Mapping[Any, Path | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check(self.references, self.captions)
+
+    @cached_property
+    def reference_tokens(self) -> dict[Any, list[list[str]]]:
+        """The references as the official COCO scorer splits them into words; split once."""
+        return {image_id: [tokenize(text) for text in texts] for image_id, texts in self.references.items()}
+
+    @cached_property
+    def caption_tokens(self) -> dict[Any, list[str]]:
+        """The captions, split likewise, in the order of `references`."""
+        return {image_id: tokenize(self.captions[image_id]) for image_id in self.references}
+
+    def with_captions(self, captions: Mapping[Any, str]) -> "Corpus":
+        """Another system's captions of the same images; the references are not split again."""
+        other = replace(self, captions=captions)
+        vars(other)["reference_tokens"] = self.reference_tokens  # where cached_property keeps it
+        return other
+
+
+def check(references: Mapping[Id, Sequence[object]], candidates: Mapping[Id, object]) -> None:
     """Refuses references and captions that cannot be scored against each other.
 
     Raises:
@@ -19,7 +62,7 @@ def check(references: Mapping[Id, Sequence[Tokens]], candidates: Mapping[Id, Tok
     check_same_images(references, candidates)
 
 
-def check_references(references: Mapping[Id, Sequence[Tokens]]) -> None:
+def check_references(references: Mapping[Id, Sequence[object]]) -> None:
     """Refuses references that nothing can be scored against.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from captioner.errors import DataError
-from captioner.evaluation.report import Group
+from captioner.evaluation.findings import Group
 from captioner.evaluation.results import ImageId, load_json
 from captioner.evaluation.scoring import Scored
 

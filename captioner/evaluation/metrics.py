@@ -1,12 +1,47 @@
-"""BLEU, ROUGE-L and CIDEr-D of tokenised captions, equal to the official COCO scorer's numbers.
+"""All metrics by the name that `--metrics` has for them. To add one: docs/extending.md."""
 
-Captions come as token lists by image id, for example from `captioner.tokenizer.tokenize`; scores are
-fractions (BLEU-4 of 0.25 is published as 25), CIDEr-D lies between 0 and 10. METEOR and SPICE, which need Java, are in
-`captioner.evaluation.java`.
-"""
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from captioner.evaluation.bleu import bleu, bleu_counts, bleu_from_counts
-from captioner.evaluation.cider import CiderD, cider_d
-from captioner.evaluation.rouge import rouge_l
+from captioner.errors import ConfigError
 
-__all__ = ["CiderD", "bleu", "bleu_counts", "bleu_from_counts", "cider_d", "rouge_l"]
+if TYPE_CHECKING:
+    from captioner.evaluation.metric import Metric
+
+# In the order in which their scores are shown. A metric, or "module:class" of one: that is imported when it is first
+# asked for, as the command's help lists the names and must not wait for numpy.
+METRICS: "dict[str, Metric | str]" = {
+    "bleu": "captioner.evaluation.bleu:BleuMetric",
+    "rouge": "captioner.evaluation.rouge:RougeLMetric",
+    "cider": "captioner.evaluation.cider:CiderDMetric",
+    "meteor": "captioner.evaluation.meteor:MeteorMetric",
+    "spice": "captioner.evaluation.spice:SpiceMetric",
+}
+DEFAULT_METRICS = ("bleu", "rouge", "cider")
+
+
+def find_metric(name: str) -> "Metric":
+    """The metric of that name in `METRICS`."""
+    found = METRICS[name]
+    if isinstance(found, str):
+        module, _, kind = found.partition(":")
+        metric: Metric = getattr(import_module(module), kind)()
+        return metric
+    return found
+
+
+def check_metrics(names: Sequence[str]) -> None:
+    """Makes sure that metrics are there.
+
+    Raises:
+        ConfigError: One is not, or none is named.
+    """
+    expected = f"expected some of {', '.join(METRICS)}"
+    if not any(names):
+        raise ConfigError(f"No metric is named; {expected}.")
+    for name in names:
+        if not name:
+            raise ConfigError(f"A name is missing before or after a comma of the metrics; {expected}.")
+        if name not in METRICS:
+            raise ConfigError(f"There is no metric {name!r}; {expected}.")

@@ -5,9 +5,21 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from captioner.evaluation.corpus import Id, Tokens, check
+from captioner.evaluation.corpus import Corpus, Id, Tokens, check
+from captioner.evaluation.metric import Measured, Need
 
 _BETA = 1.2  # how much more recall weighs than precision
+
+
+class RougeLMetric:
+    """ROUGE-L: the mean over images."""
+
+    names = ("ROUGE-L",)
+    needs: tuple[Need, ...] = ()
+
+    def compute(self, corpus: Corpus) -> Measured:
+        """Score each image."""
+        return Measured.mean("ROUGE-L", rouge_l(corpus.reference_tokens, corpus.caption_tokens)[1])
 
 
 def rouge_l(

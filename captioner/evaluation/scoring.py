@@ -1,44 +1,43 @@
-"""Tokens -> scores: of the whole corpus, of each image, and of the images weighed anew."""
+"""A corpus -> scores: of the whole, of each image, and of the images weighed anew."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from captioner.errors import CaptionerError, ConfigError
-from captioner.evaluation import metrics as formulas
-from captioner.evaluation.corpus import Tokens
-
-BLEU = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4")
-# What `--metrics` calls them, and the published names of their scores, in the order in which they are shown.
-METRICS = {"bleu": BLEU, "rouge": ("ROUGE-L",), "cider": ("CIDEr-D",), "meteor": ("METEOR",), "spice": ("SPICE",)}
-DEFAULT_METRICS = ("bleu", "rouge", "cider")
-
-Track: TypeAlias = Callable[[Iterable[Any], int], Iterable[Any]]
+from captioner.errors import CaptionerError
+from captioner.evaluation.callbacks import Callbacks
+from captioner.evaluation.corpus import Corpus
+from captioner.evaluation.metric import Floats, Measured, check_images_are_there
+from captioner.evaluation.metrics import DEFAULT_METRICS, METRICS, check_metrics, find_metric
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Scores of a corpus, and what they are made of.
+    """Scores of a corpus by several metrics.
 
     Attributes:
-        scores: By published name; fractions, CIDEr-D 0 to 10.
-        per_image: Each image's own scores (N,), by the same names.
-        counts: What BLEU is computed from, (N, 10); see `captioner.evaluation.metrics.bleu_counts`. None without BLEU.
+        measured: What each metric found, by its name in `METRICS`.
     """
 
-    scores: dict[str, float]
-    per_image: dict[str, NDArray[np.float64]]
-    counts: NDArray[np.int64] | None
+    measured: Mapping[str, Measured]
 
-    def weighed(self, weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    @cached_property
+    def scores(self) -> dict[str, float]:
+        """The scores of the corpus by published name; fractions, CIDEr-D 0 to 10."""
+        return {name: value for found in self.measured.values() for name, value in found.scores.items()}
+
+    @cached_property
+    def per_image(self) -> dict[str, Floats]:
+        """Each image's own scores (N,), by the same names."""
+        return {name: values for found in self.measured.values() for name, values in found.per_image.items()}
+
+    def weighed(self, weights: Floats) -> dict[str, Floats]:
         """The corpus scores if each image were there as often as a weight says.
 
         BLEU is computed from the weighed counts. All others are means over images, and CIDEr-D's keep the document
-        frequencies of the whole corpus. METEOR's corpus score is made of statistics that are not known of single
-        images, and differs a little from the mean; the means are moved by that difference.
+        frequencies of the whole corpus.
 
         Args:
             weights: Whole numbers (R, N), one row for each way of weighing.
@@ -46,92 +45,49 @@ class Scored:
         Returns:
             (R,) by published name.
         """
-        means = [name for name in self.scores if name not in BLEU]
-        columns = [self.per_image[name] for name in means]
-        if self.counts is not None:
-            columns += list(self.counts.T.astype(np.float64))
-        sums = weights @ np.stack(columns, axis=1) if columns else weights[:, :0]  # (R, all columns): one pass
-        found = {}
-        if self.counts is not None:
-            counts = np.rint(sums[:, len(means) :]).astype(np.int64)  # (R, 10)
-            found = dict(zip(BLEU, formulas.bleu_from_counts(counts).T, strict=True))
+        if not self.measured:
+            return {}
+        columns = [found.summands for found in self.measured.values()]  # (N, C) of each metric
+        sums = weights @ np.concatenate(columns, axis=1)  # (R, all columns): one pass
+        ends = np.cumsum([part.shape[1] for part in columns])
         images = weights.sum(axis=1)
-        for name, total in zip(means, sums.T, strict=False):
-            found[name] = total / images + (self.scores[name] - self.per_image[name].mean())
-        return {name: found[name] for name in self.scores}
+        scores: dict[str, Floats] = {}
+        for found, part in zip(self.measured.values(), np.split(sums, ends[:-1], axis=1), strict=True):
+            scores |= found.from_sums(part, images)
+        return scores
 
 
-def check_metrics(names: Sequence[str]) -> None:
-    """Makes sure that metrics are there.
-
-    Raises:
-        ConfigError: One is not, or none is named.
-    """
-    expected = f"expected some of {', '.join(METRICS)}"
-    if not any(names):
-        raise ConfigError(f"No metric is named; {expected}.")
-    for name in names:
-        if not name:
-            raise ConfigError(f"A name is missing before or after a comma of the metrics; {expected}.")
-        if name not in METRICS:
-            raise ConfigError(f"There is no metric {name!r}; {expected}.")
-
-
-def score_tokens(
-    references: Mapping[Any, Sequence[Tokens]],
-    candidates: Mapping[Any, Tokens],
-    metrics: Sequence[str] = DEFAULT_METRICS,
-    *,
-    fail: Callable[[str], None] | None = None,
-    track: Track | None = None,
+def score_corpus(
+    corpus: Corpus, metrics: Sequence[str] = DEFAULT_METRICS, callbacks: Callbacks | None = None
 ) -> Scored:
-    """Scores tokenised captions against tokenised references.
+    """Score captions by some metrics.
 
     Args:
-        references: One or more references for each image.
-        candidates: The caption to score for each image.
+        corpus: The captions, and what they are scored against.
         metrics: Names of `METRICS`.
-        fail: Is told why METEOR or SPICE cannot be computed here, and the others go on; without it, that is raised.
-        track: Is given the metrics as they are computed and their number, and passes them on: a progress bar.
+        callbacks: What to tell meanwhile.
 
     Returns:
-        The scores; arrays are in the order of `references`.
+        The scores, in the order of `METRICS`; arrays are in the order of the references.
 
     Raises:
-        DataError: The two don't have the same images, there are none, or one has no references.
         ConfigError: There is no such metric.
         CaptionerError: Something that a metric needs is missing.
     """
     check_metrics(metrics)
-    scores: dict[str, float] = {}
-    per_image: dict[str, NDArray[np.float64]] = {}
-    counts = None
-    chosen = [metric for metric in METRICS if metric in metrics]
-    for metric in chosen if track is None else track(chosen, len(chosen)):
-        if metric == "bleu":
-            counts = formulas.bleu_counts(references, candidates)
-            scores.update(zip(BLEU, formulas.bleu_from_counts(counts.sum(axis=0)).tolist(), strict=True))
-            per_image.update(zip(BLEU, formulas.bleu_from_counts(counts).T, strict=True))
-            continue
+    callbacks = callbacks or Callbacks()
+    measured: dict[str, Measured] = {}
+    chosen = [name for name in METRICS if name in metrics]
+    for name in callbacks.track(chosen, len(chosen)):
+        metric = find_metric(name)
         try:
-            value, values = _compute(metric, references, candidates)
+            check_images_are_there(metric, corpus)
+            found = metric.compute(corpus)
         except CaptionerError as error:
-            if fail is None or metric not in ("meteor", "spice"):
+            if callbacks.fail is None or not metric.needs:
                 raise
-            fail(str(error))
+            callbacks.fail(str(error))
             continue
-        (name,) = METRICS[metric]
-        scores[name], per_image[name] = value, values
-    return Scored(scores, per_image, counts)
-
-
-def _compute(
-    metric: str, references: Mapping[Any, Sequence[Tokens]], candidates: Mapping[Any, Tokens]
-) -> tuple[float, NDArray[np.float64]]:
-    if metric == "rouge":
-        return formulas.rouge_l(references, candidates)
-    if metric == "cider":
-        return formulas.cider_d(references, candidates)
-    from captioner.evaluation import java
-
-    return java.meteor(references, candidates) if metric == "meteor" else java.spice(references, candidates)
+        assert tuple(found.scores) == tuple(found.per_image) == metric.names, f"{name}: other scores than its names"
+        measured[name] = found
+    return Scored(measured)

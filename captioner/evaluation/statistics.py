@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from captioner.evaluation.report import Comparison, Difference
-from captioner.evaluation.scoring import BLEU, Scored
+from captioner.evaluation.bleu import BLEU
+from captioner.evaluation.findings import Comparison, Difference
+from captioner.evaluation.scoring import Scored
 
 RESAMPLES = 10_000
 LEVEL = 0.95

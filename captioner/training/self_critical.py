@@ -10,7 +10,7 @@ from torch import Tensor
 from captioner.backends.torch import evaluating
 from captioner.data.dataset import Batch
 from captioner.errors import ConfigError
-from captioner.evaluation.metrics import CiderD
+from captioner.evaluation.cider import CiderD
 from captioner.model.decoder import Decoder
 from captioner.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from captioner.annotations.records import Record
-from captioner.evaluation.report import score
+from captioner.evaluation.assess import score
 from captioner.evaluation.results import ImageId
 
 

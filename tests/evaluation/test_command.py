@@ -12,8 +12,9 @@ import pytest
 
 from captioner.cli import main
 from captioner.errors import ConfigError, DataError, ImageError
-from captioner.evaluation.evaluate import evaluate
-from captioner.evaluation.report import left_out
+from captioner.evaluation.captioning import Captioning
+from captioner.evaluation.evaluate import Scoring, evaluate
+from captioner.evaluation.wording import left_out
 
 ROOT = Path(__file__).parents[2]
 REFERENCES = {
@@ -127,7 +128,7 @@ def test_no_other_file_is_written_over(
     own = files._replace(results=files.results.rename(output / "scores.json"))
     assert main(command(own, "--output", output)) == 2
     with pytest.raises(ConfigError, match="expected another folder"):
-        evaluate(files.annotations, results=own.results, against=theirs, output=output)
+        evaluate(files.annotations, results=own.results, scoring=Scoring(against=theirs), output=output)
 
 
 def test_a_file_may_be_held_against_itself(files: Files, tmp_path: Path) -> None:
@@ -177,13 +178,13 @@ def test_missing_captions_must_be_allowed(files: Files, tmp_path: Path, capsys: 
     assert "1 of 3 annotated images has no caption: image 7" in capsys.readouterr().err
     assert main(command(files._replace(results=few), "--allow-missing")) == 0
     assert "2 of 3 annotated images were scored." in capsys.readouterr().out
-    both = evaluate(files.annotations, results=few, against=other, allow_missing=True)
+    both = evaluate(files.annotations, results=few, scoring=Scoring(against=other, allow_missing=True))
     assert both.image_ids == (9,), "those that both have"
     assert both.comparison is not None and both.comparison.missing == 1
     assert left_out(both)[1:] == ["Without a caption: 1.", "Captioned, but not in other.json: 1."]
     write_results(other, {7: "a dog"})
     with pytest.raises(DataError, match="No annotated image has a caption of each system"):
-        evaluate(files.annotations, results=few, against=other, allow_missing=True)
+        evaluate(files.annotations, results=few, scoring=Scoring(against=other, allow_missing=True))
 
 
 def test_where_java_is_missing_all_other_scores_are_printed(files: Files, tmp_path: Path) -> None:
@@ -195,7 +196,7 @@ def test_where_java_is_missing_all_other_scores_are_printed(files: Files, tmp_pa
     first, second = result.stderr.splitlines()
     assert first.startswith("error: METEOR needs ") and second.startswith("error: SPICE needs ")
     with pytest.raises(ConfigError, match="There is no metric 'blue'; expected some of bleu, rouge, cider, meteor"):
-        evaluate(files.annotations, results=files.results, metrics=["blue"])
+        evaluate(files.annotations, results=files.results, scoring=Scoring(["blue"]))
 
 
 @pytest.mark.parametrize("metrics", ["bleu", "rouge", "cider", "cider,bleu"])
@@ -237,14 +238,18 @@ def test_an_image_that_cannot_be_read_is_left_out_only_if_allowed(
     cat = ROOT / "examples" / "cat.jpg"
     annotations = tmp_path / "captions.csv"
     annotations.write_text(f"image,caption\nbroken.jpg,a dog\n{cat},a cat\nmissing.jpg,a bird\n")
-    found = evaluate(annotations, allow_missing=True, sample=True, seed=1, top_k=5)
+    found = evaluate(
+        annotations,
+        captioning=Captioning(decoding={"sample": True, "seed": 1, "top_k": 5}),
+        scoring=Scoring(allow_missing=True),
+    )
     assert (found.image_ids, found.annotated, found.paths) == ((str(cat),), 3, (cat,))
     assert found.facts["decoding"]["top_k"] == 5
     assert "broken.jpg: is empty" in caplog.text and "missing.jpg" in caplog.text
     results = write(tmp_path / "results.json", "of an earlier run")
     with pytest.raises(DataError, match="None of the 3 annotated images can be read, so there is nothing to score"):
         (tmp_path / "lost.csv").write_text("image,caption\nbroken.jpg,a dog\n1.jpg,a cat\n2.jpg,a bird\n")
-        evaluate(tmp_path / "lost.csv", allow_missing=True, output=tmp_path)
+        evaluate(tmp_path / "lost.csv", scoring=Scoring(allow_missing=True), output=tmp_path)
     assert json.loads(results.read_text()) == "of an earlier run"
     with pytest.raises(DataError, match="1 of 3 images are missing"):
         evaluate(annotations)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from captioner.errors import DataError
+from captioner.evaluation.cider import cider_d
+from captioner.evaluation.corpus import Corpus
 from captioner.evaluation.groups import read_groups, score_groups
-from captioner.evaluation.metrics import cider_d
-from captioner.evaluation.scoring import score_tokens
-from captioner.tokenizer import tokenize
+from captioner.evaluation.scoring import score_corpus
 
 CATEGORIES = [
     {"id": 1, "name": "person", "supercategory": "person"},
@@ -41,18 +41,19 @@ def test_an_image_is_in_the_groups_of_all_its_objects(tmp_path: Path) -> None:
 
 
 def test_a_group_is_scored_with_the_document_frequencies_of_the_whole_set() -> None:
-    references = {10: [tokenize("a dog runs")], 20: [tokenize("a dog sits on grass")], 30: [tokenize("two men sit")]}
-    captions = {10: tokenize("a dog runs"), 20: tokenize("a cat sits on"), 30: tokenize("men sit")}
-    scored = score_tokens(references, captions)
+    references = {10: ["a dog runs"], 20: ["a dog sits on grass"], 30: ["two men sit"]}
+    captions = {10: "a dog runs", 20: "a cat sits on", 30: "men sit"}
+    corpus = Corpus(references, captions)
+    scored = score_corpus(corpus)
     groups = score_groups(
         scored, list(references), {"dogs": {10, 20, 99}, "men": {30}, "none": {98}, "all": {10, 20, 30}}
     )
     assert [(group.name, group.images) for group in groups] == [("dogs", 2), ("men", 1), ("all", 3)]
     dogs, men, everything = groups
-    _, per_image = cider_d(references, captions)
+    _, per_image = cider_d(corpus.reference_tokens, corpus.caption_tokens)
     assert dogs.scores["CIDEr-D"] == pytest.approx(per_image[:2].mean())
     assert men.scores["CIDEr-D"] == pytest.approx(per_image[2])
-    alone = score_tokens({i: references[i] for i in (10, 20)}, {i: captions[i] for i in (10, 20)})
+    alone = score_corpus(Corpus({i: references[i] for i in (10, 20)}, {i: captions[i] for i in (10, 20)}))
     for name in ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L"):
         assert dogs.scores[name] == pytest.approx(alone.scores[name])
     assert not np.isclose(dogs.scores["CIDEr-D"], alone.scores["CIDEr-D"])

@@ -14,10 +14,14 @@ import pytest
 from captioner.annotations.records import Record
 from captioner.errors import CaptionerError, DataError, MissingExtraError
 from captioner.evaluation import java
-from captioner.evaluation.evaluate import assess
+from captioner.evaluation.assess import System, assess
+from captioner.evaluation.callbacks import Callbacks
+from captioner.evaluation.findings import Comparison
 from captioner.evaluation.html_report import write_page
-from captioner.evaluation.java import MissingJavaError, meteor, spice
-from captioner.evaluation.report import Comparison, as_text
+from captioner.evaluation.java import MissingJavaError
+from captioner.evaluation.meteor import meteor
+from captioner.evaluation.spice import spice
+from captioner.evaluation.text_report import as_text
 
 REFERENCES = {"b": [["a", "dog", "runs"], ["the", "dog"]], "a": [["a", "cat", "sits"]]}
 CANDIDATES = {"a": ["a", "cat"], "b": ["a", "dog"]}
@@ -142,18 +146,20 @@ def test_spice_is_given_the_captions_and_its_answers_are_put_in_order(
 
 
 COMPARED = [Record(key, Path("none.jpg"), tuple(map(" ".join, texts))) for key, texts in REFERENCES.items()]
-OURS, THEIRS = ({key: text for key in REFERENCES} for text in ("a dog", "a cat"))
+OURS, THEIRS = (
+    System(name, dict.fromkeys(REFERENCES, text)) for name, text in (("ours", "a dog"), ("theirs", "a cat"))
+)
 
 
 def test_a_comparison_goes_on_where_nothing_can_be_computed(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     told: list[str] = []
-    found = assess(COMPARED, OURS, title="ours", against=("theirs", THEIRS), metrics=["spice"], fail=told.append)
+    found = assess(COMPARED, OURS, THEIRS, metrics=["spice"], callbacks=Callbacks(fail=told.append))
     assert (found.scores, found.comparison) == ({}, Comparison("theirs", {}))
     assert len(told) == 1 and told[0].startswith("SPICE needs Java")
     assert "against" not in as_text(found)
     with pytest.raises(MissingJavaError):
-        assess(COMPARED, OURS, title="ours", against=("theirs", THEIRS), metrics=["spice"])
+        assess(COMPARED, OURS, THEIRS, metrics=["spice"])
 
 
 @posix
@@ -168,14 +174,14 @@ def test_a_metric_that_fails_on_the_other_system_alone_is_left_out_of_the_compar
     )
     told: list[str] = []
     metrics = ["bleu", "spice"]
-    found = assess(COMPARED, OURS, title="ours", against=("theirs", THEIRS), metrics=metrics, fail=told.append)
+    found = assess(COMPARED, OURS, THEIRS, metrics=metrics, callbacks=Callbacks(fail=told.append))
     assert found.scores["SPICE"] == 0.5 and "SPICE" in found.intervals
     assert found.comparison is not None
     assert list(found.comparison.differences) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4"]
     (message,) = told
     assert message.startswith("theirs: SPICE's Java program failed: Error: too many cats")
     with pytest.raises(MissingJavaError):
-        assess(COMPARED, OURS, title="ours", against=("theirs", THEIRS), metrics=metrics)
+        assess(COMPARED, OURS, THEIRS, metrics=metrics)
 
 
 @posix
@@ -189,7 +195,7 @@ def test_an_image_without_spice_leaves_all_else_as_it_is(
         "json.dump(scores, open(sys.argv[sys.argv.index('-out') + 1], 'w'))"
     )
     for metrics in (["spice"], ["bleu", "cider", "spice"]):
-        found = assess(COMPARED, OURS, title="ours", against=("theirs", THEIRS), metrics=metrics)
+        found = assess(COMPARED, OURS, THEIRS, metrics=metrics)
         assert np.isnan(found.scores["SPICE"]) and not np.isnan(found.scores.get("BLEU-4", 0))
         assert "\u2013" in as_text(found)
         write_page(tmp_path / "report.html", found)

@@ -15,7 +15,9 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
 from captioner.errors import DataError
-from captioner.evaluation.metrics import CiderD, bleu, bleu_counts, bleu_from_counts, cider_d, rouge_l
+from captioner.evaluation.bleu import bleu, bleu_counts, bleu_from_counts
+from captioner.evaluation.cider import CiderD, cider_d
+from captioner.evaluation.rouge import rouge_l
 
 References = dict[int, list[list[str]]]
 Candidates = dict[int, list[str]]

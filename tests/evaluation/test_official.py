@@ -22,7 +22,9 @@ from pathlib import Path
 
 import pytest
 
-from captioner.evaluation.metrics import bleu, cider_d, rouge_l
+from captioner.evaluation.bleu import bleu
+from captioner.evaluation.cider import cider_d
+from captioner.evaluation.rouge import rouge_l
 from captioner.tokenizer import tokenize
 
 pytest.importorskip("pycocoevalcap")

@@ -9,18 +9,15 @@ import numpy as np
 import pytest
 
 from captioner.errors import ConfigError
-from captioner.evaluation.metrics import bleu, cider_d, rouge_l
-from captioner.evaluation.report import (
-    Comparison,
-    Difference,
-    Evaluation,
-    Group,
-    as_text,
-    save_per_image,
-    save_scores,
-    score,
-)
-from captioner.evaluation.scoring import score_tokens
+from captioner.evaluation.assess import score
+from captioner.evaluation.bleu import bleu
+from captioner.evaluation.cider import cider_d
+from captioner.evaluation.corpus import Corpus
+from captioner.evaluation.findings import Comparison, Difference, Evaluation, Group
+from captioner.evaluation.output import save_per_image, save_scores
+from captioner.evaluation.rouge import rouge_l
+from captioner.evaluation.scoring import score_corpus
+from captioner.evaluation.text_report import as_text
 from captioner.tokenizer import tokenize
 
 REFERENCES = {1: ["A dog's ball, on grass.", "The ball of a dog!"], 2: ["Two men don't sit.", "Men stand; they talk."]}
@@ -178,12 +175,11 @@ def test_the_table_of_images_holds_each_ones_scores(tmp_path: Path) -> None:
 
 
 def test_metrics_are_chosen_by_name_and_shown_in_their_order() -> None:
-    references = {image_id: [tokenize(text) for text in texts] for image_id, texts in REFERENCES.items()}
-    captions = {image_id: tokenize(text) for image_id, text in CAPTIONS.items()}
-    assert list(score_tokens(references, captions, ["cider", "rouge"]).scores) == ["ROUGE-L", "CIDEr-D"]
-    chosen = score_tokens(references, captions, ["rouge"])
-    assert chosen.counts is None
+    corpus = Corpus(REFERENCES, CAPTIONS)
+    assert list(score_corpus(corpus, ["cider", "rouge"]).scores) == ["ROUGE-L", "CIDEr-D"]
+    chosen = score_corpus(corpus, ["rouge"])
+    assert list(chosen.measured) == ["rouge"]
     assert chosen.weighed(np.ones((1, 2)))["ROUGE-L"] == pytest.approx([chosen.scores["ROUGE-L"]])
     for wrong in (["bleu", "blue"], []):
         with pytest.raises(ConfigError, match="expected some of bleu, rouge, cider, meteor, spice"):
-            score_tokens(references, captions, wrong)
+            score_corpus(corpus, wrong)

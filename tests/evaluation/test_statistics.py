@@ -8,26 +8,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from captioner.evaluation.scoring import Scored, score_tokens
+from captioner.evaluation.corpus import Corpus
+from captioner.evaluation.metric import Measured
+from captioner.evaluation.scoring import Scored, score_corpus
 from captioner.evaluation.statistics import bootstrap, compare, interval, p_value, resample
 
 WORDS = "a dog cat runs on the grass and two men sit in red".split()  # noqa: SIM905
 
 
-def corpus(images: int, seed: int) -> tuple[dict[int, list[list[str]]], dict[int, list[str]]]:
+def corpus(images: int, seed: int) -> tuple[dict[int, list[str]], dict[int, str]]:
     """Random references and captions that share some of their words in order."""
     random = np.random.default_rng(seed)
     references, captions = {}, {}
     for image in range(images):
         sentence = list(random.choice(WORDS, random.integers(6, 12)))
-        references[image] = [sentence, list(random.choice(WORDS, random.integers(5, 12)))]
-        captions[image] = [word if random.random() < 0.8 else "x" for word in sentence]
+        references[image] = [" ".join(sentence), " ".join(random.choice(WORDS, random.integers(5, 12)))]
+        captions[image] = " ".join(word if random.random() < 0.8 else "x" for word in sentence)
     return references, captions
 
 
 def means(values: NDArray[np.float64], name: str = "CIDEr-D") -> Scored:
     """A system of which only one mean score is known."""
-    return Scored({name: float(values.mean())}, {name: values}, None)
+    return Scored({"metric": Measured.mean(name, values)})
 
 
 def test_draws_have_as_many_images_as_there_are() -> None:
@@ -51,25 +53,24 @@ def test_draws_do_not_change_where_they_are_made_in_parts(monkeypatch: pytest.Mo
 def test_scores_of_draws_are_those_of_the_drawn_images() -> None:
     """Scoring a corpus in which an image stands as often as it was drawn gives the score of that draw."""
     references, captions = corpus(6, seed=1)
-    scored = score_tokens(references, captions)
+    scored = score_corpus(Corpus(references, captions))
     weights = next(resample(6, 20))
     found = scored.weighed(weights)
     assert list(found) == list(scored.scores)
     for row, draw in enumerate(weights.astype(int)):
         drawn = [image for image, times in enumerate(draw) for _ in range(times)]
-        anew = score_tokens(
+        anew = Corpus(
             {place: references[image] for place, image in enumerate(drawn)},
             {place: captions[image] for place, image in enumerate(drawn)},
-            ["bleu", "rouge"],
         )
-        for name, value in anew.scores.items():
+        for name, value in score_corpus(anew, ["bleu", "rouge"]).scores.items():
             assert found[name][row] == pytest.approx(value, abs=1e-9)
         assert found["CIDEr-D"][row] == pytest.approx(scored.per_image["CIDEr-D"][drawn].mean(), abs=1e-9)
 
 
 def test_the_bootstrap_of_four_images_is_that_of_all_256_draws() -> None:
     references, captions = corpus(4, seed=2)
-    scored = score_tokens(references, captions)
+    scored = score_corpus(Corpus(references, captions))
     every = np.array([np.bincount(draw, minlength=4) for draw in product(range(4), repeat=4)], dtype=np.float64)
     exact = scored.weighed(every)
     (drawn,) = bootstrap([scored], 4, resamples=40_000)
@@ -153,10 +154,10 @@ def test_where_a_score_is_unknown_so_is_whether_it_differs() -> None:
 
 def test_draws_without_a_match_are_ties() -> None:
     """The official formula gives these a little more than 0, and more or less as there are fewer n-grams or more."""
-    references = {image: [f"w{image} the big x{image} y{image} z{image}".split()] for image in range(20)}
-    ours = {image: f"w{image} q the q q".split() for image in references}
-    theirs = {image: f"w{image} q q q".split() for image in references}
-    a, b = score_tokens(references, ours, ["bleu"]), score_tokens(references, theirs, ["bleu"])
+    references = {image: [f"w{image} the big x{image} y{image} z{image}"] for image in range(20)}
+    ours = {image: f"w{image} q the q q" for image in references}
+    theirs = {image: f"w{image} q q q" for image in references}
+    a, b = score_corpus(Corpus(references, ours), ["bleu"]), score_corpus(Corpus(references, theirs), ["bleu"])
     assert all(0 < a.scores[name] != b.scores[name] for name in a.scores)
     found = compare("theirs", a, b, bootstrap([a, b], 20, resamples=500)).differences
     assert found["BLEU-1"].p_value < 0.01
@@ -165,9 +166,9 @@ def test_draws_without_a_match_are_ties() -> None:
 
 
 def test_draws_that_differ_by_the_constants_alone_are_ties() -> None:
-    short, long = list("abcdef"), list("ghijklm")
+    short, long = "a b c d e f", "g h i j k l m"
     references = {image: [short, long] for image in range(40)}
-    a, b = (score_tokens(references, dict.fromkeys(references, words), ["bleu"]) for words in (short, long))
+    a, b = (score_corpus(Corpus(references, dict.fromkeys(references, words)), ["bleu"]) for words in (short, long))
     assert a.scores["BLEU-4"] != b.scores["BLEU-4"] == pytest.approx(1)
     found = compare("theirs", a, b, bootstrap([a, b], 40, resamples=100)).differences
     assert {entry.p_value for entry in found.values()} == {1}
@@ -175,7 +176,7 @@ def test_draws_that_differ_by_the_constants_alone_are_ties() -> None:
 
 def test_a_system_does_not_differ_from_itself() -> None:
     references, captions = corpus(9, seed=4)
-    scored = score_tokens(references, captions)
+    scored = score_corpus(Corpus(references, captions))
     comparison = compare("same", scored, scored, bootstrap([scored, scored], 9, resamples=200))
     assert list(comparison.differences) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr-D"]
     for found in comparison.differences.values():
@@ -184,8 +185,8 @@ def test_a_system_does_not_differ_from_itself() -> None:
 
 def test_a_comparison_tells_whose_the_difference_is() -> None:
     references, captions = corpus(40, seed=6)
-    worse = {image: ["x", *words[1:-1]] for image, words in captions.items()}
-    ours, theirs = score_tokens(references, captions), score_tokens(references, worse)
+    worse = {image: " ".join(["x", *text.split()[1:-1]]) for image, text in captions.items()}
+    ours, theirs = score_corpus(Corpus(references, captions)), score_corpus(Corpus(references, worse))
     comparison = compare("worse", ours, theirs, bootstrap([ours, theirs], 40, resamples=2000))
     for name, found in comparison.differences.items():
         assert found.other == theirs.scores[name]
@@ -197,7 +198,7 @@ def test_a_comparison_tells_whose_the_difference_is() -> None:
 
 def test_scores_that_are_no_mean_are_bootstrapped_around_themselves() -> None:
     """METEOR's corpus score is not the mean over images."""
-    scored = Scored({"METEOR": 0.3}, {"METEOR": np.array([0.1, 0.2, 0.3, 0.4])}, None)
+    scored = Scored({"meteor": Measured({"METEOR": 0.3}, {"METEOR": np.array([0.1, 0.2, 0.3, 0.4])})})
     assert scored.weighed(np.ones((1, 4)))["METEOR"] == pytest.approx([0.3])
     low, high = interval(bootstrap([scored], 4, resamples=500)[0]["METEOR"])
     assert low < 0.3 < high

@@ -13,7 +13,7 @@ from captioner import Captioner
 from captioner.annotations.records import load_records
 from captioner.checkpoint import read_checkpoint
 from captioner.data.datamodule import CaptionData, Replay
-from captioner.evaluation.report import score
+from captioner.evaluation.assess import score
 from captioner.tokenizer import tokenize
 from captioner.training.train import main
 from tests.training.domains import NEW, NEW_WORDS, OLD, draw_domain

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback
 
 from captioner.errors import ConfigError
-from captioner.evaluation.metrics import cider_d
+from captioner.evaluation.cider import cider_d
 from captioner.training.self_critical import Critic, SelfCriticalConfig, draw_captions, merge_captions, policy_gradient
 from captioner.training.train import main
 from captioner.vocabulary import END, PAD, SPECIAL_WORDS, START, UNKNOWN, Vocabulary

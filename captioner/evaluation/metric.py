@@ -1,0 +1,102 @@
+"""What a metric is: its names, what it needs, and how it scores a corpus."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captioner.errors import DataError
+from captioner.evaluation.corpus import Corpus
+
+Floats: TypeAlias = NDArray[np.float64]
+Need: TypeAlias = Literal["images", "Java"]
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What a metric finds.
+
+    Attributes:
+        scores: The scores of the corpus, by published name; fractions, CIDEr-D 0 to 10.
+        per_image: Each image's own scores (N,), by the same names; nan for an image that has none.
+        counts: For corpus scores that are no means over images: what they are computed from, whole numbers (N, C)
+            of each image that are summed over images.
+        from_counts: Computes the scores (..., S), in the order of `scores`, from sums of the counts (..., C).
+    """
+
+    scores: dict[str, float]
+    per_image: dict[str, Floats]
+    counts: NDArray[np.int64] | None = None
+    from_counts: Callable[[NDArray[np.int64]], Floats] | None = None
+
+    @classmethod
+    def mean(cls, name: str, per_image: Floats) -> "Measured":
+        """A single score whose value for the corpus is the mean over images.
+
+        Args:
+            name: Its published name.
+            per_image: Each image's own score (N,).
+        """
+        return cls({name: float(per_image.mean())}, {name: per_image})
+
+    @property
+    def summands(self) -> Floats:
+        """What is summed over images to score them weighed anew (N, C): the counts, or the images' scores."""
+        if self.counts is not None:
+            return self.counts.astype(np.float64)
+        return np.stack(list(self.per_image.values()), axis=1)
+
+    def from_sums(self, sums: Floats, images: Floats) -> dict[str, Floats]:
+        """The corpus scores from weighed sums of `summands`.
+
+        Means are moved by what the corpus score differs from the mean over images: METEOR's is made of statistics
+        that are not known of single images, and differs a little.
+
+        Args:
+            sums: (R, C), one row for each way of weighing.
+            images: The sum of the weights of each (R,).
+
+        Returns:
+            (R,) by published name.
+        """
+        if self.from_counts is not None:
+            return dict(zip(self.scores, self.from_counts(np.rint(sums).astype(np.int64)).T, strict=True))
+        return {
+            name: total / images + (self.scores[name] - values.mean())
+            for (name, values), total in zip(self.per_image.items(), sums.T, strict=True)
+        }
+
+
+class Metric(Protocol):
+    """Scores captions; an entry of `captioner.evaluation.metrics.METRICS`.
+
+    A metric that cannot be computed raises a `CaptionerError` that says what is missing. If it needs anything beside
+    texts, the command reports that and goes on with the other metrics.
+    """
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The published names of its scores, in the order in which they are shown."""
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What it needs beside captions and references: the files of all images, or Java."""
+
+    def compute(self, corpus: Corpus) -> Measured:
+        """Score the captions of a corpus; all arrays are in the order of its references."""
+
+
+def check_images_are_there(metric: Metric, corpus: Corpus) -> None:
+    """Refuse a corpus without the files that a metric looks at.
+
+    Raises:
+        DataError: The metric needs images, and some have no file.
+    """
+    missing = [image_id for image_id in corpus.references if corpus.paths.get(image_id) is None]
+    if "images" in metric.needs and missing:
+        raise DataError(
+            f"{metric.names[0]} needs the images, and {len(missing):,} of {len(corpus.references):,} are missing, "
+            f"image {missing[0]!r} for one; name the folder that image paths start from (--images)"
+        )

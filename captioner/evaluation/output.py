@@ -1,0 +1,81 @@
+"""The folder that an evaluation is written to: results.json, scores.json, per_image.csv and report.html."""
+
+import csv
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from captioner.errors import ConfigError
+from captioner.evaluation.findings import Evaluation
+from captioner.evaluation.html_report import write_page
+from captioner.evaluation.results import ImageId, save_results
+
+_WRITTEN = ("results.json", "scores.json", "per_image.csv", "report.html")
+
+
+def check_output(
+    output: Path, results: str | os.PathLike[str] | None, inputs: Sequence[str | os.PathLike[str] | None]
+) -> None:
+    """Refuse to write over a file that is read; `save_captions` sees to the results themselves.
+
+    Args:
+        output: The folder.
+        results: The finished results that are scored, if any.
+        inputs: What else is read.
+
+    Raises:
+        ConfigError: A file of the evaluation would replace one that is read.
+    """
+    for name in _WRITTEN:
+        path = output / name
+        kept = name == "results.json" and results is not None and _same(path, results)
+        for given in () if kept else (*inputs, results):
+            if given is not None and _same(path, given):
+                raise ConfigError(f"The output would overwrite {given}; expected another folder than {output}.")
+
+
+def save_captions(path: Path, captions: Mapping[ImageId, str], results: str | os.PathLike[str] | None) -> None:
+    """Write captions in COCO results format, but not over the file that they are from, which may hold more."""
+    if results is None or not _same(path, results):
+        save_results(path, cast("dict[int, str] | dict[str, str]", captions))
+
+
+def save_all(folder: Path, evaluation: Evaluation) -> None:
+    """Write all but the captions; no page where no metric could be computed."""
+    save_scores(folder / "scores.json", evaluation)
+    save_per_image(folder / "per_image.csv", evaluation)
+    if evaluation.scores:
+        write_page(folder / "report.html", evaluation)
+
+
+def save_scores(path: str | os.PathLike[str], evaluation: Evaluation) -> None:
+    """Write `Evaluation.to_dict` as JSON: fractions in full precision under their published names, null for nan."""
+    text = json.dumps(_without_nan(evaluation.to_dict()), indent=2, ensure_ascii=False, allow_nan=False)
+    # What UTF-8 cannot hold, odd bytes of a file name, is written as the escape that JSON has for it.
+    Path(path).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+
+
+def _without_nan(value: Any) -> Any:
+    """The same for JSON, which has no nan."""
+    if isinstance(value, dict):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def save_per_image(path: str | os.PathLike[str], evaluation: Evaluation) -> None:
+    """Write a CSV table with a row for each image: its id, its file, its caption and its own scores."""
+    columns = [values.tolist() for values in evaluation.per_image.values()]
+    files = ["" if file is None else str(file) for file in evaluation.paths]
+    with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["image_id", "file", "caption", *evaluation.per_image])
+        table.writerows(zip(evaluation.image_ids, files, evaluation.captions, *columns, strict=True))
+
+
+def _same(path: Path, other: str | os.PathLike[str]) -> bool:
+    return path.exists() and os.path.exists(other) and path.samefile(other)

@@ -1,0 +1,301 @@
+"""What the page shows of an evaluation, as plain data for its template: texts, numbers as they are read, drawings."""
+
+import base64
+import logging
+import math
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from captioner.errors import ImageError
+from captioner.evaluation.charts import (
+    Drawing,
+    difference_axis,
+    difference_plot,
+    histogram,
+    score_axis,
+    score_plot,
+    ticks,
+)
+from captioner.evaluation.findings import Comparison, Difference, Evaluation, Group
+from captioner.evaluation.health import FIGURES, figure_text
+from captioner.evaluation.wording import notes, points
+from captioner.images import open_image
+from captioner.tokenizer import tokenize
+
+logger = logging.getLogger(__name__)
+
+THUMBNAIL = (400, 300)  # pixels at most; shown at about 260, which leaves some for dense screens
+LONGEST = 40  # words: longer captions share the last bar of the histogram
+
+
+class ScoreRow(NamedTuple):
+    """A score; an unknown one has no plot."""
+
+    name: str
+    score: str
+    interval: str
+    plot: Drawing | None
+
+
+class Scores(NamedTuple):
+    """The scores of the corpus, the axis below their plots, and what limits them."""
+
+    rows: list[ScoreRow]
+    axis: Drawing
+    intervals: bool
+    notes: list[str]
+
+
+class DifferenceRow(NamedTuple):
+    """How a score differs from the other system's; where that is unknown there is no plot."""
+
+    name: str
+    other: str
+    this: str
+    difference: str
+    interval: str
+    p: str
+    plot: Drawing | None
+
+
+class Differences(NamedTuple):
+    """How the scores differ from another system's, and the axis below their plots."""
+
+    other: str
+    rows: list[DifferenceRow]
+    axis: Drawing
+
+
+class Figure(NamedTuple):
+    """A figure about the captions alone."""
+
+    name: str
+    value: str
+    meaning: str
+
+
+class Ranking(NamedTuple):
+    """How the score that orders the images is distributed over them."""
+
+    name: str
+    mean: str
+    median: str
+    histogram: Drawing
+
+
+class Lengths(NamedTuple):
+    """How long captions and references are, in words."""
+
+    captions: str
+    references: str
+    histogram: Drawing
+
+
+class GroupRow(NamedTuple):
+    """The scores of a group of images."""
+
+    name: str
+    images: str
+    scores: list[str]
+
+
+class Groups(NamedTuple):
+    """The scores of all groups."""
+
+    names: list[str]
+    rows: list[GroupRow]
+
+
+class Thumbnail(NamedTuple):
+    """A small JPEG in base64."""
+
+    data: str
+    width: int
+    height: int
+
+
+class Card(NamedTuple):
+    """An image with its caption, its scores and its references; with its picture where that can be read."""
+
+    name: str
+    file: str
+    caption: str
+    figures: str
+    references: tuple[str, ...]
+    thumbnail: Thumbnail | None
+
+
+def summary(evaluation: Evaluation) -> str:
+    """How much was scored."""
+    images, references = len(evaluation.image_ids), sum(map(len, evaluation.references))
+    return f"{_count(images, 'image')}, scored against {_count(references, 'reference caption')}."
+
+
+def facts(evaluation: Evaluation) -> dict[str, str]:
+    """How the scores came about."""
+    return {name: _fact(value) for name, value in evaluation.facts.items()}
+
+
+def scores(evaluation: Evaluation) -> Scores | None:
+    """The scores of the corpus; None if there are none."""
+    if not evaluation.scores:
+        return None
+    intervals = evaluation.intervals
+    reached = [*evaluation.scores.values(), *(high for _, high in intervals.values())]
+    marks = ticks(0, 100 * max([value for value in reached if not math.isnan(value)], default=0))
+    rows = [
+        ScoreRow(
+            name,
+            points(value),
+            _interval(intervals[name]) if name in intervals else "",
+            None if math.isnan(value) else score_plot(value, intervals.get(name), marks),
+        )
+        for name, value in evaluation.scores.items()
+    ]
+    return Scores(rows, score_axis(marks), bool(intervals), notes(evaluation))
+
+
+def differences(evaluation: Evaluation, comparison: Comparison | None) -> Differences | None:
+    """How the scores differ from another system's; None if none is known for both."""
+    if comparison is None or not comparison.differences:
+        return None
+    known = [entry for entry in comparison.differences.values() if not math.isnan(entry.difference)]
+    reach = max([0.001, *(abs(bound) for entry in known for bound in (entry.difference, *entry.interval))])
+    marks = ticks(-100 * reach, 100 * reach)
+    rows = [
+        DifferenceRow(
+            name,
+            points(entry.other),
+            points(evaluation.scores[name]),
+            points(entry.difference, "+").replace("-", "\u2212"),
+            _interval(entry.interval),
+            _p_value(entry.p_value),
+            _difference_plot(entry, marks),
+        )
+        for name, entry in comparison.differences.items()
+    ]
+    return Differences(comparison.name, rows, difference_axis(marks))
+
+
+def health(evaluation: Evaluation) -> list[Figure]:
+    """The figures about the captions alone."""
+    return [Figure(name, figure_text(name, value), FIGURES.get(name, "")) for name, value in evaluation.health.items()]
+
+
+def ranking(evaluation: Evaluation) -> Ranking | None:
+    """The distribution of the score that orders the images; None if there is no score."""
+    name = ranked_by(evaluation)
+    if not name:
+        return None
+    values = 100 * evaluation.per_image[name]  # (N,)
+    values = values[~np.isnan(values)]
+    drawing = histogram(values, f"How many images have which {name}")
+    return Ranking(name, f"{values.mean():.1f}", f"{np.median(values):.1f}", drawing)
+
+
+def lengths(evaluation: Evaluation) -> Lengths:
+    """The distribution of lengths."""
+    captions = np.array([len(tokenize(caption)) for caption in evaluation.captions])  # (N,)
+    references = np.array([len(tokenize(text)) for texts in evaluation.references for text in texts])
+    drawing = histogram(captions, "How many captions have how many words", others=references, last=LONGEST)
+    return Lengths(f"{captions.mean():.1f}", f"{references.mean():.1f}", drawing)
+
+
+def groups(found: Sequence[Group]) -> Groups | None:
+    """The scores by what is in the images; None if there are no groups."""
+    if not found:
+        return None
+    names = list(found[0].scores)
+    rows = [
+        GroupRow(group.name, f"{group.images:,}", [points(group.scores[name]) for name in names]) for group in found
+    ]
+    return Groups(names, rows)
+
+
+def ranked_by(evaluation: Evaluation) -> str:
+    """The metric that orders images: CIDEr-D, or what there is, or ""; BLEU says little of a single caption."""
+    names = [name for name, values in evaluation.per_image.items() if not np.isnan(values).all()]
+    return "CIDEr-D" if "CIDEr-D" in names else names[-1] if names else ""
+
+
+def worst_and_best(evaluation: Evaluation, shown: int) -> tuple[list[int], list[int]]:
+    """Which images to show: no image twice, the worst and the best first."""
+    first = ranked_by(evaluation)
+    if not first:
+        return [], []
+    others = [values for name, values in evaluation.per_image.items() if name != first]
+    order = np.lexsort([*others, evaluation.per_image[first]])  # ties are common: a CIDEr-D of 0 is
+    order = order[~np.isnan(evaluation.per_image[first][order])].tolist()
+    half = len(order) // 2
+    return order[:half][:shown], order[half:][::-1][:shown]
+
+
+def card(evaluation: Evaluation, index: int) -> Card:
+    """An image among the best or the worst."""
+    path, name = evaluation.paths[index], f"Image {evaluation.image_ids[index]}"
+    values = [(metric, values[index]) for metric, values in evaluation.per_image.items()]
+    first = ranked_by(evaluation)
+    values.sort(key=lambda pair: pair[0] != first)
+    shown = [(metric, value) for metric, value in values if metric == first or not metric.startswith("BLEU")]
+    return Card(
+        name,
+        "" if path is None else path.name,
+        evaluation.captions[index].strip(),
+        ", ".join(f"{metric} {points(value)}" for metric, value in shown),
+        evaluation.references[index],
+        None if path is None else _thumbnail(path),
+    )
+
+
+def table(evaluation: Evaluation) -> dict[str, object]:
+    """What the table of images is made of, as JSON can hold it."""
+    names = list(evaluation.per_image)
+    columns = [100 * evaluation.per_image[name] for name in names]
+    values = np.reshape(columns, (len(names), len(evaluation.image_ids))).T.round(2).astype(object)  # (N, metrics)
+    values[values != values] = None  # nan, which JSON has no word for
+    texts = zip(evaluation.image_ids, evaluation.captions, evaluation.references, strict=True)
+    rows = [
+        [str(image_id), caption, references, row]
+        for (image_id, caption, references), row in zip(texts, values.tolist(), strict=True)
+    ]
+    return {"columns": ["Image", "Caption", *names], "rows": rows}
+
+
+def _thumbnail(path: Path) -> Thumbnail | None:
+    """None if the file is not readable."""
+    try:
+        image = open_image(path, min_size=min(THUMBNAIL))
+    except ImageError as error:
+        logger.info("%s; the page goes without it", error)
+        return None
+    image.thumbnail(THUMBNAIL)
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=75)
+    return Thumbnail(base64.b64encode(buffer.getvalue()).decode("ascii"), image.width, image.height)
+
+
+def _fact(value: object) -> str:
+    return ", ".join(f"{key} {entry}" for key, entry in value.items()) if isinstance(value, dict) else str(value)
+
+
+def _difference_plot(entry: Difference, marks: Sequence[float]) -> Drawing | None:
+    return None if math.isnan(entry.difference) else difference_plot(entry.difference, entry.interval, marks)
+
+
+def _interval(bounds: tuple[float, float]) -> str:
+    low, high = (points(bound).replace("-", "\u2212") for bound in bounds)
+    return f"[{low}, {high}]" if not math.isnan(bounds[0]) else "\u2013"
+
+
+def _p_value(value: float) -> str:
+    if math.isnan(value):
+        return "\u2013"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

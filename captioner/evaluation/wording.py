@@ -1,0 +1,48 @@
+"""How scores and what limits them are worded, the same in text and in HTML."""
+
+import math
+
+import numpy as np
+
+from captioner.evaluation.findings import Evaluation
+
+FEW = 30  # images: intervals of fewer are too narrow, as draws from a few are too much alike
+
+
+def notes(evaluation: Evaluation) -> list[str]:
+    """What keeps scores from being what they seem: a sentence for each."""
+    found = []
+    n = evaluation.images
+    if 0 < n < FEW and evaluation.intervals:
+        found.append(f"Fewer than {FEW} images: too few to rely on intervals and p-values.")
+    if n == 1 and "CIDEr-D" in evaluation.scores:
+        found.append("CIDEr-D is 0 for any caption where there is only one image.")
+    for name, value in evaluation.scores.items():
+        if math.isnan(value):
+            unknown = int(np.isnan(evaluation.per_image[name]).sum())
+            found.append(f"{name} is unknown of {unknown:,} of the {n:,} images, and so of the whole set.")
+    return found
+
+
+def left_out(evaluation: Evaluation) -> list[str]:
+    """How many annotated images are not scored, and whose captions are missing: sentences; none if all are scored."""
+    n, annotated, comparison = evaluation.images, evaluation.annotated, evaluation.comparison
+    if n >= annotated:
+        return []
+    theirs = 0 if comparison is None else comparison.missing
+    found = [f"{n:,} of {annotated:,} annotated images {'was' if n == 1 else 'were'} scored."]
+    if ours := annotated - n - theirs:
+        found.append(f"Without a caption: {ours:,}.")
+    if comparison is not None and theirs:
+        found.append(f"Captioned, but not in {comparison.name}: {theirs:,}.")
+    return found
+
+
+def points(value: float, sign: str = "") -> str:
+    """A fraction as it is published: times 100, with one decimal; a dash for nan.
+
+    Args:
+        value: The fraction.
+        sign: "+" to have one before positive numbers.
+    """
+    return "\u2013" if math.isnan(value) else f"{round(100 * value, 1) + 0.0:{sign}.1f}"  # + 0.0: there is a -0.0

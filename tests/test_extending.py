@@ -1,0 +1,29 @@
+"""docs/extending.md: the code of every section runs as it stands."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from captioner.evaluation.metrics import METRICS
+
+PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
+SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
+
+
+@pytest.fixture(autouse=True)
+def tables_are_put_back() -> Iterator[None]:
+    """What an example enters into a table of ours stays in no other test."""
+    metrics = dict(METRICS)
+    yield
+    METRICS.clear()
+    METRICS.update(metrics)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_its_examples_run(section: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", SECTIONS[section], re.DOTALL | re.MULTILINE)
+    assert blocks
+    monkeypatch.chdir(tmp_path)
+    exec(compile("\n".join(blocks), f"docs/extending.md, {section}", "exec"), {"__name__": "example"})
