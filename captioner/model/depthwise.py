@@ -1,0 +1,34 @@
+"""Convolutions of each channel by itself that compute in float32 where they train on a CPU.
+
+In bfloat16, as automatic mixed precision would have it, their backward pass takes three times as long there.
+"""
+
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+
+def train_depthwise_in_float32(network: nn.Module) -> None:
+    """Let all convolutions of a network that are depthwise train in float32 on a CPU.
+
+    Args:
+        network: Changed in place; its parameters and what it computes in float32 stay as they are.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
+            module.__class__ = _depthwise(type(module))
+
+
+class _TrainsInFloat32(nn.Conv2d):
+    def forward(self, input: Tensor) -> Tensor:
+        if input.device.type != "cpu" or not self.weight.requires_grad:
+            return super().forward(input)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(input.float())
+
+
+@cache
+def _depthwise(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:
+    """The kind of convolution, torch's own or one that timm derives from it, with the forward pass from above."""
+    return type(f"Depthwise{kind.__name__}", (_TrainsInFloat32, kind), {})
