@@ -22,8 +22,8 @@ class DecoderConfig:
     """What the decoder is.
 
     Args:
-        name: Of `DECODERS`: "show_tell" (Vinyals et al. 2015), "show_attend_tell" (Xu et al. 2015, gated soft attention)
-            or "up_down" (Anderson et al. 2018, soft attention between two LSTMs).
+        name: One of `DECODERS`: "show_tell" (Vinyals et al. 2015), "show_attend_tell" (Xu et al. 2015, gated soft
+            attention) or "up_down" (Anderson et al. 2018, soft attention between two LSTMs).
         hidden_size: H, the width of each LSTM.
         embedding_size: E, the width of the word embedding.
         context_size: C, the width to which image regions are projected, once per image.

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from captioner.errors import CheckpointError, ConfigError
 from captioner.model import efficientnet_lite
 from captioner.model.encoder import Encoder
-from captioner.model.networks import build_network
+from captioner.model.networks import build_network, pretraining
+from captioner.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
 
+_SAME = 0.01  # of a mean or a standard deviation: EfficientNet-Lite's 127/255 is called 0.5, too
 _PACKAGED = ("IMAGENET1K_V1", "DEFAULT")  # what torchvision calls such weights
 
 
@@ -34,6 +36,29 @@ def load_pretrained(encoder: Encoder, name: str, weights: str) -> None:
     state = read_pretrained(name, weights, encoder.image_size)
     encoder.cnn.load_state_dict(fitting(encoder.cnn, name, state, weights))
     logger.info("Encoder weights: %s", weights)
+
+
+def warn_of_preprocessing(name: str, preprocessing: Preprocessing) -> None:
+    """Log a warning if images are not normalized as those that timm's weights of a network were trained with.
+
+    Args:
+        name: The network's name.
+        preprocessing: How images become its input.
+    """
+    expected = pretraining(name)
+    if expected is None:
+        return
+    ours, theirs = (*preprocessing.mean, *preprocessing.std), (*expected.mean, *expected.std)
+    if any(abs(one - other) > _SAME for one, other in zip(ours, theirs, strict=True)):
+        logger.warning(
+            "timm's weights of %s were trained with data.preprocessing {mean: %s, std: %s, interpolation: %s}, on images "
+            "of %d pixels; the config says mean: %s, std: %s.",
+            name,
+            *(list(values) for values in (expected.mean, expected.std)),
+            expected.interpolation,
+            expected.size,
+            *(list(values) for values in (preprocessing.mean, preprocessing.std)),
+        )
 
 
 def read_pretrained(name: str, weights: str, image_size: int) -> dict[str, Tensor]:
