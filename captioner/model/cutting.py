@@ -94,8 +94,8 @@ def _run_method(network: nn.Module, pixels: Tensor) -> Tensor:
     features: Tensor = network.forward_features(pixels)  # type: ignore[operator]
     if features.ndim == 3:
         features = features[:, getattr(network, "num_prefix_tokens", 0) :]  # such as a ViT's class token
-        side = math.isqrt(features.shape[1])
-        return features.transpose(1, 2).unflatten(2, (side, -1))
+        batch, regions, width = features.shape
+        return features.transpose(1, 2).reshape(batch, width, math.isqrt(regions), -1)
     if features.shape[1] != network.num_features == features.shape[3]:
         return features.permute(0, 3, 1, 2)
     return features

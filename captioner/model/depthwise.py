@@ -3,8 +3,6 @@
 In bfloat16, as automatic mixed precision would have it, their backward pass takes three times as long there.
 """
 
-from functools import cache
-
 import torch
 from torch import Tensor, nn
 
@@ -15,9 +13,14 @@ def train_depthwise_in_float32(network: nn.Module) -> None:
     Args:
         network: Changed in place; its parameters and what it computes in float32 stay as they are.
     """
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
-            module.__class__ = _depthwise(type(module))
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    depthwise = [module for module in convolutions if module.groups == module.in_channels > 1]
+    # Of torch's own kind, or of one that timm derives from it.
+    kinds = {
+        kind: type(f"Depthwise{kind.__name__}", (_TrainsInFloat32, kind), {}) for kind in set(map(type, depthwise))
+    }
+    for module in depthwise:
+        module.__class__ = kinds[type(module)]
 
 
 class _TrainsInFloat32(nn.Conv2d):
@@ -26,9 +29,3 @@ class _TrainsInFloat32(nn.Conv2d):
             return super().forward(input)
         with torch.autocast("cpu", enabled=False):
             return super().forward(input.float())
-
-
-@cache
-def _depthwise(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:
-    """The kind of convolution, torch's own or one that timm derives from it, with the forward pass from above."""
-    return type(f"Depthwise{kind.__name__}", (_TrainsInFloat32, kind), {})

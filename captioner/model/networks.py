@@ -9,7 +9,7 @@ from torch import nn
 
 from captioner.errors import ConfigError, MissingExtraError
 from captioner.model import efficientnet_lite
-from captioner.preprocessing import Preprocessing
+from captioner.preprocessing import Interpolation, Preprocessing
 
 TIMM = "timm/"
 # They classify images too, but are no CNNs: cut like one, a ViT would give its patches before any layer saw them.
@@ -44,7 +44,7 @@ def pretraining(name: str) -> Preprocessing | None:
     facts = _timm().get_pretrained_cfg(timms) if timms and _timm().is_model(timms) else None
     if facts is None:
         return None
-    interpolation = facts.interpolation if facts.interpolation in ("bilinear", "bicubic") else "bicubic"
+    interpolation: Interpolation = "bilinear" if facts.interpolation == "bilinear" else "bicubic"
     return Preprocessing(
         size=facts.input_size[1], interpolation=interpolation, mean=tuple(facts.mean), std=tuple(facts.std)
     )

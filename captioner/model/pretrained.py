@@ -51,12 +51,12 @@ def warn_of_preprocessing(name: str, preprocessing: Preprocessing) -> None:
     ours, theirs = (*preprocessing.mean, *preprocessing.std), (*expected.mean, *expected.std)
     if any(abs(one - other) > _SAME for one, other in zip(ours, theirs, strict=True)):
         logger.warning(
-            "timm's weights of %s were trained with data.preprocessing {mean: %s, std: %s, interpolation: %s}, on images "
-            "of %d pixels; the config says mean: %s, std: %s.",
+            "timm's weights of %s were trained on images of %d pixels with data.preprocessing "
+            "{mean: %s, std: %s, interpolation: %s}; the config says {mean: %s, std: %s}.",
             name,
+            expected.size,
             *(list(values) for values in (expected.mean, expected.std)),
             expected.interpolation,
-            expected.size,
             *(list(values) for values in (preprocessing.mean, preprocessing.std)),
         )
 

@@ -165,4 +165,4 @@ def test_another_normalization_than_that_of_timms_weights_is_warned_of(caplog: p
     warn_of_preprocessing("timm/tf_efficientnet_lite2", Preprocessing())
     (message,) = caplog.messages
     assert "mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5], interpolation: bicubic" in message
-    assert "260 pixels" in message and "mean: [0.485, 0.456, 0.406]" in message
+    assert "260 pixels" in message and "config says {mean: [0.485, 0.456, 0.406]" in message
