@@ -10,6 +10,7 @@ import struct
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -111,10 +112,15 @@ def export_onnx(folder: Path) -> None:
     decoder = _trace(graph, inputs, [*names[0], *names[1], "parents", "words"], outputs, shapes)
     _add_top_k(decoder)
     pointers = {tensor.data_ptr(): name for name, tensor in model.portable_state().items()}
-    stored = {name: pointers.get(tensor.data_ptr(), name) for name, tensor in model.state_dict().items()}
+    places = model.encoder.current_names(_places(folder / WEIGHTS), "encoder.")
+    stored = {
+        name: places[tied]
+        for name, tensor in model.state_dict().items()
+        if (tied := pointers.get(tensor.data_ptr(), name)) in places
+    }
     try:
         for name, proto in zip(ONNX_PAIR, (encoder, decoder), strict=True):
-            _share_weights(proto, folder / WEIGHTS, stored)
+            _share_weights(proto, stored)
             save_model(proto, folder / name)
         _verify(backend, OnnxBackend(folder), pixels.numpy())
     except (CheckpointError, OSError) as error:
@@ -196,34 +202,48 @@ def _add_top_k(decoder: ModelProto) -> None:
     graph.output.append(helper.make_tensor_value_info("top_words", TensorProto.INT64, ["B", "K", "k"]))
 
 
-def _share_weights(proto: ModelProto, weights: Path, stored: Mapping[str, str]) -> None:
-    """Let the graph's weights be read from a safetensors file beside it, and turned into float32 when loaded.
+class _Place(NamedTuple):
+    """Where in `model.safetensors` a tensor stands, in bytes from the file's beginning, and of what type it is."""
 
-    Args:
-        proto: The graph.
-        weights: The file.
-        stored: The model's name of a tensor -> the file's, which has tied tensors once.
-    """
+    kind: int
+    offset: int
+    length: int
+
+
+def _places(weights: Path) -> dict[str, _Place]:
+    """Where each tensor of a safetensors file stands."""
     with open(weights, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
     kinds = {"F16": TensorProto.FLOAT16, "F32": TensorProto.FLOAT}
+    return {
+        name: _Place(kinds[entry["dtype"]], 8 + length + start, end - start)
+        for name, entry in header.items()
+        for start, end in (entry["data_offsets"],)
+    }
+
+
+def _share_weights(proto: ModelProto, stored: Mapping[str, _Place]) -> None:
+    """Let the graph's weights be read from the file beside it, and turned into float32 when loaded.
+
+    Args:
+        proto: The graph.
+        stored: The model's name of a tensor -> its place; tied tensors have the same one.
+    """
     casts = []
     for tensor in proto.graph.initializer:
-        name = stored.get(tensor.name.removeprefix("model."))
-        if name not in header:
+        place = stored.get(tensor.name.removeprefix("model."))
+        if place is None:
             continue
-        entry = header[name]
-        start, end = entry["data_offsets"]
-        place = {"location": weights.name, "offset": 8 + length + start, "length": end - start}
-        if kinds[entry["dtype"]] == TensorProto.FLOAT16:
+        if place.kind == TensorProto.FLOAT16:
             casts.append(helper.make_node("Cast", [f"{tensor.name}.half"], [tensor.name], to=TensorProto.FLOAT))
             tensor.name += ".half"
         tensor.ClearField("raw_data")
-        tensor.data_type = kinds[entry["dtype"]]
+        tensor.data_type = place.kind
         tensor.data_location = TensorProto.EXTERNAL
         del tensor.external_data[:]
-        for key, value in place.items():
+        for key, value in (("location", WEIGHTS), ("offset", place.offset), ("length", place.length)):
             tensor.external_data.add(key=key, value=str(value))
     nodes = [*casts, *proto.graph.node]
     del proto.graph.node[:]

@@ -188,6 +188,10 @@ def test_both_backends_write_the_same_captions(full_folder: Path, picture: Calla
         ("convnext_tiny", 64, None),
         ("regnet_y_400mf", 64, None),
         ("vgg16", 64, None),
+        ("timm/tf_efficientnet_lite0", 64, None),
+        ("timm/mobilenetv4_conv_small", 64, None),
+        ("timm/convnext_atto", 64, None),
+        ("timm/fastvit_t8", 64, None),
     ],
 )
 def test_every_kind_of_cnn_is_exported(encoder: str, decoder: str, size: int, grid: int | None, tmp_path: Path) -> None:

@@ -51,12 +51,13 @@ class CaptioningModel(nn.Module):
         return state
 
     def load_portable_state(self, state: Mapping[str, Tensor]) -> None:
-        """Load what `portable_state` gave, strictly.
+        """Load what `portable_state` gave, of this version or an earlier one, strictly.
 
         Raises:
             CheckpointError: A tensor is missing, unknown or of another shape.
         """
         expected = self.portable_state()
+        state = self.encoder.current_names(state, "encoder.")
         for name in expected.keys() ^ state.keys():
             kind = "lacks" if name in expected else "has the unknown"
             raise CheckpointError(f"The weights don't belong to this architecture: the file {kind} tensor {name}.")

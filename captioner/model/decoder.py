@@ -6,7 +6,7 @@ through the same recurrence, so the two give the same numbers.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,23 +22,31 @@ class DecoderConfig:
     """What the decoder is.
 
     Args:
-        name: "show_tell" (Vinyals et al. 2015), "show_attend_tell" (Xu et al. 2015, gated soft attention) or "up_down"
-            (Anderson et al. 2018, soft attention between two LSTMs).
+        name: One of `DECODERS`: "show_tell" (Vinyals et al. 2015), "show_attend_tell" (Xu et al. 2015, gated soft
+            attention) or "up_down" (Anderson et al. 2018, soft attention between two LSTMs).
         hidden_size: H, the width of each LSTM.
         embedding_size: E, the width of the word embedding.
         context_size: C, the width to which image regions are projected, once per image.
         attention_size: A, the width in which attention compares; unused by "show_tell".
         dropout: Share of the embedding, the regions and the output that is dropped in training.
         tie_embedding: Use the word embedding as output layer too (Press and Wolf 2017).
+
+    Raises:
+        ConfigError: There is no decoder of this name.
     """
 
-    name: Literal["show_tell", "show_attend_tell", "up_down"] = "show_attend_tell"
+    name: str = "show_attend_tell"
     hidden_size: int = 512
     embedding_size: int = 256
     context_size: int = 256
     attention_size: int = 256
     dropout: float = 0.5
     tie_embedding: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the name."""
+        if self.name not in DECODERS:
+            raise ConfigError(f"decoder.name is {self.name!r}; expected one of: {', '.join(DECODERS)}.")
 
 
 class TeacherForced(NamedTuple):

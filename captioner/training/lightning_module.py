@@ -24,6 +24,7 @@ from captioner.evaluation.results import save_results
 from captioner.inference import Captioner
 from captioner.model.decoder import DecoderConfig
 from captioner.model.encoder import EncoderConfig
+from captioner.model.pretrained import warn_of_preprocessing
 from captioner.preprocessing import Preprocessing
 from captioner.training.distillation import DistillationConfig, Teachers
 from captioner.training.feature_cache import FeatureCache
@@ -123,6 +124,8 @@ class CaptioningModule(LightningModule):
             self.network = continued_network(init_from, len(vocabulary), decoder.dropout)
         else:
             self.network = new_network(encoder, decoder, preprocessing.size, len(vocabulary), word_counts, weights)
+            if weights is not None:
+                warn_of_preprocessing(encoder.name, preprocessing)
         self.network.encoder.unfreeze(finetune.stages)  # a stage that isn't there is refused at once, not in epoch 10
         self.network.encoder.unfreeze(())
         self._captions: dict[int, str] = {}

@@ -10,7 +10,8 @@ from captioner.backends.torch import TorchBackend
 from captioner.checkpoint import BUNDLED, read_checkpoint
 from captioner.model.captioning import CaptioningModel
 from captioner.model.decoder import DecoderConfig
-from captioner.model.encoder import EncoderConfig, load_pretrained
+from captioner.model.encoder import EncoderConfig
+from captioner.model.pretrained import load_pretrained
 from captioner.vocabulary import PAD
 
 logger = logging.getLogger(__name__)

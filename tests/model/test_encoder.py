@@ -1,11 +1,16 @@
 """Encoders: what they give, what they are cut from, and what of them trains."""
 
+import copy
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from captioner.errors import ConfigError
-from captioner.model.encoder import Encoder, EncoderConfig, build_network
+from captioner.model.encoder import Encoder, EncoderConfig
+from captioner.model.networks import build_network
 
 SIZE = 64  # a stride of 32 leaves two regions a side
 
@@ -19,7 +24,6 @@ CNNS = {
     "mobilenet_v2": (1280, "features"),
     "mobilenet_v3_large": (960, "features"),
     "efficientnet_b0": (1280, "features"),
-    "efficientnet_lite2": (1280, "features"),
     "convnext_tiny": (768, "features"),
     "regnet_y_400mf": (440, "trunk_output"),
     "vgg16": (512, "features"),
@@ -56,8 +60,10 @@ def by_region(output: Tensor) -> Tensor:
 def test_features_are_the_last_spatial_layer_of_the_whole_network(
     name: str, pixels: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = build_network(name)
-    monkeypatch.setattr("captioner.model.encoder.build_network", lambda name: network)  # building takes the most time
+    network = build_network(name, SIZE)
+    monkeypatch.setattr(
+        "captioner.model.encoder.build_network", lambda name, size: network
+    )  # building takes the most time
     width, layer = CNNS[name]
     encoder = Encoder(EncoderConfig(name), SIZE).eval()
     assert (encoder.grid, encoder.regions, encoder.width) == (2, 4, width)
@@ -66,6 +72,49 @@ def test_features_are_the_last_spatial_layer_of_the_whole_network(
     assert features.std() > 0
     torch.testing.assert_close(features, by_region(layer_output(network, layer, pixels)))
     assert encoder.cnn.state_dict().keys() < network.state_dict().keys()  # so weight files fit
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    ("name", "size", "width"),
+    [
+        ("tf_efficientnet_lite0", 64, 1280),
+        ("mobilenetv4_conv_small_035", 64, 480),
+        ("convnext_atto", 64, 320),
+        ("fastvit_t8", 64, 768),
+        ("vit_tiny_patch16_224", 32, 192),  # made for one size of images; its class token is no region
+        ("swin_tiny_patch4_window7_224", 64, 768),  # channels last
+    ],
+)
+def test_features_of_timm_are_those_of_its_own_network(
+    name: str, size: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = build_network(f"timm/{name}", size).eval()
+    original = copy.deepcopy(network)
+    monkeypatch.setattr("captioner.model.encoder.build_network", lambda name, size: network)
+    encoder = Encoder(EncoderConfig(f"timm/{name}"), size).eval()
+    assert (encoder.grid, encoder.width) == (2, width)
+    pixels = torch.randn(2, 3, size, size)
+    expected = original.forward_features(pixels)
+    if expected.ndim == 4:
+        expected = expected.flatten(1, 2) if expected.shape[3] == width else by_region(expected)
+    torch.testing.assert_close(encoder(pixels), expected[:, -4:])
+    copied = copy.deepcopy(encoder)  # as averaging weights does
+    torch.nn.init.zeros_(next(encoder.parameters()))
+    torch.testing.assert_close(copied(pixels), expected[:, -4:])
+
+
+def test_a_name_that_timm_does_not_know_is_refused_with_those_that_are_close() -> None:
+    with pytest.raises(ConfigError, match=r"no network 'mobilenetv4_conv_smal'.*timm/mobilenetv4_conv_small,"):
+        Encoder(EncoderConfig("timm/mobilenetv4_conv_smal"), SIZE)
+
+
+def test_timm_is_imported_only_for_its_networks() -> None:
+    code = (
+        "import sys; from captioner.model.encoder import *; from captioner.model.pretrained import *; "
+        "Encoder(EncoderConfig('squeezenet1_1'), 64); print('timm' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
 @torch.inference_mode()
@@ -234,17 +283,27 @@ def test_an_unknown_stage_is_refused_and_known_ones_are_named(stage: str, encode
     assert encoder.frozen
 
 
-def test_depthwise_convolutions_train_in_float32_on_a_cpu() -> None:
+@pytest.mark.parametrize(
+    ("name", "stage", "path"),
+    [
+        ("mobilenet_v2", "features.17", "features.17.conv.1.0"),
+        ("timm/tf_efficientnet_lite0", "blocks.5", "blocks.5.0.conv_dw"),  # padded as TensorFlow does, by timm
+    ],
+)
+def test_depthwise_convolutions_train_in_float32_on_a_cpu(name: str, stage: str, path: str) -> None:
     """Mixed precision changes nothing of them; while they are frozen, they are as fast as it makes them."""
-    encoder = Encoder(EncoderConfig("mobilenet_v2"), SIZE)
-    layer = encoder.cnn.get_submodule("features.17.conv.1.0")
+    encoder = Encoder(EncoderConfig(name), SIZE)
+    layer = encoder.cnn.get_submodule(path)
     assert isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels
     inputs = torch.randn(2, layer.in_channels, 4, 4)
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(inputs).dtype == torch.bfloat16
-        encoder.unfreeze(["features.17"])
+        encoder.unfreeze([stage])
         output = layer(inputs)
         (gradient,) = torch.autograd.grad(output.square().sum(), layer.weight)
-    expected = nn.functional.conv2d(inputs, layer.weight, padding=1, groups=layer.groups)
+    side = layer.kernel_size[0]
+    before = side // 2 - (layer.stride[0] - 1)  # of a stride of two, a pixel less at the left and at the top
+    padded = nn.functional.pad(inputs, (before, side // 2) * 2)
+    expected = nn.functional.conv2d(padded, layer.weight, stride=layer.stride, groups=layer.groups)
     torch.testing.assert_close(output, expected)
     torch.testing.assert_close(gradient, *torch.autograd.grad(expected.square().sum(), layer.weight))

@@ -5,13 +5,16 @@ import pickle
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import get_model
 
 from captioner.errors import CheckpointError, ConfigError
-from captioner.model.encoder import Encoder, load_pretrained
+from captioner.model.encoder import Encoder, EncoderConfig
+from captioner.model.pretrained import load_pretrained, warn_of_preprocessing
+from captioner.preprocessing import Preprocessing
 
 SIZE = 64
 
@@ -126,3 +129,40 @@ def test_missing_files_are_refused(name: str, encoder: Encoder, tmp_path: Path) 
 def test_unknown_weights_names_are_refused(weights: str, encoder: Encoder) -> None:
     with pytest.raises(ConfigError, match=rf"no weights '{weights}'.*a file.*IMAGENET1K_V1"):
         load_pretrained(encoder, "resnet18", weights)
+
+
+# --- timm ---
+
+
+def test_weights_are_those_of_timms_state_dict(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    network = timm.create_model("mobilenetv4_conv_small_035")
+    encoder = Encoder(EncoderConfig("timm/mobilenetv4_conv_small_035"), SIZE)
+    load_pretrained(encoder, "timm/mobilenetv4_conv_small_035", save(network, tmp_path / "weights.safetensors"))
+    expected, state = network.state_dict(), encoder.cnn.state_dict()
+    unused = {name.split(".")[0] for name in expected.keys() - state.keys()}
+    assert unused == {"conv_head", "norm_head", "classifier"}  # behind the pooling
+    assert all(torch.equal(state[name], expected[name]) for name in state)
+
+
+@pytest.mark.parametrize("weights", ["pretrained", "e2400_r224_in1k"])
+def test_without_a_network_timms_weights_cannot_be_downloaded(weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "timm/mobilenetv4_conv_small"
+    encoder = Encoder(EncoderConfig(name), SIZE)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_CACHE", "/nonexistent")
+    with pytest.raises(ConfigError, match=f"'{weights}' of mobilenetv4_conv_small cannot be downloaded .*internet"):
+        load_pretrained(encoder, name, weights)
+    with pytest.raises(ConfigError, match=r"no weights 'IMAGENET1K_V1'.*pretrained, .*e2400_r224_in1k"):
+        load_pretrained(encoder, name, "IMAGENET1K_V1")
+
+
+def test_another_normalization_than_that_of_timms_weights_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_preprocessing("resnet18", Preprocessing(mean=(0, 0, 0)))
+    warn_of_preprocessing("timm/mobilenetv4_conv_small", Preprocessing())
+    warn_of_preprocessing("efficientnet_lite2", Preprocessing(mean=(127 / 255,) * 3, std=(128 / 255,) * 3))
+    assert not caplog.messages
+    warn_of_preprocessing("timm/tf_efficientnet_lite2", Preprocessing())
+    (message,) = caplog.messages
+    assert "mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5], interpolation: bicubic" in message
+    assert "260 pixels" in message and "config says {mean: [0.485, 0.456, 0.406]" in message

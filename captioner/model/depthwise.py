@@ -1,0 +1,31 @@
+"""Convolutions of each channel by itself that compute in float32 where they train on a CPU.
+
+In bfloat16, as automatic mixed precision would have it, their backward pass takes three times as long there.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+def train_depthwise_in_float32(network: nn.Module) -> None:
+    """Let all convolutions of a network that are depthwise train in float32 on a CPU.
+
+    Args:
+        network: Changed in place; its parameters and what it computes in float32 stay as they are.
+    """
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    depthwise = [module for module in convolutions if module.groups == module.in_channels > 1]
+    # Of torch's own kind, or of one that timm derives from it.
+    kinds = {
+        kind: type(f"Depthwise{kind.__name__}", (_TrainsInFloat32, kind), {}) for kind in set(map(type, depthwise))
+    }
+    for module in depthwise:
+        module.__class__ = kinds[type(module)]
+
+
+class _TrainsInFloat32(nn.Conv2d):
+    def forward(self, input: Tensor) -> Tensor:
+        if input.device.type != "cpu" or not self.weight.requires_grad:
+            return super().forward(input)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(input.float())

