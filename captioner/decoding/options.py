@@ -91,6 +91,10 @@ class Option:
         """Whether its value is a tuple of words."""
         return self.type is str
 
+    def words(self, line: str) -> list[str] | str:
+        """Read what a person wrote: the words between commas, or the name of a list; `name,` is the word itself."""
+        return line if line in self.names else [word.strip() for word in line.split(",") if word.strip()]
+
     def settle(self, value: Any) -> Any:
         """Turn a list, as JSON has it, and the name of one into a tuple of words; leave all else as it is."""
         if isinstance(value, str):
