@@ -114,7 +114,8 @@ def test_options_that_cannot_be_used_are_explained(bundled, options):
 @pytest.mark.parametrize("max_length", [2, 16])
 def test_the_controls_never_contradict_each_other(bundled, own, sample, beam_size, max_length):
     captioner = Captioner(bundled.backend, bundled.vocabulary, bundled.preprocessing, own)
-    options = page_options(captioner, beam_size, 4, max_length, 2, sample, 0.7)
+    chosen = {"beam_size": beam_size, "alternatives": 4, "max_length": max_length, "no_repeat_ngram": 2}
+    options = page_options(captioner, {**chosen, "sample": sample, "temperature": 0.7})
     made = DecodingOptions.from_dict(own.to_dict() | options)  # raises if they do
     assert (made.sample, made.max_length, made.no_repeat_ngram) == (sample, max_length, 2)
     assert made.temperature == (0.7 if sample else 1)
