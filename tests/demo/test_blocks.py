@@ -65,7 +65,7 @@ def wait(driver, selector, text=""):
 
 
 def upload(driver, path):
-    driver.find_element("css selector", "#cap-photo input[type=file]").send_keys(str(path))
+    wait(driver, "#cap-photo input[type=file]").send_keys(str(path))
 
 
 def clear(driver):
