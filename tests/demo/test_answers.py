@@ -102,6 +102,12 @@ def test_no_visitor_can_occupy_the_machine(bundled, name):
         api_answer(bundled, PHOTO, "photo.jpg", {name: 1_000_000})
 
 
+def test_no_visitor_sends_a_dictionary(bundled):
+    many = ["word"] * (LARGEST["forbidden_endings"] + 1)
+    with pytest.raises(ConfigError, match=f"forbidden_endings has {len(many)} words; this demo allows at most"):
+        api_answer(bundled, PHOTO, "photo.jpg", {"forbidden_endings": many})
+
+
 @pytest.mark.parametrize("options", [{"beam_size": 2.5}, {"beam_size": "many"}, {"sample": 1}, {"temperature": 2.0}])
 def test_options_that_cannot_be_used_are_explained(bundled, options):
     (name,) = options
