@@ -18,8 +18,9 @@ from PIL import Image
 
 from captioner.backends import Backend
 from captioner.checkpoint import Checkpoint, read_checkpoint
-from captioner.decoding import Constraints, DecodingOptions, Hypothesis, Stepper, search
+from captioner.decoding import Constraints, DecodingOptions, Hypothesis, Stepper
 from captioner.decoding.inclusion import of_each_image
+from captioner.decoding.search import search
 from captioner.errors import ConfigError, ImageError, MissingExtraError
 from captioner.images import ImageSource, open_image
 from captioner.preprocessing import Preprocessing

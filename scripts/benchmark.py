@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch on huge pages, as scripts/train.py has it
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch on huge pages, as `captioner train` has it
 
 import numpy as np
 

@@ -1,16 +1,8 @@
-"""Train a captioner: python scripts/train.py --config configs/tiny.yaml [--dotted.key=value ...] [--ckpt_path last]."""
+"""Train a captioner: python scripts/train.py ... does what `captioner train ...` does."""
 
-import os
 import sys
 
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch on huge pages: up to twice the speed on a CPU
-
-from captioner.errors import MissingExtraError
-
-try:
-    from captioner.training.train import main
-except ModuleNotFoundError as error:
-    sys.exit(f"error: {MissingExtraError('Training', 'train')} ({error})")
+from captioner.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["train", *sys.argv[1:]]))

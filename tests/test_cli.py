@@ -14,6 +14,7 @@ from PIL import Image
 
 from captioner import __version__
 from captioner.cli import main
+from captioner.decoding.options import ENGLISH_ENDINGS
 from captioner.inference import Captioner
 
 ROOT = Path(__file__).parents[1]
@@ -134,6 +135,10 @@ def test_options_reach_the_decoding(checkpoint_folder: Path, captioner: Captione
     sampled = ["--sample", "--seed", 4, "--temperature", 2, "--top-k", 9, "--top-p", 0.9, "--max-length", 5]
     (caption,) = captioner.caption(path, sample=True, seed=4, temperature=2.0, top_k=9, top_p=0.9, max_length=5)
     assert run("caption", path, "--model", checkpoint_folder, *sampled).stdout == f"{caption.text}\n"
+    for said, words in (("english", ENGLISH_ENDINGS), ("a, cat,dog", ("a", "cat", "dog")), ("english,", ("english",))):
+        (caption,) = captioner.caption(path, forbidden_endings=words)
+        printed = run("caption", path, "--model", checkpoint_folder, "--forbidden-endings", said).stdout
+        assert printed == f"{caption.text}\n"
     (caption,) = captioner.caption(path, beam_size=1)
     assert run("caption", path, "--model", checkpoint_folder, "--beam-size", 1).stdout == f"{caption.text}\n"
     (caption,) = captioner.caption(path, include=["dog", "red ball"])
@@ -194,7 +199,7 @@ def test_file_names_of_any_bytes_pass_through(
         (["PHOTO", "--beam-size", "0"], "error: beam_size is 0"),
         (["PHOTO", "--alternatives", "9"], "error: alternatives is 9"),
         (["PHOTO", "--include", "dogg"], "error: The model doesn't know the word dogg; the nearest that it has: dog"),
-        (["PHOTO", "--temperature", "2"], "unless sample is on"),
+        (["PHOTO", "--temperature", "2"], "error: temperature is 2.0; expected 1 unless sample is on"),
         (["PHOTO", "--batch-size", "0"], "error: batch_size is 0"),
         (["PHOTO", "--backend", "tensorflow"], "--backend"),
         (["PHOTO", "--backend", "onnx", "--device", "cuda"], "error: The ONNX backend runs on the CPU"),
@@ -281,7 +286,9 @@ def test_help_and_version() -> None:
     assert run("--version") == (0, f"captioner {__version__}\n", "")
     outcome = run("--help")
     assert (outcome.status, outcome.stderr) == (0, "")
-    assert all(command in outcome.stdout for command in ("caption", "evaluate", "export", "info"))
+    assert all(
+        command in outcome.stdout for command in ("caption", "evaluate", "export", "info", "train", "prepare-coco")
+    )
     assert run() == (2, "", outcome.stdout)
     assert run("caption", "-h").status == 0
 

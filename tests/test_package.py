@@ -67,6 +67,35 @@ def test_the_wheel_has_the_version_of_the_source(wheel: Path, installed: Path) -
     assert run(installed / "python", "-c", code, cwd=installed).split() == [version, version]
 
 
+def test_the_wheel_carries_the_configs(wheel: Path, installed: Path, tmp_path: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    configs = {path.name: path.read_bytes() for path in (ROOT / "configs").glob("*.yaml")}
+    assert {name: archive.read(f"captioner/configs/{name}") for name in configs} == configs
+    call = [installed / "captioner", "train", "--config"]
+    for config, said in (("tinny", "Did you mean tiny?"), ("tiny", "pip install 'captioner[train]'")):
+        done = subprocess.run([*call, config], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert said in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_the_wheel_trains_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
+    """With the libraries of this environment, but the captioner of the wheel."""
+    zipfile.ZipFile(wheel).extractall(tmp_path / "package")
+    (tmp_path / "work").mkdir()
+    small = [
+        "--trainer.max_epochs=1",
+        "--trainer.limit_train_batches=2",
+        "--data.draw_shapes=50",
+        "--plan.memory=false",
+    ]
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from captioner.cli import main; sys.exit(main())"
+    call = [sys.executable, "-c", code, tmp_path / "package", "train", "--config", "tiny", *small]
+    run(*call, "--trainer.accelerator=cpu", cwd=tmp_path / "work")
+    assert (tmp_path / "work/runs/tiny/best/config.json").is_file()
+    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["data", "runs"]
+
+
 def test_no_framework_is_installed_with_it(installed: Path) -> None:
     code = "import importlib.metadata as m; print(*(d.metadata['Name'].lower() for d in m.distributions()))"
     packages = set(run(installed / "python", "-c", code, cwd=installed).split())

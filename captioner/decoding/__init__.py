@@ -1,7 +1,23 @@
-"""From a model's next-word probabilities to captions: greedy, beam search and sampling, on numpy alone."""
+"""From a model's next-word probabilities to captions: greedy, beam search and sampling, on numpy alone.
 
-from captioner.decoding.constraints import Constraints
-from captioner.decoding.options import DecodingOptions
-from captioner.decoding.search import Hypothesis, Step, Stepper, search
+The names are loaded when they are first used: the help of the commands asks for the options alone, and doesn't wait
+for numpy. The search itself is `captioner.decoding.search.search`.
+"""
 
-__all__ = ["Constraints", "DecodingOptions", "Hypothesis", "Step", "Stepper", "search"]
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from captioner.decoding.constraints import Constraints
+    from captioner.decoding.options import DecodingOptions
+    from captioner.decoding.search import Hypothesis, Step, Stepper
+
+__all__ = ["Constraints", "DecodingOptions", "Hypothesis", "Step", "Stepper"]
+
+_MODULES = {"Constraints": "constraints", "DecodingOptions": "options"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'search')}"), name)

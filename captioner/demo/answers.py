@@ -10,8 +10,9 @@ from typing import Any
 
 from PIL import Image
 
+from captioner.decoding.options import decoding_options
 from captioner.demo.limits import check_options
-from captioner.errors import CaptionerError, ConfigError, ImageError
+from captioner.errors import CaptionerError, ImageError
 from captioner.explain import photo_seen
 from captioner.inference import Caption, Captioner
 
@@ -70,32 +71,35 @@ def page_answer(captioner: Captioner, path: Path, name: str, options: Mapping[st
     }
 
 
-def page_options(
-    captioner: Captioner,
-    beam_size: int,
-    alternatives: int,
-    max_length: int,
-    no_repeat_ngram: int,
-    sample: bool,
-    temperature: float,
-) -> dict[str, Any]:
+def page_options(captioner: Captioner, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Turn what the page's controls say into decoding options that don't contradict each other.
 
     A beam search cannot give more captions than it has beams, and has no temperature; a lower limit of the caption's
     length that is the model's own gives way to an upper one that was chosen.
+
+    Args:
+        captioner: The model.
+        chosen: The values of all controls by the names of their options; words as a line, separated by commas.
+
+    Returns:
+        The options.
+
+    Raises:
+        ConfigError: A control has a value that no page sends.
     """
-    if not all(isinstance(number, int) for number in (beam_size, alternatives, max_length)):
-        raise ConfigError("The numbers of beams, captions and words must be whole; reload the page.")
-    options = {
-        "beam_size": beam_size,
-        "alternatives": alternatives if sample else min(alternatives, beam_size),
-        "max_length": max_length,
-        "min_length": min(captioner.decoding.min_length, max_length),
-        "no_repeat_ngram": no_repeat_ngram,
-        "sample": sample,
-    }
-    # Sampling options of the model's own would be refused without sampling.
-    return options | ({"temperature": temperature} if sample else {"temperature": 1.0, "top_k": 0, "top_p": 1.0})
+    options: dict[str, Any] = {}
+    for option in decoding_options():
+        value = chosen.get(option.name)
+        if isinstance(value, str) and option.is_words:
+            value = option.words(value)
+        if option.needs and not chosen[option.needs]:
+            options[option.name] = option.default  # the model's own would be refused
+        elif option.name in chosen:
+            option.check(option.settle(value))
+            options[option.name] = value
+    if not options["sample"]:
+        options["alternatives"] = min(options["alternatives"], options["beam_size"])
+    return {**options, "min_length": min(captioner.decoding.min_length, options["max_length"])}
 
 
 def _caption(captioner: Captioner, path: Path, options: Mapping[str, Any]) -> Caption:

@@ -1,15 +1,17 @@
 """The page and the API, as Gradio blocks."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 import gradio as gr
 import numpy as np
 
+from captioner.decoding.options import Control, DecodingOptions, Option, decoding_options
 from captioner.demo import limits
 from captioner.demo.answers import api_answer, page_answer, page_options
 from captioner.demo.card import Card
@@ -17,6 +19,8 @@ from captioner.demo.visits import Visits
 from captioner.errors import CaptionerError
 from captioner.explain.maps import colours
 from captioner.inference import Captioner
+
+_Control: TypeAlias = gr.Slider | gr.Checkbox | gr.Textbox
 
 
 def build_app(
@@ -57,7 +61,7 @@ def build_app(
                         cache_examples=False,
                         api_visibility="private",
                     )
-                options = _options(captioner)
+                controls = _controls(captioner)
             with gr.Column(scale=7, min_width=300, elem_id="cap-output"):
                 result = gr.HTML(
                     value=None,
@@ -68,7 +72,7 @@ def build_app(
                 )
         if card is not None:
             _about(card)
-        _connect(app, captioner, photo, options, result, visits or Visits())
+        _connect(app, captioner, photo, controls, result, visits or Visits())
     return app
 
 
@@ -85,39 +89,38 @@ def look() -> dict[str, Any]:
     return {"theme": theme, "css": _resource("page.css"), "footer_links": ["api"]}
 
 
-def _options(captioner: Captioner) -> list[gr.Slider | gr.Checkbox]:
-    """The controls, in the order of `page_options`; they begin with the model's own choices."""
+def _controls(captioner: Captioner) -> dict[str, _Control]:
+    """The controls by the names of their options; they begin with the model's own choices."""
     own = captioner.decoding
     with gr.Accordion("Options", open=False, elem_id="cap-options"):
-        beam_size = gr.Slider(
-            1, 10, min(own.beam_size, 10), step=1, label="Beam size", info="How many sentences are tried at once"
-        )
-        alternatives = gr.Slider(
-            1, 10, max(3, own.alternatives), step=1, label="Captions", info="At most as many as beams"
-        )
-        max_length = gr.Slider(1, max(25, own.max_length), own.max_length, step=1, label="Longest caption, in words")
-        no_repeat_ngram = gr.Slider(
-            0,
-            5,
-            own.no_repeat_ngram,
-            step=1,
-            label="Never repeat so many words in a row",
-            info="0 allows repetition",
-        )
-        sample = gr.Checkbox(own.sample, label="Draw words at random instead of searching")
-        temperature = gr.Slider(
-            0.1,
-            2,
-            own.temperature,
-            step=0.1,
-            label="Temperature",
-            info="Of random words: below 1 is cautious, above 1 varied",
-            interactive=own.sample,
-        )
-        sample.change(
-            lambda on: gr.update(interactive=on), sample, temperature, show_progress="hidden", api_visibility="private"
-        )
-    return [beam_size, alternatives, max_length, no_repeat_ngram, sample, temperature]
+        controls = {
+            option.name: _control(option, option.control, own)
+            for option in decoding_options()
+            if option.control is not None
+        }
+        for option in decoding_options():
+            if option.needs and option.name in controls:
+                controls[option.needs].change(
+                    lambda on: gr.update(interactive=on),
+                    controls[option.needs],
+                    controls[option.name],
+                    show_progress="hidden",
+                    api_visibility="private",
+                )
+    return controls
+
+
+def _control(option: Option, control: Control, decoding: DecodingOptions) -> _Control:
+    """A checkbox, a line for words or a slider; a slider reaches the model's own value, if visitors may ask for it."""
+    own = getattr(decoding, option.name)
+    interactive = option.needs is None or getattr(decoding, option.needs)
+    shown: dict[str, Any] = {"label": control.label, "info": control.info, "interactive": interactive}
+    if option.type is bool:
+        return gr.Checkbox(own, **shown)
+    if option.is_words:
+        return gr.Textbox(", ".join(own), **shown)
+    most = max(control.most, min(own, option.public_limit or own))
+    return gr.Slider(control.least, most, min(max(own, control.start), most), step=control.step, **shown)
 
 
 def _about(card: Card) -> None:
@@ -135,7 +138,7 @@ def _connect(
     app: gr.Blocks,
     captioner: Captioner,
     photo: gr.Image,
-    options: list[gr.Slider | gr.Checkbox],
+    controls: dict[str, _Control],
     result: gr.HTML,
     visits: Visits,
 ) -> None:
@@ -149,68 +152,31 @@ def _connect(
             return None
         path, name = _uploaded(file)
         visits.look_at(visitor, path)
-        return page_answer(captioner, path, name, page_options(captioner, *chosen))
+        try:
+            options = page_options(captioner, dict(zip(controls, chosen, strict=True)))
+        except CaptionerError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        return page_answer(captioner, path, name, options)
 
     def leave(request: gr.Request) -> None:
         visits.leave(str(request.session_hash))
 
-    def caption(
-        photo: dict[str, Any],
-        beam_size: int | None = None,
-        alternatives: int | None = None,
-        max_length: int | None = None,
-        min_length: int | None = None,
-        no_repeat_ngram: int | None = None,
-        sample: bool | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        seed: int | None = None,
-    ) -> dict[str, Any]:
-        """Caption a photo. An option that is left out is the model's own choice.
-
-        Args:
-            photo: The photo, by `gradio_client.handle_file`.
-            beam_size: Beams of the search; 1 is greedy.
-            alternatives: Captions, the best first.
-            max_length: The most words of a caption.
-            min_length: The fewest words of a caption.
-            no_repeat_ngram: No sequence of so many words occurs twice; 0 allows repetition.
-            sample: Draw words at random instead of searching.
-            temperature: For sampling: below 1 is cautious, above 1 varied.
-            top_k: For sampling: draw from so many most probable words.
-            top_p: For sampling: draw from words of this joint probability.
-            seed: For sampling: makes it repeatable.
-
-        Returns:
-            What `captioner caption --json` prints, but for the path: caption, log_prob, alternatives.
-        """
-        options = {
-            "beam_size": beam_size,
-            "alternatives": alternatives,
-            "max_length": max_length,
-            "min_length": min_length,
-            "no_repeat_ngram": no_repeat_ngram,
-            "sample": sample,
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "seed": seed,
-        }
+    def caption(photo: dict[str, Any], *values: Any) -> dict[str, Any]:
+        given = dict(zip((option.name for option in decoding_options()), values, strict=False))
         visitor = uuid4().hex
         path, name = _uploaded(photo)
         visits.look_at(visitor, path)
         try:
-            return api_answer(captioner, path, name, options)
+            return api_answer(captioner, path, name, given)
         except CaptionerError as error:
             raise gr.Error(str(error), print_exception=False) from error
         finally:
             visits.leave(visitor)
 
     gr.on(
-        [photo.change, *(control.change for control in options)],
+        [photo.change, *(control.change for control in controls.values())],
         show,
-        [photo, *options],
+        [photo, *controls.values()],
         result,
         preprocess=False,  # or Gradio would open the photo, which is Captioner's business
         show_progress="minimal",
@@ -219,7 +185,7 @@ def _connect(
         **shared,
     )
     gr.api(  # type: ignore[attr-defined]
-        caption,
+        _with_parameters(caption),
         api_name="caption",
         api_description="Caption a photo, sent by gradio_client.handle_file. The options are those of `captioner "
         "caption`; one that is left out is the model's own choice. The answer is what `captioner caption --json` "
@@ -227,6 +193,26 @@ def _connect(
         **shared,
     )
     app.unload(leave)
+
+
+def _with_parameters(caption: Callable[..., Any]) -> Callable[..., Any]:
+    """Name, type and explain the API's parameters: Gradio reads them from a function's signature and docstring."""
+    types: dict[str, Any] = {"photo": dict[str, Any]}
+    explained = ["photo: The photo, by `gradio_client.handle_file`."]
+    for option in decoding_options():
+        types[option.name] = (list[str] if option.is_words else option.type) | None
+        explained.append(f"{option.name}: {option.help}")
+    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [
+        inspect.Parameter(name, keyword, default=inspect.Parameter.empty if name == "photo" else None, annotation=kind)
+        for name, kind in types.items()
+    ]
+    answer = dict[str, Any]
+    caption.__signature__ = inspect.Signature(parameters, return_annotation=answer)  # type: ignore[attr-defined]
+    caption.__annotations__ = {**types, "return": answer}
+    lines = "\n".join(f"    {line}" for line in explained)
+    caption.__doc__ = f"Caption a photo. An option that is left out is the model's own choice.\n\nArgs:\n{lines}"
+    return caption
 
 
 def _uploaded(photo: object) -> tuple[Path, str]:

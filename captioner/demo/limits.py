@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from captioner.decoding.options import decoding_options
 from captioner.errors import ConfigError
 
 UPLOAD_SIZE = 20 * 2**20
@@ -16,8 +17,8 @@ AT_ONCE = 2
 LONGEST_VISIT = 3600
 """Seconds after which a photo is deleted whose visitor's leaving went unnoticed."""
 
-LARGEST = {"beam_size": 20, "alternatives": 10, "max_length": 50, "min_length": 50, "no_repeat_ngram": 10}
-"""Larger values of decoding options would let one visitor occupy the machine."""
+LARGEST = {option.name: option.public_limit for option in decoding_options() if option.public_limit is not None}
+"""Larger values of decoding options, or longer lists, would let one visitor occupy the machine."""
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -30,3 +31,5 @@ def check_options(options: Mapping[str, Any]) -> None:
         value = options.get(name)
         if isinstance(value, (int, float)) and value > most:
             raise ConfigError(f"{name} is {value}; this demo allows at most {most}.")
+        if isinstance(value, (list, tuple)) and len(value) > most:
+            raise ConfigError(f"{name} has {len(value)} words; this demo allows at most {most}.")

@@ -3,13 +3,10 @@
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
+from captioner.decoding.options import ENGLISH_ENDINGS
+
 Words = tuple[str, ...]
 
-# What a caption should not end with: the `forbidden_endings` of those shipped configs that have any.
-BAD_ENDINGS = frozenset(
-    {"a", "an", "the", "of", "in", "on", "with", "and", "at", "to", "from", "by", "for"}
-    | {"is", "are", "his", "her", "their"}
-)
 # How systems write a word they don't know.
 UNKNOWN_MARKS = frozenset(["<unk>", "unk", "<unknown>"])
 
@@ -32,7 +29,7 @@ FIGURES = {
 def check_health(
     captions: Sequence[Sequence[str]],
     training: Collection[Words] | None = None,
-    endings: Collection[str] = BAD_ENDINGS,
+    endings: Collection[str] = ENGLISH_ENDINGS,
 ) -> dict[str, float | int]:
     """Looks at the captions alone.
 

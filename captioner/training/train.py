@@ -90,6 +90,7 @@ def main(args: Sequence[str] | None = None) -> int:
     warnings.filterwarnings(
         "ignore",
         message=".*(num_workers|Checkpoint directory|log_every_n_steps|in eval mode|isinstance.treespec|sync_dist=True|"
+        "LightningCLI's args parameter|"  # it suspects that they aren't those of the process
         "resuming from a checkpoint that ended)",  # not true here: the batches that were seen are skipped
     )
     handlers = list(logger.handlers)
@@ -100,6 +101,7 @@ def main(args: Sequence[str] | None = None) -> int:
             save_config_callback=SaveConfig,
             save_config_kwargs={"save_to_log_dir": False},
             seed_everything_default=0,
+            parser_kwargs={"prog": "captioner train"},
             # The data module shares out the images among processes itself: Lightning would caption some of them twice.
             trainer_defaults={
                 "default_root_dir": "runs/captioner",

@@ -14,9 +14,9 @@ from zipfile import ZipFile
 
 import pytest
 
+from captioner.cli import main
 from captioner.datasets.coco import COCO, Archive, prepare_coco
 from captioner.errors import DataError
-from scripts import prepare_coco as script
 from tests.datasets.server import Server, serve
 
 JSONS = {"annotations/captions_train.json": b'{"images": []}', "annotations/captions_val.json": b"{}"}
@@ -314,13 +314,13 @@ def test_the_real_table_is_consistent(year: int) -> None:
     ("options", "expected"),
     [([], FILES), (["--only", "annotations"], JSONS), (["--only", "images"], TRAIN | VAL), (["--year", "2017"], VAL)],
 )
-def test_the_script_brings_what_it_is_asked_for(
+def test_the_command_brings_what_it_is_asked_for(
     archives: list[Archive], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], expected: Any
 ) -> None:
     monkeypatch.setitem(COCO, 2014, tuple(archives))
     monkeypatch.setitem(COCO, 2017, tuple(archives[2:]))
     monkeypatch.chdir(tmp_path)
-    assert script.main(options) == 0
+    assert main(["prepare-coco", *options]) == 0
     assert files_in(tmp_path / "data/coco") == expected
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captioner.decoding import Constraints, DecodingOptions, Hypothesis, search
+from captioner.decoding import Constraints, DecodingOptions, Hypothesis
+from captioner.decoding.search import search
 from captioner.vocabulary import END, PAD, START, UNKNOWN
 from tests.decoding.table import (
     Table,

@@ -102,6 +102,12 @@ def test_no_visitor_can_occupy_the_machine(bundled, name):
         api_answer(bundled, PHOTO, "photo.jpg", {name: 1_000_000})
 
 
+def test_no_visitor_sends_a_dictionary(bundled):
+    many = ["word"] * (LARGEST["forbidden_endings"] + 1)
+    with pytest.raises(ConfigError, match=f"forbidden_endings has {len(many)} words; this demo allows at most"):
+        api_answer(bundled, PHOTO, "photo.jpg", {"forbidden_endings": many})
+
+
 @pytest.mark.parametrize("options", [{"beam_size": 2.5}, {"beam_size": "many"}, {"sample": 1}, {"temperature": 2.0}])
 def test_options_that_cannot_be_used_are_explained(bundled, options):
     (name,) = options
@@ -114,7 +120,8 @@ def test_options_that_cannot_be_used_are_explained(bundled, options):
 @pytest.mark.parametrize("max_length", [2, 16])
 def test_the_controls_never_contradict_each_other(bundled, own, sample, beam_size, max_length):
     captioner = Captioner(bundled.backend, bundled.vocabulary, bundled.preprocessing, own)
-    options = page_options(captioner, beam_size, 4, max_length, 2, sample, 0.7)
+    chosen = {"beam_size": beam_size, "alternatives": 4, "max_length": max_length, "no_repeat_ngram": 2}
+    options = page_options(captioner, {**chosen, "sample": sample, "temperature": 0.7})
     made = DecodingOptions.from_dict(own.to_dict() | options)  # raises if they do
     assert (made.sample, made.max_length, made.no_repeat_ngram) == (sample, max_length, 2)
     assert made.temperature == (0.7 if sample else 1)

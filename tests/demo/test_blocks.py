@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from captioner.decoding import DecodingOptions
 from captioner.explain import attention_map
 from captioner.explain.maps import colours, opacity_of
+from captioner.inference import Captioner
 from tests.browser import chromium, console_errors, requested_urls
 
 pytestmark = pytest.mark.slow
@@ -65,7 +67,7 @@ def wait(driver, selector, text=""):
 
 
 def upload(driver, path):
-    driver.find_element("css selector", "#cap-photo input[type=file]").send_keys(str(path))
+    wait(driver, "#cap-photo input[type=file]").send_keys(str(path))
 
 
 def clear(driver):
@@ -201,6 +203,27 @@ def test_the_options_are_those_of_the_captioner(page, bundled):
         time.sleep(0.1)
     assert text_of(page) == greedy.text
     assert not page.find_elements("css selector", ".cap-other"), "greedy search gives one caption"
+
+
+@pytest.mark.parametrize(
+    ("own", "values", "ends"),
+    [
+        (DecodingOptions(), [5, 3, 20, 3, 1.0], [10, 10, 25, 5, 2]),
+        (DecodingOptions(beam_size=30, max_length=40, no_repeat_ngram=7), [20, 3, 40, 7, 1.0], [20, 10, 40, 7, 2]),
+        (DecodingOptions(sample=True, alternatives=9, temperature=3.0), [5, 9, 20, 3, 3.0], [10, 10, 25, 5, 3.0]),
+    ],
+)
+def test_the_controls_begin_with_the_models_own_choices_as_far_as_visitors_may_ask(bundled, own, values, ends):
+    import gradio as gr
+
+    from captioner.demo.blocks import build_app
+
+    app = build_app(Captioner(bundled.backend, bundled.vocabulary, bundled.preprocessing, own))
+    sliders = [block for block in app.blocks.values() if isinstance(block, gr.Slider)]
+    assert [slider.value for slider in sliders] == values
+    assert [slider.maximum for slider in sliders] == ends
+    (sample,) = (block for block in app.blocks.values() if isinstance(block, gr.Checkbox))
+    assert (sample.value, sliders[-1].interactive) == (own.sample, own.sample)
 
 
 def test_two_visitors_at_once_see_each_their_own(page, url, bundled):

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from captioner.decoding.options import decoding_options
 from captioner.demo.answers import api_answer
 from captioner.demo.limits import REQUEST_SIZE, UPLOAD_SIZE
 
@@ -33,7 +34,7 @@ def send(photo):
 def ask(url: str, path: str, beam_size: int | None = None) -> str:
     """What the server says when it is asked, without a client, for the caption of the file of this path."""
     photo = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    body = {"data": [photo, beam_size, *[None] * 9]}
+    body = {"data": [photo, beam_size, *[None] * (len(decoding_options()) - 1)]}
     event = httpx.post(f"{url}/gradio_api/call/caption", json=body, timeout=60).json()["event_id"]
     return httpx.get(f"{url}/gradio_api/call/caption/{event}", timeout=60).text
 
@@ -46,7 +47,7 @@ def uploads() -> set[str]:
 
 def test_the_api_answers_as_the_command_does(client, bundled):
     assert client.predict(send(PHOTO), api_name="/caption") == api_answer(bundled, PHOTO, PHOTO.name, {})
-    options = {"beam_size": 4, "alternatives": 2, "max_length": 9}
+    options = {"beam_size": 4, "alternatives": 2, "max_length": 9, "forbidden_endings": ["pagoda", "trees"]}
     answer = client.predict(photo=send(PHOTO), **options, api_name="/caption")
     assert answer == api_answer(bundled, PHOTO, PHOTO.name, options)
     sampling = {"sample": True, "temperature": 0.8, "top_k": 50, "seed": 3, "alternatives": 4}
@@ -57,8 +58,10 @@ def test_the_api_answers_as_the_command_does(client, bundled):
 def test_the_api_says_what_it_takes(client):
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert list(endpoints) == ["/caption"]
-    names = [parameter["parameter_name"] for parameter in endpoints["/caption"]["parameters"]]
-    assert names[:3] == ["photo", "beam_size", "alternatives"]
+    photo, *options = endpoints["/caption"]["parameters"]
+    assert photo["parameter_name"] == "photo" and not photo["parameter_has_default"]
+    assert [option["parameter_name"] for option in options] == [option.name for option in decoding_options()]
+    assert all(option["parameter_has_default"] and option["parameter_default"] is None for option in options)
 
 
 def test_the_api_explains_what_it_refuses_and_keeps_nothing(client, tmp_path):

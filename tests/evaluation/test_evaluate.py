@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from captioner.arguments import parse
-from captioner.cli import main
+from captioner.cli import main, parse
 from captioner.errors import DataError
 from captioner.evaluation.evaluate import evaluate
 from tests.coco import Drawn, draw_coco

@@ -7,7 +7,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioner.evaluation.health import BAD_ENDINGS, FIGURES, check_health, figure_text, most_frequent
+from captioner.decoding.options import ENGLISH_ENDINGS, DecodingOptions
+from captioner.evaluation.health import FIGURES, check_health, figure_text, most_frequent
 
 CAPTIONS = [
     caption.split()
@@ -72,9 +73,9 @@ def test_the_endings_are_those_that_shipped_configs_forbid() -> None:
     for path in sorted((Path(__file__).parents[2] / "configs").glob("*.yaml")):
         decoding = yaml.safe_load(path.read_text(encoding="utf-8")).get("model", {}).get("decoding", {})
         if "forbidden_endings" in decoding:
-            found[path.name] = set(decoding["forbidden_endings"])
+            found[path.name] = DecodingOptions.from_dict(decoding).forbidden_endings
     assert "flickr8k.yaml" in found and "coco.yaml" in found
-    assert found == dict.fromkeys(found, BAD_ENDINGS)
+    assert found == dict.fromkeys(found, ENGLISH_ENDINGS)
 
 
 def test_figures_are_written_as_people_read_them() -> None:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from captioner.backends.torch import TorchBackend
-from captioner.decoding import Constraints, DecodingOptions, search
+from captioner.decoding import Constraints, DecodingOptions
+from captioner.decoding.search import search
 from captioner.errors import ConfigError
 from captioner.model.captioning import CaptioningModel
 from captioner.model.decoder import DECODERS, DecoderConfig

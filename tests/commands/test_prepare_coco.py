@@ -1,4 +1,4 @@
-"""`python scripts/prepare_coco.py`, run as its users run it."""
+"""`captioner prepare-coco`, run as its users run it."""
 
 import os
 import select
@@ -15,7 +15,7 @@ import pytest
 from captioner.datasets.coco import COCO
 from tests.datasets.server import Server, serve
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def start(*args: object, stderr: int = subprocess.PIPE) -> "subprocess.Popen[byt
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts/prepare_coco.py"), *map(str, args)],
+        [sys.executable, "-m", "captioner", "prepare-coco", *map(str, args)],
         env=os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "100"},
         stdout=subprocess.PIPE,
         stderr=stderr,
@@ -51,6 +51,17 @@ def test_a_wrong_call_ends_with_2(args: list[str], tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_the_script_is_the_command(tmp_path: Path) -> None:
+    said = []
+    for command in (["-m", "captioner", "prepare-coco"], [str(ROOT / "scripts/prepare_coco.py")]):
+        call = [sys.executable, *command, "--mirror", tmp_path.as_uri(), "--folder", str(tmp_path / "coco")]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
+        said.append((done.returncode, done.stdout, done.stderr))
+    assert said[0] == said[1]
+    assert said[0][0] == 1 and "error: " in said[0][2]
+
+
 @pytest.mark.parametrize("year", COCO)
 def test_a_mirror_with_other_files_is_refused(server: Server, tmp_path: Path, year: int) -> None:
     archive = COCO[year][0]
@@ -68,7 +79,7 @@ def test_a_mirror_with_other_files_is_refused(server: Server, tmp_path: Path, ye
 
 @pytest.mark.skipif(os.name == "nt", reason="signals and terminals of Unix")
 @pytest.mark.parametrize("terminal", [False, True])
-def test_an_interrupted_script_says_that_it_goes_on(server: Server, tmp_path: Path, terminal: bool) -> None:
+def test_an_interrupted_call_says_that_it_goes_on(server: Server, tmp_path: Path, terminal: bool) -> None:
     first = COCO[2017][0]
     server.files, server.claims = {first.path: bytes(30_000_000)}, first.size
     server.stalls = threading.Event()

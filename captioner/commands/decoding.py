@@ -1,0 +1,34 @@
+"""The flags of the decoding options, made of the fields of `DecodingOptions`."""
+
+from collections.abc import Collection
+from typing import Any
+
+from captioner.commands.parser import Parser
+from captioner.decoding.options import Option, decoding_options
+
+DECODING = tuple(option.name for option in decoding_options())
+"""The names of all decoding options."""
+
+
+def add_decoding(parser: Parser, *, without: Collection[str] = ()) -> None:
+    """Add a flag for each decoding option; one that isn't said is None, which leaves it to the model.
+
+    Args:
+        parser: Of the command.
+        without: Options that would make no difference to this command.
+    """
+    groups = {name: parser.add_argument_group(name) for name in ("search", "sampling")}
+    for option in decoding_options():
+        if option.name not in without:
+            flag = f"--{option.name.replace('_', '-')}"
+            groups[option.group].add_argument(flag, default=None, **_settings(option))
+
+
+def _settings(option: Option) -> dict[str, Any]:
+    if option.type is bool:
+        return {"action": "store_true", "help": option.help}
+    default = " [default: the model's]" if option.group == "search" else ""
+    settings = {"metavar": option.metavar, "help": f"{option.help}{default}"}
+    if not option.is_words:
+        return settings | {"type": option.type}
+    return settings | {"type": option.words} | ({} if option.names else {"action": "extend"})

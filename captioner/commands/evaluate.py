@@ -1,0 +1,115 @@
+"""`captioner evaluate`: annotated images, or finished results -> scores."""
+
+from argparse import Namespace
+from pathlib import Path
+
+from captioner.commands.decoding import DECODING, add_decoding
+from captioner.commands.model import add_model, given
+from captioner.commands.parser import Add
+from captioner.commands.terminal import print_odd_characters, report, show_warnings, track
+from captioner.errors import ConfigError
+from captioner.evaluation.metrics import DEFAULT_METRICS, METRICS
+
+
+def declare(add: Add) -> None:
+    """Say what the command takes."""
+    parser = add(
+        "evaluate",
+        usage="captioner evaluate --annotations FILE [OPTIONS]",
+        help="Caption annotated images and score the captions.",
+        description="Caption annotated images and score the captions, or score finished results.",
+        epilog="""\
+examples:
+  captioner evaluate --annotations captions_val.json --images val/ --output scores/
+  captioner evaluate --annotations captions_val.json --results results.json
+  captioner evaluate --annotations captions_val.json --results ours.json --compare theirs.json
+  captioner evaluate --annotations dataset_coco.json --images coco/ --split test""",
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--annotations",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="COCO captions JSON, Karpathy's splits, CSV or JSON lines. [required]",
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="Where image paths start. [default: COCO's folders around FILE, or FILE's own]",
+    )
+    parser.add_argument(
+        "--split",
+        choices=("train", "val", "test"),
+        metavar="SPLIT",
+        help="train, val or test: which of Karpathy's splits; other files are scored whole.",
+    )
+    parser.add_argument("--results", type=Path, metavar="FILE", help="Score these COCO results instead.")
+    parser.add_argument(
+        "--compare", type=Path, metavar="FILE", help="Test the difference to these COCO results (paired bootstrap)."
+    )
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="Score what there is where images have no caption."
+    )
+    parser.add_argument(
+        "--metrics",
+        default=",".join(DEFAULT_METRICS),
+        metavar="NAMES",
+        help=f"Of {', '.join(METRICS)}; meteor and spice need Java. [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--training-captions",
+        type=Path,
+        metavar="FILE",
+        help="To see which captions are new. [default: the train split of --annotations, if it has splits]",
+    )
+    parser.add_argument(
+        "--instances", type=Path, metavar="FILE", help="COCO instances JSON, for scores by what is in the images."
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="For report.html, scores.json, per_image.csv and results.json."
+    )
+    add_model(parser)
+    parser.set_defaults(backend=None, batch_size=None)  # so that what is said can be refused beside --results
+    add_decoding(parser, without=["alternatives", "include"])
+
+
+def run(options: Namespace) -> int:
+    """Caption annotated images and score the captions, or score finished results."""
+    from captioner.evaluation.callbacks import Callbacks
+    from captioner.evaluation.captioning import Captioning
+    from captioner.evaluation.evaluate import Scoring, evaluate
+    from captioner.evaluation.text_report import as_text
+
+    show_warnings()
+    failed: list[str] = []
+
+    def fail(message: str) -> None:
+        failed.append(message)
+        report(message)
+
+    running = given(options, "model", "backend", "device", "batch_size", *DECODING)
+    if options.results is not None and running:
+        name = next(iter(running)).replace("_", "-")
+        raise ConfigError(f"Finished results are scored as they are, by no model; leave out --{name}, or --results.")
+    how = {name: running.pop(name) for name in ("model", "backend", "device", "batch_size") if name in running}
+    evaluation = evaluate(
+        options.annotations,
+        options.images,
+        split=options.split,
+        captioning=Captioning(**how, decoding=running) if options.results is None else None,
+        results=options.results,
+        output=options.output,
+        scoring=Scoring(
+            metrics=[name.strip() for name in options.metrics.split(",")],
+            against=options.compare,
+            allow_missing=options.allow_missing,
+            training_captions=options.training_captions,
+            instances=options.instances,
+        ),
+        callbacks=Callbacks(track, fail),
+    )
+    print_odd_characters("backslashreplace")
+    print(as_text(evaluation))
+    return 1 if failed else 0

@@ -1,0 +1,40 @@
+"""`captioner info`: what a checkpoint is."""
+
+import json
+from argparse import Namespace
+
+from captioner.commands.parser import Add
+from captioner.commands.terminal import show_warnings
+
+
+def declare(add: Add) -> None:
+    """Say what the command takes."""
+    parser = add(
+        "info",
+        usage="captioner info [DIR] [OPTIONS]",
+        operands=("DIR", 0, 1),
+        help="Say what a checkpoint is.",
+        description="Say what the checkpoint folder DIR is. [default: the bundled model]",
+        epilog="examples:\n  captioner info\n  captioner info runs/tiny/best --json",
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("--json", action="store_true", help="Print a JSON object.")
+
+
+def run(options: Namespace) -> int:
+    """Say what a checkpoint is."""
+    from captioner.checkpoint import describe, read_checkpoint
+
+    show_warnings()
+    description = describe(read_checkpoint(*options.operands))
+    if options.json:
+        print(json.dumps(description, indent=2))
+        return 0
+    files = {name: f"{size / 1e6:.1f} MB" for name, size in description.pop("files").items()}
+    card = description.pop("card")
+    for name, value in {**description.pop("architecture"), **description, "files": files}.items():
+        text = ", ".join(f"{key} {entry}" for key, entry in value.items()) if isinstance(value, dict) else value
+        print(f"{name.replace('_', ' '):16} {text}")
+    if card:
+        print("", *card, sep="\n")
+    return 0

@@ -1,0 +1,43 @@
+"""The options that the commands with a model share: which model, what runs it."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from captioner.commands.parser import Parser
+
+
+def add_model(parser: Parser, *, batches: bool = True) -> None:
+    """Add `--model`, `--backend`, `--device` and, where there are batches, `--batch-size`."""
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--model",
+        type=Path,
+        metavar="DIR",
+        action="append",
+        help="Checkpoint folder; given several times, they decide together. [default: the bundled model]",
+    )
+    model.add_argument(
+        "--backend",
+        choices=("auto", "onnx", "torch"),
+        default="auto",
+        metavar="BACKEND",
+        help="auto, onnx or torch: what runs the network; onnx needs no torch. [default: auto]",
+    )
+    model.add_argument(
+        "--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...; all but cpu need torch. [default: cpu]"
+    )
+    if batches:
+        model.add_argument(
+            "--batch-size",
+            type=int,
+            default=32,
+            metavar="N",
+            help="The most images at once; captions don't depend on it. [default: 32]",
+        )
+
+
+def given(options: Namespace, *names: str) -> dict[str, Any]:
+    """Give those of the named options that were said; all else is the model's business."""
+    values = {name: getattr(options, name, None) for name in names}
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,96 @@
+"""One table of decoding options: what the flags, the checks, the demo and its API make of it."""
+
+import dataclasses
+import inspect
+from typing import Any
+
+import pytest
+
+from captioner.cli import parse
+from captioner.commands.decoding import DECODING
+from captioner.decoding.options import ENGLISH_ENDINGS, DecodingOptions, Option, decoding_options
+from captioner.errors import ConfigError
+
+
+def test_every_option_is_a_flag_of_each_command_that_captions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuple(field.name for field in dataclasses.fields(DecodingOptions)) == DECODING
+    for command, without in (("caption", set()), ("evaluate", {"alternatives"}), ("explain", {"alternatives"})):
+        with pytest.raises(SystemExit, match="0"):
+            parse([command, "--help"])
+        text = capsys.readouterr().out
+        for name in DECODING:
+            assert (f" --{name.replace('_', '-')} " in text) == (name not in without), (command, name)
+
+
+@pytest.mark.parametrize("option", decoding_options(), ids=lambda option: option.name)
+def test_a_flag_gives_a_value_that_the_options_take(option: Option) -> None:
+    text, value = {
+        "beam_size": ("7", 7),
+        "alternatives": ("2", 2),
+        "max_length": ("9", 9),
+        "min_length": ("3", 3),
+        "length_penalty": ("0.7", 0.7),
+        "no_repeat_ngram": ("0", 0),
+        "forbidden_endings": ("a, of", ("a", "of")),
+        "sample": ("", True),
+        "temperature": ("0.5", 0.5),
+        "top_k": ("9", 9),
+        "top_p": ("0.9", 0.9),
+        "seed": ("4", 4),
+    }[option.name]
+    flag = f"--{option.name.replace('_', '-')}"
+    given = getattr(parse(["caption", "a.jpg", flag, *([text] if text else [])]), option.name)
+    made = DecodingOptions.from_dict({"sample": option.group == "sampling", option.name: given})
+    assert getattr(made, option.name) == value
+    assert getattr(parse(["caption", "a.jpg"]), option.name) is None
+    assert option.help and option.help in " ".join(inspect.getdoc(DecodingOptions).split())
+
+
+def test_the_endings_have_a_name() -> None:
+    named = DecodingOptions(forbidden_endings="english")
+    assert named.forbidden_endings == ENGLISH_ENDINGS and len(ENGLISH_ENDINGS) == 18
+    assert named == DecodingOptions.from_dict({"forbidden_endings": list(ENGLISH_ENDINGS)}), "as older folders have it"
+    assert DecodingOptions.from_dict(named.to_dict()) == named and isinstance(
+        named.to_dict()["forbidden_endings"], list
+    )
+    assert DecodingOptions().forbidden_endings == ()
+    with pytest.raises(ConfigError, match="forbidden_endings is 'german'; expected a list of words"):
+        DecodingOptions(forbidden_endings="german")  # type: ignore[arg-type]
+
+
+def test_an_option_of_words_needs_no_more_than_its_entry() -> None:
+    option = Option("include", str, False, (), "Words that a caption contains.", metavar="WORDS")
+    assert option.settle(option.words("dog, ball")) == ("dog", "ball")
+    assert option.words("english") == ["english"], "the name of another option's list"
+    option.check(())
+    for wrong in ("dog", ["dog"], ("dog", 1), 3, None):
+        with pytest.raises(ConfigError, match=r"include is .*; expected a list of words\."):
+            option.check(wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("beam_size", 0, "1 (greedy) or more"),
+        ("beam_size", True, "a whole number"),
+        ("beam_size", 2.0, "a whole number"),
+        ("beam_size", None, "a whole number"),
+        ("length_penalty", "1", "a number"),
+        ("length_penalty", False, "a number"),
+        ("length_penalty", 10.5, "-10 to 10"),
+        ("min_length", -1, "0 to max_length"),
+        ("min_length", 21, "0 to max_length"),
+        ("sample", 1, "true or false"),
+        ("seed", -1, "0 or more, or none"),
+        ("seed", 1.5, "a whole number or none"),
+        ("temperature", float("nan"), "a finite number above 0"),
+        ("top_p", 0, "above 0, at most 1 (off)"),
+        ("top_k", 3, "0 unless sample is on"),
+        ("forbidden_endings", ["a", 3], "a list of words"),
+    ],
+)
+def test_a_wrong_value_is_answered_with_what_was_expected(name: str, value: Any, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        DecodingOptions.from_dict({name: value})
+    value = tuple(value) if isinstance(value, list) else value
+    assert str(caught.value) == f"{name} is {value!r}; expected {expected}."
