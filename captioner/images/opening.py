@@ -23,6 +23,16 @@ _PLUGIN_FORMATS = ("HEIF", "JXL")  # readable where the user has registered a pl
 _warnings_lock = threading.Lock()  # the warning filters belong to the process: two threads must not swap them at once
 
 
+def _renew_lock() -> None:
+    """Give a forked process a lock of its own: the thread that held it may have been left in the parent."""
+    global _warnings_lock
+    _warnings_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
 def open_image(source: ImageSource, *, name: str | None = None, min_size: int | None = None) -> Image.Image:
     """Read an image as upright RGB.
 
