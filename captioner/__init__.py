@@ -24,6 +24,12 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
+if not any(os.path.isdir(os.path.expanduser(f"~/{place}/matplotlib")) for place in (".config", ".cache")):
+    # It would make both folders. Where its user has them, it goes on with them.
+    _temporary = os.environ.get("TMPDIR") or os.environ.get("TEMP") or "/tmp"
+    _user = os.getuid() if hasattr(os, "getuid") else ""
+    os.environ.setdefault("MPLCONFIGDIR", os.path.join(_temporary, f"captioner-matplotlib-{_user}"))
+
 if TYPE_CHECKING:
     from captioner.errors import CaptionerError
     from captioner.inference import Caption, Captioner
