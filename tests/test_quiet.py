@@ -159,7 +159,7 @@ def test_the_demo_speaks_to_its_visitors_alone(trace: Trace, photo: Path) -> Non
         assert process.stdout is not None
         url = process.stdout.readline().split()[4]
         assert urllib.request.urlopen(url).status == 200
-        body = b"--x\r\nContent-Disposition: form-data; name=\"files\"; filename=\"photo.jpg\"\r\n\r\n"
+        body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="photo.jpg"\r\n\r\n'
         request = urllib.request.Request(f"{url}/gradio_api/upload", body + photo.read_bytes() + b"\r\n--x--\r\n")
         request.add_header("Content-Type", "multipart/form-data; boundary=x")
         assert json.load(urllib.request.urlopen(request))

@@ -15,6 +15,7 @@ from captioner.decoding.search import Step
 from captioner.errors import CheckpointError
 
 Arrays = dict[str, NDArray[np.float32]]
+_GIVE_BYTES = "add_external_initializers_from_files_in_memory"
 _Sessions = tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession]
 
 
@@ -145,25 +146,19 @@ def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads or 0
     # Threads that wait by spinning gain little on an idle machine, and on a busy one they double the time.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    weights = path.parent / WEIGHTS
+    # Newer versions of ONNX Runtime follow no links into another folder; older ones do, and cannot be given the bytes.
+    linked = (path.is_symlink() or weights.is_symlink()) and hasattr(options, _GIVE_BYTES)
     try:
-        model = _in_memory(path, options) if _is_linked(path) else path
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        if not linked:
+            return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        content = weights.read_bytes()
+        getattr(options, _GIVE_BYTES)([WEIGHTS], [content], [len(content)])
+        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        session.weights = content  # it uses their memory as it is, without keeping it
+        return session
     except Exception as error:  # ONNX Runtime's exceptions have no common base but this
         raise CheckpointError(f"{path} cannot be loaded: {_short(error)}. {_advice(path.parent)}") from error
-
-
-def _is_linked(path: Path) -> bool:
-    """Whether the graph or its weights are links into another folder, as DVC, git-annex and hubs have them."""
-    return path.is_symlink() or (path.parent / WEIGHTS).is_symlink()
-
-
-def _in_memory(path: Path, options: onnxruntime.SessionOptions) -> bytes | Path:
-    """Read the graph and its weights, which newer versions of ONNX Runtime refuse to follow links to."""
-    if not hasattr(options, "add_external_initializers_from_files_in_memory"):  # an older one
-        return path
-    weights = (path.parent / WEIGHTS).read_bytes()
-    options.add_external_initializers_from_files_in_memory([WEIGHTS], [weights], [len(weights)])
-    return path.read_bytes()
 
 
 def _inputs(session: onnxruntime.InferenceSession) -> set[str]:
