@@ -9,10 +9,26 @@
 The names are loaded when they are first used, so that `import captioner` costs nothing.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from captioner._version import __version__
+
+# Libraries below read these when they are imported. ONNX Runtime would look for a host of its makers, write a device id
+# into the user's home, and keep a thread that a forked process dies of. Whoever sets a variable has their way.
+for _name, _value in {
+    "ORT_DISABLE_TELEMETRY": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+if not any(os.path.isdir(os.path.expanduser(f"~/{place}/matplotlib")) for place in (".config", ".cache")):
+    # It would make both folders. Where its user has them, it goes on with them.
+    _temporary = os.environ.get("TMPDIR") or os.environ.get("TEMP") or "/tmp"
+    _user = os.getuid() if hasattr(os, "getuid") else ""
+    os.environ.setdefault("MPLCONFIGDIR", os.path.join(_temporary, f"captioner-matplotlib-{_user}"))
 
 if TYPE_CHECKING:
     from captioner.errors import CaptionerError

@@ -57,4 +57,8 @@ class MissingExtraError(CaptionerError):
         super().__init__(
             f"{what} needs packages that are not installed. Install them: pip install 'captioner[{extra}]'"
         )
+        self.what = what
         self.extra = extra
+
+    def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str]]:
+        return type(self), (self.what, self.extra)

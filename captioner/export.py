@@ -6,6 +6,7 @@ safetensors file is a header followed by the plain tensors), so the folder is ha
 
 import json
 import logging
+import os
 import struct
 import warnings
 from collections.abc import Mapping, Sequence
@@ -86,7 +87,9 @@ def save_checkpoint(
 
 
 def export_onnx(folder: Path) -> None:
-    """Write `encoder.onnx` and `decoder.onnx` into a checkpoint folder and compare them with torch.
+    """Write `encoder.onnx` and `decoder.onnx` into a checkpoint folder, if they compute what torch computes.
+
+    A pair that is there already stays until the new one is verified.
 
     Args:
         folder: A checkpoint folder with its `model.safetensors`.
@@ -118,18 +121,20 @@ def export_onnx(folder: Path) -> None:
         for name, tensor in model.state_dict().items()
         if (tied := pointers.get(tensor.data_ptr(), name)) in places
     }
+    new = f"{ONNX_PAIR[0]}.new", f"{ONNX_PAIR[1]}.new"  # until they are verified; nobody captions with them
     try:
-        for name, proto in zip(ONNX_PAIR, (encoder, decoder), strict=True):
+        for name, proto in zip(new, (encoder, decoder), strict=True):
             _share_weights(proto, stored)
-            save_model(proto, folder / name)
-        _verify(backend, OnnxBackend(folder), pixels.numpy())
-    except (CheckpointError, OSError) as error:
-        for name in ONNX_PAIR:  # lest somebody caption with it
+            save_model(proto, folder / name, format="protobuf")
+        _verify(backend, OnnxBackend(folder, pair=new), pixels.numpy())
+        for name, final in zip(new, ONNX_PAIR, strict=True):
+            os.replace(folder / name, folder / final)  # a link to a shared file is replaced, not the file
+    except OSError as error:
+        reason = f"{folder}: the ONNX pair cannot be written ({error.strerror or error}). Free some space"
+        raise CheckpointError(f"{reason}, and run: captioner export {folder}") from error
+    finally:
+        for name in new:
             (folder / name).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            reason = f"{folder}: the ONNX pair cannot be written ({error.strerror or error}). Free some space"
-            raise CheckpointError(f"{reason}, and run: captioner export {folder}") from error
-        raise
 
 
 class _EncoderGraph(nn.Module):

@@ -70,6 +70,9 @@ class Captioner:
 
     Most use `Captioner.from_pretrained`; training makes one on the model it trains.
 
+    One that was loaded can be copied and pickled, by the names of its folders: pools of processes, Ray and Spark take
+    it as it is. One of a model in training cannot be pickled.
+
     Args:
         backend: What runs the network.
         vocabulary: The model's words.

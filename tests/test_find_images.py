@@ -58,3 +58,46 @@ def test_find_images_skips_a_folder_that_vanishes_with_a_warning(tmp_path, caplo
 def test_suffixes_are_lower_case_and_cover_the_formats_of_photos():
     assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in IMAGE_SUFFIXES)
     assert {".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif", ".bmp", ".tif", ".tiff"} <= IMAGE_SUFFIXES
+
+
+def test_what_nas_and_photo_managers_keep_is_left_out_and_said_once(tmp_path, caplog):
+    photos = ["a.jpg", "trip/b.jpg", "@anna/c.jpg", "Recipes/d.jpg", "trash/e.jpg", "My.photoslibrary/originals/f.jpg"]
+    others = [
+        "@eaDir/a.jpg/SYNOPHOTO_THUMB_XL.jpg",
+        "trip/@eaDir/b.jpg",
+        "@Recycle/x.jpg",
+        "@Recently-Snapshot/x.jpg",
+        "#recycle/x.jpg",
+        "#snapshot/x.jpg",
+        "$RECYCLE.BIN/S-1-5/x.jpg",
+        "RECYCLER/x.jpg",
+        "System Volume Information/x.jpg",
+        "FOUND.000/x.jpg",
+        ".thumbnails/x.jpg",
+        ".Trash-1000/files/x.jpg",
+        ".Trashes/501/x.jpg",
+        ".@__thumb/x.jpg",
+        ".AppleDouble/x.jpg",
+        "__MACOSX/trip/b.jpg",
+        "lost+found/x.jpg",
+        "LOST.DIR/x.jpg",
+        "iPod Photo Cache/x.jpg",
+        "My Previews.lrdata/x.jpg",
+        "My.photoslibrary/resources/derivatives/x.jpg",
+        "trip/._b.jpg",
+    ]
+    for name in photos + others:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert list(find_images(tmp_path)) == sorted(tmp_path / name for name in photos)
+    (record,) = caplog.records
+    assert "left out" in record.getMessage()
+    assert "@eaDir (2)" in record.getMessage()
+
+
+def test_a_folder_of_thumbnails_that_is_named_is_searched(tmp_path, caplog):
+    (tmp_path / "@eaDir").mkdir()
+    (tmp_path / "@eaDir" / "a.jpg").touch()
+    assert list(find_images(tmp_path / "@eaDir")) == [tmp_path / "@eaDir" / "a.jpg"]
+    assert not list(find_images(tmp_path))
+    assert len(caplog.records) == 1

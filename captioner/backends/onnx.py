@@ -1,26 +1,33 @@
 """The search's `Stepper` on ONNX Runtime: what captions without torch."""
 
+import ctypes
 import os
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from captioner.checkpoint import ONNX_PAIR
+from captioner.checkpoint import BUNDLED, ONNX_PAIR, WEIGHTS, read_checkpoint
 from captioner.decoding.search import Step
 from captioner.errors import CheckpointError
 
 Arrays = dict[str, NDArray[np.float32]]
+_GIVE_BYTES = "add_external_initializers_from_files_in_memory"
+_Sessions = tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession]
 
 
 class OnnxBackend:
     """Runs the ONNX pair of a checkpoint folder, on the CPU.
 
+    It can be copied and sent to other processes, which load the folder again; a forked process does so too.
+
     Args:
         folder: The checkpoint folder.
         threads: Threads per operation; null takes one per core.
+        pair: The names of the files in it.
 
     Raises:
         CheckpointError: The pair is missing, damaged or foreign.
@@ -28,22 +35,64 @@ class OnnxBackend:
 
     name = "onnx"
 
-    def __init__(self, folder: str | os.PathLike[str], threads: int | None = None) -> None:
-        encoder, decoder = (Path(folder) / name for name in ONNX_PAIR)
-        self._encoder = _session(encoder, threads)
-        self._decoder = _session(decoder, threads)
-        outputs = [output.name for output in self._encoder.get_outputs()]
-        expected = {"parents", "words", "k", *outputs}
-        if _inputs(self._encoder) != {"pixels"} or _inputs(self._decoder) != expected:
-            raise CheckpointError(f"{encoder} and {decoder.name} don't belong together. {_advice(encoder.parent)}")
-        self._outputs = outputs
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        threads: int | None = None,
+        pair: tuple[str, str] = ONNX_PAIR,
+    ) -> None:
+        self._folder, self._threads, self._pair = Path(folder), threads, pair
+        self._sessions: _Sessions | None = self._load()
+        _alive.add(self)
 
     def encode(self, pixels: NDArray[np.float32]) -> "OnnxStepper":
         """Encode preprocessed images (B, 3, S, S); a stepper over them."""
-        arrays = dict(zip(self._outputs, self._encoder.run(self._outputs, {"pixels": pixels}), strict=True))
+        sessions = self._sessions
+        if sessions is None:  # in a forked process
+            sessions = self._sessions = self._load()
+        encoder, decoder = sessions
+        outputs = [output.name for output in encoder.get_outputs()]
+        arrays = dict(zip(outputs, encoder.run(outputs, {"pixels": pixels}), strict=True))
         image = {name: array for name, array in arrays.items() if name.startswith("image.")}
         state = {name: array for name, array in arrays.items() if name.startswith("state.")}
-        return OnnxStepper(self._decoder, image, state, len(pixels))
+        return OnnxStepper(decoder, image, state, len(pixels))
+
+    def abandon_sessions(self) -> None:
+        """Forget the sessions of the process that this one was forked from, whose threads were left there.
+
+        Running one would wait for its threads forever, and so would freeing it when Python ends.
+        """
+        for session in self._sessions or ():
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+        self._sessions = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        bundled = self._folder == BUNDLED  # which lies elsewhere on another machine
+        return _load_backend, (None if bundled else os.path.abspath(self._folder), self._threads)
+
+    def _load(self) -> "_Sessions":
+        first, second = (self._folder / name for name in self._pair)
+        encoder, decoder = _session(first, self._threads), _session(second, self._threads)
+        outputs = {output.name for output in encoder.get_outputs()}
+        if _inputs(encoder) != {"pixels"} or _inputs(decoder) != {"parents", "words", "k"} | outputs:
+            raise CheckpointError(f"{first} and {second.name} don't belong together. {_advice(self._folder)}")
+        return encoder, decoder
+
+
+_alive: WeakSet[OnnxBackend] = WeakSet()
+
+
+def _abandon_all() -> None:
+    for backend in list(_alive):
+        backend.abandon_sessions()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)
+
+
+def _load_backend(folder: str | None, threads: int | None) -> OnnxBackend:
+    return OnnxBackend(read_checkpoint(folder).folder, threads)
 
 
 class OnnxStepper:
@@ -97,8 +146,17 @@ def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads or 0
     # Threads that wait by spinning gain little on an idle machine, and on a busy one they double the time.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    weights = path.parent / WEIGHTS
+    # Newer versions of ONNX Runtime follow no links into another folder; older ones do, and cannot be given the bytes.
+    linked = (path.is_symlink() or weights.is_symlink()) and hasattr(options, _GIVE_BYTES)
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        if not linked:
+            return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        content = weights.read_bytes()
+        getattr(options, _GIVE_BYTES)([WEIGHTS], [content], [len(content)])
+        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        session.weights = content  # it uses their memory as it is, without keeping it
+        return session
     except Exception as error:  # ONNX Runtime's exceptions have no common base but this
         raise CheckpointError(f"{path} cannot be loaded: {_short(error)}. {_advice(path.parent)}") from error
 

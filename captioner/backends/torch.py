@@ -1,7 +1,11 @@
 """The search's `Stepper` on a torch model, on any device."""
 
+import copy
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from captioner.checkpoint import Checkpoint
+from captioner.checkpoint import BUNDLED, Checkpoint, read_checkpoint
 from captioner.decoding.search import Step
 from captioner.errors import CheckpointError, ConfigError
 from captioner.model.captioning import CaptioningModel
@@ -32,6 +36,8 @@ class TorchBackend:
     name = "torch"
 
     def __init__(self, model: CaptioningModel, device: str | None = None) -> None:
+        self._folder: Path | None = None  # none of a model that is alive
+        self._process = os.getpid()
         try:
             self.model = model.to(device) if device else model
         except (RuntimeError, AssertionError) as error:
@@ -60,7 +66,23 @@ class TorchBackend:
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from error
         model.load_portable_state(state)
-        return cls(model.eval(), device)
+        backend = cls(model.eval(), device)
+        backend._folder = checkpoint.folder
+        return backend
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._folder is None:
+            raise ConfigError(
+                "A model in training cannot be sent to another process: it is not in a folder yet. "
+                "Save it, and load it there by Captioner.from_pretrained."
+            )
+        bundled = self._folder == BUNDLED  # which lies elsewhere on another machine
+        return _load_backend, (None if bundled else os.path.abspath(self._folder), str(self.device))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "TorchBackend":
+        other = TorchBackend(copy.deepcopy(self.model, memo))
+        other._folder = self._folder
+        return other
 
     @property
     def device(self) -> torch.device:
@@ -69,14 +91,32 @@ class TorchBackend:
 
     def encode(self, pixels: NDArray[np.float32] | Tensor) -> "TorchStepper":
         """Encode preprocessed images (B, 3, S, S); a stepper over them."""
+        self._survive_fork()
         with torch.inference_mode(), evaluating(self.model):
             return self.start(self.model.encoder(torch.as_tensor(pixels).to(self.device)))
 
     def start(self, features: Tensor) -> "TorchStepper":
         """A stepper over images whose region features (B, L, D) are already known."""
+        self._survive_fork()
         with torch.inference_mode(), evaluating(self.model):
             image, state = self.model.decoder.start(features.to(self.device))
         return TorchStepper(self.model.decoder, image, state, len(features))
+
+    def _survive_fork(self) -> None:
+        """Do with one thread in a forked process: torch would wait forever for those that were left in its parent."""
+        if self._process == os.getpid():
+            return
+        if self.device.type != "cpu":
+            raise ConfigError(
+                f"A model on {self.device} doesn't work in a forked process. Load it in that process, or start "
+                "processes by spawn: multiprocessing.get_context('spawn')."
+            )
+        torch.set_num_threads(1)
+        self._process = os.getpid()
+
+
+def _load_backend(folder: str | None, device: str) -> TorchBackend:
+    return TorchBackend.from_checkpoint(read_checkpoint(folder), device)
 
 
 class TorchStepper:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captioner.decoding import Constraints, DecodingOptions, Hypothesis, search
+from captioner.decoding import Constraints, DecodingOptions, Hypothesis
 from captioner.decoding.inclusion import Inclusion, Phrase, find_phrases, of_each_image
+from captioner.decoding.search import search
 from captioner.errors import ConfigError
 from captioner.vocabulary import END, SPECIAL_WORDS, UNKNOWN, Vocabulary
 from tests.decoding.table import Prefix, Table, TableStepper, log_prob, may_follow, score

@@ -1,0 +1,133 @@
+"""Tell what a file is, open it, or say why it cannot be opened."""
+
+import os
+import threading
+import warnings
+from importlib import import_module
+from io import BytesIO
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from captioner.errors import ImageError
+from captioner.images.extras import open_extra
+from captioner.images.formats import COMMON, FORMATS, HEADER, RAW, TIFF, extra_of, is_avif
+from captioner.images.jpeg import is_reducible
+from captioner.images.pixels import MAX_PIXELS, TOO_LARGE, from_array, upright_rgb
+from captioner.images.png import without_large_texts
+from captioner.images.raw import is_raw_tiff
+from captioner.images.sources import ImageSource, name_of, open_file
+
+_PLUGIN_FORMATS = ("HEIF", "JXL")  # readable where the user has registered a plugin for them
+_warnings_lock = threading.Lock()  # the warning filters belong to the process: two threads must not swap them at once
+
+
+def _renew_lock() -> None:
+    """Give a forked process a lock of its own: the thread that held it may have been left in the parent."""
+    global _warnings_lock
+    _warnings_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+def open_image(source: ImageSource, *, name: str | None = None, min_size: int | None = None) -> Image.Image:
+    """Read an image as upright RGB.
+
+    Args:
+        source: A path; the bytes of an image file; a PIL image, which stays as it is; or an array (H, W) or
+            (H, W, 1 | 3 | 4), RGB or RGBA, of uint8, bool, uint16 or floats in 0..1.
+        name: What errors call the image; by default its path, or what it is.
+        min_size: The length in pixels that its shorter side needs. A larger JPEG may then be decoded at a half, a
+            quarter or an eighth of its size, which is faster; its shorter side stays at least twice as long as this.
+            It is the pixels to decode that are limited.
+
+    Returns:
+        A new image in mode "RGB", of sRGB's colours, without metadata.
+
+    Raises:
+        ImageError: The image cannot be read, whatever the cause.
+    """
+    name = name if name is not None else name_of(source)
+    try:
+        if isinstance(source, Image.Image):
+            return upright_rgb(source, name)
+        if isinstance(source, np.ndarray):
+            return upright_rgb(from_array(source, name), name)
+        with open_file(source, name) as file:
+            return upright_rgb(_open_encoded(file, name, _suffix(source), min_size), name)
+    except ImageError:
+        raise
+    except Exception as error:  # damaged data lets Pillow fail with anything, from OSError to struct.error
+        detail = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(name, f"cannot be decoded, it is damaged, incomplete or too unusual ({detail})") from error
+
+
+def _suffix(source: object) -> str:
+    return "" if isinstance(source, bytes) else os.path.splitext(name_of(source))[1].lower()
+
+
+def _open_encoded(file: BinaryIO, name: str, suffix: str, min_size: int | None) -> Image.Image:
+    """Identify an encoded image; its pixels are still to be decoded, from `file`."""
+    if not file.seekable():  # a pipe
+        file = BytesIO(file.read())
+    header = file.read(HEADER)
+    file.seek(0)
+    try:
+        with _warnings_lock, warnings.catch_warnings():
+            # Pillow's warnings are about odd metadata and large images, and a filter could make errors of them.
+            warnings.simplefilter("ignore")
+            image = _identify(file, header, name, suffix, min_size)
+    except (UnidentifiedImageError, SyntaxError) as error:
+        raise ImageError(name, _why_unidentified(header)) from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(name, TOO_LARGE) from error
+    if min_size is not None and image.format in ("JPEG", "MPO"):
+        if image.width * image.height > MAX_PIXELS and not is_reducible(image):
+            raise ImageError(name, TOO_LARGE)
+        image.draft("RGB", (2 * min_size, 2 * min_size))  # never goes below that size
+    return image
+
+
+def _identify(file: BinaryIO, header: bytes, name: str, suffix: str, min_size: int | None) -> Image.Image:
+    image = _open_common(file, header)
+    if image is not None:
+        return image
+    extra = extra_of(header, suffix)
+    if extra is None and header.startswith(TIFF):
+        extra = RAW if is_raw_tiff(file) else None  # Pillow would show its thumbnail
+        file.seek(0)
+    if extra is not None:
+        return open_extra(extra, file, name, min_size)
+    return Image.open(file, formats=[*FORMATS, *(plugin for plugin in _PLUGIN_FORMATS if plugin in Image.OPEN)])
+
+
+def _open_common(file: BinaryIO, header: bytes) -> Image.Image | None:
+    """Identify a photo of a common format like `Image.open`, but for its limit on the size.
+
+    `Image.open` imports the plugins of other formats first, which takes longer than to decode a photo.
+    """
+    for plugin, signature in COMMON.items():
+        if header.startswith(signature):
+            import_module(f"PIL.{plugin}ImagePlugin")
+            factory, accepts = Image.OPEN[plugin.upper()]
+            if accepts is not None and accepts(header) is not True:
+                return None
+            if plugin != "Png":
+                return factory(file, "")
+            small, profile = without_large_texts(file)
+            image = factory(small, "")
+            if profile is not None:
+                image.info["icc_profile"] = profile
+            return image
+    return None
+
+
+def _why_unidentified(header: bytes) -> str:
+    if not header:
+        return "is empty"
+    if is_avif(header) and "AVIF" not in Image.OPEN:
+        return "is an AVIF image, and this Pillow reads none (pip install --upgrade pillow)"
+    return f"is no image, or a damaged one: expected {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"

@@ -1,0 +1,89 @@
+"""PNGs with more text than Pillow takes.
+
+Pillow refuses a PNG with a text or a profile that is longer than a megabyte when unpacked: a few bytes can claim to be
+gigabytes. Such a photo is whole all the same, so it is read without them.
+"""
+
+import zlib
+from io import BytesIO
+from typing import BinaryIO
+
+_SIGNATURE = 8
+_MOST = 2**20  # bytes of one text, as Pillow has it
+_MOST_TOGETHER = 64 * _MOST
+_MOST_PROFILE = 16 * _MOST  # profiles of printers have some megabytes
+
+
+def without_large_texts(file: BinaryIO) -> tuple[BinaryIO, bytes | None]:
+    """Leave out what Pillow would refuse a PNG for.
+
+    Args:
+        file: The file, at any place.
+
+    Returns:
+        The file itself, if all of it is small; else a copy in memory without what is too large. And the colour profile,
+        where it is too large for Pillow but could be one.
+    """
+    dropped, profile = _large_chunks(file)
+    file.seek(0)
+    if not dropped:
+        return file, profile
+    kept, end = BytesIO(), 0
+    for start, after in dropped:
+        kept.write(file.read(start - end))
+        file.seek(after)
+        end = after
+    kept.write(file.read())
+    kept.seek(0)
+    return kept, profile
+
+
+def _large_chunks(file: BinaryIO) -> tuple[list[tuple[int, int]], bytes | None]:
+    """Where the chunks begin and end that are too large; a chunk is length, name, data and checksum."""
+    dropped: list[tuple[int, int]] = []
+    profile: bytes | None = None
+    place, together = _SIGNATURE, 0
+    while True:
+        file.seek(place)
+        head = file.read(8)
+        if len(head) < 8 or head[4:] == b"IEND":
+            return dropped, profile
+        length, name = int.from_bytes(head[:4], "big"), head[4:]
+        after = place + length + 12
+        if name in _PACKED or name == b"tEXt":
+            data = file.read(length)
+            packed = _PACKED[name](data) if name in _PACKED else None
+            size = len(data) if packed is None else len(_unpack(packed, _MOST))
+            large = packed is not None and size > _MOST
+            if name == b"iCCP" and packed is not None and large:
+                unpacked = _unpack(packed, _MOST_PROFILE)
+                profile = unpacked if len(unpacked) <= _MOST_PROFILE else None
+            elif name != b"iCCP" and not large:
+                large = together + size > _MOST_TOGETHER
+                together += 0 if large else size
+            if large:
+                dropped.append((place, after))
+        place = after
+
+
+def _unpack(packed: bytes, most: int) -> bytes:
+    """Unpack so much that one can see whether it is too much."""
+    try:
+        return zlib.decompressobj().decompress(packed, most + 1)
+    except zlib.error:  # Pillow takes no offence
+        return b""
+
+
+def _after_keyword(data: bytes) -> bytes | None:
+    return data.partition(b"\0")[2][1:]
+
+
+def _after_keywords(data: bytes) -> bytes | None:
+    """The text of an iTXt chunk, if it is packed: keyword, 0, packed?, method, language, 0, keyword, 0, text."""
+    rest = data.partition(b"\0")[2]
+    if rest[:1] != b"\1":
+        return None
+    return rest[2:].partition(b"\0")[2].partition(b"\0")[2]
+
+
+_PACKED = {b"zTXt": _after_keyword, b"iCCP": _after_keyword, b"iTXt": _after_keywords}
