@@ -14,7 +14,11 @@ from captioner.errors import ConfigError
 
 def test_every_option_is_a_flag_of_each_command_that_captions(capsys: pytest.CaptureFixture[str]) -> None:
     assert tuple(field.name for field in dataclasses.fields(DecodingOptions)) == DECODING
-    for command, without in (("caption", set()), ("evaluate", {"alternatives"}), ("explain", {"alternatives"})):
+    for command, without in (
+        ("caption", set()),
+        ("evaluate", {"alternatives", "include"}),
+        ("explain", {"alternatives"}),
+    ):
         with pytest.raises(SystemExit, match="0"):
             parse([command, "--help"])
         text = capsys.readouterr().out
@@ -32,6 +36,7 @@ def test_a_flag_gives_a_value_that_the_options_take(option: Option) -> None:
         "length_penalty": ("0.7", 0.7),
         "no_repeat_ngram": ("0", 0),
         "forbidden_endings": ("a, of", ("a", "of")),
+        "include": ("dog,red ball", ("dog", "red ball")),
         "sample": ("", True),
         "temperature": ("0.5", 0.5),
         "top_k": ("9", 9),
