@@ -1,6 +1,7 @@
 """The order of the house: who may import whom, and what every file keeps to. Read from the source by `ast`."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -186,6 +187,43 @@ def test_a_module_imports_only_from_its_own_layer_and_those_before_it(module: st
     for entry in imports(module):
         if entry.name in MODULES and entry.name != "captioner":
             assert layer(entry.name) <= own, f"{module}:{entry.line} imports {entry.name}, which stands later"
+
+
+def places_on_the_map(module: str) -> set[str]:
+    """Above or below the wall: where ARCHITECTURE.md's map has a module, by its file's name or its room's."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    drawn = text[text.index("    captioner/\n") : text.index("    scripts/ ")]
+    sides = dict(zip(("above", "below"), drawn.split("---- the wall"), strict=True))
+    room, _, file = str(MODULES[module].relative_to(ROOT / "captioner")).rpartition("/")
+    file_named = rf"{re.escape(room)}/(?:.*[ (])?{re.escape(file)}\b" if room else rf"{re.escape(file)}\b"
+    return {
+        side
+        for side, part in sides.items()
+        for entry in re.split(r"\n {6}(?=\S)", part)
+        if entry.startswith(f"{room}/ ") or re.match(file_named, entry)
+    }
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if is_in(name, ("captioner",))])
+def test_the_map_of_architecture_has_every_module_on_its_side_of_the_wall(module: str) -> None:
+    name = MODULES[module].name
+    if name.startswith("_"):
+        return
+    light = is_in(module, LIGHT + TORCH_FREE)
+    places = places_on_the_map(module)
+    assert places, f"ARCHITECTURE.md doesn't name {module}"
+    assert not light or places == {"above"}, f"{module} needs no torch, but ARCHITECTURE.md has it below the wall"
+
+
+def test_architecture_tells_the_order_that_the_tests_hold() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    told = text.partition("The order of imports, which a test reads: ")[2].partition(".\n")[0]
+    layers = [[room.strip() for room in layer.split(",")] for layer in told.replace("\n", " ").split(";")]
+    held = [
+        [room.removeprefix("captioner.") for room in rooms if room.rpartition(".")[2][0] != "_" and room != "demo"]
+        for rooms in LAYERS
+    ]
+    assert layers == held
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
