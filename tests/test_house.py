@@ -21,7 +21,7 @@ PYTHON_FILES = [*MODULES.values(), *sorted((ROOT / "tests").rglob("*.py"))]
 
 # From the ground up: a module imports only from its own layer and from those before it. ARCHITECTURE.md says the same.
 LAYERS = (
-    ("captioner._version", "captioner.errors"),
+    ("captioner._version", "captioner.errors", "captioner.files"),
     (
         "captioner.images",
         "captioner.preprocessing",
@@ -53,6 +53,7 @@ COMMANDS = ("captioner.commands", "captioner.cli")
 LIGHT = (
     "captioner._version",
     "captioner.errors",
+    "captioner.files",
     "captioner.images",
     "captioner.preprocessing",
     "captioner.templates",
