@@ -6,7 +6,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from itertools import tee
 from pathlib import Path
@@ -86,9 +86,9 @@ def run(options: Namespace) -> int:
     names, sources = tee(_inputs(paths, is_done, fail))
     decoding = given(options, "batch_size", *DECODING)
     first = len(file) if file is not None else 0  # those before were drawn with the numbers before
-    with closing(captioner.stream((s for _, s in sources), first_image=first, **decoding)) as results:
-        if file is not None:
-            file.open()  # now that all that can be wrong with the call has been said
+    stream = captioner.stream((source for _, source in sources), first_image=first, **decoding)
+    # The file is opened now that all that can be wrong with the call has been said.
+    with closing(stream) as results, nullcontext() if file is None else file:
         total = None if any(map(os.path.isdir, paths)) or first else len(paths)
         shown = several and not (file is None and sys.stdout.isatty())
         for (name, _), result in track(zip(names, results, strict=False), total, shown):
@@ -105,8 +105,6 @@ def run(options: Namespace) -> int:
                 print(_text(name, result, options.json, several, sys.stdout.encoding), end="", flush=True)
             elif name not in file:
                 file.write(name, _text(name, result, options.json, several, "utf-8"))
-    if file is not None:
-        file.close()
     return 1 if failed else 0
 
 

@@ -108,7 +108,7 @@ def check_output(output: Path, inputs: Sequence[str]) -> None:
 
 
 class CaptionsFile:
-    """A file of captions to be continued, or a new one. Nothing is written before `open`.
+    """A file of captions to be continued, or a new one. Nothing is written before `with` is entered.
 
     Args:
         output: Where; it passed `check_output`.
@@ -140,7 +140,7 @@ class CaptionsFile:
         """Whether it has the caption of the image of this path."""
         return name != STANDARD_INPUT and self._key(name) in self._done
 
-    def open(self) -> None:
+    def __enter__(self) -> "CaptionsFile":
         """Begin to write, behind the last whole row.
 
         Raises:
@@ -149,13 +149,23 @@ class CaptionsFile:
         """
         if self._plain:
             self._file = FileIO(self._target, "w")
-            return
+            return self
         self._file = FileIO(self._target, "a")
-        _lock(self._file, self.output)
-        if self._size == 0:
-            with replacing(_companion(self.output)) as path:
-                path.write_text(json.dumps(asdict(self._run), indent=2) + "\n", encoding="utf-8")
-        self._file.truncate(self._size)
+        try:
+            _lock(self._file, self.output)
+            if self._size == 0:
+                with replacing(_companion(self.output)) as path:
+                    path.write_text(json.dumps(asdict(self._run), indent=2) + "\n", encoding="utf-8")
+            self._file.truncate(self._size)
+        except BaseException:
+            self._file.close()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Write no more."""
+        if self._file is not None:
+            self._file.close()
 
     def write(self, name: str, text: str) -> None:
         """Write all that is said of an image, whole or not at all.
@@ -176,11 +186,6 @@ class CaptionsFile:
         self._size += len(data)
         if name != STANDARD_INPUT:
             self._done.add(self._key(name))
-
-    def close(self) -> None:
-        """Write no more."""
-        if self._file is not None:
-            self._file.close()
 
     def _key(self, name: str) -> str:
         """What tells one image from another, however their paths are written; `..` may lead through a link."""
@@ -212,8 +217,8 @@ class CaptionsFile:
             entry = json.loads(text)
         except (ValueError, RecursionError):
             return None
-        name = entry.get("path") if isinstance(entry, dict) and "caption" in entry else None
-        return name if isinstance(name, str) else None
+        path = entry.get("path") if isinstance(entry, dict) and "caption" in entry else None
+        return path if isinstance(path, str) else None
 
     def _check_same_run(self, before: Mapping[str, Any], names: Sequence[str]) -> None:
         now: dict[str, Any] = json.loads(json.dumps(asdict(self._run)))
