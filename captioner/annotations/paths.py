@@ -5,7 +5,7 @@ import re
 import unicodedata
 from pathlib import Path
 
-_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")  # C:\, C:/ and \\server
+_WINDOWS = re.compile(r"(^|/)([A-Za-z]:[\\/]|\\\\)")  # C:\, C:/ and \\server
 
 
 def existing_name(folder: Path, name: str) -> str:
@@ -31,10 +31,10 @@ def existing_name(folder: Path, name: str) -> str:
 def hint(path: Path) -> str:
     """What may be wrong with the path of a missing file, as the end of a sentence; nothing if nothing is seen."""
     text = str(path)
-    found = _in_other_case(path)
+    found = _in_other_case(Path(text.strip().replace("\\", "/") if os.sep == "/" else text.strip()))
     if found is not None:
         return f" ({found} exists, the annotations say {text})"
-    if _WINDOWS.match(path.name) or any(_WINDOWS.match(part) for part in path.parts[1:]):
+    if os.sep == "/" and _WINDOWS.search(text):
         return " (a path of Windows; expected one that starts from the folder of images)"
     if any(part != part.strip() for part in path.parts):
         return f" (there are blanks around its name: {text!r})"

@@ -104,18 +104,21 @@ def load_records(
         folder = _find_folder(entries, _folders(path, given), otherwise=folder)
         if given is None:
             logger.info("The images of %s are looked for in %s", path, folder)
-    return [Record(image_id, folder / name, captions) for image_id, name, captions in _on_disk(entries, folder)]
+        entries = [entry._replace(name=existing_name(folder, entry.name)) for entry in entries]
+    else:
+        entries = _merged(entries, folder)
+    return [Record(image_id, folder / name, captions) for image_id, name, captions in entries]
 
 
-def _on_disk(entries: Sequence[Entry], folder: Path) -> Iterable[Entry]:
-    """The entries, with paths as the disk has them; rows of a table that name one image in two ways are one image."""
-    merged: dict[int | str, Entry] = {}
+def _merged(entries: Iterable[Entry], folder: Path) -> list[Entry]:
+    """Rows of a table, with paths as the disk has them; rows that name one image in two ways are of one image."""
+    merged: dict[str, Entry] = {}
     for entry in entries:
         name = existing_name(folder, entry.name)
-        image_id = name if entry.image_id == entry.name else entry.image_id
-        before = merged.get(image_id)
-        merged[image_id] = Entry(image_id, name, entry.captions if before is None else before.captions + entry.captions)
-    return merged.values()
+        first = merged.get(name)
+        captions = entry.captions if first is None else first.captions + entry.captions
+        merged[name] = Entry((first or entry).image_id, name, captions)
+    return list(merged.values())
 
 
 def _whence(path: Path) -> str:
