@@ -16,7 +16,7 @@ from captioner.commands.captions_file import CaptionsFile, Run, check_output, es
 from captioner.commands.decoding import DECODING, add_decoding
 from captioner.commands.model import add_model, given
 from captioner.commands.parser import STANDARD_INPUT, Add
-from captioner.commands.terminal import check_stdout, note, report, show_warnings, track
+from captioner.commands.terminal import check_stdout, note, print_odd_characters, report, show_warnings, track
 from captioner.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ examples:
 def run(options: Namespace) -> int:
     """Caption images."""
     show_warnings()
+    print_odd_characters(names=True)
     paths: list[str] = options.operands
     output: Path | None = options.output
     _check_paths(paths, output)

@@ -75,14 +75,15 @@ def check_stdout() -> None:
         raise ConfigError("Standard output is closed, so nothing can be printed; send it to a file, or leave it open.")
 
 
-def print_odd_characters() -> None:
-    """Print odd bytes of file names as they are, and escape what else stdout's encoding cannot hold.
+def print_odd_characters(*, names: bool = False) -> None:
+    """Escape what stdout's encoding cannot hold; by itself Python ends with a traceback.
 
-    By itself Python ends with a traceback.
+    Args:
+        names: Print odd bytes of file names as they are, for programs that read the names.
     """
     codecs.register_error("captioner", _escape_odd)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="captioner")
+        sys.stdout.reconfigure(errors="captioner" if names else "backslashreplace")
 
 
 def _escape_odd(error: UnicodeError) -> tuple[str | bytes, int]:
