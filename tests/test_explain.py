@@ -182,3 +182,21 @@ def test_without_matplotlib_a_page_can_be_written_still(
     status, _, stderr = run(*call, tmp_path / "figure.png")
     assert status == 2 and "pip install 'captioner[explain]'" in stderr
     assert run(*call, tmp_path / "page.html")[0] == 0
+
+
+@pytest.mark.parametrize("suffix", ["html", "png", "pdf", "svg"])
+def test_an_explanation_replaces_explanations_alone(
+    captioner: Captioner, photo: Path, tmp_path: Path, suffix: str
+) -> None:
+    if suffix != "html":
+        pytest.importorskip("matplotlib")
+    file = tmp_path / f"figure.{suffix}"
+    explanation = explain(captioner, photo)
+    for _ in range(2):
+        explanation.save(file)
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    another = photo.read_bytes()
+    file.write_bytes(another)
+    with pytest.raises(ConfigError, match="is there already and is no figure"):
+        explanation.save(file)
+    assert file.read_bytes() == another

@@ -101,3 +101,19 @@ def test_a_folder_of_thumbnails_that_is_named_is_searched(tmp_path, caplog):
     assert list(find_images(tmp_path / "@eaDir")) == [tmp_path / "@eaDir" / "a.jpg"]
     assert not list(find_images(tmp_path))
     assert len(caplog.records) == 1
+
+
+def test_a_tree_deeper_than_python_calls_and_links_to_themselves_are_searched(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    deepest = tmp_path
+    try:
+        for _ in range(1200):
+            deepest = deepest / "d"
+            deepest.mkdir()
+        (deepest / "a.jpg").touch()
+        assert [path.name for path in find_images(tmp_path)] == ["a.jpg"]
+    finally:  # whoever removes the folder of the test may call itself as deep
+        (deepest / "a.jpg").unlink(missing_ok=True)
+        while deepest != tmp_path:
+            deepest.rmdir()
+            deepest = deepest.parent

@@ -22,7 +22,7 @@ PYTHON_FILES = [*MODULES.values(), *sorted((ROOT / "tests").rglob("*.py"))]
 
 # From the ground up: a module imports only from its own layer and from those before it. ARCHITECTURE.md says the same.
 LAYERS = (
-    ("captioner._version", "captioner.errors"),
+    ("captioner._version", "captioner.errors", "captioner.files"),
     (
         "captioner.images",
         "captioner.preprocessing",
@@ -54,6 +54,7 @@ COMMANDS = ("captioner.commands", "captioner.cli")
 LIGHT = (
     "captioner._version",
     "captioner.errors",
+    "captioner.files",
     "captioner.images",
     "captioner.preprocessing",
     "captioner.templates",

@@ -66,3 +66,19 @@ def test_the_old_pair_stays_until_the_new_one_is_verified(
     with pytest.raises(CheckpointError):
         export_onnx(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_folder_whose_name_is_no_utf8(
+    captioner: Captioner, folder: Path, picture: Callable[[int], Image.Image]
+) -> None:
+    odd = folder.with_name(os.fsdecode(b"mod\xe8le"))
+    try:
+        folder.rename(odd)
+    except OSError:
+        pytest.skip("the file system takes no such names")
+    try:
+        captions = Captioner.from_pretrained(odd, backend="onnx").caption(picture(0))
+    except CheckpointError as error:  # an older ONNX Runtime, which cannot be given the bytes
+        assert "rename the folder" in str(error)
+    else:
+        assert captions == captioner.caption(picture(0))

@@ -197,12 +197,16 @@ def _csv_rows(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         line = 0  # the last that is understood
         try:
-            _check_columns(path, next(csv.reader([file.readline()]), []))
+            columns = _known_names(next(csv.reader([file.readline()]), []))
+            _check_columns(path, columns)
             file.seek(0)
             reader = csv.DictReader(file, strict=True)
+            reader.fieldnames = _known_names(reader.fieldnames or ())
             line = 1
             for row in reader:
                 where = f"{path}, line {reader.line_num}"
+                if not any("".join(value or ()).strip() for value in row.values()):
+                    continue  # spreadsheets write rows that were filled once: ,,
                 if any(row.get(None) or ()):
                     raise DataError(f"{where}: more values than columns; put a caption with commas in double quotes")
                 yield where, row
@@ -211,12 +215,21 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             raise DataError(f"{path}, line {line + 1}: not CSV ({error}); is a double quote left open?") from error
 
 
+def _known_names(names: Iterable[str]) -> list[str]:
+    """The names of columns, with those that we look for as we write them where they are there in no other way."""
+    names = list(names)
+    plain = [name.strip().lower() for name in names]
+    return [
+        known if known in _COLUMNS and known not in names else name for name, known in zip(names, plain, strict=True)
+    ]
+
+
 def _check_columns(path: Path, columns: list[str]) -> None:
     missing = [column for column in _COLUMNS if column not in columns]
     if missing:
         message = f"{path}: no column {' and '.join(map(repr, missing))} in its first line"
         for name, delimiter in (("semicolons", ";"), ("tabs", "\t"), ("bars", "|")):
-            parts = [part.strip(' "') for part in ",".join(columns).split(delimiter)]
+            parts = [part.strip(' "').lower() for part in ",".join(columns).split(delimiter)]
             if set(_COLUMNS) <= set(parts):
                 raise DataError(f"{message}, whose columns are divided by {name}; save it with commas")
         raise DataError(f"{message}; expected image,caption (and others, if you like)")
@@ -233,7 +246,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
                 row = _parse(line, where)
                 if not isinstance(row, dict):
                     raise DataError(f"{where}: expected a JSON object")
-                yield where, row
+                yield where, dict(zip(_known_names(row), row.values(), strict=True))
 
 
 def _gather(rows: Iterable[Row]) -> list[Entry]:

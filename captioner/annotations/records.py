@@ -4,6 +4,7 @@ import contextlib
 import gc
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from captioner.annotations.formats import (
     read_json_lines,
     read_karpathy,
 )
+from captioner.annotations.paths import existing_name, hint
 from captioner.errors import ConfigError, DataError
 
 Split = Literal["train", "val", "test"]
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _SUFFIXES = (".json", ".csv", ".jsonl")
 _FLICKR_FOLDERS = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images", "flickr30k-images", "flickr30k_images")
+_OF_COCO = re.compile(r"dataset_coco\.json|(captions|instances)_(train|val)20(14|17)\.json")
 _SAMPLE = 16  # so many images are looked for where the folder of images must be found
 
 
@@ -57,7 +60,7 @@ def load_records(
     `.json` is COCO captions JSON: `{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}`, read
     with pycocotools; or one of Karpathy's files, `dataset_coco.json` and its likes, which hold all splits. `.csv` (with
     a header) and `.jsonl` (an object a line) have `image` and `caption`; several rows of an image are gathered, other
-    columns are passed over.
+    columns are passed over, and so are rows of empty fields. Paths may have backslashes, and blanks around them.
 
     For JSON, folders are tried as the data sets are laid out. With `X/annotations/captions_train2017.json`, images are
     looked for in `X/train2017`, `X/images/train2017`, `X/images`, `X` and the folders of Flickr8k and Flickr30k, then
@@ -86,7 +89,7 @@ def load_records(
         with _collector_paused():  # or COCO's files would take half as long again
             entries, has_splits = _read(path, split)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}){_whence(path)}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     if not entries:
@@ -101,7 +104,29 @@ def load_records(
         folder = _find_folder(entries, _folders(path, given), otherwise=folder)
         if given is None:
             logger.info("The images of %s are looked for in %s", path, folder)
+        entries = [entry._replace(name=existing_name(folder, entry.name)) for entry in entries]
+    else:
+        entries = _merged(entries, folder)
     return [Record(image_id, folder / name, captions) for image_id, name, captions in entries]
+
+
+def _merged(entries: Iterable[Entry], folder: Path) -> list[Entry]:
+    """Rows of a table, with paths as the disk has them; rows that name one image in two ways are of one image."""
+    merged: dict[str, Entry] = {}
+    for entry in entries:
+        name = existing_name(folder, entry.name)
+        first = merged.get(name)
+        captions = entry.captions if first is None else first.captions + entry.captions
+        merged[name] = Entry((first or entry).image_id, name, captions)
+    return list(merged.values())
+
+
+def _whence(path: Path) -> str:
+    """Which command brings a file that isn't there, for those of COCO."""
+    if path.exists() or not _OF_COCO.fullmatch(path.name):
+        return ""
+    year = " --year 2017" if "2017" in path.name else ""
+    return f". COCO is brought into data/coco by: captioner prepare-coco{year}"
 
 
 @contextlib.contextmanager
@@ -167,5 +192,5 @@ def check_images(records: Sequence[Record]) -> None:
         named = ", ".join(path.name if where else str(path) for path in missing[:3])
         raise DataError(
             f"{len(missing):,} of {len(records):,} images are missing{where}: {named}"
-            f"{', ...' if len(missing) > 3 else ''}; name the folder that image paths start from"
+            f"{', ...' if len(missing) > 3 else ''}{hint(missing[0])}; name the folder that image paths start from"
         )

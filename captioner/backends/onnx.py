@@ -148,9 +148,13 @@ def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     weights = path.parent / WEIGHTS
     # Newer versions of ONNX Runtime follow no links into another folder; older ones do, and cannot be given the bytes.
-    linked = (path.is_symlink() or weights.is_symlink()) and hasattr(options, _GIVE_BYTES)
+    # Nor do any take a path that is no UTF-8.
+    odd = not _is_utf8(path)
+    by_bytes = (odd or path.is_symlink() or weights.is_symlink()) and hasattr(options, _GIVE_BYTES)
+    if odd and not by_bytes:
+        raise CheckpointError(f"{path}: this ONNX Runtime takes no path that isn't UTF-8; rename the folder.")
     try:
-        if not linked:
+        if not by_bytes:
             return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         content = weights.read_bytes()
         getattr(options, _GIVE_BYTES)([WEIGHTS], [content], [len(content)])
@@ -159,6 +163,14 @@ def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
         return session
     except Exception as error:  # ONNX Runtime's exceptions have no common base but this
         raise CheckpointError(f"{path} cannot be loaded: {_short(error)}. {_advice(path.parent)}") from error
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _inputs(session: onnxruntime.InferenceSession) -> set[str]:

@@ -7,19 +7,21 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, nullcontext
+from dataclasses import asdict
 from itertools import tee
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
+from captioner.commands.captions_file import CaptionsFile, Run, check_output, escape, fingerprint
 from captioner.commands.decoding import DECODING, add_decoding
 from captioner.commands.model import add_model, given
 from captioner.commands.parser import STANDARD_INPUT, Add
-from captioner.commands.terminal import print_odd_characters, report, show_warnings, track
+from captioner.commands.terminal import check_stdout, note, print_odd_characters, report, show_warnings, track
 from captioner.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
     from captioner.explain.saving import AttentionFolder
-    from captioner.inference import Caption
+    from captioner.inference import Caption, Captioner
 
 
 def declare(add: Add) -> None:
@@ -33,7 +35,11 @@ def declare(add: Add) -> None:
 Caption images.
 
 PATH is an image, a folder of images, or - for standard input. One image prints its
-caption alone; several, or a folder, print PATH, a tab and the caption.""",
+caption alone; several, or a folder, print PATH, a tab and the caption. A tab, a new line and a
+backslash in PATH are printed as \\t, \\n and \\\\.
+
+With --output, the same call goes on where an earlier one was stopped: what FILE has is
+not captioned again, what failed is tried again. FILE.run.json says how FILE was made.""",
         epilog="""\
 examples:
   captioner caption photo.jpg
@@ -44,7 +50,9 @@ examples:
     )
     parser.set_defaults(run=run)
     parser.add_argument("--json", action="store_true", help="Print a JSON object per image.")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="Write captions there, as they come.")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="Write captions there, as they come, or go on with them."
+    )
     parser.add_argument(
         "--save-attention", type=Path, metavar="DIR", help="Write an .npz per image: words, attention, log_probs."
     )
@@ -55,11 +63,11 @@ examples:
 def run(options: Namespace) -> int:
     """Caption images."""
     show_warnings()
+    print_odd_characters(names=True)
     paths: list[str] = options.operands
     output: Path | None = options.output
     _check_paths(paths, output)
-    folders = any(os.path.isdir(path) for path in paths)
-    several = folders or len(paths) > 1
+    several = len(paths) > 1 or os.path.isdir(paths[0])
     failed = 0
 
     def fail(message: str) -> None:
@@ -67,54 +75,95 @@ def run(options: Namespace) -> int:
         failed += 1
         report(message)
 
-    # What UTF-8 cannot hold are odd bytes of a file name; they pass as they are, but JSON needs an escape.
-    errors = "backslashreplace" if options.json else "surrogateescape"
-    print_odd_characters(errors)
-    with output.open("w", encoding="utf-8", errors=errors) if output else nullcontext(sys.stdout) as file:
-        from captioner.inference import Captioner
+    from captioner.inference import Captioner
 
-        captioner = Captioner.from_pretrained(options.model, backend=options.backend, device=options.device)
-        attention = _attention_folder(options.save_attention)
-        names, sources = tee(_inputs(paths, fail))
-        with closing(captioner.stream((s for _, s in sources), **given(options, "batch_size", *DECODING))) as results:
-            pairs = zip(names, results, strict=False)
-            for (name, _), result in track(pairs, None if folders else len(paths), several and not file.isatty()):
-                if isinstance(result, ImageError):
-                    fail(f"{'standard input' if name == STANDARD_INPUT else name}: {result.reason}")
-                else:
-                    if attention is not None:
-                        attention.save(None if name == STANDARD_INPUT else name, result)
-                    _write(file, name, result, as_json=options.json, with_name=several)
+    captioner = Captioner.from_pretrained(options.model, backend=options.backend, device=options.device)
+    file = None if output is None else _captions_file(output, options, captioner, several)
+    attention = _attention_folder(options.save_attention)
+
+    def is_done(name: str) -> bool:
+        return file is not None and name in file and (attention is None or attention.holds(name))
+
+    names, sources = tee(_inputs(paths, is_done, fail))
+    decoding = given(options, "batch_size", *DECODING)
+    first = len(file) if file is not None else 0  # those before were drawn with the numbers before
+    stream = captioner.stream((source for _, source in sources), first_image=first, **decoding)
+    # The file is opened now that all that can be wrong with the call has been said.
+    with closing(stream) as results, nullcontext() if file is None else file:
+        total = None if any(map(os.path.isdir, paths)) or first else len(paths)
+        shown = several and not (file is None and sys.stdout.isatty())
+        for (name, _), result in track(zip(names, results, strict=False), total, shown):
+            called = "standard input" if name == STANDARD_INPUT else name
+            if isinstance(result, ImageError):
+                fail(f"{called}: {result.reason}")
+                continue
+            if attention is not None:
+                try:
+                    attention.save(None if name == STANDARD_INPUT else name, result)
+                except OSError as error:
+                    fail(f"{called}: its attention cannot be saved ({error.strerror or error})")
+            if file is None:
+                print(_text(name, result, options.json, several, sys.stdout.encoding), end="", flush=True)
+            elif name not in file:
+                file.write(name, _text(name, result, options.json, several, "utf-8"))
     return 1 if failed else 0
 
 
 def _check_paths(paths: list[str], output: Path | None) -> None:
     """Find what is wrong with the call before anything runs."""
-    from captioner.images import IMAGE_SUFFIXES
-
     if paths.count(STANDARD_INPUT) > 1:
         raise ConfigError("- is given twice; standard input can be read only once.")
     for path in paths:
         if os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK):
             raise ConfigError(f"{path}: the folder may not be read (permission denied).")
-    if output is not None and output.suffix.lower() in IMAGE_SUFFIXES:
-        raise ConfigError(f"--output {output} would overwrite an image; expected a text file, such as captions.txt.")
+    if output is None:
+        check_stdout()
+    else:
+        check_output(output, paths)
 
 
-def _inputs(paths: Iterable[str], fail: Callable[[str], None]) -> Iterator[tuple[str, str | Path | bytes]]:
-    """The name and the source of each image, found as they are needed."""
+def _captions_file(output: Path, options: Namespace, captioner: "Captioner", several: bool) -> CaptionsFile:
+    """The file of captions, which says what is there already."""
+    from captioner.checkpoint import BUNDLED
+    from captioner.decoding import DecodingOptions
+
+    decoding = DecodingOptions.from_dict(captioner.decoding.to_dict() | given(options, *DECODING))
+    alone = not several and not options.json
+    run = Run(
+        form="JSON lines" if options.json else "table" if several else "caption alone",
+        folder=os.getcwd(),
+        models=tuple(map(fingerprint, options.model or [BUNDLED])),
+        decoding=asdict(decoding),
+        photo=options.operands[0] if alone else None,
+    )
+    file = CaptionsFile(output, run, options.operands)
+    if len(file):
+        note(f"{output} has captions of {len(file):,} images already, which are kept.")
+    return file
+
+
+def _inputs(
+    paths: Iterable[str], is_done: Callable[[str], bool], fail: Callable[[str], None]
+) -> Iterator[tuple[str, str | Path | bytes]]:
+    """The name and the source of each image that isn't done, found as they are needed."""
     from captioner.images import find_images
 
     for path in paths:
         if path == STANDARD_INPUT:
-            yield path, sys.stdin.buffer.read()
+            try:
+                content = sys.stdin.buffer.read()
+            except OSError as error:
+                fail(f"standard input: cannot be read ({error.strerror or error})")
+            else:
+                yield path, content
         elif os.path.isdir(path):
             count = 0
             for count, image in enumerate(find_images(path), start=1):  # noqa: B007
-                yield str(image), image
+                if not is_done(str(image)):
+                    yield str(image), image
             if not count:
                 fail(f"{path}: the folder has no images")
-        else:
+        elif not is_done(path):
             yield path, path
 
 
@@ -126,9 +175,15 @@ def _attention_folder(folder: Path | None) -> "AttentionFolder | None":
     return AttentionFolder(folder)
 
 
-def _write(file: TextIO, name: str, caption: "Caption", *, as_json: bool, with_name: bool) -> None:
+def _text(name: str, caption: "Caption", as_json: bool, with_name: bool, encoding: str) -> str:
+    """What is printed of an image: lines. JSON has escapes for what an encoding lacks."""
     if as_json:
-        print(json.dumps({"path": name, **caption.to_dict()}, ensure_ascii=False), file=file, flush=True)
-        return
-    for one in caption.alternatives or [caption]:
-        print(f"{name}\t{one.text}" if with_name else one.text, file=file, flush=True)
+        entry = {"path": name, **caption.to_dict()}
+        line = json.dumps(entry, ensure_ascii=False)
+        try:
+            line.encode(encoding)
+        except UnicodeEncodeError:
+            line = json.dumps(entry)
+        return f"{line}\n"
+    start = f"{escape(name)}\t" if with_name else ""
+    return "".join(f"{start}{one.text}\n" for one in caption.alternatives or [caption])

@@ -6,7 +6,7 @@ from pathlib import Path
 from captioner.commands.decoding import DECODING, add_decoding
 from captioner.commands.model import add_model, given
 from captioner.commands.parser import Add
-from captioner.commands.terminal import print_odd_characters, report, show_warnings, track
+from captioner.commands.terminal import report, show_warnings, track
 from captioner.errors import ConfigError
 from captioner.evaluation.metrics import DEFAULT_METRICS, METRICS
 
@@ -110,6 +110,5 @@ def run(options: Namespace) -> int:
         ),
         callbacks=Callbacks(track, fail),
     )
-    print_odd_characters("backslashreplace")
     print(as_text(evaluation))
     return 1 if failed else 0

@@ -54,9 +54,9 @@ def run(options: Namespace) -> int:
 
     show_warnings()
     (path,) = options.operands
-    check_output(options.output)
     if os.path.exists(path) and options.output.exists() and os.path.samefile(path, options.output):
         raise ConfigError(f"--output {options.output} would overwrite the photo; expected another name.")
+    check_output(options.output)
     backend: BackendName = options.backend
     if options.method == "gradient" and backend == "auto":
         backend = "torch"

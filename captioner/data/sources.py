@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from captioner.annotations.paths import hint
 from captioner.annotations.records import Record, Split, find_missing, load_records
 from captioner.data.sampling import Replay, hold_out
 from captioner.errors import DataError
@@ -45,7 +46,7 @@ class Source:
         if missing and (unreadable == "error" or len(missing) == len(records)):
             raise DataError(
                 f"{self.annotations}: {len(missing)} of its {len(records)} images are missing, {missing[0].path} "
-                "first. Check the images folder, or leave them out with data.unreadable=skip."
+                f"first{hint(missing[0].path)}. Check the images folder, or leave them out with data.unreadable=skip."
             )
         for record in missing:
             logger.warning("Skipped: %s: no such file", record.path)

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -15,7 +16,7 @@ from captioner.evaluation.captioning import Captioning, caption_all
 from captioner.evaluation.findings import Evaluation
 from captioner.evaluation.groups import read_groups
 from captioner.evaluation.metrics import DEFAULT_METRICS, check_metrics
-from captioner.evaluation.output import check_output, save_all, save_captions
+from captioner.evaluation.output import check_output, save_all, saved_captions
 from captioner.evaluation.results import load_json, load_results
 from captioner.inference import Folder
 
@@ -103,13 +104,12 @@ def evaluate(
     else:
         captions, more = caption_all(records, captioning, skip=scoring.allow_missing, track=callbacks.track)
         facts |= more
-    if output is not None:
-        save_captions(Path(output) / "results.json", captions, results)
     background = Background(members, training, facts)
     ours = System(title, captions)
-    evaluation = assess(records, ours, theirs, metrics=scoring.metrics, background=background, callbacks=callbacks)
-    if output is not None:
-        save_all(Path(output), evaluation)
+    with nullcontext() if output is None else saved_captions(Path(output), captions, results):
+        evaluation = assess(records, ours, theirs, metrics=scoring.metrics, background=background, callbacks=callbacks)
+        if output is not None:
+            save_all(Path(output), evaluation)
     return evaluation
 
 

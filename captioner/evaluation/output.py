@@ -2,9 +2,11 @@
 
 import csv
 import json
+import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +14,9 @@ from captioner.errors import ConfigError
 from captioner.evaluation.findings import Evaluation
 from captioner.evaluation.html_report import write_page
 from captioner.evaluation.results import ImageId, save_results
+from captioner.files import replacing
+
+logger = logging.getLogger(__name__)
 
 _WRITTEN = ("results.json", "scores.json", "per_image.csv", "report.html")
 
@@ -19,7 +24,7 @@ _WRITTEN = ("results.json", "scores.json", "per_image.csv", "report.html")
 def check_output(
     output: Path, results: str | os.PathLike[str] | None, inputs: Sequence[str | os.PathLike[str] | None]
 ) -> None:
-    """Refuse to write over a file that is read; `save_captions` sees to the results themselves.
+    """Refuse to write over a file that is read; `saved_captions` sees to the results themselves.
 
     Args:
         output: The folder.
@@ -37,18 +42,42 @@ def check_output(
                 raise ConfigError(f"The output would overwrite {given}; expected another folder than {output}.")
 
 
-def save_captions(path: Path, captions: Mapping[ImageId, str], results: str | os.PathLike[str] | None) -> None:
-    """Write captions in COCO results format, but not over the file that they are from, which may hold more."""
-    if results is None or not _same(path, results):
-        save_results(path, cast("dict[int, str] | dict[str, str]", captions))
+@contextmanager
+def saved_captions(
+    folder: Path, captions: Mapping[ImageId, str], results: str | os.PathLike[str] | None
+) -> Iterator[None]:
+    """Write captions in COCO results format, but not over the file that they are from, which may hold more.
+
+    They are there before anything is scored. Those of an earlier evaluation stay until this one is whole; if it fails,
+    the new ones stay beside them.
+    """
+    target = folder / "results.json"
+    if results is not None and _same(target, results):
+        yield
+        return
+    path = folder / "results.new.json" if target.exists() else target
+    save_results(path, cast("dict[int, str] | dict[str, str]", captions))
+    try:
+        yield
+    except BaseException:
+        if path != target:
+            logger.warning("The new captions are in %s; %s is that of an earlier evaluation.", path, target)
+        raise
+    if path != target:
+        path.replace(target)
 
 
 def save_all(folder: Path, evaluation: Evaluation) -> None:
-    """Write all but the captions; no page where no metric could be computed."""
-    save_scores(folder / "scores.json", evaluation)
-    save_per_image(folder / "per_image.csv", evaluation)
-    if evaluation.scores:
-        write_page(folder / "report.html", evaluation)
+    """Write all but the captions, and only then replace what was there; no page where no metric could be computed."""
+    with (
+        replacing(folder / "scores.json") as scores,
+        replacing(folder / "per_image.csv") as table,
+        replacing(folder / "report.html") if evaluation.scores else nullcontext() as page,
+    ):
+        save_scores(scores, evaluation)
+        save_per_image(table, evaluation)
+        if page is not None:
+            write_page(page, evaluation)
 
 
 def save_scores(path: str | os.PathLike[str], evaluation: Evaluation) -> None:

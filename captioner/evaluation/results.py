@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from captioner.annotations.formats import read_json
 from captioner.errors import DataError, MissingExtraError
+from captioner.files import replacing
 
 ImageId: TypeAlias = int | str
 
@@ -27,7 +28,8 @@ def save_results(
         for image_id, caption in captions.items()
     )
     # What UTF-8 cannot hold, half a surrogate pair, is written as the escape that JSON has for it.
-    Path(path).write_text("[" + ",\n".join(lines) + "]\n", encoding="utf-8", errors="backslashreplace")
+    with replacing(path) as partial:
+        partial.write_text("[" + ",\n".join(lines) + "]\n", encoding="utf-8", errors="backslashreplace")
 
 
 def load_results(

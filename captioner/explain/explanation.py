@@ -16,6 +16,7 @@ from captioner.backends import Backend
 from captioner.errors import ConfigError, MissingExtraError
 from captioner.explain.maps import Float32Array, enlarge, photo_seen
 from captioner.explain.occlusion import occlude
+from captioner.files import replacing
 from captioner.images import ImageSource, open_image
 from captioner.inference import Caption, Captioner
 
@@ -28,6 +29,8 @@ NOTES: dict[Method, str] = {
     "gradient": "Bright is where small changes of the photo change the probability of the word most.",
 }
 
+MARK = "captioner explain"  # stands in every file, so that no other one is replaced
+_MARKED = {".png": "Software", ".pdf": "Creator", ".svg": "Creator"}  # where it stands in a figure
 _LONGEST = 640  # pixels of the photo that is shown
 _FAINTEST = 0.2  # of the strongest word's peak: the least that is drawn in full colour
 
@@ -88,18 +91,24 @@ class Explanation:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as a figure (.png, .pdf, .svg; needs the extra `explain`) or as a page that needs no net (.html).
 
+        The file is whole or not there; an earlier explanation is replaced, any other file is not.
+
         Raises:
-            ConfigError: The file name has another suffix.
+            ConfigError: The file name has another suffix, or the file is there and is no explanation.
             MissingExtraError: matplotlib isn't installed.
+            OSError: It cannot be written.
         """
         if check_output(path) == ".html":
             from captioner.explain.html_figure import to_html
 
-            Path(path).write_text(to_html(self), encoding="utf-8")
+            with replacing(path) as partial:
+                partial.write_text(to_html(self), encoding="utf-8")
             return
         from captioner.explain.figure import draw
 
-        draw(self).savefig(path)
+        suffix = Path(path).suffix.lower()
+        with replacing(path) as partial:
+            draw(self).savefig(partial, format=suffix[1:], metadata={_MARKED[suffix]: MARK})
 
 
 def explain(
@@ -163,7 +172,8 @@ def check_output(path: str | os.PathLike[str]) -> str:
     """Make sure that an explanation can be written to a file of this name; its suffix.
 
     Raises:
-        ConfigError: The file name has no suffix of a kind that can be written.
+        ConfigError: The file name has no suffix of a kind that can be written, or the file is there and is no
+            explanation.
         MissingExtraError: It is to be a figure, and matplotlib isn't installed.
     """
     from importlib.util import find_spec
@@ -173,4 +183,6 @@ def check_output(path: str | os.PathLike[str]) -> str:
         raise ConfigError(f"{os.fspath(path)}: expected a name that ends in .png, .pdf, .svg or .html.")
     if suffix != ".html" and find_spec("matplotlib") is None:
         raise MissingExtraError("A figure (unlike .html)", "explain")
+    if os.path.isfile(path) and os.path.getsize(path) and MARK.encode() not in Path(path).read_bytes():
+        raise ConfigError(f"{os.fspath(path)} is there already and is no figure of captioner's; expected another name.")
     return suffix

@@ -4,11 +4,11 @@ import os
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from captioner.errors import ConfigError
+from captioner.files import replacing
 from captioner.inference import Caption
 
 
@@ -16,8 +16,8 @@ class AttentionFolder:
     """A folder with an .npz file for each photo, named like the photo: cat.jpg.npz.
 
     A file holds `words` (T,), `attention` (T, h, w), `log_probs` (T,), `caption` and the absolute `path` of the photo.
-    Of photos of the same name in several folders, the second becomes cat.jpg-2.npz. A file is replaced only by one of
-    the same photo, also in later runs.
+    Of photos of the same name in several folders, the second becomes cat.jpg-2.npz. A name too long for that is cut. A
+    file is replaced only by one of the same photo, also in later runs.
 
     Args:
         folder: Where; made if it isn't there.
@@ -26,6 +26,7 @@ class AttentionFolder:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._longest = _longest_name(self.folder)
         self._files: dict[str, Path] = {}  # the file of each photo that is known to have one
         self._numbers: dict[str, Iterator[int]] = {}  # by name: the numbers of files that were not looked at yet
 
@@ -48,9 +49,8 @@ class AttentionFolder:
                 " parts of a photo its words depend on."
             )
         photo = None if path is None else os.path.abspath(path)
-        file = self._file_of(os.path.basename(photo or "stdin"), photo)
-        partial = file.with_name(f"{file.name}.partial")
-        with partial.open("wb") as opened:
+        file = self._file_of(photo)
+        with replacing(file) as partial, partial.open("wb") as opened:
             np.savez_compressed(
                 opened,
                 words=np.array(caption.words),
@@ -59,25 +59,39 @@ class AttentionFolder:
                 caption=np.array(caption.text),
                 path=np.array(photo or ""),
             )
-        os.replace(partial, file)
-        if photo is not None:
-            self._files[photo] = file
         return file
 
-    def _file_of(self, name: str, photo: str | None) -> Path:
-        """The photo's own file, or the first of its name that is nobody's."""
+    def holds(self, path: str | os.PathLike[str]) -> bool:
+        """Whether the attention of a photo has been saved, now or in an earlier run."""
+        return self._file_of(os.path.abspath(path)).exists()
+
+    def _file_of(self, photo: str | None) -> Path:
+        """The photo's own file, or the first of its name that is nobody's, which is kept for it."""
         if photo is not None and photo in self._files:
             return self._files[photo]
+        name = self._cut(os.path.basename(photo or "stdin"))
         for number in self._numbers.setdefault(name, count(1)):
             file = self.folder / (f"{name}.npz" if number == 1 else f"{name}-{number}.npz")
-            if not file.exists():
-                return file
-            owner = _owner(file)
-            if owner is not None and owner == photo:
-                return file
+            owner = _owner(file) if file.exists() else photo
             if owner is not None:
-                self._files[owner] = file
+                self._files.setdefault(owner, file)
+            if owner == photo and (photo is not None or not file.exists()):
+                return file
         raise AssertionError
+
+    def _cut(self, name: str) -> str:
+        """Cut a name that is longer than the file system takes with an end, between characters."""
+        while len(os.fsencode(name)) > self._longest - len("-1000000.npz"):
+            name = name[:-1]
+        return name
+
+
+def _longest_name(folder: Path) -> int:
+    """How many bytes a name may have there."""
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return 255
 
 
 def _owner(file: Path) -> str | None:
@@ -85,5 +99,5 @@ def _owner(file: Path) -> str | None:
     try:
         with np.load(file) as arrays:
             return str(arrays["path"])
-    except (OSError, ValueError, KeyError, BadZipFile):
+    except Exception:  # what is damaged, or something else, fails with anything
         return None

@@ -66,23 +66,50 @@ def _find(folder: Path) -> Iterator[Path]:
 
 
 def _walk(folder: Path, left_out: Counter[str]) -> Iterator[Path]:
-    try:
-        with os.scandir(folder) as iterator:
-            entries = sorted(iterator, key=lambda entry: entry.name)
-    except OSError as error:
-        logger.warning("%s: skipped, it cannot be read (%s)", folder, error.strerror)
-        return
-    for entry in entries:
-        if entry.is_dir():
+    """Go through the tree without calls within calls, of which Python has too few for deep ones."""
+    open_folders = [(folder, iter(_entries(folder)))]
+    while open_folders:
+        folder, entries = open_folders[-1]
+        entry = next(entries, None)
+        if entry is None:
+            open_folders.pop()
+        elif _is_folder(entry):
             if _is_foreign(folder, entry.name):
                 left_out[entry.name] += 1
             elif not entry.is_symlink() and not entry.name.startswith("."):
-                yield from _walk(folder / entry.name, left_out)
-        elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and (entry.is_file() or entry.is_symlink()):
+                inner = folder / entry.name
+                open_folders.append((inner, iter(_entries(inner))))
+        elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and _is_file_or_link(entry):
             if entry.name.startswith("._"):  # what macOS notes of a file where its disk has no place for it
                 left_out["._*"] += 1
             elif not entry.name.startswith("."):
                 yield folder / entry.name  # a broken link too: opening it says so
+
+
+def _entries(folder: Path) -> "list[os.DirEntry[str]]":
+    try:
+        with os.scandir(folder) as iterator:
+            return sorted(iterator, key=lambda entry: entry.name)
+    except OSError as error:
+        logger.warning("%s: skipped, it cannot be read (%s)", _short(folder), error.strerror)
+        return []
+
+
+def _short(folder: Path, length: int = 300) -> str:
+    """The path, its middle left out where it would fill the screen."""
+    path = str(folder)
+    return path if len(path) <= length else f"{path[: length // 2]}...{path[-length // 2 :]}"
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _is_file_or_link(entry: "os.DirEntry[str]") -> bool:
+    return entry.is_symlink() or entry.is_file()
 
 
 def _is_foreign(folder: Path, name: str) -> bool:

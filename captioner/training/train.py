@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from captioner.data.datamodule import CaptionData
 from captioner.errors import CaptionerError, ConfigError
+from captioner.training.best_model import FOLDER as BEST
 from captioner.training.checkpoints import RunCheckpoints
 from captioner.training.lightning_module import CaptioningModule
 from captioner.training.loggers import make_loggers
@@ -28,6 +29,9 @@ from captioner.training.plan import PrintPlan
 from captioner.training.resuming import CHECKPOINTS, find_checkpoint
 
 logger = logging.getLogger("captioner")
+
+CONFIG = "config.yaml"  # in the run's folder
+_ELSEWHERE = "Put it elsewhere with --trainer.default_root_dir FOLDER."
 
 
 class SaveConfig(SaveConfigCallback):
@@ -43,7 +47,7 @@ class SaveConfig(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write `config.yaml`; a resumed run writes it anew."""
-        self.parser.save(self.config, Path(trainer.default_root_dir) / "config.yaml", overwrite=True)
+        self.parser.save(self.config, Path(trainer.default_root_dir) / CONFIG, overwrite=True)
 
 
 class TrainCLI(LightningCLI):
@@ -111,6 +115,7 @@ def main(args: Sequence[str] | None = None) -> int:
             args=None if args is None else list(args),
             run=False,
         )
+        _check_inputs(Path(cli.trainer.default_root_dir), cli.config)
         checkpoint = _open_run(Path(cli.trainer.default_root_dir), cli.config.ckpt_path, cli.trainer.is_global_zero)
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     except (CaptionerError, MisconfigurationException) as error:
@@ -118,6 +123,11 @@ def main(args: Sequence[str] | None = None) -> int:
     except torch.OutOfMemoryError:
         return _refuse("The GPU's memory is full. Lower data.batch_size, or raise trainer.accumulate_grad_batches.")
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return _refuse(
+                f"{error.filename or error}: {error.strerror}. Put the run into a folder that may be written, with "
+                "--trainer.default_root_dir FOLDER."
+            )
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         return _refuse(f"The disk is full ({error}). Free some space, and go on with --ckpt_path last.")
@@ -135,6 +145,18 @@ def main(args: Sequence[str] | None = None) -> int:
 def _refuse(why: str) -> int:
     logger.error("error: %s", why)
     return 2
+
+
+def _check_inputs(folder: Path, config: Any) -> None:
+    """Refuse to write over what a new run reads: its config, or the checkpoint that it begins with."""
+    if config.ckpt_path:
+        return
+    for path in config.config or ():
+        if (folder / CONFIG).exists() and (folder / CONFIG).samefile(os.fspath(path)):
+            raise ConfigError(f"The run in {folder} would overwrite {path}, its own config. {_ELSEWHERE}")
+    begun = config.model.init_from
+    if begun and (folder / BEST).exists() and os.path.exists(begun) and (folder / BEST).samefile(begun):
+        raise ConfigError(f"The run in {folder} would overwrite {begun}, which it begins with. {_ELSEWHERE}")
 
 
 def _open_run(folder: Path, resumed: str | None, first: bool) -> Path | None:

@@ -1,0 +1,52 @@
+"""The folder of an evaluation: old results stay until the new ones are whole."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from captioner.evaluation.evaluate import Scoring, evaluate
+from captioner.evaluation.output import saved_captions
+
+CAPTIONS = {"a.png": "a cat on a table", "b.png": "a dog in the grass"}
+
+
+def test_new_captions_wait_beside_the_old_ones_until_all_is_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    results = tmp_path / "results.json"
+    results.write_text("old")
+    with pytest.raises(ZeroDivisionError), saved_captions(tmp_path, CAPTIONS, None):
+        raise ZeroDivisionError
+    assert results.read_text() == "old"
+    kept = json.loads((tmp_path / "results.new.json").read_text())
+    assert {entry["image_id"]: entry["caption"] for entry in kept} == CAPTIONS
+    assert "results.new.json" in caplog.text
+    with saved_captions(tmp_path, CAPTIONS, None):
+        assert results.read_text() == "old"
+    assert json.loads(results.read_text()) == kept
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_captions_are_saved_before_anything_is_scored(tmp_path: Path) -> None:
+    with saved_captions(tmp_path, CAPTIONS, None):
+        assert (tmp_path / "results.json").exists()
+
+
+def test_an_evaluation_that_cannot_be_written_whole_leaves_the_older_one(tmp_path: Path) -> None:
+    annotations = tmp_path / "captions.csv"
+    annotations.write_text("image,caption\n" + "".join(f"{name},{text}\n" for name, text in CAPTIONS.items()))
+    results = tmp_path / "ours.json"
+    results.write_text(json.dumps([{"image_id": name, "caption": text} for name, text in CAPTIONS.items()]))
+    output = tmp_path / "out"
+    scoring = Scoring(metrics=("bleu",))
+    evaluate(annotations, results=results, output=output, scoring=scoring)
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    (output / "report.html").unlink()
+    (output / "report.html").mkdir()  # no page can be written there
+    results.write_text(json.dumps([{"image_id": name, "caption": "a bird"} for name in CAPTIONS]))
+    with pytest.raises(OSError, match=r"report\.html"):
+        evaluate(annotations, results=results, output=output, scoring=scoring)
+    for name in ("results.json", "scores.json", "per_image.csv"):
+        assert (output / name).read_bytes() == before[name]
+    assert {path.name for path in output.iterdir()} == {*before, "results.new.json"}

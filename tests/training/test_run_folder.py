@@ -1,0 +1,45 @@
+"""A run's folder is never what the run reads, and one that cannot be written is a line."""
+
+import errno
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from captioner.errors import ConfigError
+from captioner.training import train
+
+
+def config(*paths: Path, init_from: str | None = None, ckpt_path: str | None = None) -> SimpleNamespace:
+    """What of a parsed config says what is read."""
+    return SimpleNamespace(config=list(paths), ckpt_path=ckpt_path, model=SimpleNamespace(init_from=init_from))
+
+
+def test_a_new_run_writes_over_nothing_that_it_reads(tmp_path: Path) -> None:
+    (tmp_path / "run" / "best").mkdir(parents=True)
+    own = tmp_path / "run" / "config.yaml"
+    own.touch()
+    other = tmp_path / "other.yaml"
+    other.touch()
+    (tmp_path / "link.yaml").symlink_to(own)
+    train._check_inputs(tmp_path / "run", config(other, init_from="bundled"))
+    train._check_inputs(tmp_path / "run", config(own, ckpt_path="last"))
+    train._check_inputs(tmp_path / "new", config(own, init_from=str(tmp_path / "run" / "best")))
+    for path in (own, tmp_path / "link.yaml"):
+        with pytest.raises(ConfigError, match="its own config"):
+            train._check_inputs(tmp_path / "run", config(other, path))
+    with pytest.raises(ConfigError, match="which it begins with"):
+        train._check_inputs(tmp_path / "run", config(other, init_from=str(tmp_path / "run" / "best")))
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_cannot_be_written_is_a_line(
+    number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(number, "no", "/disk/run")
+
+    monkeypatch.setattr(train, "TrainCLI", refuse)
+    assert train.main([]) == 2
+    (record,) = caplog.records
+    assert record.message.startswith("error: /disk/run: no. Put the run into a folder that may be written")
