@@ -22,6 +22,7 @@ PYTHON_FILES = [*MODULES.values(), *sorted((ROOT / "tests").rglob("*.py"))]
 # From the ground up: a module imports only from its own layer and from those before it. ARCHITECTURE.md says the same.
 LAYERS = (
     ("captioner._version", "captioner.errors"),
+    ("captioner.progress", "captioner.stopping"),
     ("captioner.images", "captioner.preprocessing", "captioner.tokenizer", "captioner.vocabulary"),
     ("captioner.decoding",),
     ("captioner.tags",),
@@ -45,6 +46,8 @@ LAYERS = (
 LIGHT = (
     "captioner._version",
     "captioner.errors",
+    "captioner.progress",
+    "captioner.stopping",
     "captioner.images",
     "captioner.preprocessing",
     "captioner.tokenizer",

@@ -1,8 +1,11 @@
-"""Cached features: computed once for the same circumstances, never found under others, whole or not there."""
+"""Cached features: computed once for the same circumstances, never found under others, whole or gone on with."""
 
 import copy
+import logging
 import os
 import pickle
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +23,7 @@ from torch.utils.data import DataLoader
 from captioner.annotations.records import Record
 from captioner.checkpoint import read_checkpoint
 from captioner.data.dataset import Augmentation, CaptionDataset, collate
+from captioner.data.features import LoadView
 from captioner.errors import DataError
 from captioner.model.encoder import Encoder, EncoderConfig
 from captioner.preprocessing import Preprocessing
@@ -204,18 +208,94 @@ def test_an_image_that_was_replaced_is_encoded_anew(
     np.testing.assert_allclose(features[0, 2], expected, rtol=2e-3, atol=1e-5)
 
 
-def test_an_interrupted_computation_leaves_no_file(encoder: Encoder, records: list[Record], tmp_path: Path) -> None:
-    def stop(dataset: CaptionDataset, view: int) -> Iterator[tuple[Tensor, Tensor]]:
-        yield next(load(dataset, view))
-        assert len(list((tmp_path / "cache").glob("*.tmp"))) == 1  # it has begun
-        raise KeyboardInterrupt
+def stop_after(batches: int, stop: Callable[[], None]) -> LoadView:
+    """Loads some batches of all views together, then does something."""
+    given = 0
 
+    def load_some(dataset: CaptionDataset, view: int) -> Iterator[tuple[Tensor, Tensor]]:
+        nonlocal given
+        for batch in load(dataset, view):
+            if given == batches:
+                stop()
+            given += 1
+            yield batch
+
+    return load_some
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("batches", "done"), [(0, 0), (1, 2), (2, 4), (3, 5), (5, 9)])
+def test_an_interrupted_computation_is_kept_and_the_next_one_goes_on_with_the_rest(
+    batches: int, done: int, encoder: Encoder, records: list[Record], calls: list[int], tmp_path: Path
+) -> None:
+    whole = cached_features(tmp_path / "whole", encoder, views_of(records), load)
+    calls.clear()
     with pytest.raises(KeyboardInterrupt):
-        cached_features(tmp_path / "cache", encoder.train(), views_of(records), stop)
+        cached_features(tmp_path / "cache", encoder.train(), views_of(records), stop_after(batches, interrupt))
     assert encoder.training
-    assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"]
+    assert sum(calls) == done
+    assert not list((tmp_path / "cache").glob("*.npy"))
     features = cached_features(tmp_path / "cache", encoder, views_of(records), load)
-    assert all(np.abs(features[view, index]).sum() for view in range(2) for index in range(COUNT))
+    assert sum(calls) == 2 * COUNT, "no image twice"
+    assert features.path.read_bytes() == whole.path.read_bytes()
+    assert [path.suffix for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"] == [".npy"]
+
+
+def test_a_record_that_fits_no_file_is_not_believed(
+    encoder: Encoder, records: list[Record], calls: list[int], tmp_path: Path
+) -> None:
+    for damage in (lambda tmp, done: tmp.unlink(), lambda tmp, done: os.truncate(done, 3), shutil.copy):
+        calls.clear()
+        with pytest.raises(KeyboardInterrupt):
+            cached_features(tmp_path / "cache", encoder, views_of(records), stop_after(4, interrupt))
+        (tmp,), (done,) = ((tmp_path / "cache").glob(f"*.{name}") for name in ("tmp", "done"))
+        damage(tmp, done)
+        calls.clear()
+        features = cached_features(tmp_path / "cache", encoder, views_of(records), load)
+        assert sum(calls) == 2 * COUNT
+        features.path.unlink()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_computation_at_once(
+    number: int, status: int, encoder: Encoder, records: list[Record], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as stopped, caplog.at_level(logging.INFO, "captioner"):
+        cached_features(tmp_path, encoder, views_of(records), stop_after(1, lambda: os.kill(os.getpid(), number)))
+    assert stopped.value.code == status
+    assert "2 of 10 are kept" in caplog.text
+    assert signal.getsignal(number) == before
+
+
+def test_an_unreadable_image_is_tried_again_and_the_others_are_not(
+    encoder: Encoder, records: list[Record], calls: list[int], tmp_path: Path
+) -> None:
+    records[1].path.write_text("no image")
+    with pytest.raises(KeyboardInterrupt):
+        cached_features(tmp_path / "cache", encoder, views_of(records), stop_after(4, interrupt))
+    features = cached_features(tmp_path / "cache", encoder, views_of(records), load)
+    assert sum(calls) == 2 * (COUNT - 1)
+    assert [bool(np.isnan(features[1, index]).all()) for index in range(COUNT)] == [False, True, False, False, False]
+
+
+def test_how_far_it_is_stands_in_a_line_a_minute(
+    encoder: Encoder,
+    records: list[Record],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("captioner.progress.EVERY", 0)
+    with caplog.at_level(logging.INFO, "captioner"):
+        cached_features(tmp_path, encoder, views_of(records), load)
+    told = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Computing features: ")]
+    assert len(told) == 6
+    assert told[1].startswith("Computing features: 4 of 10 views of images, ")
+    assert told[-1] == "Computing features: 10 of 10 views of images"
 
 
 def compute(folder: Path, pause: float) -> None:
