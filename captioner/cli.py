@@ -8,6 +8,7 @@ import gc
 import io
 import json
 import os
+import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from captioner.arguments import STANDARD_INPUT, parse
 from captioner.errors import CaptionerError, ConfigError, ImageError, MissingExtraError
+from captioner.progress import ProgressLines
+from captioner.stopping import stop_at_once
 
 if TYPE_CHECKING:
     from captioner.explain.saving import AttentionFolder
@@ -40,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status.
     """
     try:
-        status = _run(sys.argv[1:] if argv is None else argv)
+        with stop_at_once([signal.SIGTERM]):
+            status = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
     except CaptionerError as error:
         _report(str(error))
@@ -295,9 +299,15 @@ def _print_odd_characters(errors: str) -> None:
 
 
 def _track(items: Iterable[T], total: int | None, shown: bool) -> Iterator[T]:
-    """Pass items on under a progress bar on stderr, if that is a terminal."""
-    if not (shown and sys.stderr.isatty()):
+    """Pass items on under a progress bar on stderr, or with a line a minute if that is no terminal."""
+    if not shown:
         yield from items
+        return
+    if not sys.stderr.isatty():
+        lines = ProgressLines("Done", total, "items", lambda line: print(line, file=sys.stderr, flush=True))
+        for done, item in enumerate(items, start=1):
+            yield item
+            lines.at(done)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn

@@ -11,6 +11,8 @@ try:
     from captioner.training.train import main
 except ModuleNotFoundError as error:
     sys.exit(f"error: {MissingExtraError('Training', 'train')} ({error})")
+except KeyboardInterrupt:  # torch takes seconds
+    sys.exit(130)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -84,7 +84,8 @@ def load(dataset: CaptionDataset, view: int) -> Iterator[tuple[Tensor, Tensor]]:
     for batch in DataLoader(
         dataset, sampler=[(view, i) for i in range(len(dataset))], batch_size=2, collate_fn=collate
     ):
-        yield torch.stack([as_input(image.numpy()) for image in batch.images]), batch.indices
+        if len(batch.indices):
+            yield torch.stack([as_input(image.numpy()) for image in batch.images]), batch.indices
 
 
 def as_input(pixels: np.ndarray) -> Tensor:
