@@ -21,6 +21,7 @@ KEPT = (
     "model.weights",
     "model.init_from",
 )
+_MISSING = object()
 
 
 def find_checkpoint(asked: str, run: Path) -> Path:
@@ -63,13 +64,13 @@ def keep_settled(config: Namespace, checkpoint: Path) -> None:
     """
     path = checkpoint.parent.parent / CONFIG
     try:
-        before = Namespace(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
         logger.warning("%s cannot be read, so that nobody knows which options this run does not heed.", path)
         return
     for option in KEPT:
-        was, now = before.get(option), config.get(option)
-        if option in before and was != now:
+        was, now = _value(before, option), config.get(option)
+        if was is not _MISSING and was != now:
             logger.warning(
                 "%s is %s now and was %s when the run began: a resumed run goes on with %s. To train with another, "
                 "begin a new run with --model.init_from %s.",
@@ -80,6 +81,13 @@ def keep_settled(config: Namespace, checkpoint: Path) -> None:
                 checkpoint.parent.parent / "best",
             )
             config[option] = was
+
+
+def _value(config: object, option: str) -> object:
+    """What a config that was read says of an option."""
+    for key in option.split("."):
+        config = config.get(key, _MISSING) if isinstance(config, dict) else _MISSING
+    return config
 
 
 def _as_said(value: object) -> str:

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from captioner.data.datamodule import CaptionData
+from captioner.errors import DataError
 from captioner.tokenizer import tokenize
-from captioner.training.teaching import Teaching, count_captions
+from captioner.training.teaching import Teaching, check_teaching, count_captions
 from captioner.training.train import main
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 from tests.training.domains import OLD, draw_domain
@@ -55,29 +57,36 @@ def test_counts_are_those_of_hand_counted_captions():
     )
 
 
-@pytest.mark.parametrize("caption", ["😀👍", "...", "?!", "。。"])
-def test_captions_without_a_word_stop_a_run_before_its_first_step(caption, caplog):
-    say("train/photos.csv", [caption])
-    for base in ([], ["--model.init_from=bundled"]):
-        assert main([*OPTIONS, *base]) == 2
-        said = caplog.records[-1].message
-        assert "no word" in said and "emoji and punctuation are none" in said
+@pytest.mark.parametrize("base", [[], ["--model.init_from=bundled"]])
+def test_captions_without_a_word_stop_a_run_before_its_first_step(base, caplog):
+    say("train/photos.csv", ["😀👍"])
+    assert main([*OPTIONS, *base]) == 2
+    said = caplog.records[-1].message
+    assert "no word" in said and "emoji and punctuation are none" in said
     assert not Path("runs/tiny/checkpoints").exists()
 
 
-def test_captions_of_words_that_are_too_rare_stop_it_likewise(caplog):
+@pytest.mark.parametrize("caption", ["😀👍", "...", "?!", "。。", "‘–’ *"])  # noqa: RUF001
+def test_signs_of_all_kinds_are_no_words(caption):
+    say("train/photos.csv", [caption])
+    with pytest.raises(DataError, match="emoji and punctuation are none"):
+        check_teaching(CaptionData(Path("train/photos.csv"), Path("val/photos.csv"), min_count=1))
+
+
+def test_captions_of_words_that_are_too_rare_stop_it_likewise():
     say("train/photos.csv", ["the one", *(f"word{number}" for number in range(11))])
-    say("val/photos.csv", ["the one"])
     Path("train/photos.csv").write_text(Path("train/photos.csv").read_text() + "0.png,the one\n")
-    assert main([*OPTIONS, "--data.min_count=2"]) == 2
-    assert "of 13, 0 have no word" in caplog.records[-1].message
-    assert "11 only words that occur fewer than 2 times" in caplog.records[-1].message
+    data = CaptionData(Path("train/photos.csv"), Path("val/photos.csv"), min_count=2)
+    with pytest.raises(DataError, match=r"of 13, 0 have no word .* and 11 only words that occur fewer than 2 times"):
+        check_teaching(data)
 
 
-def test_a_validation_that_has_nothing_to_score_is_refused(caplog):
+def test_a_validation_that_has_nothing_to_score_is_refused():
+    data = CaptionData(Path("train/photos.csv"), Path("val/photos.csv"), min_count=1)
+    check_teaching(data)
     say("val/photos.csv", ["😀"])
-    assert main(OPTIONS) == 2
-    assert "Most validation captions have no word" in caplog.records[-1].message
+    with pytest.raises(DataError, match="Most validation captions have no word"):
+        check_teaching(CaptionData(Path("train/photos.csv"), Path("val/photos.csv"), min_count=1))
 
 
 def test_long_captions_and_a_single_validation_image_are_told(caplog):
