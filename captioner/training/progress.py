@@ -13,9 +13,15 @@ logger = logging.getLogger(__name__)
 class TellProgress(Callback):
     """Logs the lines; of several processes, the first alone is heard."""
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to count where a run that is resumed within an epoch had stopped: that epoch doesn't start again."""
+        self._begin_epoch(trainer, trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count an epoch's batches, where the run that is resumed had stopped."""
-        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        """Begin to count an epoch's batches."""
+        self._begin_epoch(trainer, 0)
+
+    def _begin_epoch(self, trainer: Trainer, done: int) -> None:
         total = int(trainer.num_training_batches)
         self._epoch = ProgressLines(f"Epoch {trainer.current_epoch}", total, "batches", logger.info, done=done)
 
