@@ -1,11 +1,8 @@
 """Cached features: computed once for the same circumstances, never found under others, whole or gone on with."""
 
 import copy
-import logging
 import os
 import pickle
-import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -18,78 +15,16 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from captioner.annotations.records import Record
 from captioner.checkpoint import read_checkpoint
-from captioner.data.dataset import Augmentation, CaptionDataset, collate
-from captioner.data.features import LoadView
+from captioner.data.dataset import CaptionDataset
 from captioner.errors import DataError
 from captioner.model.encoder import Encoder, EncoderConfig
 from captioner.preprocessing import Preprocessing
 from captioner.training.distillation import Teachers
 from captioner.training.feature_cache import FeatureCache, cached_features
-
-PREPROCESSING = Preprocessing(size=32)
-FLIP = Augmentation(crop=0.5, flip=True)
-COUNT = 5
-
-
-@pytest.fixture
-def encoder() -> Encoder:
-    torch.manual_seed(0)
-    return Encoder(EncoderConfig("squeezenet1_1"), 32)
-
-
-@pytest.fixture
-def records(tmp_path: Path) -> list[Record]:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for index in range(COUNT):
-        Image.fromarray(random.integers(0, 256, (40, 30, 3), dtype=np.uint8)).save(folder / f"{index}.bmp")
-    return [Record(i, folder / f"{i}.bmp", ("A dog.", "A cat.")) for i in range(COUNT)]
-
-
-@pytest.fixture
-def calls(encoder: Encoder) -> list[int]:
-    """Gets the number of images of each call of the encoder."""
-    sizes: list[int] = []
-    encoder.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
-    return sizes
-
-
-def views_of(
-    records: list[Record],
-    count: int = 2,
-    preprocessing: Preprocessing = PREPROCESSING,
-    augmentation: Augmentation = FLIP,
-    seed: int = 0,
-    captions: int = 2,
-) -> list[CaptionDataset]:
-    """The plain view and augmented ones, as training makes them."""
-    return [
-        CaptionDataset(
-            records,
-            [[[1, 2]] * captions] * len(records),
-            preprocessing,
-            augmentation=augmentation if view else None,
-            seed=seed,
-        )
-        for view in range(count)
-    ]
-
-
-def load(dataset: CaptionDataset, view: int) -> Iterator[tuple[Tensor, Tensor]]:
-    for batch in DataLoader(
-        dataset, sampler=[(view, i) for i in range(len(dataset))], batch_size=2, collate_fn=collate
-    ):
-        if len(batch.indices):
-            yield torch.stack([as_input(image.numpy()) for image in batch.images]), batch.indices
-
-
-def as_input(pixels: np.ndarray) -> Tensor:
-    return torch.from_numpy(PREPROCESSING.normalize(Image.fromarray(pixels)))
+from tests.training.features import COUNT, FLIP, PREPROCESSING, as_input, load, views_of
 
 
 def test_features_are_those_of_the_encoder_in_each_view(
@@ -207,96 +142,6 @@ def test_an_image_that_was_replaced_is_encoded_anew(
     with torch.inference_mode():
         expected = encoder.eval()(as_input(views_of(records)[0][0, 2].image)[None])[0].numpy()
     np.testing.assert_allclose(features[0, 2], expected, rtol=2e-3, atol=1e-5)
-
-
-def stop_after(batches: int, stop: Callable[[], None]) -> LoadView:
-    """Loads some batches of all views together, then does something."""
-    given = 0
-
-    def load_some(dataset: CaptionDataset, view: int) -> Iterator[tuple[Tensor, Tensor]]:
-        nonlocal given
-        for batch in load(dataset, view):
-            if given == batches:
-                stop()
-            given += 1
-            yield batch
-
-    return load_some
-
-
-def interrupt() -> None:
-    raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize(("batches", "done"), [(0, 0), (1, 2), (2, 4), (3, 5), (5, 9)])
-def test_an_interrupted_computation_is_kept_and_the_next_one_goes_on_with_the_rest(
-    batches: int, done: int, encoder: Encoder, records: list[Record], calls: list[int], tmp_path: Path
-) -> None:
-    whole = cached_features(tmp_path / "whole", encoder, views_of(records), load)
-    calls.clear()
-    with pytest.raises(KeyboardInterrupt):
-        cached_features(tmp_path / "cache", encoder.train(), views_of(records), stop_after(batches, interrupt))
-    assert encoder.training
-    assert sum(calls) == done
-    assert not list((tmp_path / "cache").glob("*.npy"))
-    features = cached_features(tmp_path / "cache", encoder, views_of(records), load)
-    assert sum(calls) == 2 * COUNT, "no image twice"
-    assert features.path.read_bytes() == whole.path.read_bytes()
-    assert [path.suffix for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"] == [".npy"]
-
-
-def test_a_record_that_fits_no_file_is_not_believed(
-    encoder: Encoder, records: list[Record], calls: list[int], tmp_path: Path
-) -> None:
-    for damage in (lambda tmp, done: tmp.unlink(), lambda tmp, done: os.truncate(done, 3), shutil.copy):
-        calls.clear()
-        with pytest.raises(KeyboardInterrupt):
-            cached_features(tmp_path / "cache", encoder, views_of(records), stop_after(4, interrupt))
-        (tmp,), (done,) = ((tmp_path / "cache").glob(f"*.{name}") for name in ("tmp", "done"))
-        damage(tmp, done)
-        calls.clear()
-        features = cached_features(tmp_path / "cache", encoder, views_of(records), load)
-        assert sum(calls) == 2 * COUNT
-        features.path.unlink()
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_computation_at_once(
-    number: int, status: int, encoder: Encoder, records: list[Record], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    before = signal.getsignal(number)
-    with pytest.raises(SystemExit) as stopped, caplog.at_level(logging.INFO, "captioner"):
-        cached_features(tmp_path, encoder, views_of(records), stop_after(1, lambda: os.kill(os.getpid(), number)))
-    assert stopped.value.code == status
-    assert "2 of 10 are kept" in caplog.text
-    assert signal.getsignal(number) == before
-
-
-def test_an_unreadable_image_is_tried_again_and_the_others_are_not(
-    encoder: Encoder, records: list[Record], calls: list[int], tmp_path: Path
-) -> None:
-    records[1].path.write_text("no image")
-    with pytest.raises(KeyboardInterrupt):
-        cached_features(tmp_path / "cache", encoder, views_of(records), stop_after(4, interrupt))
-    features = cached_features(tmp_path / "cache", encoder, views_of(records), load)
-    assert sum(calls) == 2 * (COUNT - 1)
-    assert [bool(np.isnan(features[1, index]).all()) for index in range(COUNT)] == [False, True, False, False, False]
-
-
-def test_how_far_it_is_stands_in_a_line_a_minute(
-    encoder: Encoder,
-    records: list[Record],
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("captioner.progress.EVERY", 0)
-    with caplog.at_level(logging.INFO, "captioner"):
-        cached_features(tmp_path, encoder, views_of(records), load)
-    told = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Computing features: ")]
-    assert len(told) == 6
-    assert told[1].startswith("Computing features: 4 of 10 views of images, ")
-    assert told[-1] == "Computing features: 10 of 10 views of images"
 
 
 def compute(folder: Path, pause: float) -> None:
