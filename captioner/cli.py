@@ -7,6 +7,7 @@ Results go to stdout, everything else to stderr. Exit status: 0 all done; 1 some
 import argparse
 import gc
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ from captioner.commands import caption, demo, evaluate, explain, export, info, p
 from captioner.commands.parser import Parser, suggestion
 from captioner.commands.terminal import open_closed_streams, print_odd_characters, report
 from captioner.errors import CaptionerError
+from captioner.stopping import stop_at_once
 
 _COMMANDS = (caption, evaluate, explain, demo, export, info, train, prepare_coco)  # in the order of the help
 _INTERRUPTED, _BROKEN_PIPE = 130, 141  # as shells count: 128 + SIGINT, 128 + SIGPIPE
@@ -32,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     open_closed_streams()
     print_odd_characters()
     try:
-        status = _run(sys.argv[1:] if argv is None else argv)
+        with stop_at_once([signal.SIGTERM]):
+            status = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
     except CaptionerError as error:
         report(str(error))

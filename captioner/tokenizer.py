@@ -9,11 +9,19 @@ alternatives were found by comparing outputs, so that scores computed here can b
 The alternatives are tried in order and the first that matches wins, so the specific ones come first. Tokens are
 matched in the caption's own case, because case decides (`Miss.` is an abbreviation, `miss.` ends a sentence), and
 lower-cased afterwards.
+
+For other scripts it departs from the official scorer, which sees a Chinese sentence as one word. Text is
+normalized to NFC, so that an accent is the same however it was typed. Each character of a script without spaces
+between words is a token, together with its combining marks. Full stops and commas of other scripts are dropped like
+English ones:
+
+    "一只T恤。"  ->  一 只 t 恤
 """
 
 import re
 from functools import lru_cache
 from itertools import chain
+from unicodedata import normalize
 
 # What the official scorer drops after lower-casing (a double quote is `` or '' there). Its list names brackets in
 # capitals (-LRB-), which no lower-cased token equals; so "-lrb-" and "-rrb-" stay, here as there.
@@ -37,7 +45,29 @@ _REWRITTEN = str.maketrans(
         "\u2153": " 1/3 ",
         "\u2154": " 2/3 ",
         "\xad": None,
+        # byte order mark, and marks of direction
+        **dict.fromkeys("\ufeff\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"),
+        # full stops, commas, question marks and the like: Armenian, Hebrew, Arabic, Indic, Myanmar, Ethiopic, Khmer
+        **dict.fromkeys(
+            "\u055b\u055c\u055d\u055e\u0589\u05c3\u060c\u061b\u061f\u06d4\u0964\u0965\u104a\u104b"
+            "\u1361\u1362\u1363\u1364\u1365\u1366\u1367\u17d4\u17d5\u17d6\u0e5a\u0e5b",
+            " ",
+        ),
     }
+)
+
+# Scripts that are written without spaces between words: Thai, Lao, Myanmar, Khmer, kana, bopomofo, Han.
+_UNSPACED_BLOCKS = r"\u0e01-\u0e3a\u0e40-\u0e4e\u0e50-\u0e59\u0e81-\u0edf\u1000-\u1049\u104c-\u109f"
+_UNSPACED_BLOCKS += r"\u1780-\u17d3\u17d7\u17db-\u17e9\u2e80-\u2fd5\u3005-\u3007\u3041-\u309f\u30a1-\u30fa"
+_UNSPACED_BLOCKS += r"\u30fc-\u30ff\u3105-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+_UNSPACED_BLOCKS += r"\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b16f\U00020000-\U0003fffd"
+_UNSPACED_MARKS = r"\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ece\u102b-\u103e\u1056-\u1059"
+_UNSPACED_MARKS += r"\u105e-\u1060\u1062-\u1064\u1067-\u106d\u1071-\u1074\u1082-\u108d\u108f\u109a-\u109d"
+_UNSPACED_MARKS += r"\u17b4-\u17d3\u17dd\u3099\u309a\uff9e\uff9f"
+_UNSPACED = re.compile(f"[{_UNSPACED_BLOCKS}][{_UNSPACED_MARKS}]*")
+# Their punctuation; in other text, wide signs are tokens, as the official scorer has it.
+_WIDE_PUNCTUATION = re.compile(
+    r"[\xb7\u3001-\u3003\u3008-\u3011\u3014-\u301f\u30fb\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65]"
 )
 
 _ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'", "&nbsp;": " "}
@@ -116,6 +146,7 @@ _TOKEN = re.compile(
             r"[:;=]['-]?[()DPpoO](?![A-Za-z0-9])",
             r"-----+|--?-?-?|\.+|[!?]+|\*+|_+|''|``",
             r"[\x21-\x7e\xa1-\xbf\xd7\xf7\u2030-\u2bff\u3001-\u3004\u3008-\u3030\uff01-\uff0f\uff1a-\uff20]",
+            _UNSPACED.pattern,  # the rare ones, beyond the basic plane; all others are words
         ]
     )
 )
@@ -131,7 +162,7 @@ _REACHES_ON = re.compile(rf"(?<![A-Za-z0-9.])[A-Za-z]\. |(?i:{_any_of(_NUMBER_AB
 
 
 def tokenize(caption: str) -> list[str]:
-    """Splits a caption into the tokens that the official COCO scorer would see.
+    """Splits a caption into the tokens that the official COCO scorer would see; into characters where it lacks spaces.
 
     Args:
         caption: One caption, raw. Line breaks count as spaces.
@@ -140,7 +171,9 @@ def tokenize(caption: str) -> list[str]:
         Lower-case tokens without punctuation; an empty list for an empty caption.
     """
     if not caption.isascii():
-        caption = caption.translate(_REWRITTEN)
+        caption = normalize("NFC", caption).translate(_REWRITTEN)
+        if _UNSPACED.search(caption):
+            caption = _UNSPACED.sub(r" \g<0> ", _WIDE_PUNCTUATION.sub(" ", caption))
     if "&" in caption:
         for entity, character in _ENTITIES.items():
             caption = caption.replace(entity, character)
@@ -149,6 +182,11 @@ def tokenize(caption: str) -> list[str]:
     if (". " in text or ") " in text) and _REACHES_ON.search(text):
         return _match(text)
     return list(chain.from_iterable(map(_tokens_of_piece, pieces)))
+
+
+def touches(left: str, right: str) -> bool:
+    """Whether no space stands between two tokens of a sentence, because one is of a script without spaces."""
+    return not (left.isascii() and right.isascii()) and bool(_UNSPACED.match(left[-1]) or _UNSPACED.match(right))
 
 
 @lru_cache(maxsize=2**16)
@@ -162,5 +200,5 @@ def _tokens_of_piece(piece: str) -> tuple[str, ...]:
 def _match(text: str) -> list[str]:
     """The tokens of text whose words are separated by single spaces."""
     tokens: list[str] = _TOKEN.findall(text)
-    lowered = [token.translate(_BRACKETS).lower() for token in tokens]
+    lowered = [normalize("NFC", token.translate(_BRACKETS).lower()) for token in tokens]
     return [token for token in lowered if token not in PUNCTUATION and not _DROPPED_RUN.fullmatch(token)]

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from captioner.errors import CheckpointError, ConfigError
+from captioner.tokenizer import touches
 
 PAD, START, END, UNKNOWN = 0, 1, 2, 3
 SPECIAL_WORDS = ("<pad>", "<start>", "<end>", "<unk>")
@@ -108,10 +109,13 @@ class Vocabulary:
         return words
 
     def text(self, ids: Iterable[int]) -> str:
-        """Turn ids into a sentence: the words of `decode` with contractions joined ("the dog 's" -> "the dog's")."""
+        """Turn ids into a sentence: the words of `decode` with contractions joined ("the dog 's" -> "the dog's").
+
+        There are no spaces around characters of scripts that have none, such as Chinese.
+        """
         sentence = ""
         for word in self.decode(ids):
-            sentence += word if word in CONTRACTIONS or not sentence else f" {word}"
+            sentence += word if not sentence or word in CONTRACTIONS or touches(sentence, word) else f" {word}"
         return sentence
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -164,6 +164,20 @@ def test_a_failed_input_is_named_and_the_rest_captioned(
     assert (outcome.status, outcome.stdout) == (1, "")
 
 
+def test_where_stderr_is_no_terminal_a_line_a_minute_says_how_far_it_is(
+    checkpoint_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captioner.progress.EVERY", 0)
+    output = "--output", tmp_path / "captions.txt"
+    outcome = run("caption", photos / "a.png", photos / "b.jpg", "--model", checkpoint_folder, *output)
+    assert outcome.status == 0
+    first, last = outcome.stderr.splitlines()
+    assert first.startswith("Done: 1 of 2 items")
+    assert last == "Done: 2 of 2 items"
+    outcome = run("caption", photos, "--model", checkpoint_folder, *output)
+    assert outcome.stderr.splitlines() == ["Done: 1 items", "Done: 2 items", "Done: 3 items"]
+
+
 def test_output_goes_to_a_file(checkpoint_folder: Path, photos: Path, texts: dict[str, str], tmp_path: Path) -> None:
     output = tmp_path / "captions.txt"
     assert run("caption", photos, "--model", checkpoint_folder, "--output", output) == (0, "", "")

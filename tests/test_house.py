@@ -23,6 +23,7 @@ PYTHON_FILES = [*MODULES.values(), *sorted((ROOT / "tests").rglob("*.py"))]
 # From the ground up: a module imports only from its own layer and from those before it. ARCHITECTURE.md says the same.
 LAYERS = (
     ("captioner._version", "captioner.errors", "captioner.files"),
+    ("captioner.progress", "captioner.stopping"),
     (
         "captioner.images",
         "captioner.preprocessing",
@@ -55,6 +56,8 @@ LIGHT = (
     "captioner._version",
     "captioner.errors",
     "captioner.files",
+    "captioner.progress",
+    "captioner.stopping",
     "captioner.images",
     "captioner.preprocessing",
     "captioner.templates",

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captioner.tokenizer import PUNCTUATION, tokenize
+from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 
 # caption -> tokens of the official scorer, separated by spaces
 OFFICIAL = {
@@ -66,14 +67,60 @@ OFFICIAL = {
     "http://www.x.com statefarm.com.": "http://www.x.com statefarm.com",
     # other scripts
     "Café naïve ÉCLAIR": "café naïve éclair",
-    "日本語 猫": "日本語 猫",
     "a😀b 20°": "a b 20 °",
+    "a dog，a cat": "a dog ， a cat",  # noqa: RUF001
+}
+
+# What the official scorer takes for one word, or joins to its full stop: written by hand.
+OTHER_SCRIPTS = {
+    # without spaces between words: characters, with their marks
+    "一只T恤，第10张。": "一 只 t 恤 第 10 张",  # noqa: RUF001
+    "日本語 猫": "日 本 語 猫",
+    "犬が「走って」いる…": "犬 が 走 っ て い る",
+    "ガ ｶﾞ 𠮷野家・々": "ガ ｶﾞ 𠮷 野 家 々",
+    "สุนัขวิ่ง": "สุ นั ข วิ่ ง",
+    "ខ្មែរ។": "ខ្ មែ រ",
+    "😀👍": "",
+    # from right to left
+    "كلب يجري، على العشب؟": "كلب يجري على العشب",
+    "\u202bכֶּלֶב רץ.\u202c ארה״ב׃": "כֶּלֶב רץ ארה״ב",  # noqa: RUF001
+    # with spaces
+    "कुत्ता घास पर।": "कुत्ता घास पर",
+    "개가 달린다.": "개가 달린다",
+    # accents typed as characters of their own, and letters that are lower-cased by Unicode's rules
+    "cafe\u0301 CAFE\u0301": "café café",
+    "ĐƯỜNG ΣΚΎΛΟΣ СОБАКА J\u030c": "đường σκύλος собака ǰ",
 }
 
 
 @pytest.mark.parametrize("caption", OFFICIAL)
 def test_tokens_equal_the_official_scorers(caption: str) -> None:
     assert tokenize(caption) == OFFICIAL[caption].split()
+
+
+@pytest.mark.parametrize("caption", OTHER_SCRIPTS)
+def test_other_scripts_come_apart_where_their_readers_would_take_them_apart(caption: str) -> None:
+    assert tokenize(caption) == OTHER_SCRIPTS[caption].split()
+
+
+def said(tokens: list[str]) -> str:
+    """A sentence as a model says it."""
+    vocabulary = Vocabulary([*SPECIAL_WORDS, *dict.fromkeys(tokens)])
+    return vocabulary.text(vocabulary.encode(tokens))
+
+
+@pytest.mark.parametrize(
+    "sentence", ["一只白色的猫坐在第10张桌子上", "สุนัขกำลังวิ่งบนหญ้า", "犬が走っている", "a dog's café"]
+)
+def test_what_a_model_says_has_spaces_where_its_script_has_them(sentence: str) -> None:
+    assert said(tokenize(sentence)) == sentence
+
+
+@settings(deadline=None)
+@given(st.text("猫犬がั้กข𠮷 aB1.'", max_size=20))
+def test_what_a_model_says_has_the_tokens_it_said(caption: str) -> None:
+    tokens = [token for token in tokenize(caption) if token.isalnum()]
+    assert tokenize(said(tokens)) == tokens
 
 
 @settings(deadline=None)

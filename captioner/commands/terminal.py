@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from captioner.errors import ConfigError
+from captioner.progress import ProgressLines
 
 T = TypeVar("T")
 
@@ -94,15 +95,21 @@ def _escape_odd(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def track(items: Iterable[T], total: int | None, shown: bool = True) -> Iterator[T]:
-    """Pass items on under a progress bar on stderr, if that is a terminal.
+    """Pass items on under a progress bar on stderr, or with a line a minute if that is no terminal.
 
     Args:
         items: What is worked through.
         total: How many there are, if that is known.
         shown: Whether there is a bar at all.
     """
-    if not (shown and sys.stderr.isatty()):
+    if not shown:
         yield from items
+        return
+    if not sys.stderr.isatty():
+        lines = ProgressLines("Done", total, "items", note)
+        for done, item in enumerate(items, start=1):
+            yield item
+            lines.at(done)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn

@@ -191,6 +191,8 @@ class CaptionData(LightningDataModule):
         if self._base is not None:
             return self._base.vocabulary.extended(vocabulary.words)
         if len(vocabulary) == len(SPECIAL_WORDS):
+            if not any(map(any, self.tokens["train"])):
+                raise DataError("The training captions have no word; emoji and punctuation are none.")
             raise ConfigError(f"No word occurs {self.min_count} times in the training captions; lower data.min_count.")
         return vocabulary
 

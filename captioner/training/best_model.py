@@ -46,6 +46,10 @@ def finish_best(run: Path, *, onnx: bool) -> bool:
     if not folder.is_dir():
         return False
     if onnx:
-        export_onnx(folder)
+        try:
+            export_onnx(folder)
+        except (KeyboardInterrupt, SystemExit):
+            logger.info("Stopped before the ONNX pair was whole. It is written by: captioner export %s", folder)
+            raise
     logger.info("The best model is in %s. Try it: captioner caption PHOTO --model %s", folder, folder)
     return True

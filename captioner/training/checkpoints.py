@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 SCORES = (*(f"val/BLEU-{n}" for n in range(1, 5)), "val/CIDEr-D")
 BEFORE_VALIDATION = 60  # seconds of training that are worth a checkpoint before a long validation
+PATIENCE = 10.0  # seconds that a validation may go on for after a signal
 ASK_EVERY = 10  # steps: how often several processes agree on whether to save
 
 
@@ -51,6 +52,7 @@ class RunCheckpoints(ModelCheckpoint):
         self._interrupts = Interrupts()
         self._saved = time.monotonic()
         self._saved_step = -1
+        self._validating = self._saved
         if every_minutes < 0 or monitor not in SCORES:
             raise ConfigError(
                 f"checkpoint.monitor is {monitor} and every_minutes {every_minutes}; expected one of "
@@ -64,7 +66,7 @@ class RunCheckpoints(ModelCheckpoint):
         trainer.strategy.checkpoint_io = WholeCheckpointIO()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Heed Ctrl-C and SIGTERM from now on: before, there is nothing to save."""
+        """Heed Ctrl-C and SIGTERM from now on: before, there is nothing to save, and they end the run at once."""
         super().on_train_start(trainer, pl_module)
         self._saved = time.monotonic()
         self._interrupts.heed()
@@ -91,6 +93,27 @@ class RunCheckpoints(ModelCheckpoint):
         if wanted:
             self._save_last(trainer)
         if stop:
+            self._interrupts.stop()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the time."""
+        super().on_validation_start(trainer, pl_module)
+        self._validating = time.monotonic()
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Stop a validation that is to stop and has long to go: it comes anew after the last minute of its epoch."""
+        if not self._interrupts:
+            return
+        done, total = batch_idx + 1, int(trainer.num_val_batches[dataloader_idx])
+        if (time.monotonic() - self._validating) / done * (total - done) > PATIENCE:
             self._interrupts.stop()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -135,8 +158,10 @@ class RunCheckpoints(ModelCheckpoint):
         self._interrupts.ignore()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add the ONNX pair to the folder."""
+        """Add the ONNX pair to the folder, if nothing has asked to stop; that ends this at once, too."""
         self._interrupts.ignore()
+        if self._interrupts:
+            self._interrupts.stop()
         if trainer.is_global_zero and not finish_best(Path(trainer.default_root_dir), onnx=self.onnx):
             logger.warning(
                 "No validation took place, so there is no best model; %s has the weights.", self._last_path()

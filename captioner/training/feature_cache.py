@@ -3,20 +3,18 @@
 While the encoder is frozen, an image gives the same features in every epoch, so they are computed once, in several
 augmented views if asked. They are kept in a file named by a hash of everything they depend on: the encoder's weights
 and architecture, the preprocessing, the augmentation, the images and the number of views. A file of other
-circumstances is never found; one that was cut short was never named; and of two processes that want the same file, one
-computes it while the other waits.
+circumstances is never found; one that was cut short has no such name yet, and the next start goes on with it; and of
+two processes that want the same file, one computes it while the other waits.
 """
 
 import errno
 import hashlib
 import logging
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-import numpy as np
 import torch
 from filelock import FileLock
 
@@ -24,7 +22,10 @@ from captioner.data.dataset import CaptionDataset, Features, speaks_of_sides
 from captioner.data.features import LoadView
 from captioner.errors import DataError
 from captioner.model.encoder import Encoder
+from captioner.progress import ProgressLines
+from captioner.stopping import stop_at_once
 from captioner.training.distillation import JointEncoder, Teachers
+from captioner.training.partial_features import PartialFeatures, RestOfImages
 
 logger = logging.getLogger(__name__)
 
@@ -81,18 +82,25 @@ def cached_features(
     path = folder / f"{_key(encoder, views)}.npy"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
+        with stop_at_once(), FileLock(path.with_suffix(".lock")):
             if not path.is_file():
                 shape = (len(views), len(views[0]), encoder.regions, encoder.width)
-                temporary = path.with_suffix(".tmp")
-                temporary.unlink(missing_ok=True)  # what a process that was killed has left
-                _check_space(folder, shape)
-                logger.info("Computing the features of %d images in %d views into %s", shape[1], shape[0], path)
+                partial = PartialFeatures(path.with_suffix(".tmp"), shape)
+                _check_space(folder, partial.missing_bytes)
+                begun = f"; {partial.done.sum():,} are there already" if partial.done.any() else ""
+                logger.info(
+                    "Computing the features of %d images in %d views into %s%s", shape[1], shape[0], path, begun
+                )
                 try:
-                    _compute(temporary, encoder, views, load)
-                    os.replace(temporary, path)
-                finally:
-                    temporary.unlink(missing_ok=True)
+                    _compute(partial, encoder, views, load)
+                    partial.finish(path)
+                except OSError:
+                    partial.remove()
+                    raise
+                except BaseException:
+                    kept = f"{partial.done.sum():,} of {partial.done.size:,}"
+                    logger.info("Stopped; %s are kept, and the next start goes on from there.", kept)
+                    raise
     except OSError as error:
         raise DataError(
             f"{folder}: features cannot be written ({error.strerror or error}). Free some space, name another "
@@ -101,35 +109,32 @@ def cached_features(
     return Features(path)
 
 
-def _check_space(folder: Path, shape: tuple[int, ...]) -> None:
-    needed, free = 2 * int(np.prod(shape)), shutil.disk_usage(folder).free
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(errno.ENOSPC, f"they need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
 
 
-def _compute(path: Path, encoder: Encoder | JointEncoder, views: Sequence[CaptionDataset], load: LoadView) -> None:
-    count, regions, width = len(views[0]), encoder.regions, encoder.width
+def _compute(
+    partial: PartialFeatures, encoder: Encoder | JointEncoder, views: Sequence[CaptionDataset], load: LoadView
+) -> None:
     device = next(encoder.parameters()).device
     training = encoder.training
+    total, done = partial.done.size, int(partial.done.sum())
+    unit = "images" if len(views) == 1 else "views of images"
+    lines = ProgressLines("Computing features", total, unit, logger.info, done=done)
     encoder.eval()
     try:
-        with path.open("wb") as file, torch.inference_mode():
-            header = {"descr": "<f2", "fortran_order": False, "shape": (len(views), count, regions, width)}
-            np.lib.format.write_array_header_1_0(file, header)
-            start = file.tell()
-            size = 2 * regions * width  # bytes of an image
+        with partial, torch.inference_mode():
             for view, dataset in enumerate(views):
-                missing = set(range(count))
-                for pixels, indices in load(dataset, view):
+                left = partial.left(view)
+                if not left:
+                    continue
+                for pixels, indices in load(RestOfImages(dataset, left), view):
                     features = encoder(pixels.to(device)).half().cpu().numpy()  # (B, L, D)
-                    for index, one in zip(indices.tolist(), features, strict=True):
-                        # Written as a file, not through a memory map: there, a full disk would kill the process.
-                        file.seek(start + (view * count + index) * size)
-                        file.write(one.tobytes())
-                        missing.discard(index)
-                for index in missing:
-                    file.seek(start + (view * count + index) * size)
-                    file.write(np.full((regions, width), np.nan, np.float16).tobytes())
+                    partial.put(view, indices.tolist(), features)
+                    lines.at(int(partial.done.sum()))
+                partial.leave_out(view)
     finally:
         encoder.train(training)
 

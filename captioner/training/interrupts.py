@@ -7,9 +7,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
-logger = logging.getLogger(__name__)
+from captioner.stopping import SIGNALS
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+logger = logging.getLogger(__name__)
 
 
 class Interrupts:
@@ -49,6 +49,6 @@ class Interrupts:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self:
-            raise KeyboardInterrupt
+            self.stop()
         self._received = number
         logger.info("Stopping after this step; once more to stop without saving.")

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from captioner.data.datamodule import CaptionData
 from captioner.training.lightning_module import CaptioningModule
 from captioner.training.memory import expected_memory
+from captioner.training.teaching import check_teaching, count_split
 
 logger = logging.getLogger(__name__)
 
@@ -18,12 +19,29 @@ Rows = Sequence[Sequence[str]]
 class PrintPlan(Callback):
     """Logs the plan of a run as a table when training starts, on the first of several processes.
 
+    Captions that teach nothing stop the run before anything is computed.
+
     Args:
         memory: Measure the expected memory too, which takes a second or two.
     """
 
     def __init__(self, memory: bool = True) -> None:
         self.memory = memory
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look at the captions.
+
+        Raises:
+            DataError: Most of them teach nothing, or validation has none to score.
+        """
+        data = CaptionData.of(trainer)
+        check_teaching(data)
+        monitored = getattr(trainer.checkpoint_callback, "monitor", None)
+        if len(data.records["val"]) == 1 and monitored == "val/CIDEr-D":
+            logger.warning(
+                "Validation has one image, of which CIDEr-D is always 0: it cannot tell which epoch is the best. Add "
+                "images, or choose by another score with --checkpoint.monitor val/BLEU-4."
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the plan."""
@@ -94,6 +112,10 @@ def _data(trainer: Trainer) -> Rows:
         captions = sum(len(record.captions) for record in records)
         rows.append((split, f"{len(records):,} images, {captions:,} captions"))
     rows.append(("vocabulary", f"{len(data.vocabulary):,} words"))
+    train = count_split(data, "train")
+    rows.append(("training words", f"{train.words:,}, {100 * train.unknown_words / max(1, train.words):.1f} % unknown"))
+    poor = f"{train.empty:,} without a word, {train.unknown:,} of unknown words alone"
+    rows.append(("training captions", f"{poor}, {train.cut:,} cut to {data.max_length} words"))
     rows.append(("loaded by", f"{data.workers} worker processes" if data.workers else "the training process"))
     views = f"cached while the encoder is frozen, {data.views} of each image" if data.views else "computed at each step"
     rows.append(("features", views))

@@ -1,14 +1,27 @@
-"""Where a run is resumed: the last whole checkpoint of its folder."""
+"""Where a run is resumed, the last whole checkpoint of its folder, and what of its config cannot change there."""
 
 import logging
 import zipfile
 from pathlib import Path
+
+import yaml
+from jsonargparse import Namespace
 
 from captioner.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"  # the folder of a run that has them
+CONFIG = "config.yaml"  # beside it
+# A checkpoint holds the optimizer, its schedule and the weights: what these were made from says nothing any more.
+KEPT = (
+    "model.learning_rate",
+    "model.weight_decay",
+    "model.finetune.learning_rate",
+    "model.weights",
+    "model.init_from",
+)
+_MISSING = object()
 
 
 def find_checkpoint(asked: str, run: Path) -> Path:
@@ -40,3 +53,42 @@ def _is_whole(path: Path) -> bool:
             return file.testzip() is None
     except (OSError, zipfile.BadZipFile):
         return False
+
+
+def keep_settled(config: Namespace, checkpoint: Path) -> None:
+    """Name the options that a resumed run does not heed, with both values, and let the config say what holds.
+
+    Args:
+        config: That of the run now; changed.
+        checkpoint: What is resumed, in its run's folder.
+    """
+    path = checkpoint.parent.parent / CONFIG
+    try:
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        logger.warning("%s cannot be read, so that nobody knows which options this run does not heed.", path)
+        return
+    for option in KEPT:
+        was, now = _value(before, option), config.get(option)
+        if was is not _MISSING and was != now:
+            logger.warning(
+                "%s is %s now and was %s when the run began: a resumed run goes on with %s. To train with another, "
+                "begin a new run with --model.init_from %s.",
+                option,
+                _as_said(now),
+                _as_said(was),
+                _as_said(was),
+                checkpoint.parent.parent / "best",
+            )
+            config[option] = was
+
+
+def _value(config: object, option: str) -> object:
+    """What a config that was read says of an option."""
+    for key in option.split("."):
+        config = config.get(key, _MISSING) if isinstance(config, dict) else _MISSING
+    return config
+
+
+def _as_said(value: object) -> str:
+    return "null" if value is None else str(value)

@@ -4,33 +4,36 @@ LightningCLI and jsonargparse read the config: typed YAML, dotted overrides, unk
 """
 
 import errno
+import json
 import logging
 import os
 import signal
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from captioner.data.datamodule import CaptionData
 from captioner.errors import CaptionerError, ConfigError
+from captioner.stopping import stop_at_once
 from captioner.training.best_model import FOLDER as BEST
 from captioner.training.checkpoints import RunCheckpoints
 from captioner.training.lightning_module import CaptioningModule
 from captioner.training.loggers import make_loggers
 from captioner.training.plan import PrintPlan
-from captioner.training.resuming import CHECKPOINTS, find_checkpoint
+from captioner.training.progress import TellProgress
+from captioner.training.resuming import CHECKPOINTS, CONFIG, find_checkpoint, keep_settled
 
 logger = logging.getLogger("captioner")
 
-CONFIG = "config.yaml"  # in the run's folder
 _ELSEWHERE = "Put it elsewhere with --trainer.default_root_dir FOLDER."
 
 
@@ -66,14 +69,46 @@ class TrainCLI(LightningCLI):
         parser.link_arguments("data.word_counts", "model.word_counts", apply_on="instantiate")
         parser.link_arguments("data.preprocessing", "model.preprocessing", apply_on="instantiate")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the command line; `--model.finetune null` and the like switch a section of the config off."""
+        self.config = parser.parse_args(_switched_off(parser, sys.argv[1:] if args is None else args))
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Log to TensorBoard in the run's folder by default; take part in what torchrun has started."""
+        """Log to TensorBoard in the run's folder by default; take part in what torchrun has started.
+
+        Where stderr is no terminal, a line a minute stands for the progress bar.
+        """
         if self.config.trainer.logger in (None, True):
             kwargs["logger"] = make_loggers(Path(self.config.trainer.default_root_dir), self.config.wandb)
         if "TORCHELASTIC_RUN_ID" in os.environ:
             here = int(os.environ["LOCAL_WORLD_SIZE"])
             kwargs |= {"devices": here, "num_nodes": int(os.environ["WORLD_SIZE"]) // here}
-        return super().instantiate_trainer(**kwargs)
+        lines = not sys.stderr.isatty()
+        if lines and self.config.trainer.enable_progress_bar is None:
+            kwargs["enable_progress_bar"] = False
+        trainer = super().instantiate_trainer(**kwargs)
+        if lines:
+            trainer.callbacks.insert(0, TellProgress())
+        return trainer
+
+
+def _switched_off(parser: LightningArgumentParser, args: Sequence[str]) -> list[str]:
+    """The arguments with the defaults of a section, under which it does nothing, in the place of its `null`."""
+    given = list(args)
+    for index, argument in enumerate(given):
+        name, equals, value = argument.partition("=")
+        if not equals and index + 1 < len(given):
+            value = given[index + 1]
+        if not name.startswith("--") or "." not in name or value != "null":
+            continue
+        section = parser.get_defaults().get(name[2:])
+        if isinstance(section, Namespace):
+            off = json.dumps(section.as_dict(), default=str)
+            if equals:
+                given[index] = f"{name}={off}"
+            else:
+                given[index + 1] = off
+    return given
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -97,6 +132,11 @@ def main(args: Sequence[str] | None = None) -> int:
         "LightningCLI's args parameter|"  # it suspects that they aren't those of the process
         "resuming from a checkpoint that ended)",  # not true here: the batches that were seen are skipped
     )
+    with stop_at_once():
+        return _train(args)
+
+
+def _train(args: Sequence[str] | None) -> int:
     handlers = list(logger.handlers)
     try:
         cli = TrainCLI(
@@ -117,6 +157,8 @@ def main(args: Sequence[str] | None = None) -> int:
         )
         _check_inputs(Path(cli.trainer.default_root_dir), cli.config)
         checkpoint = _open_run(Path(cli.trainer.default_root_dir), cli.config.ckpt_path, cli.trainer.is_global_zero)
+        if checkpoint is not None:
+            keep_settled(cli.config, checkpoint)
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     except (CaptionerError, MisconfigurationException) as error:
         return _refuse(str(error))
@@ -131,8 +173,6 @@ def main(args: Sequence[str] | None = None) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         return _refuse(f"The disk is full ({error}). Free some space, and go on with --ckpt_path last.")
-    except SIGTERMException:  # before training, where nothing is to be saved
-        return 128 + signal.SIGTERM
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     finally:

@@ -1,8 +1,15 @@
 import logging
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from captioner.annotations.records import Record
+from captioner.model.encoder import Encoder, EncoderConfig
 from captioner.training.train import main
+from tests.training.features import COUNT
 from tests.training.runs import SMALL, TINY
 
 
@@ -29,3 +36,27 @@ def first_stage(tmp_path_factory):
     ]
     assert main([f"--config={TINY}", *SMALL, *data, "--trainer.max_epochs=6", f"--trainer.default_root_dir={run}"]) == 0
     return run, data
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    torch.manual_seed(0)
+    return Encoder(EncoderConfig("squeezenet1_1"), 32)
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> list[Record]:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for index in range(COUNT):
+        Image.fromarray(random.integers(0, 256, (40, 30, 3), dtype=np.uint8)).save(folder / f"{index}.bmp")
+    return [Record(i, folder / f"{i}.bmp", ("A dog.", "A cat.")) for i in range(COUNT)]
+
+
+@pytest.fixture
+def calls(encoder: Encoder) -> list[int]:
+    """Gets the number of images of each call of the encoder."""
+    sizes: list[int] = []
+    encoder.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    return sizes

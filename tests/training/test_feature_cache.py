@@ -1,4 +1,4 @@
-"""Cached features: computed once for the same circumstances, never found under others, whole or not there."""
+"""Cached features: computed once for the same circumstances, never found under others, whole or gone on with."""
 
 import copy
 import os
@@ -15,76 +15,16 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from captioner.annotations.records import Record
 from captioner.checkpoint import read_checkpoint
-from captioner.data.dataset import Augmentation, CaptionDataset, collate
+from captioner.data.dataset import CaptionDataset
 from captioner.errors import DataError
 from captioner.model.encoder import Encoder, EncoderConfig
 from captioner.preprocessing import Preprocessing
 from captioner.training.distillation import Teachers
 from captioner.training.feature_cache import FeatureCache, cached_features
-
-PREPROCESSING = Preprocessing(size=32)
-FLIP = Augmentation(crop=0.5, flip=True)
-COUNT = 5
-
-
-@pytest.fixture
-def encoder() -> Encoder:
-    torch.manual_seed(0)
-    return Encoder(EncoderConfig("squeezenet1_1"), 32)
-
-
-@pytest.fixture
-def records(tmp_path: Path) -> list[Record]:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for index in range(COUNT):
-        Image.fromarray(random.integers(0, 256, (40, 30, 3), dtype=np.uint8)).save(folder / f"{index}.bmp")
-    return [Record(i, folder / f"{i}.bmp", ("A dog.", "A cat.")) for i in range(COUNT)]
-
-
-@pytest.fixture
-def calls(encoder: Encoder) -> list[int]:
-    """Gets the number of images of each call of the encoder."""
-    sizes: list[int] = []
-    encoder.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
-    return sizes
-
-
-def views_of(
-    records: list[Record],
-    count: int = 2,
-    preprocessing: Preprocessing = PREPROCESSING,
-    augmentation: Augmentation = FLIP,
-    seed: int = 0,
-    captions: int = 2,
-) -> list[CaptionDataset]:
-    """The plain view and augmented ones, as training makes them."""
-    return [
-        CaptionDataset(
-            records,
-            [[[1, 2]] * captions] * len(records),
-            preprocessing,
-            augmentation=augmentation if view else None,
-            seed=seed,
-        )
-        for view in range(count)
-    ]
-
-
-def load(dataset: CaptionDataset, view: int) -> Iterator[tuple[Tensor, Tensor]]:
-    for batch in DataLoader(
-        dataset, sampler=[(view, i) for i in range(len(dataset))], batch_size=2, collate_fn=collate
-    ):
-        yield torch.stack([as_input(image.numpy()) for image in batch.images]), batch.indices
-
-
-def as_input(pixels: np.ndarray) -> Tensor:
-    return torch.from_numpy(PREPROCESSING.normalize(Image.fromarray(pixels)))
+from tests.training.features import COUNT, FLIP, PREPROCESSING, as_input, load, views_of
 
 
 def test_features_are_those_of_the_encoder_in_each_view(
@@ -202,20 +142,6 @@ def test_an_image_that_was_replaced_is_encoded_anew(
     with torch.inference_mode():
         expected = encoder.eval()(as_input(views_of(records)[0][0, 2].image)[None])[0].numpy()
     np.testing.assert_allclose(features[0, 2], expected, rtol=2e-3, atol=1e-5)
-
-
-def test_an_interrupted_computation_leaves_no_file(encoder: Encoder, records: list[Record], tmp_path: Path) -> None:
-    def stop(dataset: CaptionDataset, view: int) -> Iterator[tuple[Tensor, Tensor]]:
-        yield next(load(dataset, view))
-        assert len(list((tmp_path / "cache").glob("*.tmp"))) == 1  # it has begun
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        cached_features(tmp_path / "cache", encoder.train(), views_of(records), stop)
-    assert encoder.training
-    assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"]
-    features = cached_features(tmp_path / "cache", encoder, views_of(records), load)
-    assert all(np.abs(features[view, index]).sum() for view in range(2) for index in range(COUNT))
 
 
 def compute(folder: Path, pause: float) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Callback
 
 from captioner.training.train import main
@@ -155,6 +156,43 @@ def test_a_signal_in_a_validation_lets_it_finish_first(uninterrupted):
     assert_same(uninterrupted(FROZEN), "parts")
 
 
+def test_a_long_validation_is_stopped_and_comes_anew(uninterrupted, monkeypatch):
+    monkeypatch.setattr("captioner.training.checkpoints.PATIENCE", 0)
+    options = [*OPTIONS, "--trainer.default_root_dir=parts"]
+    with pytest.raises(SystemExit) as exit_:
+        train_with(Disturb(1, "validation", send(signal.SIGTERM)), options)
+    assert exit_.value.code == 143
+    assert "Epoch 1: BLEU-1" not in Path("parts/train.log").read_text()
+    assert main([*options, "--ckpt_path=last"]) == 0
+    assert_same(uninterrupted(FROZEN), "parts")
+
+
+class DisturbAround(Callback):
+    """Does something before the first step or after the last."""
+
+    def __init__(self, hook, disturb):
+        setattr(self, hook, lambda *_: disturb())
+
+
+@pytest.mark.parametrize(
+    ("hook", "number", "status"),
+    [
+        ("on_sanity_check_start", signal.SIGTERM, 143),
+        ("on_sanity_check_start", signal.SIGINT, 130),
+        ("on_train_end", signal.SIGTERM, 143),
+    ],
+)
+def test_a_signal_before_the_first_step_or_after_the_last_ends_the_run_at_once(hook, number, status, caplog):
+    options = [*OPTIONS, "--trainer.max_epochs=1", "--trainer.num_sanity_val_steps=1"]
+    with pytest.raises(SystemExit) as exit_:
+        train_with(DisturbAround(hook, send(number)), options)
+    assert exit_.value.code == status
+    assert "The best model is in" not in caplog.text
+    ended = hook == "on_train_end"
+    assert Path("runs/tiny/checkpoints/last.ckpt").exists() == ended
+    assert ("last.ckpt is saved" if ended else "nothing is saved yet") in caplog.text
+
+
 def test_a_second_signal_does_not_wait_for_the_step():
     def twice():
         send(signal.SIGINT)()
@@ -267,3 +305,29 @@ def test_other_batches_in_the_middle_of_an_epoch_and_another_network_are_refused
     torch.save({"no": "run"}, "foreign.ckpt")
     assert main([*OPTIONS, "--ckpt_path=foreign.ckpt"]) == 2
     assert "no checkpoint of a training run" in caplog.records[-1].message
+
+
+# --- Options that a resumed run does not heed ---
+
+
+def test_options_that_a_resumed_run_cannot_heed_are_named_with_both_values_and_change_nothing(uninterrupted, caplog):
+    options = [*OPTIONS, "--trainer.default_root_dir=parts"]
+    with pytest.raises(SystemExit):
+        train_with(Disturb(1, 1, send(signal.SIGTERM)), options)
+    caplog.clear()
+    other = {
+        "model.learning_rate": ("0.003", "0.5"),
+        "model.weight_decay": ("0.01", "0.3"),
+        "model.finetune.learning_rate": ("1e-05", "0.2"),
+        "model.weights": ("bundled", "null"),
+    }
+    heeded = ["--checkpoint.every_minutes=7", "--model.samples=1"]
+    assert main([*options, *heeded, *(f"--{name}={now}" for name, (_, now) in other.items()), "--ckpt_path=last"]) == 0
+    told = [record.getMessage() for record in caplog.records if "a resumed run goes on with" in record.getMessage()]
+    assert len(told) == len(other), told
+    for name, (was, now) in other.items():
+        assert any(f"{name} is {now} now and was {was} when the run began" in line for line in told), (name, told)
+    assert_same(uninterrupted(FROZEN), "parts")
+    saved = yaml.safe_load(Path("parts/config.yaml").read_text())
+    assert (saved["model"]["learning_rate"], saved["model"]["weights"]) == (0.003, "bundled"), "what holds is kept"
+    assert saved["checkpoint"]["every_minutes"] == 7

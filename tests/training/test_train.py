@@ -49,6 +49,18 @@ def test_a_run_leaves_its_config_its_log_and_a_folder_that_captions_on_both_back
         assert ours.log_prob == pytest.approx(theirs.log_prob, abs=1e-4)
 
 
+@pytest.mark.parametrize("null", [["--model.finetune", "null"], ["--model.finetune=null"]])
+def test_a_section_of_a_config_is_switched_off_from_the_command_line(null):
+    config = yaml.safe_load(TINY.read_text())
+    config["model"]["finetune"] = {"stages": ["no such stage"], "from_epoch": 1}
+    Path("tuned.yaml").write_text(yaml.safe_dump(config))
+    off = [*null, "--data.augmentation", "null"]
+    assert main(["--config=tuned.yaml", *SMALL, "--trainer.max_epochs=1", "--data.augmentation.crop=0.5", *off]) == 0
+    saved = yaml.safe_load(Path("runs/tiny/config.yaml").read_text())
+    assert saved["model"]["finetune"]["stages"] == []
+    assert saved["data"]["augmentation"] == {"crop": 1.0, "flip": False, "color": 0.0}
+
+
 def test_the_vocabulary_is_of_the_training_captions_alone():
     assert main([f"--config={TINY}", *SMALL, "--trainer.max_epochs=1"]) == 0
     path = Path("data/shapes/annotations/captions_val.json")

@@ -1,0 +1,50 @@
+"""How far an epoch and its validation are, a line a minute, where no progress bar is shown."""
+
+import logging
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from captioner.progress import ProgressLines
+
+logger = logging.getLogger(__name__)
+
+
+class TellProgress(Callback):
+    """Logs the lines; of several processes, the first alone is heard."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to count where a run that is resumed within an epoch had stopped: that epoch doesn't start again."""
+        self._begin_epoch(trainer, trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to count an epoch's batches."""
+        self._begin_epoch(trainer, 0)
+
+    def _begin_epoch(self, trainer: Trainer, done: int) -> None:
+        total = int(trainer.num_training_batches)
+        self._epoch = ProgressLines(f"Epoch {trainer.current_epoch}", total, "batches", logger.info, done=done)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Tell of the epoch."""
+        self._epoch.at(batch_idx + 1)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to count the batches of a validation."""
+        batches = trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
+        what = "Before training" if trainer.sanity_checking else f"Validation of epoch {trainer.current_epoch}"
+        self._validation = ProgressLines(what, int(batches[0]), "batches", logger.info)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Tell of the validation."""
+        self._validation.at(batch_idx + 1)
