@@ -40,10 +40,12 @@ examples:
   captioner caption holiday/ --output captions.tsv
   captioner caption photo.jpg --alternatives 3 --json
   captioner caption photo.jpg --include camera
+  captioner caption photo.jpg --tags
   captioner caption - < photo.jpg""",
     )
     parser.set_defaults(run=run)
     parser.add_argument("--json", action="store_true", help="Print a JSON object per image.")
+    parser.add_argument("--tags", action="store_true", help="Print what is recognised in the image after its caption.")
     parser.add_argument("--output", type=Path, metavar="FILE", help="Write captions there, as they come.")
     parser.add_argument(
         "--save-attention", type=Path, metavar="DIR", help="Write an .npz per image: words, attention, log_probs."
@@ -71,9 +73,11 @@ def run(options: Namespace) -> int:
     errors = "backslashreplace" if options.json else "surrogateescape"
     print_odd_characters(errors)
     with output.open("w", encoding="utf-8", errors=errors) if output else nullcontext(sys.stdout) as file:
-        from captioner.inference import Captioner
+        from captioner.inference import NO_TAGS, Captioner
 
         captioner = Captioner.from_pretrained(options.model, backend=options.backend, device=options.device)
+        if options.tags and captioner.tags is None:
+            raise ConfigError(NO_TAGS)
         attention = _attention_folder(options.save_attention)
         names, sources = tee(_inputs(paths, fail))
         with closing(captioner.stream((s for _, s in sources), **given(options, "batch_size", *DECODING))) as results:
@@ -84,7 +88,7 @@ def run(options: Namespace) -> int:
                 else:
                     if attention is not None:
                         attention.save(None if name == STANDARD_INPUT else name, result)
-                    _write(file, name, result, as_json=options.json, with_name=several)
+                    _write(file, name, result, as_json=options.json, with_name=several, with_tags=options.tags)
     return 1 if failed else 0
 
 
@@ -126,9 +130,10 @@ def _attention_folder(folder: Path | None) -> "AttentionFolder | None":
     return AttentionFolder(folder)
 
 
-def _write(file: TextIO, name: str, caption: "Caption", *, as_json: bool, with_name: bool) -> None:
+def _write(file: TextIO, name: str, caption: "Caption", *, as_json: bool, with_name: bool, with_tags: bool) -> None:
     if as_json:
         print(json.dumps({"path": name, **caption.to_dict()}, ensure_ascii=False), file=file, flush=True)
         return
     for one in caption.alternatives or [caption]:
-        print(f"{name}\t{one.text}" if with_name else one.text, file=file, flush=True)
+        tags = ", ".join(f"{tag.noun} {tag.probability:.2f}" for tag in one.tags)
+        print(*[name] * with_name, one.text, *[tags] * with_tags, sep="\t", file=file, flush=True)

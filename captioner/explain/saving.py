@@ -8,8 +8,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from captioner.caption import Caption
 from captioner.errors import ConfigError
-from captioner.inference import Caption
 
 
 class AttentionFolder:
