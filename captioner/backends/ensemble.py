@@ -16,14 +16,14 @@ class Ensemble:
         backends: The models' backends, whose ids mean the same words.
         temperatures: What each model's scores of classes are divided by to give calibrated probabilities, whose mean
             the scores of the ensemble stand for, at a temperature of 1. None leaves out a model, such as one without a
-            classifier.
+            classifier; without any, there are no scores.
     """
 
     name = "ensemble"
 
     def __init__(self, backends: Sequence[Backend], temperatures: Sequence[float | None] = ()) -> None:
         self.backends = tuple(backends)
-        self.temperatures = tuple(temperatures) or (None,) * len(self.backends)
+        self.temperatures = tuple(temperatures)
 
     def encode(self, pixels: NDArray[np.float32]) -> "EnsembleStepper":
         """Encode preprocessed images (B, 3, S, S) by each model; a stepper over them."""
@@ -41,12 +41,12 @@ class EnsembleStepper:
         classes: Log-probabilities of the classes, (B, C); None if no model has a classifier.
     """
 
-    def __init__(self, steppers: Sequence[Encoded], temperatures: Sequence[float | None]) -> None:
+    def __init__(self, steppers: Sequence[Encoded], temperatures: Sequence[float | None] = ()) -> None:
         self.batch_size = steppers[0].batch_size
         self._steppers = steppers
         scores = [
             stepper.classes / np.float32(temperature)
-            for stepper, temperature in zip(steppers, temperatures, strict=True)
+            for stepper, temperature in zip(steppers, temperatures, strict=bool(temperatures))
             if stepper.classes is not None and temperature is not None
         ]
         self.classes: NDArray[np.float32] | None = _mean_log_probs(scores) if scores else None

@@ -28,7 +28,7 @@ class TagConfig:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.table not in TABLES:
+        if not isinstance(self.table, str) or self.table not in TABLES:
             raise ConfigError(f"tags.table is {self.table!r}; expected {' or '.join(TABLES)}.")
         if isinstance(self.temperature, bool) or not isinstance(self.temperature, (int, float)):
             raise ConfigError(f"tags.temperature is {self.temperature!r}; expected a positive number.")

@@ -1,4 +1,4 @@
-"""Learning without forgetting (Li and Hoiem 2016): while the encoder trains, its classifier says what it said before."""
+"""Learning without forgetting (Li and Hoiem 2016): while the encoder trains, its classifier says what it did before."""
 
 import copy
 
