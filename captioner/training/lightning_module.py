@@ -136,7 +136,7 @@ class CaptioningModule(LightningModule):
         self.network.encoder.unfreeze(())
         self.original: OriginalClasses | None = None
         if self.network.classifier is not None and finetune.stages and finetune.keep_classifier:
-            self.original = OriginalClasses(self.network)
+            self.original = OriginalClasses(self.network, finetune.stages)
         self._captions: dict[int, str] = {}
         self._last_loss = torch.zeros(())
         self._critic: Critic | None = None
@@ -166,8 +166,12 @@ class CaptioningModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
         progress = self.current_epoch / max(1, (self.trainer.max_epochs or 1) - 1)
-        images, advantages, taught = batch.images, None, None
-        batch = batch._replace(images=self(images))
+        images, advantages, taught, kept = batch.images, None, None, None
+        if self.original is not None and images.ndim == 4 and not self.network.encoder.frozen:
+            features, kept = self.original.encode(self.network, images)
+        else:
+            features = self(images)
+        batch = batch._replace(images=features)
         if self._critic is not None:
             batch, advantages, drawn = with_drawn(batch, self.network.decoder, self._critic, self.self_critical)
             self._log_figures(drawn, len(batch.captions))
@@ -176,10 +180,9 @@ class CaptioningModule(LightningModule):
             taught = self.teachers.probabilities(images, batch.captions)
         own = partial(shares, ranks=self.trainer.world_size, device=self.device)
         loss, figures = self.loss(output, batch.captions, own, advantages=advantages, taught=taught)
-        if self.original is not None and images.ndim == 4 and not self.network.encoder.frozen:
-            figures["kept"] = self.original.forgotten(self.network, images, batch.images)
-            loss = loss + self.finetune.keep_classifier * figures["kept"]
-            figures["kept"] = figures["kept"].detach()
+        if kept is not None:
+            figures["kept"] = kept.detach()
+            loss = loss + self.finetune.keep_classifier * kept
         self._log_figures(figures, len(batch.captions))
         self._last_loss = loss.detach()
         if not loss.is_cuda or batch_idx % 20 == 0:  # on a GPU, to look at it is to wait for it

@@ -23,7 +23,8 @@ class FinetuneConfig:
         freeze_batchnorm: Leave BatchNorm's statistics, scale and shift as they are.
         keep_classifier: Weight of what keeps the encoder's classifier, whose tags the model gives, from forgetting: the
             divergence of its distribution from what it was before, KL(original || current), mean over images (learning
-            without forgetting, Li and Hoiem 2016). 0 lets it forget. It costs one more pass without gradients.
+            without forgetting, Li and Hoiem 2016). 0 lets it forget. It costs one more pass without
+            gradients, of the trained stages alone where the CNN is a chain of stages.
     """
 
     stages: list[str] = field(default_factory=list)
