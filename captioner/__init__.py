@@ -31,12 +31,13 @@ if not any(os.path.isdir(os.path.expanduser(f"~/{place}/matplotlib")) for place 
     os.environ.setdefault("MPLCONFIGDIR", os.path.join(_temporary, f"captioner-matplotlib-{_user}"))
 
 if TYPE_CHECKING:
+    from captioner.caption import Caption
     from captioner.errors import CaptionerError
-    from captioner.inference import Caption, Captioner
+    from captioner.inference import Captioner
 
 __all__ = ["Caption", "Captioner", "CaptionerError", "__version__"]
 
-_MODULES = {"Caption": "inference", "Captioner": "inference", "CaptionerError": "errors"}
+_MODULES = {"Caption": "caption", "Captioner": "inference", "CaptionerError": "errors"}
 
 
 def __getattr__(name: str) -> object:

@@ -1,6 +1,6 @@
 """A checkpoint folder: read, write, describe.
 
-    config.json                  format_version, package_version, architecture, preprocessing, decoding defaults
+    config.json                  format_version, package_version, architecture, preprocessing, decoding defaults, tags
     vocabulary.json              words in id order
     model.safetensors            all weights
     encoder.onnx, decoder.onnx   what the light world runs; their weights are in model.safetensors
@@ -22,9 +22,10 @@ from captioner._version import __version__
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CheckpointError, ConfigError
 from captioner.preprocessing import Preprocessing
+from captioner.tags import TagConfig
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # the newest: a folder has the first that can say what it holds
 BUNDLED = Path(__file__).parent / "assets"
 
 CONFIG = "config.json"
@@ -36,6 +37,7 @@ CARD = "README.md"
 _FILES = (CONFIG, VOCABULARY, WEIGHTS, *ONNX_PAIR, CARD)
 _EMBEDDING = "decoder.embedding.weight"  # a row for every word
 _SECTIONS = ("architecture", "preprocessing", "decoding")
+_TAGS = "tags"  # there since format 2, and only where the model has a classifier
 _KEYS = ("format_version", "package_version", *_SECTIONS)
 
 
@@ -50,6 +52,7 @@ class Checkpoint:
         decoding: The defaults of its decoding.
         vocabulary: Its words.
         package_version: The version of captioner that wrote it.
+        tags: What its classifier's scores stand for; None for a model without one.
     """
 
     folder: Path
@@ -58,6 +61,7 @@ class Checkpoint:
     decoding: DecodingOptions
     vocabulary: Vocabulary
     package_version: str
+    tags: TagConfig | None = None
 
     @property
     def weights(self) -> Path:
@@ -89,11 +93,13 @@ def read_checkpoint(folder: str | os.PathLike[str] | None = None) -> Checkpoint:
         preprocessing = Preprocessing.from_dict(config["preprocessing"])
         decoding = DecodingOptions.from_dict(config["decoding"])
         decoding.check_defaults()
+        tags = TagConfig.from_dict(config[_TAGS]) if _TAGS in config else None
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
     vocabulary = Vocabulary.load(folder / VOCABULARY)
     _check_weights(folder / WEIGHTS, len(vocabulary))
-    return Checkpoint(folder, config["architecture"], preprocessing, decoding, vocabulary, config["package_version"])
+    architecture, version = config["architecture"], config["package_version"]
+    return Checkpoint(folder, architecture, preprocessing, decoding, vocabulary, version, tags)
 
 
 def write_checkpoint(
@@ -105,6 +111,7 @@ def write_checkpoint(
     vocabulary: Vocabulary,
     card: str,
     fill: Callable[[Path], object],
+    tags: TagConfig | None = None,
 ) -> None:
     """Write a checkpoint folder so that nobody ever sees half of one.
 
@@ -119,6 +126,7 @@ def write_checkpoint(
         vocabulary: Its words.
         card: The model card, Markdown.
         fill: Is called with the temporary folder to write `model.safetensors` and, if wanted, the ONNX pair.
+        tags: What the scores of the model's classifier stand for; None for a model without one.
 
     Raises:
         CheckpointError: There is something else at `folder`, or it cannot be written.
@@ -129,11 +137,12 @@ def write_checkpoint(
     if folder.exists() and not (folder / CONFIG).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
         raise CheckpointError(f"{folder} exists and is no checkpoint; choose another folder, so that nothing is lost.")
     config = {
-        "format_version": FORMAT_VERSION,
+        "format_version": 1 if tags is None else 2,
         "package_version": __version__,
         "architecture": architecture,
         "preprocessing": preprocessing.to_dict(),
         "decoding": decoding.to_dict(),
+        **({} if tags is None else {_TAGS: tags.to_dict()}),
     }
     import secrets  # here, as it loads OpenSSL, which reading can do without
 
@@ -159,7 +168,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
 
     Returns:
         folder, package_version, files (name -> size in bytes), words (those that captions are made of), architecture,
-        preprocessing, decoding, and card (the first lines of the model card).
+        preprocessing, decoding, tags (None without a classifier), and card (the first lines of the model card).
     """
     paths = [checkpoint.folder / name for name in _FILES]
     return {
@@ -170,6 +179,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "architecture": checkpoint.architecture,
         "preprocessing": checkpoint.preprocessing.to_dict(),
         "decoding": checkpoint.decoding.to_dict(),
+        "tags": None if checkpoint.tags is None else checkpoint.tags.to_dict(),
         "card": _first_lines(checkpoint.folder / CARD),
     }
 
@@ -204,11 +214,12 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{path} has format {version}, and this captioner ({__version__}) reads up to {FORMAT_VERSION}. "
             "Update it: pip install --upgrade captioner"
         )
-    unknown, missing = sorted(set(config) - set(_KEYS)), [key for key in _KEYS if key not in config]
+    sections = _SECTIONS if version == 1 or _TAGS not in config else (*_SECTIONS, _TAGS)
+    unknown, missing = sorted(set(config) - {*_KEYS, *sections}), [key for key in _KEYS if key not in config]
     if unknown or missing:
         problem = f"has unknown keys: {', '.join(unknown)}" if unknown else f"lacks {', '.join(missing)}"
         raise CheckpointError(f"{path} {problem}; expected {', '.join(_KEYS)}.")
-    for key in _SECTIONS:
+    for key in sections:
         if not isinstance(config[key], dict):
             raise CheckpointError(f"{path}: {key} is {config[key]!r}; expected a JSON object.")
     if not isinstance(config["package_version"], str):

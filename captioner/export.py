@@ -21,10 +21,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from captioner.backends.onnx import OnnxBackend
+from captioner.backends import Encoded
+from captioner.backends.onnx import CLASSES, OnnxBackend
 from captioner.backends.torch import TorchBackend
 from captioner.checkpoint import ONNX_PAIR, WEIGHTS, Checkpoint, read_checkpoint, write_checkpoint
-from captioner.decoding.search import DecodingOptions, Stepper
+from captioner.decoding.search import DecodingOptions
 from captioner.errors import CheckpointError
 from captioner.model.captioning import CaptioningModel
 from captioner.preprocessing import Preprocessing
@@ -33,7 +34,9 @@ from captioner.vocabulary import START, Vocabulary
 logger = logging.getLogger(__name__)
 
 OPSET = 20
-TOLERANCE = 1e-3  # of log-probabilities: fifty layers turn float32's rounding into 1e-4, a mistake gives far more
+# Of log-probabilities, and, as a share of the largest, of scores of classes: fifty layers turn float32's rounding into
+# 1e-4, a mistake gives far more.
+TOLERANCE = 1e-3
 
 
 def save_checkpoint(
@@ -82,6 +85,7 @@ def save_checkpoint(
         vocabulary=vocabulary,
         card=card,
         fill=fill,
+        tags=model.tags,
     )
     return read_checkpoint(folder)
 
@@ -104,7 +108,8 @@ def export_onnx(folder: Path) -> None:
     with torch.inference_mode():
         image, state = model.decoder.start(model.encoder(pixels))
     names = [f"image.{name}" for name in image], [f"state.{name}" for name in state]
-    encoder = _trace(_EncoderGraph(model), (pixels,), ["pixels"], [*names[0], *names[1]], ({0: "B"},))
+    classes = [] if model.classifier is None else [CLASSES]
+    encoder = _trace(_EncoderGraph(model), (pixels,), ["pixels"], [*names[0], *names[1], *classes], ({0: "B"},))
 
     rows = torch.tensor([[0, 0, 0], [1, 1, 1]])
     # Lists, not tuples: the exporter takes an empty tuple of shapes (a decoder without image-side arrays) for a list.
@@ -138,15 +143,17 @@ def export_onnx(folder: Path) -> None:
 
 
 class _EncoderGraph(nn.Module):
-    """Pixels -> everything of the image that the decoder uses."""
+    """Pixels -> everything of the image that the decoder uses, and the scores of its classes where there are any."""
 
     def __init__(self, model: CaptioningModel) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        image, state = self.model.decoder.start(self.model.encoder(pixels))
-        return (*image.values(), *state.values())
+        features = self.model.encoder(pixels)
+        image, state = self.model.decoder.start(features)
+        classes = self.model.classes(features)
+        return (*image.values(), *state.values(), *(() if classes is None else (classes,)))
 
 
 class _DecoderGraph(nn.Module):
@@ -259,10 +266,10 @@ def _verify(expected: TorchBackend, exported: OnnxBackend, pixels: np.ndarray) -
     """Compare two backends over two steps with a reordering between them.
 
     Raises:
-        CheckpointError: Their log-probabilities differ by more than `TOLERANCE`.
+        CheckpointError: Their log-probabilities, or their scores of classes, differ by more than `TOLERANCE`.
     """
 
-    def run(stepper: Stepper) -> list[np.ndarray]:
+    def run(stepper: Encoded) -> list[np.ndarray]:
         vocab_size = expected.model.decoder.embedding.num_embeddings
         first = stepper.step(np.array([[0], [1]]), np.full((2, 1), START), 3, all_log_probs=True)
         words = np.arange(6).reshape(2, 3) % vocab_size
@@ -270,10 +277,16 @@ def _verify(expected: TorchBackend, exported: OnnxBackend, pixels: np.ndarray) -
         third = stepper.step(np.array([[5, 3]]), words[1:, :2], 3, all_log_probs=True)
         return [step.all_log_probs for step in (first, second, third) if step.all_log_probs is not None]
 
-    for ours, theirs in zip(run(expected.encode(pixels)), run(exported.encode(pixels)), strict=True):
-        difference = float(np.abs(ours - theirs).max())
+    def check(ours: np.ndarray, theirs: np.ndarray, what: str, scale: float = 1.0) -> None:
+        difference = float(np.abs(ours - theirs).max()) / scale
         if not difference <= TOLERANCE:
             raise CheckpointError(
-                f"The exported ONNX pair differs from torch by {difference:.1e} in log-probabilities; "
+                f"The exported ONNX pair differs from torch by {difference:.1e} in {what}; "
                 f"expected at most {TOLERANCE:.0e}. Please report this architecture."
             )
+
+    ours, theirs = expected.encode(pixels), exported.encode(pixels)
+    if ours.classes is not None and theirs.classes is not None:
+        check(ours.classes, theirs.classes, "scores of classes", max(1.0, float(np.abs(ours.classes).max())))
+    for own, other in zip(run(ours), run(theirs), strict=True):
+        check(own, other, "log-probabilities")

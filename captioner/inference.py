@@ -1,68 +1,43 @@
 """Images -> captions: the one way from an image to words.
 
 open_image -> preprocessing -> backend.encode -> search(stepper) -> vocabulary -> Caption
+                                               -> classes -> Tag
 """
 
-import math
 import os
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
 from contextlib import closing
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from captioner.backends import Backend
+from captioner.backends import Backend, Encoded
+from captioner.caption import Caption
 from captioner.checkpoint import Checkpoint, read_checkpoint
-from captioner.decoding import Constraints, DecodingOptions, Hypothesis, Stepper
+from captioner.decoding import Constraints, DecodingOptions, Hypothesis
 from captioner.decoding.inclusion import of_each_image
 from captioner.decoding.search import search
 from captioner.errors import ConfigError, ImageError, MissingExtraError
 from captioner.images import ImageSource, open_image
+from captioner.images.batches import as_iterable, number_name, read_in_batches
 from captioner.preprocessing import Preprocessing
+from captioner.tags import Tag, TagConfig
+from captioner.tags.tagger import LIMIT, THRESHOLD
 from captioner.vocabulary import Vocabulary
+
+__all__ = ["NO_TAGS", "Caption", "Captioner"]
 
 BackendName = Literal["auto", "onnx", "torch"]
 Folder: TypeAlias = str | os.PathLike[str]
 Pixels: TypeAlias = NDArray[np.float32]  # (3, S, S)
 Includes: TypeAlias = list[tuple[str, ...]] | None
 
-_FIRST_BATCH = 4  # the first batch is small, so that the first caption comes soon; each next one is twice as large
-_READERS = min(4, os.cpu_count() or 1)
-
-
-@dataclass(frozen=True)
-class Caption:
-    """What was written about an image; `str(caption)` is its text.
-
-    Attributes:
-        text: The sentence.
-        words: Its words, as the model wrote them: in lower case, contractions split.
-        log_prob: The natural logarithm of its probability.
-        word_log_probs: The log-probability of each word given those before it, (T,).
-        attention: Where the model looked to find each word, (T, h, w): the grid lies over the image as the encoder saw
-            it, `preprocessing.fit(image)`. None for models without attention.
-        alternatives: If several captions were asked for, all of them, this one included, the best first; else empty.
-    """
-
-    text: str
-    words: tuple[str, ...]
-    log_prob: float
-    word_log_probs: tuple[float, ...]
-    attention: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
-    alternatives: tuple["Caption", ...] = ()
-
-    def __str__(self) -> str:
-        return self.text
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give what `captioner caption --json` prints, but for the path."""
-        alternatives = [{"caption": other.text, "log_prob": other.log_prob} for other in self.alternatives]
-        return {"caption": self.text, "log_prob": self.log_prob, "alternatives": alternatives}
+NO_TAGS = (
+    "This model has no classifier to tag images with. Choose one that was trained with model.tags, from weights that "
+    "bring a classifier."
+)
 
 
 class Captioner:
@@ -78,15 +53,22 @@ class Captioner:
         vocabulary: The model's words.
         preprocessing: How images become its input.
         decoding: How captions are searched for, where a call doesn't say otherwise.
+        tags: What the scores of the model's classifier stand for; None to give no tags.
     """
 
     def __init__(
-        self, backend: Backend, vocabulary: Vocabulary, preprocessing: Preprocessing, decoding: DecodingOptions
+        self,
+        backend: Backend,
+        vocabulary: Vocabulary,
+        preprocessing: Preprocessing,
+        decoding: DecodingOptions,
+        tags: TagConfig | None = None,
     ) -> None:
         self.backend = backend
         self.vocabulary = vocabulary
         self.preprocessing = preprocessing
         self.decoding = decoding
+        self.tags = tags
 
     @classmethod
     def from_pretrained(
@@ -126,12 +108,17 @@ class Captioner:
                         "the same."
                     )
         backends = [_load_backend(checkpoint, backend, device) for checkpoint in checkpoints]
-        together = backends[0]
+        together, tags = backends[0], first.tags
         if len(backends) > 1:
             from captioner.backends.ensemble import Ensemble
 
-            together = Ensemble(backends)
-        return cls(together, first.vocabulary, first.preprocessing, first.decoding)
+            known = [each.tags for each in checkpoints if each.tags is not None]
+            tags = TagConfig(known[0].table) if known else None
+            if any(each.table != known[0].table for each in known):
+                raise ConfigError("The models tag with different tables; models that decide together need the same.")
+            temperatures = [None if each.tags is None else each.tags.temperature for each in checkpoints]
+            together = Ensemble(backends, temperatures)
+        return cls(together, first.vocabulary, first.preprocessing, first.decoding, tags)
 
     @overload
     def caption(
@@ -214,13 +201,51 @@ class Captioner:
         Raises:
             ConfigError: An option is unknown or out of range.
         """
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ConfigError(f"batch_size is {batch_size!r}; expected 1 or more.")
-        sources = [images] if isinstance(images, (str, os.PathLike, bytes, Image.Image, np.ndarray)) else images
+        _check_batch_size(batch_size)
+        sources = as_iterable(images)
         options, include = self._options(decoding, len(sources) if isinstance(sources, Sized) else None)
         return self._stream(iter(sources), batch_size, options, include, first_image)
 
-    def decode(self, stepper: Stepper, *, first_image: int = 0, **decoding: Any) -> list[Caption]:
+    def tag(
+        self,
+        images: Iterable[ImageSource] | ImageSource,
+        *,
+        threshold: float = THRESHOLD,
+        limit: int = LIMIT,
+        batch_size: int = 32,
+    ) -> list[tuple[Tag, ...]]:
+        """Say what the encoder's classifier recognises in images, without captioning them.
+
+        Args:
+            images: As for `caption`.
+            threshold: The least probability of a tag, from 0 to 1.
+            limit: The most tags of an image.
+            batch_size: As for `caption`.
+
+        Returns:
+            For each image, in their order, its tags, the likeliest first; none where nothing is likely enough.
+
+        Raises:
+            ImageError: An image cannot be read.
+            ConfigError: The model has no classifier, or an option is out of range.
+        """
+        _check_batch_size(batch_size)
+        if self.tags is None:
+            raise ConfigError(NO_TAGS)
+        tagger = self.tags.tagger
+        tagger.check(threshold, limit)
+        tags: list[tuple[Tag, ...]] = []
+        with closing(read_in_batches(iter(as_iterable(images)), batch_size, self._read)) as batches:
+            for batch in batches:
+                pixels = []
+                for result in batch:
+                    if isinstance(result, ImageError):
+                        raise result
+                    pixels.append(result)
+                tags += self._tags(self.backend.encode(np.stack(pixels)), threshold, limit)
+        return tags
+
+    def decode(self, stepper: Encoded, *, first_image: int = 0, **decoding: Any) -> list[Caption]:
         """Write captions for images that are encoded already.
 
         Args:
@@ -255,36 +280,23 @@ class Captioner:
         include: Includes,
         first_image: int,
     ) -> Generator[Caption | ImageError, None, None]:
-        numbered = enumerate(sources, start=1)
-        size = min(_FIRST_BATCH, batch_size)
-        first = list(islice(numbered, size))
-        if len(first) == 1 < size:  # a single image, for which starting threads takes longer than they would save
-            yield from self._caption_batch([self._read(*first[0])], options, include, first_image)
-            return
-        from concurrent.futures import ThreadPoolExecutor
-
         seen = 0  # images
         # Images without those that cannot be read, so that sampling numbers them the same in any batches.
         captioned = first_image
-        readers = ThreadPoolExecutor(_READERS, thread_name_prefix="captioner-reader")
-        try:
-            waiting = deque(readers.submit(self._read, *item) for item in first)
-            while waiting:
-                batch = [waiting.popleft() for _ in range(len(waiting))]
-                size = min(2 * size, batch_size)
-                waiting.extend(readers.submit(self._read, *item) for item in islice(numbered, size))
+        with closing(read_in_batches(sources, batch_size, self._read)) as batches:
+            for batch in batches:
                 included = None if include is None else include[seen : seen + len(batch)]
-                results = self._caption_batch([future.result() for future in batch], options, included, captioned)
+                results = self._caption_batch(batch, options, included, captioned)
                 seen += len(batch)
                 captioned += sum(isinstance(result, Caption) for result in results)
                 yield from results
-        finally:
-            readers.shutdown(wait=False, cancel_futures=True)
 
     def _read(self, number: int, source: ImageSource) -> Pixels | ImageError:
         """Read and preprocess one image; its error is a result like any other."""
         try:
-            return self.preprocessing(open_image(source, name=_name(number, source), min_size=self.preprocessing.size))
+            return self.preprocessing(
+                open_image(source, name=number_name(number, source), min_size=self.preprocessing.size)
+            )
         except ImageError as error:
             return error
 
@@ -299,24 +311,23 @@ class Captioner:
             captions = iter(self._decode(self.backend.encode(np.stack(pixels)), options, include, first_image))
         return [result if isinstance(result, ImageError) else next(captions) for result in read]
 
-    def _decode(self, stepper: Stepper, options: DecodingOptions, include: Includes, first_image: int) -> list[Caption]:
+    def _decode(self, stepper: Encoded, options: DecodingOptions, include: Includes, first_image: int) -> list[Caption]:
         constraints = Constraints.from_options(options, self.vocabulary, include)
         found = search(stepper, options, constraints, first_image=first_image)
         if constraints.inclusion is not None and not all(hypotheses[0].finished for hypotheses in found):
             raise ConfigError("No caption includes all that it must; raise max_length, or include less.")
-        return [self._to_caption(hypotheses, options.alternatives) for hypotheses in found]
+        return [
+            self._to_caption(hypotheses, tags, options.alternatives)
+            for hypotheses, tags in zip(found, self._tags(stepper), strict=True)
+        ]
 
-    def _to_caption(self, hypotheses: list[Hypothesis], wanted: int) -> Caption:
-        captions = tuple(
-            Caption(
-                text=self.vocabulary.text(hypothesis.words),
-                words=tuple(self.vocabulary.decode(hypothesis.words)),
-                log_prob=hypothesis.log_prob,
-                word_log_probs=hypothesis.word_log_probs,
-                attention=None if hypothesis.attention is None else _grid(hypothesis.attention),
-            )
-            for hypothesis in hypotheses
-        )
+    def _tags(self, stepper: Encoded, threshold: float = THRESHOLD, limit: int = LIMIT) -> list[tuple[Tag, ...]]:
+        if self.tags is None or stepper.classes is None:
+            return [()] * stepper.batch_size
+        return self.tags.tagger.tags(stepper.classes, threshold=threshold, limit=limit)
+
+    def _to_caption(self, hypotheses: list[Hypothesis], tags: tuple[Tag, ...], wanted: int) -> Caption:
+        captions = tuple(Caption.of(hypothesis, self.vocabulary, tags) for hypothesis in hypotheses)
         return captions[0] if wanted == 1 else replace(captions[0], alternatives=captions)
 
 
@@ -335,15 +346,6 @@ def _load_backend(checkpoint: Checkpoint, name: BackendName, device: str | None)
     return TorchBackend.from_checkpoint(checkpoint, device)
 
 
-def _name(number: int, source: object) -> str | None:
-    """What errors call the `number`-th image; None for its path."""
-    if isinstance(source, (str, os.PathLike)) or getattr(source, "filename", None):
-        return None
-    kind = {bytes: "bytes", np.ndarray: "array"}.get(type(source), type(source).__name__)
-    return f"image {number} ({kind})"
-
-
-def _grid(attention: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(T, L) -> (T, h, w); the grid of an encoder is square."""
-    side = math.isqrt(attention.shape[1])
-    return attention.reshape(-1, side, side)
+def _check_batch_size(batch_size: int) -> None:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size!r}; expected 1 or more.")

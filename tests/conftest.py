@@ -24,22 +24,33 @@ a the on in of with and dog cat man woman child bird ball grass water street bea
 
 @pytest.fixture(scope="session")
 def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint with its ONNX pair. Not to be written to: copy it."""
+    """A checkpoint with its ONNX pair, of a model that gives tags. Not to be written to: copy it."""
     import torch
 
     from captioner.export import save_checkpoint
     from captioner.model.captioning import CaptioningModel
     from captioner.model.decoder import DecoderConfig
     from captioner.model.encoder import EncoderConfig
+    from captioner.tags import TagConfig
 
     torch.manual_seed(2)
     vocabulary = Vocabulary([*SPECIAL_WORDS, *WORDS.split()])
     decoder = DecoderConfig(hidden_size=16, embedding_size=12, context_size=8, attention_size=8)
-    model = CaptioningModel(EncoderConfig("squeezenet1_1"), decoder, image_size=64, vocab_size=len(vocabulary))
+    model = CaptioningModel(
+        EncoderConfig("squeezenet1_1"),
+        decoder,
+        image_size=64,
+        vocab_size=len(vocabulary),
+        tags=TagConfig(temperature=2.0),
+    )
     with torch.no_grad():
         for parameter in model.decoder.parameters():
             parameter.mul_(3)  # so that it has opinions: captions differ in words and in length
         model.decoder.output.bias[END] += 4
+        colours = torch.nn.functional.interpolate(torch.randn(16, 3, 4, 4), 64)
+        features = model.eval().encoder(colours).mean(dim=(0, 1))
+        model.classifier.weight.mul_(400)  # that recognises something
+        model.classifier.bias.copy_(-model.classifier.weight @ features)
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
     save_checkpoint(
         folder,

@@ -116,6 +116,7 @@ def test_a_caption_says_all_about_itself(captioner: Captioner, pictures: list[Im
             "caption": caption.text,
             "log_prob": caption.log_prob,
             "alternatives": [{"caption": one.text, "log_prob": one.log_prob} for one in caption.alternatives],
+            "tags": [{"noun": tag.noun, "probability": tag.probability} for tag in caption.tags],
         }
 
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from captioner.backends import Backend
-from captioner.decoding.search import Step, Stepper
+from captioner.backends import Backend, Encoded
+from captioner.decoding.search import Step
 
 
 class Ensemble:
@@ -14,16 +14,20 @@ class Ensemble:
 
     Args:
         backends: The models' backends, whose ids mean the same words.
+        temperatures: What each model's scores of classes are divided by to give calibrated probabilities, whose mean
+            the scores of the ensemble stand for, at a temperature of 1. None leaves out a model, such as one without a
+            classifier; without any, there are no scores.
     """
 
     name = "ensemble"
 
-    def __init__(self, backends: Sequence[Backend]) -> None:
+    def __init__(self, backends: Sequence[Backend], temperatures: Sequence[float | None] = ()) -> None:
         self.backends = tuple(backends)
+        self.temperatures = tuple(temperatures)
 
     def encode(self, pixels: NDArray[np.float32]) -> "EnsembleStepper":
         """Encode preprocessed images (B, 3, S, S) by each model; a stepper over them."""
-        return EnsembleStepper([backend.encode(pixels) for backend in self.backends])
+        return EnsembleStepper([backend.encode(pixels) for backend in self.backends], self.temperatures)
 
 
 class EnsembleStepper:
@@ -31,11 +35,21 @@ class EnsembleStepper:
 
     Args:
         steppers: The models' own, of the same images.
+        temperatures: As of the ensemble.
+
+    Attributes:
+        classes: Log-probabilities of the classes, (B, C); None if no model has a classifier.
     """
 
-    def __init__(self, steppers: Sequence[Stepper]) -> None:
+    def __init__(self, steppers: Sequence[Encoded], temperatures: Sequence[float | None] = ()) -> None:
         self.batch_size = steppers[0].batch_size
         self._steppers = steppers
+        scores = [
+            stepper.classes / np.float32(temperature)
+            for stepper, temperature in zip(steppers, temperatures, strict=bool(temperatures))
+            if stepper.classes is not None and temperature is not None
+        ]
+        self.classes: NDArray[np.float32] | None = _mean_log_probs(scores) if scores else None
 
     def step(
         self, parents: NDArray[np.int64], words: NDArray[np.int64], k: int, *, all_log_probs: bool = False
@@ -58,3 +72,10 @@ class EnsembleStepper:
             attention=np.mean(maps, axis=0) if together else None,
             all_log_probs=log_probs if all_log_probs else None,
         )
+
+
+def _mean_log_probs(scores: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The logarithm of the mean of the probabilities that scores (B, C) stand for."""
+    log_probs = [each - np.logaddexp.reduce(each, axis=1, keepdims=True) for each in scores]
+    mean: NDArray[np.float32] = np.logaddexp.reduce(log_probs, axis=0) - np.float32(np.log(len(scores)))
+    return mean

@@ -16,6 +16,7 @@ from captioner.errors import CheckpointError
 
 Arrays = dict[str, NDArray[np.float32]]
 _GIVE_BYTES = "add_external_initializers_from_files_in_memory"
+CLASSES = "classes"  # an output of the encoder, where the model has a classifier
 _Sessions = tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession]
 
 
@@ -55,7 +56,7 @@ class OnnxBackend:
         arrays = dict(zip(outputs, encoder.run(outputs, {"pixels": pixels}), strict=True))
         image = {name: array for name, array in arrays.items() if name.startswith("image.")}
         state = {name: array for name, array in arrays.items() if name.startswith("state.")}
-        return OnnxStepper(decoder, image, state, len(pixels))
+        return OnnxStepper(decoder, image, state, len(pixels), arrays.get(CLASSES))
 
     def abandon_sessions(self) -> None:
         """Forget the sessions of the process that this one was forked from, whose threads were left there.
@@ -73,7 +74,7 @@ class OnnxBackend:
     def _load(self) -> "_Sessions":
         first, second = (self._folder / name for name in self._pair)
         encoder, decoder = _session(first, self._threads), _session(second, self._threads)
-        outputs = {output.name for output in encoder.get_outputs()}
+        outputs = {output.name for output in encoder.get_outputs()} - {CLASSES}
         if _inputs(encoder) != {"pixels"} or _inputs(decoder) != {"parents", "words", "k"} | outputs:
             raise CheckpointError(f"{first} and {second.name} don't belong together. {_advice(self._folder)}")
         return encoder, decoder
@@ -106,10 +107,19 @@ class OnnxStepper:
         image: The arrays that all rows of an image share, (B, ...) each, named "image.*".
         state: The first state, (B, H) each, named "state.*".
         batch_size: B.
+        classes: The classifier's scores of the images, (B, C); None for a model without it.
     """
 
-    def __init__(self, decoder: onnxruntime.InferenceSession, image: Arrays, state: Arrays, batch_size: int) -> None:
+    def __init__(
+        self,
+        decoder: onnxruntime.InferenceSession,
+        image: Arrays,
+        state: Arrays,
+        batch_size: int,
+        classes: NDArray[np.float32] | None = None,
+    ) -> None:
         self.batch_size = batch_size
+        self.classes = classes
         self._decoder = decoder
         self._image = image
         self._state = state

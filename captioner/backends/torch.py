@@ -57,6 +57,7 @@ class TorchBackend:
                 image_size=checkpoint.preprocessing.size,
                 vocab_size=len(checkpoint.vocabulary),
                 pad=PAD,
+                tags=checkpoint.tags,
             )
         except (KeyError, TypeError, ConfigError) as error:
             raise CheckpointError(f"{checkpoint.folder / 'config.json'}: unknown architecture: {error}") from error
@@ -99,8 +100,11 @@ class TorchBackend:
         """A stepper over images whose region features (B, L, D) are already known."""
         self._survive_fork()
         with torch.inference_mode(), evaluating(self.model):
-            image, state = self.model.decoder.start(features.to(self.device))
-        return TorchStepper(self.model.decoder, image, state, len(features))
+            features = features.to(self.device)
+            image, state = self.model.decoder.start(features)
+            scores = self.model.classes(features)
+        classes = None if scores is None else scores.float().cpu().numpy()
+        return TorchStepper(self.model.decoder, image, state, len(features), classes)
 
     def _survive_fork(self) -> None:
         """Do with one thread in a forked process: torch would wait forever for those that were left in its parent."""
@@ -127,10 +131,19 @@ class TorchStepper:
         image: The arrays that all rows of an image share, (B, ...) each.
         state: The first state, (B, H) each.
         batch_size: B.
+        classes: The classifier's scores of the images, (B, C); None for a model without it.
     """
 
-    def __init__(self, decoder: Decoder, image: Arrays, state: Arrays, batch_size: int) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        image: Arrays,
+        state: Arrays,
+        batch_size: int,
+        classes: NDArray[np.float32] | None = None,
+    ) -> None:
         self.batch_size = batch_size
+        self.classes = classes
         self._decoder = decoder
         self._image = image
         self._state = {name: array.unsqueeze(1) for name, array in state.items()}  # (B, K, H) each

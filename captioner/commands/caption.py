@@ -46,10 +46,12 @@ examples:
   captioner caption holiday/ --output captions.tsv
   captioner caption photo.jpg --alternatives 3 --json
   captioner caption photo.jpg --include camera
+  captioner caption photo.jpg --tags
   captioner caption - < photo.jpg""",
     )
     parser.set_defaults(run=run)
     parser.add_argument("--json", action="store_true", help="Print a JSON object per image.")
+    parser.add_argument("--tags", action="store_true", help="Print what is recognised in the image after its caption.")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="Write captions there, as they come, or go on with them."
     )
@@ -75,9 +77,11 @@ def run(options: Namespace) -> int:
         failed += 1
         report(message)
 
-    from captioner.inference import Captioner
+    from captioner.inference import NO_TAGS, Captioner
 
     captioner = Captioner.from_pretrained(options.model, backend=options.backend, device=options.device)
+    if options.tags and captioner.tags is None:
+        raise ConfigError(NO_TAGS)
     file = None if output is None else _captions_file(output, options, captioner, several)
     attention = _attention_folder(options.save_attention)
 
@@ -103,9 +107,9 @@ def run(options: Namespace) -> int:
                 except OSError as error:
                     fail(f"{called}: its attention cannot be saved ({error.strerror or error})")
             if file is None:
-                print(_text(name, result, options.json, several, sys.stdout.encoding), end="", flush=True)
+                print(_text(name, result, options, several, sys.stdout.encoding), end="", flush=True)
             elif name not in file:
-                file.write(name, _text(name, result, options.json, several, "utf-8"))
+                file.write(name, _text(name, result, options, several, "utf-8"))
     return 1 if failed else 0
 
 
@@ -129,8 +133,9 @@ def _captions_file(output: Path, options: Namespace, captioner: "Captioner", sev
 
     decoding = DecodingOptions.from_dict(captioner.decoding.to_dict() | given(options, *DECODING))
     alone = not several and not options.json
+    form = "table" if several else "caption alone"
     run = Run(
-        form="JSON lines" if options.json else "table" if several else "caption alone",
+        form="JSON lines" if options.json else f"{form} with tags" if options.tags else form,
         folder=os.getcwd(),
         models=tuple(map(fingerprint, options.model or [BUNDLED])),
         decoding=asdict(decoding),
@@ -175,9 +180,9 @@ def _attention_folder(folder: Path | None) -> "AttentionFolder | None":
     return AttentionFolder(folder)
 
 
-def _text(name: str, caption: "Caption", as_json: bool, with_name: bool, encoding: str) -> str:
+def _text(name: str, caption: "Caption", options: Namespace, with_name: bool, encoding: str) -> str:
     """What is printed of an image: lines. JSON has escapes for what an encoding lacks."""
-    if as_json:
+    if options.json:
         entry = {"path": name, **caption.to_dict()}
         line = json.dumps(entry, ensure_ascii=False)
         try:
@@ -185,5 +190,8 @@ def _text(name: str, caption: "Caption", as_json: bool, with_name: bool, encodin
         except UnicodeEncodeError:
             line = json.dumps(entry)
         return f"{line}\n"
-    start = f"{escape(name)}\t" if with_name else ""
-    return "".join(f"{start}{one.text}\n" for one in caption.alternatives or [caption])
+    lines = []
+    for one in caption.alternatives or [caption]:
+        tags = ", ".join(f"{tag.noun} {tag.probability:.2f}" for tag in one.tags)
+        lines.append("\t".join([*[escape(name)] * with_name, one.text, *[tags] * options.tags]))
+    return "".join(f"{line}\n" for line in lines)

@@ -32,7 +32,10 @@ def run(options: Namespace) -> int:
         return 0
     files = {name: f"{size / 1e6:.1f} MB" for name, size in description.pop("files").items()}
     card = description.pop("card")
-    for name, value in {**description.pop("architecture"), **description, "files": files}.items():
+    facts = {**description.pop("architecture"), **description, "files": files}
+    for name, value in facts.items():
+        if value is None:
+            continue
         text = ", ".join(f"{key} {entry}" for key, entry in value.items()) if isinstance(value, dict) else value
         print(f"{name.replace('_', ' '):16} {text}")
     if card:

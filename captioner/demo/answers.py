@@ -10,11 +10,12 @@ from typing import Any
 
 from PIL import Image
 
+from captioner.caption import Caption
 from captioner.decoding.options import decoding_options
 from captioner.demo.limits import check_options
 from captioner.errors import CaptionerError, ImageError
 from captioner.explain import photo_seen
-from captioner.inference import Caption, Captioner
+from captioner.inference import Captioner
 
 _LONGEST = 640  # pixels of the photo that is shown under the maps
 _QUALITY = 85  # of its JPEG
@@ -30,7 +31,7 @@ def api_answer(captioner: Captioner, path: Path, name: str, options: Mapping[str
         options: Decoding options; None is the model's own choice.
 
     Returns:
-        What `captioner caption --json` prints, but for the path: caption, log_prob, alternatives.
+        What `captioner caption --json` prints, but for the path: caption, log_prob, alternatives, tags.
 
     Raises:
         CaptionerError: With a sentence for the visitor.
@@ -54,7 +55,8 @@ def page_answer(captioner: Captioner, path: Path, name: str, options: Mapping[st
         Either `message`, a sentence that says why there is no caption, or all the page draws: `photo`, the photo as the
         encoder saw it as a data URI; `width` and `height` in pixels; `captions`, the best first, each with `text`,
         `probability`, and `words`: `word`, `joined` (no space before it), `probability`, and `map`, the attention
-        (h, w), or None for models without.
+        (h, w), or None for models without; and `tags`, what is recognised in the photo, each with `noun` and
+        `probability`.
     """
     try:
         caption = _caption(captioner, path, options)
@@ -67,6 +69,7 @@ def page_answer(captioner: Captioner, path: Path, name: str, options: Mapping[st
         "photo": _data_uri(photo),
         "width": photo.width,
         "height": photo.height,
+        "tags": [tag.to_dict() for tag in caption.tags],
         "captions": [_to_dict(one) for one in caption.alternatives or (caption,)],
     }
 

@@ -141,6 +141,16 @@ const best = () => {
   return list;
 };
 
+const tags = () => {
+  const list = make("ul", "cap-tags", "", { "aria-label": "What the model recognises" });
+  for (const { noun, probability } of answer.tags) {
+    const item = make("li", "", noun);
+    item.append(" ", make("span", "cap-share", share(probability)));
+    list.append(item);
+  }
+  return list;
+};
+
 const render = () => {
   pinned = null;
   if (!answer?.captions) {
@@ -158,6 +168,7 @@ const render = () => {
   figure.querySelector("img").alt = "The photo as the model saw it";
   const note = make("p", "cap-note");
   root.replaceChildren(sentence(), figure, note);
+  if (answer.tags.length) figure.before(tags());
   if (hasMaps()) root.append(strip());
   else note.textContent = "This model has no attention: it sees the whole photo at once, so no word has a map.";
   if (answer.captions.length > 1) {

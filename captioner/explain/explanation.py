@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from captioner.backends import Backend
+from captioner.caption import Caption
 from captioner.errors import ConfigError, MissingExtraError
 from captioner.explain.maps import Float32Array, enlarge, photo_seen
 from captioner.explain.occlusion import occlude
 from captioner.files import replacing
 from captioner.images import ImageSource, open_image
-from captioner.inference import Caption, Captioner
+from captioner.inference import Captioner
 
 Method = Literal["attention", "occlusion", "gradient"]
 METHODS: tuple[Method, ...] = get_args(Method)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from captioner.caption import Caption
 from captioner.errors import ConfigError
 from captioner.files import replacing
-from captioner.inference import Caption
 
 
 class AttentionFolder:

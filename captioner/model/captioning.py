@@ -1,4 +1,4 @@
-"""Encoder + decoder, nothing else."""
+"""Encoder + decoder, and the classifier that the encoder came with, where that is kept."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captioner.errors import CheckpointError
+from captioner.errors import CheckpointError, ConfigError
+from captioner.model.classifier import LinearHead
 from captioner.model.decoder import DECODERS, DecoderConfig, TeacherForced
 from captioner.model.encoder import Encoder, EncoderConfig
+from captioner.tags import TagConfig
 
 
 class CaptioningModel(nn.Module):
@@ -21,19 +23,78 @@ class CaptioningModel(nn.Module):
         image_size: S, the side of the images in pixels.
         vocab_size: V.
         pad: Id of the padding.
+        tags: What the classes of the encoder's own classifier stand for; None for a model without it.
+
+    Attributes:
+        tags: As given.
+        classifier: The linear layer that scores the classes, of the mean of an image's region features. It never
+            trains. None for a model without it.
+
+    Raises:
+        ConfigError: The network or its regions cannot be made, or don't go with a classifier.
     """
 
     def __init__(
-        self, encoder: EncoderConfig, decoder: DecoderConfig, *, image_size: int, vocab_size: int, pad: int = 0
+        self,
+        encoder: EncoderConfig,
+        decoder: DecoderConfig,
+        *,
+        image_size: int,
+        vocab_size: int,
+        pad: int = 0,
+        tags: TagConfig | None = None,
     ) -> None:
         super().__init__()
         self.configs = (encoder, decoder)
         self.encoder = Encoder(encoder, image_size)
         self.decoder = DECODERS[decoder.name](decoder, self.encoder.width, vocab_size, pad)
+        self.tags: TagConfig | None = None
+        self.classifier: nn.Linear | None = None
+        if tags is not None:
+            self._add_classifier(tags)
 
     def forward(self, pixels: Tensor, captions: Tensor, scheduled_sampling: float = 0.0) -> TeacherForced:
         """Teacher forcing from pixels (B, 3, S, S) and captions (B, K, T); see `Decoder.forward`."""
         return self.decoder(self.encoder(pixels), captions, scheduled_sampling)  # type: ignore[no-any-return]
+
+    def classes(self, features: Tensor) -> Tensor | None:
+        """The classifier's scores (B, C) of region features (B, L, D); None for a model without it."""
+        return None if self.classifier is None else self.classifier(features.mean(dim=1))
+
+    def keep_classifier(self, head: LinearHead, tags: TagConfig) -> None:
+        """Keep the classifier that belongs to the encoder's pretrained weights.
+
+        Args:
+            head: Its weights.
+            tags: What its classes stand for.
+
+        Raises:
+            ConfigError: It has another number of classes, or the encoder's regions don't have the same mean as the map
+                that it was trained on.
+        """
+        if head.weight.shape != (tags.classes, self.encoder.width):
+            raise ConfigError(
+                f"The classifier has {' x '.join(map(str, head.weight.shape))} weights; expected those of "
+                f"{tags.classes} classes on {self.encoder.width} features."
+            )
+        classifier = self._add_classifier(tags)
+        with torch.no_grad():
+            classifier.weight.copy_(head.weight)
+            classifier.bias.copy_(head.bias)
+
+    def drop_classifier(self) -> None:
+        """Forget the classifier, if there is one."""
+        self.tags = self.classifier = None
+
+    def _add_classifier(self, tags: TagConfig) -> nn.Linear:
+        if not self.encoder.even:
+            raise ConfigError(
+                f"A grid of {self.encoder.grid} regions a side weighs the CNN's map unevenly, so its classifier cannot "
+                "score their mean; leave encoder.grid out, or divide the CNN's own."
+            )
+        self.tags = tags
+        self.classifier = nn.Linear(self.encoder.width, tags.classes).requires_grad_(False)
+        return self.classifier
 
     def architecture(self) -> dict[str, Any]:
         """What `from_architecture` needs to build this network again, but for derived facts."""
@@ -87,12 +148,18 @@ class CaptioningModel(nn.Module):
 
     @classmethod
     def from_architecture(
-        cls, architecture: Mapping[str, Any], *, image_size: int, vocab_size: int, pad: int = 0
+        cls,
+        architecture: Mapping[str, Any],
+        *,
+        image_size: int,
+        vocab_size: int,
+        pad: int = 0,
+        tags: TagConfig | None = None,
     ) -> "CaptioningModel":
         """Build a network, with random weights, from what `architecture` gave."""
         encoder = EncoderConfig(**architecture["encoder"])
         decoder = DecoderConfig(**architecture["decoder"])
-        return cls(encoder, decoder, image_size=image_size, vocab_size=vocab_size, pad=pad)
+        return cls(encoder, decoder, image_size=image_size, vocab_size=vocab_size, pad=pad, tags=tags)
 
 
 def _with_mean_rows(rows: Tensor, count: int) -> nn.Parameter:

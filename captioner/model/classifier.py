@@ -1,15 +1,17 @@
 """The classifier of a pretrained CNN, for who wants its classes beside its region features."""
 
 import copy
+import os
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from captioner.errors import ConfigError
+from captioner.errors import CheckpointError, ConfigError
 from captioner.model.cutting import cut
 from captioner.model.networks import build_network
-from captioner.model.pretrained import fitting, read_pretrained
+from captioner.model.pretrained import fitting, read_pretrained, read_state
 
 
 class LinearHead(NamedTuple):
@@ -17,6 +19,21 @@ class LinearHead(NamedTuple):
 
     weight: Tensor  # (classes, D)
     bias: Tensor  # (classes,)
+
+
+def stored_head(folder: str | os.PathLike[str]) -> LinearHead:
+    """The classifier that a checkpoint folder has kept.
+
+    Args:
+        folder: A checkpoint folder.
+
+    Raises:
+        CheckpointError: Its weights are missing, damaged or without a classifier.
+    """
+    state = read_state(Path(folder) / "model.safetensors")
+    if not {"classifier.weight", "classifier.bias"} <= set(state):
+        raise CheckpointError(f"{folder} has no classifier among its weights.")
+    return LinearHead(state["classifier.weight"].float(), state["classifier.bias"].float())
 
 
 def linear_head(name: str, weights: str, image_size: int) -> LinearHead:

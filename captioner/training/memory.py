@@ -58,6 +58,8 @@ def _parts(trainer: Trainer, module: CaptioningModule, trains: bool) -> Parts:
         parts["averaged weights"] = weights
     if module.teachers is not None:
         parts["teachers' weights"] = module.teachers.nbytes
+    if module.original is not None:
+        parts["the original encoder's weights"] = module.original.nbytes
     parts[f"kept for backward of {data.batch_size} images"] = _activations(trainer, module, data, trains)
     parts["in all"] = sum(parts.values())
     if device.type == "cuda":

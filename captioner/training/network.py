@@ -3,15 +3,19 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from captioner.backends.torch import TorchBackend
 from captioner.checkpoint import BUNDLED, read_checkpoint
+from captioner.errors import CaptionerError
 from captioner.model.captioning import CaptioningModel
+from captioner.model.classifier import linear_head, stored_head
 from captioner.model.decoder import DecoderConfig
 from captioner.model.encoder import EncoderConfig
 from captioner.model.pretrained import load_pretrained
+from captioner.tags import TagConfig
 from captioner.vocabulary import PAD
 
 logger = logging.getLogger(__name__)
@@ -24,6 +28,8 @@ def new_network(
     vocab_size: int,
     word_counts: Sequence[int] | None = None,
     weights: str | None = None,
+    *,
+    tags: bool = False,
 ) -> CaptioningModel:
     """A network of random weights, but for what is known before training.
 
@@ -35,6 +41,7 @@ def new_network(
         word_counts: How often each word occurs in the training captions, in id order: the output layer begins with
             these frequencies.
         weights: See `CaptioningModule`.
+        tags: Whether to keep the classifier of the weights, if they have one that goes with the encoder.
     """
     network = CaptioningModel(encoder, decoder, image_size=image_size, vocab_size=vocab_size, pad=PAD)
     if word_counts is not None:
@@ -42,23 +49,43 @@ def new_network(
         with torch.no_grad():
             network.decoder.output.bias.copy_((frequencies / frequencies.sum()).log())
     if weights is not None:
-        load_pretrained(network.encoder, encoder.name, str(BUNDLED) if weights == "bundled" else weights)
+        weights = str(BUNDLED) if weights == "bundled" else weights
+        load_pretrained(network.encoder, encoder.name, weights)
+        if tags:
+            _keep_classifier(network, weights)
     return network
 
 
-def continued_network(folder: str, vocab_size: int, dropout: float) -> CaptioningModel:
+def _keep_classifier(network: CaptioningModel, weights: str) -> None:
+    """Keep the classifier of pretrained weights, if there is one that goes with the encoder."""
+    try:
+        if Path(weights).is_dir():
+            head, tags = stored_head(weights), read_checkpoint(weights).tags
+        else:
+            head, tags = linear_head(network.configs[0].name, weights, network.encoder.image_size), TagConfig()
+        network.keep_classifier(head, tags or TagConfig())
+    except CaptionerError as error:
+        logger.info("The model will give no tags: %s", error)
+    else:
+        logger.info("The encoder's classifier is kept, for tags")
+
+
+def continued_network(folder: str, vocab_size: int, dropout: float, *, tags: bool = True) -> CaptioningModel:
     """The network of a checkpoint folder, or of the "bundled" one, with room for new words.
 
     Args:
         folder: The folder.
         vocab_size: V, with the new words.
         dropout: The decoder's, from now on.
+        tags: Whether to keep its classifier, if it has one.
     """
     checkpoint = read_checkpoint(None if folder == "bundled" else folder)
     network = TorchBackend.from_checkpoint(checkpoint).model
     words = len(checkpoint.vocabulary)
     if vocab_size > words:
         network.enlarge_vocabulary(vocab_size)
+    if not tags:
+        network.drop_classifier()
     network.decoder.dropout.p = dropout
     network.configs = (network.configs[0], replace(network.configs[1], dropout=dropout))
     logger.info("Continuing from %s: %d words, %d of them new", checkpoint.folder, vocab_size, vocab_size - words)

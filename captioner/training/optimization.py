@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from captioner.errors import ConfigError
 from captioner.model.captioning import CaptioningModel
 
 
@@ -20,12 +21,23 @@ class FinetuneConfig:
         from_epoch: The first epoch, counted from 0, in which they train; before, only the decoder does.
         learning_rate: Their own peak learning rate.
         freeze_batchnorm: Leave BatchNorm's statistics, scale and shift as they are.
+        keep_classifier: Weight of what keeps the encoder's classifier, whose tags the model gives, from forgetting: the
+            divergence of its distribution from what it was before, KL(original || current), mean over images (learning
+            without forgetting, Li and Hoiem 2016). 0 lets it forget. It costs one more pass without
+            gradients, of the trained stages alone where the CNN is a chain of stages.
     """
 
     stages: list[str] = field(default_factory=list)
     from_epoch: int = 0
     learning_rate: float = 1e-5
     freeze_batchnorm: bool = True
+    keep_classifier: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.keep_classifier < math.inf:
+            raise ConfigError(
+                f"model.finetune.keep_classifier is {self.keep_classifier}; expected a weight of 0 or more."
+            )
 
     @property
     def begins(self) -> int | None:

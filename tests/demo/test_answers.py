@@ -62,6 +62,19 @@ def test_joined_words_read_as_the_caption(captioner, picture, number, tmp_path):
         assert read == caption["text"]
 
 
+def test_page_and_api_say_what_is_recognised(captioner, picture, tmp_path):
+    path = tmp_path / "photo.png"
+    picture(0).save(path)
+    (caption,) = captioner.caption(path)
+    expected = [{"noun": tag.noun, "probability": pytest.approx(tag.probability)} for tag in caption.tags]
+    assert expected, "or the test would see nothing"
+    assert page(captioner, path)["tags"] == api_answer(captioner, path, path.name, {})["tags"] == expected
+
+
+def test_without_a_classifier_nothing_is(without_attention):
+    assert page(without_attention, PHOTO)["tags"] == api_answer(without_attention, PHOTO, "photo.jpg", {})["tags"] == []
+
+
 def test_a_model_without_attention_has_no_maps(without_attention):
     (caption,) = page(without_attention, PHOTO)["captions"]
     assert len(caption["words"]) >= 4

@@ -1,4 +1,4 @@
-"""The demo of a model without attention, in a real browser."""
+"""The demo of models without attention and with tags, in a real browser."""
 
 from pathlib import Path
 
@@ -31,4 +31,24 @@ def test_without_attention_there_are_no_maps_and_the_page_says_so(without_attent
         assert not page.find_elements("css selector", ".cap-result script, .cap-sentence b"), "words are text, not HTML"
         said = [other.text for other in page.find_elements("css selector", ".cap-other-text")]
         assert said == [one.text for one in caption.alternatives]
+        assert not console_errors(page)
+
+
+def test_what_a_model_recognises_stands_above_the_photo(captioner, picture, tmp_path):
+    pytest.importorskip("gradio")
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    from captioner.demo.server import serving
+
+    picture(0).save(tmp_path / "photo.png")
+    (caption,) = captioner.caption(tmp_path / "photo.png")
+    assert caption.tags
+    with serving(captioner) as url, chromium(900, 900) as page:
+        page.get(url)
+        wait = WebDriverWait(page, 60)
+        wait.until(lambda page: page.find_elements("css selector", ".cap-message"))
+        page.find_element("css selector", "#cap-photo input[type=file]").send_keys(str(tmp_path / "photo.png"))
+        wait.until(lambda page: page.find_elements("css selector", ".cap-sentence"))
+        labels = [item.text for item in page.find_elements("css selector", ".cap-tags li")]
+        assert labels == [f"{tag.noun} {100 * tag.probability:.0f} %" for tag in caption.tags]
         assert not console_errors(page)

@@ -1,0 +1,70 @@
+"""What is written about an image."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captioner.decoding import Hypothesis
+from captioner.tags import Tag
+from captioner.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What was written about an image; `str(caption)` is its text.
+
+    Attributes:
+        text: The sentence.
+        words: Its words, as the model wrote them: in lower case, contractions split.
+        log_prob: The natural logarithm of its probability.
+        word_log_probs: The log-probability of each word given those before it, (T,).
+        attention: Where the model looked to find each word, (T, h, w): the grid lies over the image as the encoder saw
+            it, `preprocessing.fit(image)`. None for models without attention.
+        alternatives: If several captions were asked for, all of them, this one included, the best first; else empty.
+        tags: What the encoder's classifier recognises in the image, the likeliest first, at most 5 of a probability of
+            at least 0.3; empty for models without a classifier.
+    """
+
+    text: str
+    words: tuple[str, ...]
+    log_prob: float
+    word_log_probs: tuple[float, ...]
+    attention: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    alternatives: tuple["Caption", ...] = ()
+    tags: tuple[Tag, ...] = ()
+
+    @classmethod
+    def of(cls, hypothesis: Hypothesis, vocabulary: Vocabulary, tags: tuple[Tag, ...]) -> "Caption":
+        """Put what the search has found into words.
+
+        Args:
+            hypothesis: A finished hypothesis of the search.
+            vocabulary: The model's words.
+            tags: What is recognised in the image.
+        """
+        return cls(
+            text=vocabulary.text(hypothesis.words),
+            words=tuple(vocabulary.decode(hypothesis.words)),
+            log_prob=hypothesis.log_prob,
+            word_log_probs=hypothesis.word_log_probs,
+            attention=None if hypothesis.attention is None else _grid(hypothesis.attention),
+            tags=tags,
+        )
+
+    def __str__(self) -> str:
+        return self.text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give what `captioner caption --json` prints, but for the path."""
+        alternatives = [{"caption": other.text, "log_prob": other.log_prob} for other in self.alternatives]
+        tags = [tag.to_dict() for tag in self.tags]
+        return {"caption": self.text, "log_prob": self.log_prob, "alternatives": alternatives, "tags": tags}
+
+
+def _grid(attention: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(T, L) -> (T, h, w); the grid of an encoder is square."""
+    side = math.isqrt(attention.shape[1])
+    return attention.reshape(-1, side, side)

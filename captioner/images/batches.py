@@ -1,0 +1,64 @@
+"""Any number of images in constant memory: while a batch is worked on, the next one is read in the background."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+
+from captioner.images.sources import ImageSource
+
+Read = TypeVar("Read")
+
+_FIRST_BATCH = 4  # the first batch is small, so that the first result comes soon; each next one is twice as large
+_READERS = min(4, os.cpu_count() or 1)
+
+
+def read_in_batches(
+    sources: Iterator[ImageSource], batch_size: int, read: Callable[[int, ImageSource], Read]
+) -> Generator[list[Read], None, None]:
+    """Read images in the background, no more than the next batch of them.
+
+    Args:
+        sources: The images, taken as they are needed.
+        batch_size: The most in a batch.
+        read: Reads an image, given its number, from 1 on. Called in several threads at once.
+
+    Returns:
+        An iterator over what was read, a list for each batch, in the order of the images. Close it when it is not used
+        to its end.
+    """
+    numbered = enumerate(sources, start=1)
+    size = min(_FIRST_BATCH, batch_size)
+    first = list(islice(numbered, size))
+    if len(first) == 1 < size:  # a single image, for which starting threads takes longer than they would save
+        yield [read(*first[0])]
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    readers = ThreadPoolExecutor(_READERS, thread_name_prefix="captioner-reader")
+    try:
+        waiting = deque(readers.submit(read, *item) for item in first)
+        while waiting:
+            batch = [waiting.popleft() for _ in range(len(waiting))]
+            size = min(2 * size, batch_size)
+            waiting.extend(readers.submit(read, *item) for item in islice(numbered, size))
+            yield [future.result() for future in batch]
+    finally:
+        readers.shutdown(wait=False, cancel_futures=True)
+
+
+def as_iterable(images: Iterable[ImageSource] | ImageSource) -> Iterable[ImageSource]:
+    """Take a single image as a list of one."""
+    return [images] if isinstance(images, (str, os.PathLike, bytes, Image.Image, np.ndarray)) else images
+
+
+def number_name(number: int, source: object) -> str | None:
+    """What errors call the `number`-th image; None for its path."""
+    if isinstance(source, (str, os.PathLike)) or getattr(source, "filename", None):
+        return None
+    kind = {bytes: "bytes", np.ndarray: "array"}.get(type(source), type(source).__name__)
+    return f"image {number} ({kind})"

@@ -1,0 +1,67 @@
+"""What a checkpoint says about its classifier: which nouns its classes have, and how sure it may be."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from typing import Any
+
+from captioner.errors import ConfigError
+from captioner.tags.table import TagTable
+from captioner.tags.tagger import Tagger
+
+TABLES = {"imagenet": TagTable.imagenet}
+
+
+@dataclass(frozen=True)
+class TagConfig:
+    """Which tags the scores of a model's classifier stand for.
+
+    Attributes:
+        table: The name of a table that ships with the package: "imagenet", the 1,000 classes of ImageNet-1k.
+        temperature: What the scores are divided by so that probabilities are frequencies.
+
+    Raises:
+        ConfigError: There is no such table, or the temperature is not a positive number.
+    """
+
+    table: str = "imagenet"
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.table, str) or self.table not in TABLES:
+            raise ConfigError(f"tags.table is {self.table!r}; expected {' or '.join(TABLES)}.")
+        if isinstance(self.temperature, bool) or not isinstance(self.temperature, (int, float)):
+            raise ConfigError(f"tags.temperature is {self.temperature!r}; expected a positive number.")
+        if not 0 < self.temperature < float("inf"):
+            raise ConfigError(f"tags.temperature is {self.temperature}; expected a positive number.")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TagConfig":
+        """Make one from what `to_dict` gave.
+
+        Raises:
+            ConfigError: A key is unknown or missing, or a value out of range.
+        """
+        expected = {field.name for field in fields(cls)}
+        if set(values) != expected:
+            raise ConfigError(f"tags has the keys {sorted(values)}; expected {sorted(expected)}.")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain data for JSON."""
+        return asdict(self)
+
+    @property
+    def classes(self) -> int:
+        """C, how many classes the classifier has."""
+        return len(_table(self.table).classes)
+
+    @property
+    def tagger(self) -> Tagger:
+        """What turns the classifier's scores into tags."""
+        return Tagger(_table(self.table), self.temperature)
+
+
+@cache
+def _table(name: str) -> TagTable:
+    return TABLES[name]()
