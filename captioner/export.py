@@ -21,8 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from captioner.backends import Encoded
 from captioner.backends.onnx import CLASSES, OnnxBackend
+from captioner.backends.protocol import Encoded
 from captioner.backends.torch import TorchBackend
 from captioner.checkpoint import ONNX_PAIR, WEIGHTS, Checkpoint, read_checkpoint, write_checkpoint
 from captioner.decoding.search import DecodingOptions

@@ -13,13 +13,14 @@ from typing import Any, Literal, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from captioner.backends import Backend, Encoded
+from captioner.backends.choice import check_backend, load_backend
+from captioner.backends.protocol import Backend, Encoded
 from captioner.caption import Caption
-from captioner.checkpoint import Checkpoint, read_checkpoint
+from captioner.checkpoint import read_checkpoint
 from captioner.decoding import Constraints, DecodingOptions, Hypothesis
 from captioner.decoding.inclusion import of_each_image
 from captioner.decoding.search import search
-from captioner.errors import ConfigError, ImageError, MissingExtraError
+from captioner.errors import ConfigError, ImageError
 from captioner.images import ImageSource, open_image
 from captioner.images.batches import as_iterable, number_name, read_in_batches
 from captioner.preprocessing import Preprocessing
@@ -29,7 +30,6 @@ from captioner.vocabulary import Vocabulary
 
 __all__ = ["NO_TAGS", "Caption", "Captioner"]
 
-BackendName = Literal["auto", "onnx", "torch"]
 Folder: TypeAlias = str | os.PathLike[str]
 Pixels: TypeAlias = NDArray[np.float32]  # (3, S, S)
 Includes: TypeAlias = list[tuple[str, ...]] | None
@@ -75,7 +75,7 @@ class Captioner:
         cls,
         folder: Folder | Sequence[Folder] | None = None,
         *,
-        backend: BackendName = "auto",
+        backend: str = "auto",
         device: str | None = None,
     ) -> "Captioner":
         """Load a checkpoint folder, or several that decide together.
@@ -93,8 +93,7 @@ class Captioner:
             ConfigError: There is no such backend or device, or the models don't go together.
             MissingExtraError: The torch backend is needed, and torch is not installed.
         """
-        if backend not in ("auto", "onnx", "torch"):
-            raise ConfigError(f"backend is {backend!r}; expected auto, onnx or torch.")
+        check_backend(backend)
         folders = [folder] if folder is None or isinstance(folder, (str, os.PathLike)) else folder
         checkpoints = [read_checkpoint(each) for each in folders]
         if not checkpoints:
@@ -107,7 +106,7 @@ class Captioner:
                         f"{first.folder} and {other.folder} differ in their {what}; models that decide together need "
                         "the same."
                     )
-        backends = [_load_backend(checkpoint, backend, device) for checkpoint in checkpoints]
+        backends = [load_backend(checkpoint, backend, device) for checkpoint in checkpoints]
         together, tags = backends[0], first.tags
         if len(backends) > 1:
             from captioner.backends.ensemble import Ensemble
@@ -329,21 +328,6 @@ class Captioner:
     def _to_caption(self, hypotheses: list[Hypothesis], tags: tuple[Tag, ...], wanted: int) -> Caption:
         captions = tuple(Caption.of(hypothesis, self.vocabulary, tags) for hypothesis in hypotheses)
         return captions[0] if wanted == 1 else replace(captions[0], alternatives=captions)
-
-
-def _load_backend(checkpoint: Checkpoint, name: BackendName, device: str | None) -> Backend:
-    on_cpu = device in (None, "cpu")
-    if name == "onnx" and not on_cpu:
-        raise ConfigError(f"The ONNX backend runs on the CPU, not on {device!r}; use the torch backend for that.")
-    if name == "onnx" or (name == "auto" and on_cpu and checkpoint.has_onnx):
-        from captioner.backends.onnx import OnnxBackend
-
-        return OnnxBackend(checkpoint.folder)
-    try:
-        from captioner.backends.torch import TorchBackend
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("The torch backend", "train") from error
-    return TorchBackend.from_checkpoint(checkpoint, device)
 
 
 def _check_batch_size(batch_size: int) -> None:

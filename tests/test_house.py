@@ -65,7 +65,7 @@ LIGHT = (
     "captioner.vocabulary",
     "captioner.decoding",
     "captioner.tags",
-    "captioner.backends.onnx",
+    *(f"captioner.backends.{name}" for name in ("choice", "ensemble", "onnx", "protocol")),
     "captioner.caption",
     "captioner.checkpoint",
     "captioner.inference",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from captioner.backends import Backend, Encoded
+from captioner.backends.protocol import Backend, Encoded
 from captioner.decoding.search import Step
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from captioner.checkpoint import BUNDLED, ONNX_PAIR, WEIGHTS, read_checkpoint
+from captioner.checkpoint import BUNDLED, ONNX_PAIR, WEIGHTS, Checkpoint, read_checkpoint
 from captioner.decoding.search import Step
-from captioner.errors import CheckpointError
+from captioner.errors import CheckpointError, ConfigError
 
 Arrays = dict[str, NDArray[np.float32]]
 _GIVE_BYTES = "add_external_initializers_from_files_in_memory"
@@ -45,6 +45,23 @@ class OnnxBackend:
         self._folder, self._threads, self._pair = Path(folder), threads, pair
         self._sessions: _Sessions | None = self._load()
         _alive.add(self)
+
+    @staticmethod
+    def suits(checkpoint: Checkpoint, device: str | None) -> bool:
+        """Say whether the folder has its ONNX pair, and the CPU is asked for."""
+        return device in (None, "cpu") and checkpoint.has_onnx
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, device: str | None = None) -> "OnnxBackend":
+        """Load a checkpoint's ONNX pair.
+
+        Raises:
+            CheckpointError: The pair is missing, damaged or foreign.
+            ConfigError: Another device than the CPU is asked for.
+        """
+        if device not in (None, "cpu"):
+            raise ConfigError(f"The ONNX backend runs on the CPU, not on {device!r}; use the torch backend for that.")
+        return cls(checkpoint.folder)
 
     def encode(self, pixels: NDArray[np.float32]) -> "OnnxStepper":
         """Encode preprocessed images (B, 3, S, S); a stepper over them."""

@@ -43,6 +43,11 @@ class TorchBackend:
         except (RuntimeError, AssertionError) as error:
             raise ConfigError(f"Device {device!r} cannot be used: {error}") from error
 
+    @staticmethod
+    def suits(checkpoint: Checkpoint, device: str | None) -> bool:
+        """Say yes: it runs any checkpoint, on any device."""
+        return True
+
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, device: str | None = None) -> "TorchBackend":
         """Load a checkpoint folder's model.

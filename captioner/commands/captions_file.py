@@ -11,13 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from captioner.commands.parser import STANDARD_INPUT
 from captioner.errors import ConfigError
 from captioner.files import replacing
-
-Form = Literal["caption alone", "table", "JSON lines"]
 
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _ELSE = "Remove it, or name another file with --output."
@@ -29,14 +27,14 @@ class Run:
     """What all captions of a file have in common.
 
     Attributes:
-        form: A "caption alone", a "table" of paths and captions, or "JSON lines".
+        form: A "caption alone", a "table" of paths and captions, both maybe "with tags", or "JSON lines".
         folder: Where relative paths start.
         models: What tells one checkpoint from another, for each that decides (see `fingerprint`).
         decoding: All decoding options.
         photo: The only image, for the form "caption alone", which doesn't say it; else None.
     """
 
-    form: Form
+    form: str
     folder: str
     models: tuple[str, ...]
     decoding: Mapping[str, Any]

@@ -13,7 +13,7 @@ from captioner.commands.terminal import report, show_warnings
 from captioner.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
-    from captioner.inference import BackendName
+    pass
 
 
 def declare(add: Add) -> None:
@@ -57,7 +57,7 @@ def run(options: Namespace) -> int:
     if os.path.exists(path) and options.output.exists() and os.path.samefile(path, options.output):
         raise ConfigError(f"--output {options.output} would overwrite the photo; expected another name.")
     check_output(options.output)
-    backend: BackendName = options.backend
+    backend: str = options.backend
     if options.method == "gradient" and backend == "auto":
         backend = "torch"
     captioner = Captioner.from_pretrained(options.model, backend=backend, device=options.device)

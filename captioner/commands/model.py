@@ -4,6 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from captioner.backends.choice import BACKENDS
 from captioner.commands.parser import Parser
 
 
@@ -19,10 +20,10 @@ def add_model(parser: Parser, *, batches: bool = True) -> None:
     )
     model.add_argument(
         "--backend",
-        choices=("auto", "onnx", "torch"),
+        choices=("auto", *BACKENDS),
         default="auto",
         metavar="BACKEND",
-        help="auto, onnx or torch: what runs the network; onnx needs no torch. [default: auto]",
+        help=f"auto, {' or '.join(BACKENDS)}: what runs the network; onnx needs no torch. [default: auto]",
     )
     model.add_argument(
         "--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...; all but cpu need torch. [default: cpu]"

@@ -20,7 +20,7 @@ from captioner.demo.card import Card, read_card
 from captioner.demo.visits import Visits
 from captioner.errors import ConfigError
 from captioner.images import find_images
-from captioner.inference import BackendName, Captioner
+from captioner.inference import Captioner
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -38,7 +38,7 @@ _POLICY = (
 def serve(
     model: str | os.PathLike[str] | None = None,
     *,
-    backend: BackendName = "auto",
+    backend: str = "auto",
     device: str | None = None,
     host: str = "127.0.0.1",
     port: int | None = None,

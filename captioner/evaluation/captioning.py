@@ -12,7 +12,7 @@ from captioner.decoding import DecodingOptions
 from captioner.errors import DataError, ImageError
 from captioner.evaluation.callbacks import Track
 from captioner.evaluation.results import ImageId
-from captioner.inference import BackendName, Captioner, Folder
+from captioner.inference import Captioner, Folder
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Captioning:
     """
 
     model: Folder | Sequence[Folder] | None = None
-    backend: BackendName = "auto"
+    backend: str = "auto"
     device: str | None = None
     batch_size: int = 32
     decoding: Mapping[str, Any] = field(default_factory=dict)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from captioner.backends import Backend
+from captioner.backends.protocol import Backend
 from captioner.caption import Caption
 from captioner.errors import ConfigError, MissingExtraError
 from captioner.explain.maps import Float32Array, enlarge, photo_seen

@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from captioner.backends import Backend
+from captioner.backends.protocol import Backend
 from captioner.decoding.arrays import FloatArray
 from captioner.decoding.scoring import log_probs_of
 
