@@ -8,6 +8,7 @@ import yaml
 
 from captioner import Captioner
 from captioner.checkpoint import BUNDLED, read_checkpoint
+from captioner.decoding import DecodingOptions
 from captioner.evaluation.evaluate import evaluate
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -59,8 +60,7 @@ def test_it_takes_at_most_32_mb_and_says_what_it_is():
 
 def test_its_decoding_is_that_of_the_config_that_made_it():
     config = yaml.safe_load((Path(__file__).parents[1] / "configs" / "flickr8k.yaml").read_text())
-    decoding = read_checkpoint(BUNDLED).decoding.to_dict()
-    assert decoding == decoding | config["model"]["decoding"]
+    assert read_checkpoint(BUNDLED).decoding == DecodingOptions(**config["model"]["decoding"])
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from captioner.annotations.records import Record
 from captioner.model.encoder import Encoder, EncoderConfig
 from captioner.training.train import main
 from tests.training.features import COUNT
-from tests.training.runs import SMALL, TINY
+from tests.training.runs import SHIPPED_ENCODER, SMALL, TINY
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +21,22 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
     handlers = list(logging.getLogger("captioner").handlers)
     yield
     logging.getLogger("captioner").handlers = handlers
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """What a small run of one epoch leaves, with its data."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main([f"--config={TINY}", *SMALL, "--trainer.max_epochs=1"]) == 0
+    return folder
+
+
+@pytest.fixture
+def finished_run(finished, _in_an_empty_folder):
+    """A copy of it, in the folder where the test runs."""
+    shutil.copytree(finished, ".", dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +51,8 @@ def first_stage(tmp_path_factory):
         "--data.draw_shapes=120",
         "--data.batch_size=16",
     ]
-    assert main([f"--config={TINY}", *SMALL, *data, "--trainer.max_epochs=6", f"--trainer.default_root_dir={run}"]) == 0
+    options = [f"--config={TINY}", *SMALL, *SHIPPED_ENCODER, *data, f"--trainer.default_root_dir={run}"]
+    assert main([*options, "--trainer.max_epochs=6"]) == 0
     return run, data
 
 

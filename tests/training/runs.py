@@ -1,5 +1,8 @@
 """How tests run a shipped config: made small enough, everything else as shipped."""
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +27,11 @@ SMALL = [
     "--data.batch_size=8",
     "--trainer.max_epochs=2",
     "--data.preprocessing.size=64",
+    "--model.encoder.name=mobilenet_v3_small",  # small, with BatchNorm; its weights are random
+    "--model.weights=null",
     *QUICK,
 ]
+SHIPPED_ENCODER = ["--model.encoder.name=timm/tf_efficientnet_lite2", "--model.weights=bundled"]  # behind SMALL
 
 
 def last_checkpoint(run: str) -> dict[str, Any]:
@@ -51,3 +57,18 @@ def train_with(callback: Callback, arguments: list[str]) -> int:
         return main(arguments)
     finally:
         training.TrainCLI = original
+
+
+@contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """Let no file grow beyond `room` bytes: what is written beyond fails as on a full disk."""
+    import resource  # Windows has none
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)

@@ -118,7 +118,8 @@ def test_teachers_with_another_grid_need_images(first_stage, tmp_path, caplog):
     other = [*options(first_stage, tmp_path / "run"), "--model.encoder.grid=1"]
     assert main(other) == 2
     assert "set data.cache_features to 0" in caplog.text
-    assert main([*other, "--data.cache_features=0", f"--trainer.default_root_dir={tmp_path}/images"]) == 0
+    seen = ["--data.cache_features=0", "--trainer.max_epochs=1", f"--trainer.default_root_dir={tmp_path}/images"]
+    assert main([*other, *seen]) == 0
 
 
 def test_it_is_resumed_where_the_encoder_has_moved_on(first_stage, tmp_path):

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from captioner.annotations.records import load_records
-from tests.training.runs import ROOT, SMALL, TINY, last_checkpoint
+from tests.training.runs import ROOT, SHIPPED_ENCODER, SMALL, TINY, last_checkpoint
 
 # A batch of 8 either way. 11 validation images: an odd number, of which no process may see one twice.
 OPTIONS = [
     f"--config={TINY}",
     *SMALL,
+    *SHIPPED_ENCODER,
     "--data.draw_shapes=55",
     "--model.decoder.dropout=0",
     "--model.coverage_penalty=0.1",

@@ -1,13 +1,13 @@
 """Cached features: computed once for the same circumstances, never found under others, whole or gone on with."""
 
 import copy
+import multiprocessing
 import os
 import pickle
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from captioner.preprocessing import Preprocessing
 from captioner.training.distillation import Teachers
 from captioner.training.feature_cache import FeatureCache, cached_features
 from tests.training.features import COUNT, FLIP, PREPROCESSING, as_input, load, views_of
+from tests.training.runs import full_disk
 
 
 def test_features_are_those_of_the_encoder_in_each_view(
@@ -146,6 +147,7 @@ def test_an_image_that_was_replaced_is_encoded_anew(
 
 def compute(folder: Path, pause: float) -> None:
     """What another process does, as slowly as asked; see `start`."""
+    torch.set_num_threads(1)  # the threads of the process that it was forked from aren't there
     torch.manual_seed(0)
     records = [Record(i, folder / "images" / f"{i}.bmp", ("A dog.",)) for i in range(COUNT)]
 
@@ -158,13 +160,11 @@ def compute(folder: Path, pause: float) -> None:
     cached_features(folder / "cache", Encoder(EncoderConfig("squeezenet1_1"), 32), views_of(records), load_slowly)
 
 
-def start(folder: Path, pause: float, before: str = "") -> subprocess.Popen[str]:
+def start(folder: Path, pause: float) -> ForkProcess:
     """Let another process compute features."""
-    code = f"{before}\nfrom pathlib import Path\nfrom tests.training.test_feature_cache import compute\n"
-    code += f"compute(Path({str(folder)!r}), {pause})"
-    return subprocess.Popen(
-        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True
-    )
+    process = multiprocessing.get_context("fork").Process(target=compute, args=(folder, pause))
+    process.start()
+    return process
 
 
 def test_of_several_processes_one_computes_and_a_killed_one_leaves_the_way_free(
@@ -172,13 +172,15 @@ def test_of_several_processes_one_computes_and_a_killed_one_leaves_the_way_free(
 ) -> None:
     killed = start(tmp_path, 60)
     while not list(tmp_path.glob("*.began")):
-        assert killed.poll() is None
+        assert killed.is_alive()
         time.sleep(0.05)
     others = [start(tmp_path, 0) for _ in range(2)]
     time.sleep(1)
     assert not list(tmp_path.glob("cache/*.npy"))
     killed.kill()
-    assert [other.wait() for other in others] == [0, 0]
+    for other in others:
+        other.join()
+    assert [other.exitcode for other in others] == [0, 0]
     assert len(list(tmp_path.glob("*.began"))) == 2, "the killed one, and one of the others"
     assert len(list(tmp_path.glob("cache/*.npy"))) == 1
     assert not list(tmp_path.glob("cache/*.tmp"))
@@ -203,13 +205,11 @@ def test_a_disk_without_room_is_refused_before_anything_is_computed(records: lis
         cached_features(tmp_path, enormous, views, load)
 
 
-def test_a_disk_that_becomes_full_leaves_nothing_and_says_so(records: list[Record], tmp_path: Path) -> None:
-    """A limit on the size of files stands for the disk: what is written beyond it fails alike."""
-    limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))"
-    _, said = start(tmp_path, 0, before=limit).communicate()
-    assert "DataError" in said
-    assert "features cannot be written (File too large)" in said
+def test_a_disk_that_becomes_full_leaves_nothing_and_says_so(
+    encoder: Encoder, records: list[Record], tmp_path: Path
+) -> None:
+    with full_disk(3000), pytest.raises(DataError, match=r"features cannot be written \(File too large\)"):
+        cached_features(tmp_path / "cache", encoder, views_of(records), load)
     assert not list((tmp_path / "cache").glob("*.npy")) and not list((tmp_path / "cache").glob("*.tmp"))
 
 

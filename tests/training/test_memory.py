@@ -13,6 +13,8 @@ from captioner.model.decoder import DECODERS, DecoderConfig
 from captioner.model.encoder import EncoderConfig
 from captioner.training.memory import kept_for_backward
 
+TRAINED = [["layer4"], ["all"]]  # stages of the encoder
+
 
 def perceptron(frozen: bool = False) -> nn.Module:
     first = nn.Linear(10, 30).requires_grad_(not frozen)
@@ -60,8 +62,19 @@ def state_of(model: nn.Module) -> list[Tensor]:
     return [*(tensor.clone() for tensor in model.state_dict().values()), torch.tensor(flags), torch.get_rng_state()]
 
 
-@pytest.mark.parametrize("stages", [[], ["layer4"], ["all"]])
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [
+        *((name, []) for name in DECODERS),
+        *(("show_attend_tell", stages) for stages in TRAINED),
+        *(
+            pytest.param(name, stages, marks=pytest.mark.slow)
+            for name in DECODERS
+            for stages in TRAINED
+            if name != "show_attend_tell"
+        ),
+    ],
+)
 def test_it_is_the_memory_that_a_real_forward_pass_holds(name: str, stages: list[str]) -> None:
     torch.manual_seed(0)
     config = DecoderConfig(name, hidden_size=20, embedding_size=12, context_size=16, attention_size=8)

@@ -1,6 +1,7 @@
 """Runs that are interrupted, killed or out of disk: nothing is lost, and they go on as if nothing had happened."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import yaml
 from lightning.pytorch import Callback
 
 from captioner.training.train import main
-from tests.training.runs import ROOT, SMALL, TINY, last_checkpoint, train_with, weights
+from tests.training.runs import ROOT, SMALL, TINY, full_disk, last_checkpoint, train_with, weights
 
 # Averaged weights, and three of everything random.
 OPTIONS = [
@@ -29,11 +30,11 @@ STAGES = {
     FROZEN: [],
     "frozen, images": ["--data.cache_features=0"],
     TUNED: [
-        "--model.finetune={stages: [features.8], from_epoch: 1}",
+        "--model.finetune={stages: [features.12], from_epoch: 1}",
         "--data.workers=1",
     ],
     "fine-tuned, gradients accumulated": [
-        "--model.finetune.stages=[features.8]",
+        "--model.finetune.stages=[features.12]",
         "--trainer.accumulate_grad_batches=2",
     ],
 }
@@ -94,13 +95,12 @@ def _heed_signals():
         signal.signal(number, handler)
 
 
-def test_two_epochs_and_a_resume_equal_four_in_one_go():
-    options = [*OPTIONS, *STAGES[TUNED], "--trainer.max_epochs=4"]
-    assert main([*options, "--trainer.default_root_dir=whole"]) == 0
-    assert train_with(Stop(after=2), [*options, "--trainer.default_root_dir=parts"]) == 0
+def test_two_epochs_and_a_resume_equal_three_in_one_go(uninterrupted):
+    options = [*OPTIONS, *STAGES[TUNED], "--trainer.default_root_dir=parts"]
+    assert train_with(Stop(after=2), options) == 0
     assert last_checkpoint("parts")["epoch"] == 1
-    assert main([*options, "--trainer.default_root_dir=parts", "--ckpt_path=last"]) == 0
-    assert_same(last_checkpoint("whole"), "parts")
+    assert main([*options, "--ckpt_path=last"]) == 0
+    assert_same(uninterrupted(TUNED), "parts")
 
 
 class Stop(Callback):
@@ -229,8 +229,24 @@ def test_a_signal_to_the_whole_group_saves_although_it_reaches_the_loading_proce
     assert last_checkpoint("runs/tiny")["epoch"] >= 1
 
 
+@pytest.fixture(scope="module")
+def finished_epoch(tmp_path_factory):
+    """What a run of one epoch leaves, with its data."""
+    folder = tmp_path_factory.mktemp("epoch")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main([*OPTIONS, "--trainer.max_epochs=1"]) == 0
+    return folder
+
+
+@pytest.fixture
+def one_epoch(finished_epoch, _in_an_empty_folder):
+    """A copy of it, in the folder where the test runs."""
+    shutil.copytree(finished_epoch, ".", dirs_exist_ok=True)
+
+
+@pytest.mark.usefixtures("one_epoch")
 def test_a_checkpoint_that_was_cut_short_is_not_taken_for_the_last_one(caplog):
-    assert main([*OPTIONS, "--trainer.max_epochs=1"]) == 0
     last, best = (Path("runs/tiny/checkpoints") / f"{name}.ckpt" for name in ("last", "best"))
     assert last.stat().st_size == best.stat().st_size
     os.truncate(last, last.stat().st_size // 2)
@@ -246,22 +262,14 @@ def test_a_checkpoint_that_was_cut_short_is_not_taken_for_the_last_one(caplog):
     assert "is no whole checkpoint" in caplog.records[-1].message
 
 
-def test_a_full_disk_stops_with_a_message_and_leaves_the_checkpoint_before_whole():
-    """A limit on the size of files stands for the disk: what is written beyond it fails alike."""
-    assert main([*OPTIONS, "--trainer.max_epochs=1"]) == 0
+@pytest.mark.usefixtures("one_epoch")
+def test_a_full_disk_stops_with_a_message_and_leaves_the_checkpoint_before_whole(caplog):
     before = weights("runs/tiny")
-    size = Path("runs/tiny/checkpoints/last.ckpt").stat().st_size
-    code = (
-        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size // 2}, {size // 2}));"
-        "from captioner.training.train import main; sys.exit(main(sys.argv[1:]))"
-    )
-    command = [sys.executable, "-c", code, *OPTIONS, "--ckpt_path=last"]
-    result = subprocess.run(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert result.returncode == 2
-    assert "Traceback" not in result.stderr
-    assert "cannot be written" in result.stderr.splitlines()[-1]
-    assert "The checkpoint before it is whole" in result.stderr.splitlines()[-1]
+    with full_disk(Path("runs/tiny/checkpoints/last.ckpt").stat().st_size // 2):
+        assert main([*OPTIONS, "--ckpt_path=last"]) == 2
+    said = caplog.records[-1].message
+    assert "cannot be written" in said
+    assert "The checkpoint before it is whole" in said
     assert not list(Path("runs/tiny/checkpoints").glob("*.tmp"))
     assert all(torch.equal(before[name], after) for name, after in weights("runs/tiny").items())
 
@@ -279,8 +287,8 @@ def test_what_ends_without_a_validation_is_saved_all_the_same(options, step):
     assert last_checkpoint("runs/tiny")["global_step"] == step
 
 
-def test_a_run_whose_folder_was_moved_remembers_its_best(tmp_path):
-    assert main([*OPTIONS, "--trainer.max_epochs=1"]) == 0
+@pytest.mark.usefixtures("one_epoch")
+def test_a_run_whose_folder_was_moved_remembers_its_best():
     os.rename("runs/tiny", "moved")
     assert main([*OPTIONS, "--trainer.default_root_dir=moved", "--ckpt_path=last"]) == 0
     (callback,) = (
@@ -297,7 +305,7 @@ def test_other_batches_in_the_middle_of_an_epoch_and_another_network_are_refused
     for option, said in (
         ("--data.batch_size=4", "batches of 8 images"),
         ("--model.decoder.hidden_size=64", "of another network"),
-        ("--model.finetune.stages=[features.8]", "of another network"),
+        ("--model.finetune.stages=[features.12]", "of another network"),
     ):
         assert main([*OPTIONS, option, "--ckpt_path=last"]) == 2
         assert said in caplog.records[-1].message

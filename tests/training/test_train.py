@@ -16,11 +16,11 @@ from captioner.annotations.records import load_records
 from captioner.checkpoint import read_checkpoint
 from captioner.model.decoder import DECODERS
 from captioner.training.train import main
-from tests.training.runs import FLICKR8K, QUICK, SMALL, TINY, weights
+from tests.training.runs import FLICKR8K, QUICK, SHIPPED_ENCODER, SMALL, TINY, weights
 
 
 def test_a_run_leaves_its_config_its_log_and_a_folder_that_captions_on_both_backends():
-    assert main([f"--config={TINY}", *SMALL, "--checkpoint.onnx=true"]) == 0
+    assert main([f"--config={TINY}", *SMALL, *SHIPPED_ENCODER, "--checkpoint.onnx=true"]) == 0
 
     run = Path("runs/tiny")
     assert yaml.safe_load((run / "config.yaml").read_text())["data"]["draw_shapes"] == 50
@@ -61,8 +61,8 @@ def test_a_section_of_a_config_is_switched_off_from_the_command_line(null):
     assert saved["data"]["augmentation"] == {"crop": 1.0, "flip": False, "color": 0.0}
 
 
+@pytest.mark.usefixtures("finished_run")
 def test_the_vocabulary_is_of_the_training_captions_alone():
-    assert main([f"--config={TINY}", *SMALL, "--trainer.max_epochs=1"]) == 0
     path = Path("data/shapes/annotations/captions_val.json")
     val = json.loads(path.read_text())
     val["annotations"][0]["caption"] = "an unheardof shape"
@@ -71,8 +71,8 @@ def test_the_vocabulary_is_of_the_training_captions_alone():
     assert "unheardof" not in read_checkpoint(Path("again/best")).vocabulary.words
 
 
-def test_own_photos_from_a_csv_with_string_names(capsys):
-    assert main([f"--config={TINY}", *SMALL, "--trainer.max_epochs=1"]) == 0
+@pytest.mark.usefixtures("finished_run")
+def test_own_photos_from_a_csv_with_string_names():
     for split in ("train", "val"):
         with open(f"{split}.csv", "w", newline="") as file:
             writer = csv.writer(file)
@@ -154,17 +154,16 @@ def test_a_mistake_is_one_line_and_status_2(arguments, said, caplog):
     assert not Path("runs").exists()
 
 
+@pytest.mark.usefixtures("finished_run")
 def test_two_runs_do_not_mix_in_one_folder(caplog):
-    options = [f"--config={TINY}", *SMALL, "--trainer.max_epochs=1"]
-    assert main(options) == 0
     saved = Path("runs/tiny/checkpoints/last.ckpt").read_bytes()
-    assert main(options) == 2
+    assert main([f"--config={TINY}", *SMALL, "--trainer.max_epochs=1"]) == 2
     assert "--ckpt_path last" in caplog.records[-1].message
     assert Path("runs/tiny/checkpoints/last.ckpt").read_bytes() == saved
 
 
+@pytest.mark.usefixtures("finished_run")
 def test_resuming_with_other_words_is_refused(caplog):
-    assert main([f"--config={TINY}", *SMALL, "--trainer.max_epochs=1"]) == 0
     assert main([f"--config={TINY}", *SMALL, "--data.min_count=30", "--ckpt_path=last"]) == 2
     assert "vocabulary" in caplog.records[-1].message
 
