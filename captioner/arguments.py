@@ -330,6 +330,7 @@ def _add_search(parser: _Parser) -> "argparse._ArgumentGroup":
         metavar="WORDS",
         help="What no caption ends with: a,the,of [default: the model's]",
     )
+    search.add_argument("--style", metavar="NAME", help="The manner of speech. [default: the model's]")
     return search
 
 

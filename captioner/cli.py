@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_SEARCH = ("beam_size", "alternatives", "max_length", "min_length", "length_penalty", "no_repeat_ngram")
+_SEARCH = ("beam_size", "alternatives", "max_length", "min_length", "length_penalty", "no_repeat_ngram", "style")
 _DECODING = (*_SEARCH, "forbidden_endings", "include", "sample", "temperature", "top_k", "top_p", "seed")
 _INTERRUPTED, _BROKEN_PIPE = 130, 141  # as shells count: 128 + SIGINT, 128 + SIGPIPE
 
@@ -230,6 +230,7 @@ def info(options: Namespace) -> int:
     card = description.pop("card")
     for name, value in {**description.pop("architecture"), **description, "files": files}.items():
         text = ", ".join(f"{key} {entry}" for key, entry in value.items()) if isinstance(value, dict) else value
+        text = ", ".join(text) if isinstance(text, list) else text
         print(f"{name.replace('_', ' '):16} {text}")
     if card:
         print("", *card, sep="\n")

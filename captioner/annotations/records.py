@@ -38,11 +38,21 @@ class Record:
             sets; for CSV and JSON lines the text of the `image` column.
         path: Where the image should be; not checked (see `check_images`).
         captions: One or more captions, raw, in the order of the file.
+        ranks: Of each caption, from 1 on: `rank` in COCO JSON; empty where it is the place among the captions.
+        captions_by: Who wrote the captions, `captions_by` of an image in COCO JSON: "human" or other; empty where the
+            file doesn't say.
     """
 
     image_id: int | str
     path: Path
     captions: tuple[str, ...]
+    ranks: tuple[int, ...] = ()
+    captions_by: str = ""
+
+    def ranked(self) -> list[tuple[int, str]]:
+        """Each caption with its rank, in the order of the file."""
+        ranks = self.ranks or range(1, len(self.captions) + 1)
+        return list(zip(ranks, self.captions, strict=True))
 
 
 def load_records(
@@ -101,7 +111,7 @@ def load_records(
         folder = _find_folder(entries, _folders(path, given), otherwise=folder)
         if given is None:
             logger.info("The images of %s are looked for in %s", path, folder)
-    return [Record(image_id, folder / name, captions) for image_id, name, captions in entries]
+    return [Record(image_id, folder / name, captions, ranks, by) for image_id, name, captions, ranks, by in entries]
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ class DecodingOptions:
         top_p: For sampling: draw from the fewest most probable words that together have this probability (Holtzman et
             al. 2020, "The Curious Case of Neural Text Degeneration"), after `temperature` and `top_k`; 1 for all.
         seed: For sampling: makes the draws repeatable.
+        style: The manner of speech, one of the model's `Vocabulary.styles`; "" for the plain one.
 
     Raises:
         ConfigError: An option has the wrong type, is out of range or contradicts another.
@@ -51,6 +52,7 @@ class DecodingOptions:
     top_k: int = 0
     top_p: float = 1.0
     seed: int | None = None
+    style: str = ""
 
     def __post_init__(self) -> None:
         for name in ("forbidden_endings", "include"):
@@ -82,16 +84,17 @@ class DecodingOptions:
             _expect(_is(getattr(self, name), int, float), name, getattr(self, name), "a number")
         _expect(self.seed is None or _is(self.seed, int), "seed", self.seed, "a whole number or none")
         _expect(isinstance(self.sample, bool), "sample", self.sample, "true or false")
+        _expect(isinstance(self.style, str), "style", self.style, "the name of a style")
         for name in ("forbidden_endings", "include"):
             words = getattr(self, name)
             are_words = isinstance(words, tuple) and all(isinstance(word, str) for word in words)
             _expect(are_words, name, words, "a list of words")
 
     def to_dict(self) -> dict[str, Any]:
-        """Give all options as JSON can hold them; `include` only if there is something to include."""
+        """Give all options as JSON can hold them; `include` and `style` only if they say something."""
         options = dataclasses.asdict(self) | {"forbidden_endings": list(self.forbidden_endings)}
-        include = options.pop("include")
-        return options | {"include": list(include)} if include else options
+        include, style = options.pop("include"), options.pop("style")
+        return options | ({"include": list(include)} if include else {}) | ({"style": style} if style else {})
 
     def check_defaults(self) -> None:
         """Make sure that these can be a model's defaults.

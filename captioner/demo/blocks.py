@@ -166,6 +166,7 @@ def _connect(
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int | None = None,
+        style: str | None = None,
     ) -> dict[str, Any]:
         """Caption a photo. An option that is left out is the model's own choice.
 
@@ -181,6 +182,7 @@ def _connect(
             top_k: For sampling: draw from so many most probable words.
             top_p: For sampling: draw from words of this joint probability.
             seed: For sampling: makes it repeatable.
+            style: The manner of speech, one of the model's styles; empty for the plain one.
 
         Returns:
             What `captioner caption --json` prints, but for the path: caption, log_prob, alternatives.
@@ -196,6 +198,7 @@ def _connect(
             "top_k": top_k,
             "top_p": top_p,
             "seed": seed,
+            "style": style,
         }
         visitor = uuid4().hex
         path, name = _uploaded(photo)

@@ -11,7 +11,7 @@ from captioner.checkpoint import BUNDLED, read_checkpoint
 from captioner.model.captioning import CaptioningModel
 from captioner.model.decoder import DecoderConfig
 from captioner.model.encoder import EncoderConfig, load_pretrained
-from captioner.vocabulary import PAD
+from captioner.vocabulary import PAD, START, Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -45,19 +45,24 @@ def new_network(
     return network
 
 
-def continued_network(folder: str, vocab_size: int, dropout: float) -> CaptioningModel:
-    """The network of a checkpoint folder, or of the "bundled" one, with room for new words.
+def continued_network(folder: str, vocabulary: Vocabulary, dropout: float) -> CaptioningModel:
+    """The network of a checkpoint folder, or of the "bundled" one, with room for new words and styles.
 
     Args:
         folder: The folder.
-        vocab_size: V, with the new words.
+        vocabulary: Its words, and the new ones behind them. Start tokens of new styles begin as START is.
         dropout: The decoder's, from now on.
     """
     checkpoint = read_checkpoint(None if folder == "bundled" else folder)
     network = TorchBackend.from_checkpoint(checkpoint).model
-    words = len(checkpoint.vocabulary)
+    words, vocab_size = len(checkpoint.vocabulary), len(vocabulary)
     if vocab_size > words:
         network.enlarge_vocabulary(vocab_size)
+        starts = [index for index in map(vocabulary.start, vocabulary.styles) if index >= words]
+        decoder = network.decoder
+        with torch.no_grad():
+            for rows in (decoder.embedding.weight, decoder.output.weight, decoder.output.bias):
+                rows[starts] = rows[START].clone()
     network.decoder.dropout.p = dropout
     network.configs = (network.configs[0], replace(network.configs[1], dropout=dropout))
     logger.info("Continuing from %s: %d words, %d of them new", checkpoint.folder, vocab_size, vocab_size - words)
