@@ -167,15 +167,18 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """Say what a checkpoint is, as data for JSON.
 
     Returns:
-        folder, package_version, files (name -> size in bytes), words (those that captions are made of), architecture,
-        preprocessing, decoding, tags (None without a classifier), and card (the first lines of the model card).
+        folder, package_version, files (name -> size in bytes), words (those that captions are made of), styles (their
+        names, if there are some), architecture, preprocessing, decoding, tags (None without a classifier), and card
+        (the first lines of the model card).
     """
+    vocabulary = checkpoint.vocabulary
     paths = [checkpoint.folder / name for name in _FILES]
     return {
         "folder": str(checkpoint.folder),
         "package_version": checkpoint.package_version,
         "files": {path.name: path.stat().st_size for path in paths if path.is_file()},
-        "words": len(checkpoint.vocabulary) - len(SPECIAL_WORDS),
+        "words": len(vocabulary) - len(SPECIAL_WORDS) - len(vocabulary.styles),
+        **({"styles": list(vocabulary.styles)} if vocabulary.styles else {}),
         "architecture": checkpoint.architecture,
         "preprocessing": checkpoint.preprocessing.to_dict(),
         "decoding": checkpoint.decoding.to_dict(),

@@ -2,10 +2,14 @@
 
 Four ids come first and are never words of a caption: `PAD` fills batches, `START` is what the decoder is given before
 the first word, `END` closes a caption, and `UNKNOWN` stands for a word that is not in the vocabulary.
+
+A model may keep several manners of speech, styles, apart: the captions of each begin with a start token of their own
+in place of `START`. It is the special word `<start:NAME>`, which stands behind the words.
 """
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +19,9 @@ from captioner.tokenizer import touches
 
 PAD, START, END, UNKNOWN = 0, 1, 2, 3
 SPECIAL_WORDS = ("<pad>", "<start>", "<end>", "<unk>")
+NEVER = (PAD, START, UNKNOWN)  # are never generated, nor are the start tokens of styles
+
+_STYLE = re.compile(r"<start:([\w.-]+)>")
 
 # The second halves of contractions as PTB tokenizers split them: "dog 's", "they 're", "does n't".
 CONTRACTIONS = frozenset({"'s", "'re", "'ve", "'ll", "'d", "'m", "n't"})
@@ -41,6 +48,8 @@ class Vocabulary:
             if word in self._ids:
                 raise ValueError(f"the word {word!r} is there twice, as {self._ids[word]} and {index}")
             self._ids[word] = index
+        matches = ((index, _STYLE.fullmatch(word)) for index, word in enumerate(self.words))
+        self._starts = {match[1]: index for index, match in matches if match is not None}
 
     @classmethod
     def build(cls, captions: Iterable[Sequence[str]], min_count: int) -> "Vocabulary":
@@ -56,12 +65,45 @@ class Vocabulary:
         if min_count < 1:
             raise ConfigError(f"min_count is {min_count}; expected 1 (keep every word) or more.")
         counts = Counter(word for caption in captions for word in caption)
-        kept = (word for word, count in counts.items() if count >= min_count and word not in SPECIAL_WORDS)
+        kept = (word for word, count in counts.items() if count >= min_count and not is_special(word))
         return cls((*SPECIAL_WORDS, *sorted(kept, key=lambda word: (-counts[word], word))))
 
     def extended(self, words: Iterable[str]) -> "Vocabulary":
         """This vocabulary with more words behind its own, which keep their ids; words that it has are passed over."""
         return Vocabulary([*self.words, *(word for word in words if word not in self)])
+
+    def with_styles(self, names: Iterable[str]) -> "Vocabulary":
+        """This vocabulary with start tokens for styles; those that it has are passed over, as is "", the plain style.
+
+        Raises:
+            ConfigError: A name has other characters than letters, digits and `._-`.
+        """
+        wanted = [name for name in dict.fromkeys(names) if name]
+        for name in wanted:
+            if not is_name(name):
+                raise ConfigError(f"The style {name!r} is no name; expected letters, digits, dots, _ and -.")
+        return self.extended(f"<start:{name}>" for name in wanted)
+
+    @property
+    def styles(self) -> tuple[str, ...]:
+        """The names of the styles that captions can be written in, beside the plain one."""
+        return tuple(self._starts)
+
+    @property
+    def never(self) -> tuple[int, ...]:
+        """The ids that are never generated."""
+        return (*NEVER, *self._starts.values())
+
+    def start(self, style: str = "") -> int:
+        """Give the id that captions of a style begin with; `START` for the plain style, "".
+
+        Raises:
+            ConfigError: There is no such style.
+        """
+        if style and style not in self._starts:
+            known = f"expected one of {', '.join(self.styles)}" if self._starts else "the model has none but the plain"
+            raise ConfigError(f"There is no style {style!r}; {known}.")
+        return self._starts[style] if style else START
 
     def __len__(self) -> int:
         return len(self.words)
@@ -82,18 +124,22 @@ class Vocabulary:
         """Give the id of `word`, `UNKNOWN` if the vocabulary lacks it."""
         return self._ids.get(word, UNKNOWN)
 
-    def encode(self, tokens: Sequence[str], max_length: int | None = None) -> list[int]:
-        """Turn a tokenized caption into ids, from `START` to `END`.
+    def encode(self, tokens: Sequence[str], max_length: int | None = None, style: str = "") -> list[int]:
+        """Turn a tokenized caption into ids, from its start token to `END`.
 
         Args:
             tokens: The caption's words. One that is spelled like a special word counts as unknown.
-            max_length: The most words to keep between `START` and `END`; all of them if None.
+            max_length: The most words to keep between the start token and `END`; all of them if None.
+            style: Whose start token is taken; `START` by default.
+
+        Raises:
+            ConfigError: There is no such style.
         """
-        words = (self.index(word) for word in tokens[:max_length])
-        return [START, *(word if word >= len(SPECIAL_WORDS) else UNKNOWN for word in words), END]
+        words = (UNKNOWN if is_special(word) else self.index(word) for word in tokens[:max_length])
+        return [self.start(style), *words, END]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
-        """Turn ids into words, up to the first `END`; `START` and `PAD` are left out.
+        """Turn ids into words, up to the first `END`; start tokens and `PAD` are left out.
 
         Raises:
             IndexError: An id is not in the vocabulary.
@@ -104,7 +150,7 @@ class Vocabulary:
                 break
             if not 0 <= index < len(self):
                 raise IndexError(f"word id {index} is outside the vocabulary of {len(self)} words")
-            if index not in (PAD, START):
+            if index not in (PAD, START) and index not in self._starts.values():
                 words.append(self.words[index])
         return words
 
@@ -141,3 +187,13 @@ class Vocabulary:
             raise CheckpointError(f"{path}: cannot read the vocabulary: {error.strerror or error}. {hint}") from error
         except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors are ValueErrors
             raise CheckpointError(f"{path}: not a vocabulary: {error}. {hint}") from error
+
+
+def is_special(word: str) -> bool:
+    """Whether a word of a vocabulary is none of captions: one of `SPECIAL_WORDS`, or the start token of a style."""
+    return word in SPECIAL_WORDS or _STYLE.fullmatch(word) is not None
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be the name of a style, or of anything else that shall stand in names of files and figures."""
+    return _STYLE.fullmatch(f"<start:{text}>") is not None

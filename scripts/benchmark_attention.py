@@ -88,7 +88,9 @@ def falls(captioner: Captioner, photos: Sequence[Path]) -> list[Word]:
         own = masks_of(caption.attention)  # (T, h, w)
         drawn = masks_of(random.random((DRAWS, *own.shape[1:])))
         masks = [np.zeros_like(own[:1]), own, drawn, before]
-        scores = log_probs_hidden(captioner.backend, pixels, ids, np.concatenate(masks))  # (1 + T + DRAWS + T', T)
+        start = captioner.vocabulary.start(captioner.decoding.style)
+        # (1 + T + DRAWS + T', T)
+        scores = log_probs_hidden(captioner.backend, pixels, ids, np.concatenate(masks), start=start)
         whole, hidden, by_chance, elsewhere = np.split(scores, np.cumsum([len(mask) for mask in masks[:-1]]))
         fall = whole - hidden  # (T, T): the column's word, if what the row's word attends is hidden
         for word, text in enumerate(caption.words):

@@ -130,7 +130,7 @@ def make_plan(options: Namespace, folder: Path) -> Plan:
     _write(folder / "captions.json", records)
     changes = {
         "data": {"train": folder / "captions.json", "val": folder / "captions.json", "val_images": "null"}
-        | {"train_images": folder, "min_count": 1, "draw_shapes": 0, "replay.annotations": "null"},
+        | {"train_images": folder, "min_count": 1, "draw_shapes": 0, "sources": "{}", "validation": "{}"},
         "model": {"weights": "null"},
         "trainer": {"max_epochs": 1, "max_steps": SETTLE + 2 * (warm_up + options.steps) + 1}
         | {"default_root_dir": folder / "run", "logger": "false", "limit_val_batches": 0}

@@ -136,3 +136,41 @@ def test_decode_undoes_encode(ids: list[int]) -> None:
     words = [WORDS[index] for index in ids]
     assert vocabulary.encode(words) == [START, *ids, END]
     assert vocabulary.decode(vocabulary.encode(words)) == words
+
+
+# --- Styles ---
+
+
+def test_styles_are_start_tokens_behind_the_words(vocabulary: Vocabulary) -> None:
+    styled = vocabulary.with_styles(["coco", "", "flickr8k", "coco"])
+    assert styled.words == (*WORDS, "<start:coco>", "<start:flickr8k>")
+    assert styled.styles == ("coco", "flickr8k")
+    assert [styled.start(style) for style in ("", "coco", "flickr8k")] == [START, 10, 11]
+    assert styled.encode(["a", "dog"], style="flickr8k") == [11, 4, 5, END]
+    assert styled.decode([10, 4, 11, 5, END]) == ["a", "dog"]
+    assert styled.never == (PAD, START, UNKNOWN, 10, 11)
+    more = styled.extended(["new"]).with_styles(["coco", "third"])
+    assert more.words == (*styled.words, "new", "<start:third>"), "all keep their ids"
+    assert more.styles == ("coco", "flickr8k", "third")
+    assert (vocabulary.styles, vocabulary.never) == ((), (PAD, START, UNKNOWN))
+
+
+def test_a_start_token_is_never_a_word_of_a_caption(vocabulary: Vocabulary) -> None:
+    styled = vocabulary.with_styles(["coco"])
+    assert styled.encode(["a", "<start:coco>"]) == [START, 4, UNKNOWN, END]
+    assert Vocabulary.build([["<start:coco>", "x"]], min_count=1).words == (*SPECIAL_WORDS, "x")
+
+
+def test_a_style_that_is_not_there_is_refused_with_those_that_are(vocabulary: Vocabulary) -> None:
+    with pytest.raises(ConfigError, match="There is no style 'x'; expected one of coco, own"):
+        vocabulary.with_styles(["coco", "own"]).start("x")
+    with pytest.raises(ConfigError, match="There is no style 'x'; the model has none but the plain"):
+        vocabulary.start("x")
+    with pytest.raises(ConfigError, match="'my style' is no name"):
+        vocabulary.with_styles(["my style"])
+
+
+def test_styles_are_saved_with_the_words(vocabulary: Vocabulary, tmp_path: Path) -> None:
+    styled = vocabulary.with_styles(["coco"])
+    styled.save(tmp_path / "vocabulary.json")
+    assert Vocabulary.load(tmp_path / "vocabulary.json").styles == ("coco",)

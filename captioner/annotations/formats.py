@@ -24,11 +24,15 @@ class Entry(NamedTuple):
         image_id: How the file names the image.
         name: The path of the image, from the folder of images.
         captions: One or more captions, raw, in the order of the file.
+        ranks: Of each caption, from 1 on; empty where captions have none but their places.
+        captions_by: Who wrote the captions; empty where the file doesn't say.
     """
 
     image_id: int | str
     name: str
     captions: tuple[str, ...]
+    ranks: tuple[int, ...] = ()
+    captions_by: str = ""
 
 
 def read_json(path: Path) -> Any:
@@ -76,9 +80,13 @@ def read_coco(path: Path, dataset: Any) -> list[Entry]:
         coco.createIndex()
     entries = []
     for image_id, image in coco.imgs.items():
-        captions = tuple(annotation["caption"] for annotation in coco.imgToAnns.get(image_id, ()))
+        annotations = coco.imgToAnns.get(image_id, ())
+        captions = tuple(annotation["caption"] for annotation in annotations)
         if captions:
-            entries.append(Entry(image_id, image["file_name"], captions))
+            # What has no rank has its place; ranks that are nothing else need not be kept.
+            ranks = tuple(annotation.get("rank", place) for place, annotation in enumerate(annotations, 1))
+            ranks = () if ranks == tuple(range(1, len(ranks) + 1)) else ranks
+            entries.append(Entry(image_id, image["file_name"], captions, ranks, image.get("captions_by", "")))
     return entries
 
 
@@ -97,6 +105,8 @@ def _check_coco(path: Path, dataset: Any) -> None:
         where = f"{file}, images[{number}]"
         _add_id(where, ids, _id(where, image, "id"), "image")
         _text(where, image, "file_name")
+        if "captions_by" in image:
+            _text(where, image, "captions_by")
     used: set[int | str] = set()
     for number, annotation in enumerate(dataset["annotations"]):
         where = f"{file}, annotations[{number}]"
@@ -109,6 +119,9 @@ def _check_coco(path: Path, dataset: Any) -> None:
                 "which COCO names like captions_train2017.json"
             )
         _caption(where, annotation, "caption")
+        rank = annotation.get("rank", 1)
+        if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+            raise DataError(f'{where}: "rank" is {rank!r}; expected a whole number, 1 for the first caption')
         _add_id(where, used, _id(where, annotation, "id"), "annotation")
 
 

@@ -41,11 +41,21 @@ class Record:
             sets; for CSV and JSON lines the text of the `image` column.
         path: Where the image should be; not checked (see `check_images`).
         captions: One or more captions, raw, in the order of the file.
+        ranks: Of each caption, from 1 on: `rank` in COCO JSON; empty where it is the place among the captions.
+        captions_by: Who wrote the captions, `captions_by` of an image in COCO JSON: "human" or other; empty where the
+            file doesn't say.
     """
 
     image_id: int | str
     path: Path
     captions: tuple[str, ...]
+    ranks: tuple[int, ...] = ()
+    captions_by: str = ""
+
+    def ranked(self) -> list[tuple[int, str]]:
+        """Each caption with its rank, in the order of the file."""
+        ranks = self.ranks or range(1, len(self.captions) + 1)
+        return list(zip(ranks, self.captions, strict=True))
 
 
 def load_records(
@@ -107,7 +117,7 @@ def load_records(
         entries = [entry._replace(name=existing_name(folder, entry.name)) for entry in entries]
     else:
         entries = _merged(entries, folder)
-    return [Record(image_id, folder / name, captions) for image_id, name, captions in entries]
+    return [Record(image_id, folder / name, captions, ranks, by) for image_id, name, captions, ranks, by in entries]
 
 
 def _merged(entries: Iterable[Entry], folder: Path) -> list[Entry]:
@@ -115,9 +125,8 @@ def _merged(entries: Iterable[Entry], folder: Path) -> list[Entry]:
     merged: dict[str, Entry] = {}
     for entry in entries:
         name = existing_name(folder, entry.name)
-        first = merged.get(name)
-        captions = entry.captions if first is None else first.captions + entry.captions
-        merged[name] = Entry((first or entry).image_id, name, captions)
+        first = merged.get(name, entry._replace(name=name, captions=()))
+        merged[name] = first._replace(captions=first.captions + entry.captions)
     return list(merged.values())
 
 

@@ -37,6 +37,7 @@ def run(options: Namespace) -> int:
         if value is None:
             continue
         text = ", ".join(f"{key} {entry}" for key, entry in value.items()) if isinstance(value, dict) else value
+        text = ", ".join(text) if isinstance(text, list) else text
         print(f"{name.replace('_', ' '):16} {text}")
     if card:
         print("", *card, sep="\n")

@@ -2,9 +2,9 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from captioner.checkpoint import read_checkpoint
 from captioner.data.dataset import Augmentation, Batch, CaptionDataset, Example, Features, as_input
 from captioner.data.features import FeatureSource
 from captioner.data.loading import Loaders, StagedLoader
-from captioner.data.sampling import Replay, TrainingBatches, ValidationBatches
-from captioner.data.sources import Source, Unreadable, UnreadableImages, divide, earlier_records
+from captioner.data.sampling import Key, TrainingBatches, ValidationBatches
+from captioner.data.sources import Source, Unreadable, UnreadableImages, ValidationSource
+from captioner.data.splits import TrainingSplit, ValidationSet, plan_data
+from captioner.data.views import ImageViews
 from captioner.datasets.shapes import draw_shapes
 from captioner.errors import ConfigError, DataError
 from captioner.preprocessing import Preprocessing
@@ -34,28 +36,33 @@ class CaptionData(LightningDataModule):
     """Images with their captions: a training and a validation split.
 
     A split is a COCO captions JSON (read by pycocotools), Karpathy's `dataset_*.json`, or a CSV or JSONL file with the
-    columns `image` and `caption`. An image is read once an epoch and feeds all its captions.
+    columns `image` and `caption`. An image is read once an epoch and feeds all its captions. A run may train on several
+    sources and be validated on several sets, `train` and `val` are the simple form of one each.
 
     Args:
-        train: Annotations of the training split; Karpathy's "train" and "restval".
-        val: Annotations of the validation split; null holds some of the training images out for it.
+        train: Annotations of the training split; Karpathy's "train" and "restval". Null where `sources` says all.
+        val: Annotations of the validation split; null holds some of the images of `train` out for it.
         train_images: Folder of the training images; null looks where data sets have them, see `load_records`.
         val_images: Folder of the validation images; null takes `train_images`.
-        held_out: Share of the images that is held out where `val` is null; two at least, and the same in every run.
-        leave_out: Share of the training images that is left out, to test choices on: those `held_out` would choose.
+        sources: Data to train on, each under a name of your choice, beside or in place of `train`.
+        validation: Sets to validate on in place of `val`, each under a name of your choice: scores are logged under it,
+            and their mean by weight selects the best model.
+        held_out: Share of the images that is held out where there is no set to validate on; two at least,
+            and the same in every run.
+        leave_out: Share of the images of `train` that is left out, to test choices on: those `held_out` would choose.
         unreadable: What a damaged or missing image does: "error" stops and names it, "skip" names it and goes on.
         preprocessing: From image to pixels, in training and inference alike; stored in the checkpoint. With
             `init_from`, that checkpoint's holds.
         min_count: Words seen fewer times in the training captions become the unknown word.
         max_length: Longest training caption in words; longer ones are cut.
-        captions_per_image: At most so many captions of an image are used in an epoch.
+        captions_per_image: At most so many captions of an image are used in an epoch, drawn by their weight.
         batch_size: Images a batch, of each process where several train together.
         workers: Processes that load images, for each training process; 0 loads in the training process itself.
         augmentation: How training images are varied.
         cache_features: While the encoder is frozen, compute its features once, in so many augmented views, and train
             on them; 0 encodes anew every time.
-        cache_folder: Where computed features are kept. About 0.13 MB an image and view for 7x7 regions of width 1280.
-        replay: Earlier data mixed in.
+        cache_folder: Where computed features are kept, of whatever images. About 0.13 MB an image and view for 7x7
+            regions of width 1280.
         draw_shapes: Draw a data set of so many images of coloured shapes into the folder of `train` if it isn't there.
         seed: Of the order of images, their variations and the choice of captions.
         init_from: Linked from the model: the checkpoint folder whose words and preprocessing are taken over.
@@ -67,10 +74,12 @@ class CaptionData(LightningDataModule):
 
     def __init__(
         self,
-        train: Path,
+        train: Path | None = None,
         val: Path | None = None,
         train_images: Path | None = None,
         val_images: Path | None = None,
+        sources: dict[str, Source] = {},  # noqa: B006
+        validation: dict[str, ValidationSource] = {},  # noqa: B006
         held_out: float = 0.1,
         leave_out: float = 0.0,
         unreadable: Unreadable = "error",
@@ -83,16 +92,11 @@ class CaptionData(LightningDataModule):
         augmentation: Augmentation = Augmentation(),  # noqa: B008
         cache_features: int = 0,
         cache_folder: Path = Path("data/features"),
-        replay: Replay = Replay(),  # noqa: B008
         draw_shapes: int = 0,
         seed: int = 0,
         init_from: str | None = None,
     ) -> None:
         super().__init__()
-        self.train_source = Source(Path(train), train_images)
-        self.val_source = None if val is None else Source(Path(val), val_images or train_images)
-        self.held_out = held_out
-        self.leave_out = leave_out
         self.unreadable = unreadable
         self._unreadable_images = UnreadableImages(unreadable)
         self._base = None if init_from is None else read_checkpoint(None if init_from == "bundled" else init_from)
@@ -107,7 +111,6 @@ class CaptionData(LightningDataModule):
         self.views = cache_features
         self.cache_folder = cache_folder
         self.feature_source: FeatureSource | None = None
-        self.replay = replay
         self.shapes = draw_shapes
         self.seed = seed
         for name in ("min_count", "max_length", "captions_per_image", "batch_size"):
@@ -119,6 +122,15 @@ class CaptionData(LightningDataModule):
         for name, share in (("held_out", held_out), ("leave_out", leave_out or 0.5)):
             if not 0 < share < 1:
                 raise ConfigError(f"data.{name} is {share}; expected a share between 0 and 1.")
+        self.plan = plan_data(
+            Source(train and Path(train), train_images, leave_out=leave_out),
+            sources,
+            ValidationSource(val and Path(val), val_images or train_images),
+            validation,
+            held_out=held_out,
+            unreadable=unreadable,
+            seed=seed,
+        )
 
     @classmethod
     def of(cls, trainer: Trainer) -> "CaptionData":
@@ -151,49 +163,45 @@ class CaptionData(LightningDataModule):
     # --- What the splits hold ---
 
     @cached_property
-    def records(self) -> dict[Split, list[Record]]:
-        """The records of both splits; those of earlier data are the last of the training split's."""
+    def _splits(self) -> tuple[TrainingSplit, list[ValidationSet]]:
         if self.shapes:
-            draw_shapes(self.train_source.annotations.parent.parent, self.shapes)
-        train = self.train_source.load("train", self.unreadable)
-        if self.leave_out:
-            train, _ = divide(train, self.leave_out)
-        if self.val_source is None:
-            train, val = self._hold_out(train)
-        else:
-            val = self.val_source.load("val", self.unreadable)
-        self._fresh = len(train)
-        train += earlier_records(self.replay, len(train), self.unreadable, seed=self.seed)
-        for warning in find_leaks(train, val, self.min_count).warnings():
+            draw_shapes(self.plan.first.parent.parent, self.shapes)
+        training, sets = self.plan.load()
+        val = list(chain.from_iterable(each.records for each in sets))
+        for warning in find_leaks(training.records, val, self.min_count).warnings():
             logger.warning("%s", warning)
-        return {"train": train, "val": val}
+        return training, sets
 
-    def _hold_out(self, records: list[Record]) -> tuple[list[Record], list[Record]]:
-        """Divide the training split into what is trained on and what is validated on."""
-        table = self.train_source.annotations
-        train, val = divide(records, self.held_out)
-        if not train:
-            raise DataError(
-                f"{table}: too few images ({len(records)}) to hold some out for validation. Add some, lower "
-                "data.held_out, or name others in data.val."
-            )
-        logger.info("%s: %d of its %d images are held out for validation", table, len(val), len(records))
-        return train, val
+    @property
+    def training(self) -> TrainingSplit:
+        """What is trained on."""
+        return self._splits[0]
+
+    @property
+    def validation_sets(self) -> list[ValidationSet]:
+        """What is validated on: the records of the validation split, in its order."""
+        return self._splits[1]
+
+    @cached_property
+    def records(self) -> dict[Split, list[Record]]:
+        """The records of both splits."""
+        val = list(chain.from_iterable(each.records for each in self.validation_sets))
+        return {"train": self.training.records, "val": val}
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """The words of the training split; after those of the checkpoint that training begins with, if any."""
-        records = self.records["train"]
-        if self._base is not None:  # earlier data bring no words that the checkpoint does without
-            records = records[: self._fresh]
-        captions = chain.from_iterable(self.tokens["train"][: len(records)])
-        vocabulary = Vocabulary.build(captions, self.min_count)
+        brought = compress(self.tokens["train"], self.training.brings_words)
+        vocabulary = Vocabulary.build(chain.from_iterable(brought), self.min_count)
         if self._base is not None:
-            return self._base.vocabulary.extended(vocabulary.words)
-        if len(vocabulary) == len(SPECIAL_WORDS):
+            vocabulary = self._base.vocabulary.extended(vocabulary.words)
+        elif len(vocabulary) == len(SPECIAL_WORDS):
             if not any(map(any, self.tokens["train"])):
                 raise DataError("The training captions have no word; emoji and punctuation are none.")
             raise ConfigError(f"No word occurs {self.min_count} times in the training captions; lower data.min_count.")
+        vocabulary = vocabulary.with_styles(sorted(set(chain.from_iterable(self.training.styles))))
+        for images in self.validation_sets:
+            vocabulary.start(images.style)  # a style that isn't there is refused now
         return vocabulary
 
     @cached_property
@@ -212,26 +220,35 @@ class CaptionData(LightningDataModule):
 
     @cached_property
     def ids(self) -> dict[Split, list[list[list[int]]]]:
-        """The ids of each record's captions, from START to END."""
+        """The ids of each record's captions, from the start token of their style to END."""
+        plain = [[""] * len(captions) for captions in self.tokens["val"]]
         return {
-            split: [[self.vocabulary.encode(tokens, self.max_length) for tokens in captions] for captions in images]
-            for split, images in self.tokens.items()
+            "train": self._encode(self.tokens["train"], self.training.styles),
+            "val": self._encode(self.tokens["val"], plain),
         }
+
+    def _encode(
+        self, images: Sequence[Sequence[Sequence[str]]], styles: Sequence[Sequence[str]]
+    ) -> list[list[list[int]]]:
+        return [
+            [
+                self.vocabulary.encode(tokens, self.max_length, style)
+                for tokens, style in zip(captions, own, strict=True)
+            ]
+            for captions, own in zip(images, styles, strict=True)
+        ]
 
     # --- Batches ---
 
     def train_dataloader(self) -> DataLoader[Example] | StagedLoader:
         """Training batches, shuffled; the loader, and its workers, serve all epochs."""
         assert self.trainer is not None
-        replayed = len(self.records["train"]) - self._fresh
         loop = self.trainer.fit_loop
         done = loop.epoch_loop.batch_progress.current.ready if loop.restarting else 0
         batches = TrainingBatches(
-            len(self.records["train"]),
+            self.training.draws,
             self.batch_size,
             self._epoch,
-            replayed=replayed,
-            replay=min(replayed, self.replay.beside(self._fresh)),
             seed=self.seed,
             rank=self.trainer.global_rank,
             ranks=self.trainer.world_size,
@@ -260,6 +277,7 @@ class CaptionData(LightningDataModule):
             self.records[split],
             self.ids[split],
             self.preprocessing,
+            weights=self.training.weights if split == "train" else None,
             captions_per_image=self.captions_per_image,
             augmentation=self.augmentation if split == "train" else None,
             features=self._features(split, source) if self.views and source is not None and frozen else None,
@@ -284,9 +302,7 @@ class CaptionData(LightningDataModule):
         """
         self._unreadable_images.report(batch.unreadable)
         if self.trainer is not None and self.trainer.training and not len(batch.indices):
-            raise DataError(
-                f"{self.train_source.annotations}: none of its images can be read, whose names stand above."
-            )
+            raise DataError(f"{self.plan.first}: none of its images can be read, whose names stand above.")
         return batch
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -301,22 +317,14 @@ class CaptionData(LightningDataModule):
 
     def _features(self, split: Split, source: FeatureSource) -> Features:
         training = split == "train"
-        views = [self._view(split, view) for view in range(self.views if training else 1)]
+        views = ImageViews(
+            self.records[split], self.preprocessing, self.views if training else 1, self.augmentation, self.seed
+        )
         return source.compute(views, self._image_batches, folder=self.cache_folder, training=training)
 
-    def _view(self, split: Split, view: int) -> CaptionDataset:
-        """The images as they are for the first view, varied for the others."""
-        return CaptionDataset(
-            self.records[split],
-            self.ids[split],
-            self.preprocessing,
-            augmentation=self.augmentation if view else None,
-            seed=self.seed,
-        )
-
-    def _image_batches(self, dataset: CaptionDataset, view: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _image_batches(self, views: ImageViews, keys: Sequence[Key]) -> Iterator[tuple[Tensor, Tensor]]:
         assert self.trainer is not None
-        for batch in self._loaders.load(dataset, ValidationBatches(len(dataset), self.batch_size, lambda: view)):
+        for batch in self._loaders.load_views(views, keys, self.batch_size):
             self._unreadable_images.report(batch.unreadable)
             if len(batch.indices):
                 pixels = as_input(batch.images.to(self.trainer.strategy.root_device), self.preprocessing)

@@ -45,14 +45,19 @@ class Augmentation:
 
     def __call__(self, image: Image.Image, rng: np.random.Generator, *, may_flip: bool) -> Image.Image:
         """Vary one image, keeping its size in pixels to the crop's."""
+        mirrored = self.draw_flip(rng) and may_flip
         if self.crop < 1:
             image = _random_crop(image, self.crop, rng)
-        if self.flip and may_flip and rng.random() < 0.5:
+        if mirrored:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if self.color:
             for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
                 image = enhance(image).enhance(rng.uniform(1 - self.color, 1 + self.color))
         return image
+
+    def draw_flip(self, rng: np.random.Generator) -> bool:
+        """Whether an image is mirrored if it may be: what is drawn first for it."""
+        return self.flip and bool(rng.random() < 0.5)
 
 
 def _random_crop(image: Image.Image, smallest: float, rng: np.random.Generator) -> Image.Image:
@@ -69,28 +74,31 @@ def _random_crop(image: Image.Image, smallest: float, rng: np.random.Generator) 
 
 
 class Features:
-    """Computed features, memory-mapped wherever they are used: a worker process gets the path, not the numbers.
+    """Computed features, memory-mapped wherever they are used: a worker process gets the paths, not the numbers.
 
     An image that could not be read has NaN.
 
     Args:
-        path: A file of float16 (views, N, L, D), in numpy's format.
+        files: Files of float16 (n, L, D), in numpy's format.
+        places: (views, N, 2): in which file, and in which row of it, the features of each view of each image are.
 
     Attributes:
         views: How many augmented views of each image there are.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._array: NDArray[np.float16] = np.load(path, mmap_mode="r")
-        self.views = len(self._array)
+    def __init__(self, files: Sequence[Path], places: NDArray[np.int32]) -> None:
+        self.files = files
+        self.places = places
+        self.views = len(places)
+        self._arrays: list[NDArray[np.float16]] = [np.load(path, mmap_mode="r") for path in files]
 
     def __getitem__(self, key: tuple[int, int]) -> NDArray[np.float16]:
         """The features (L, D) of an image in a view; the key is (view, image)."""
-        return np.array(self._array[key])
+        file, row = self.places[key]
+        return np.array(self._arrays[file][row])
 
-    def __reduce__(self) -> tuple[type["Features"], tuple[Path]]:
-        return Features, (self.path,)
+    def __reduce__(self) -> tuple[type["Features"], tuple[Sequence[Path], NDArray[np.int32]]]:
+        return Features, (self.files, self.places)
 
 
 class Example(NamedTuple):
@@ -98,15 +106,17 @@ class Example(NamedTuple):
 
     Attributes:
         image: Pixels (S, S, 3) uint8 or region features (L, D) float16; None if it cannot be read.
-        captions: Ids, START first, END last.
+        captions: Ids, a start token first, END last.
         record: Which of the split's records it is.
         unreadable: What was wrong with images that could not be read, a sentence each.
+        weights: What each caption counts in the loss; empty where all count 1.
     """
 
     image: NDArray[np.uint8] | NDArray[np.float16] | None
     captions: list[list[int]]
     record: int
     unreadable: tuple[str, ...] = ()
+    weights: Sequence[float] = ()
 
 
 class Batch(NamedTuple):
@@ -116,12 +126,14 @@ class Batch(NamedTuple):
         images: Pixels (B, S, S, 3) uint8, or region features (B, L, D) float16 that were computed before.
         captions: (B, K, T) ids, padded; see `captioner.model.decoder.Decoder.forward` for their order.
         indices: (B,), which of the split's records these are.
+        weights: (B, K), what each caption counts in the loss; 0 where there is none.
         unreadable: What was wrong with images that could not be read, a sentence each.
     """
 
     images: Tensor
     captions: Tensor
     indices: Tensor
+    weights: Tensor
     unreadable: list[str]
 
 
@@ -135,7 +147,9 @@ class CaptionDataset(Dataset[Example]):
         records: The split's records.
         captions: Their captions' ids, in the records' order.
         preprocessing: From image to pixels.
-        captions_per_image: At most so many captions of an image are used in an epoch, chosen at random.
+        weights: What each caption counts in the loss; None: all count 1.
+        captions_per_image: At most so many captions of an image are used in an epoch. They are drawn by their weight,
+            and then count alike: the mean of the image's weights, so that none is weighed twice.
         augmentation: How images are varied; null leaves them.
         features: Region features to use instead of images, one view chosen at random.
         features_until: The first epoch that uses images again; null for none.
@@ -150,6 +164,7 @@ class CaptionDataset(Dataset[Example]):
         captions: Sequence[list[list[int]]],
         preprocessing: Preprocessing,
         *,
+        weights: Sequence[Sequence[float]] | None = None,
         captions_per_image: int = 5,
         augmentation: Augmentation | None = None,
         features: Features | None = None,
@@ -160,6 +175,7 @@ class CaptionDataset(Dataset[Example]):
         self.records = records
         self.captions = captions
         self.preprocessing = preprocessing
+        self.weights = weights
         self.captions_per_image = captions_per_image
         self.augmentation = augmentation
         self.features = features
@@ -180,17 +196,22 @@ class CaptionDataset(Dataset[Example]):
         for candidate in range(index, index + len(self) if self.substitute else index + 1):
             index = candidate % len(self)
             rng = np.random.default_rng((self.seed, epoch, index))
-            captions = self._choose(self.captions[index], rng)
+            captions, weights = self._choose(index, rng)
             try:
-                return Example(self._image(epoch, index, rng), captions, index, tuple(unreadable))
+                return Example(self._image(epoch, index, rng), captions, index, tuple(unreadable), weights)
             except ImageError as error:
                 unreadable.append(str(error))
-        return Example(None, captions, index, tuple(unreadable))
+        return Example(None, captions, index, tuple(unreadable), weights)
 
-    def _choose(self, captions: list[list[int]], rng: np.random.Generator) -> list[list[int]]:
-        if len(captions) <= self.captions_per_image:
-            return captions
-        return [captions[i] for i in rng.choice(len(captions), self.captions_per_image, replace=False)]
+    def _choose(self, index: int, rng: np.random.Generator) -> tuple[list[list[int]], Sequence[float]]:
+        captions, count = self.captions[index], self.captions_per_image
+        weights = () if self.weights is None else self.weights[index]
+        if len(captions) <= count:
+            return captions, weights
+        mean = sum(weights) / len(captions)
+        odds = [weight / sum(weights) for weight in weights] if len(set(weights)) > 1 else None
+        chosen = rng.choice(len(captions), count, replace=False, p=odds)
+        return [captions[i] for i in chosen], [mean] * count if weights else ()
 
     def _image(self, epoch: int, index: int, rng: np.random.Generator) -> NDArray[np.uint8] | NDArray[np.float16]:
         record = self.records[index]
@@ -216,22 +237,29 @@ def collate(examples: Sequence[Example]) -> Batch:
     Images that cannot be read are left out; a batch may end up empty.
     """
     ordered = [
-        (example.image, sorted(example.captions, key=len, reverse=True), example.record)
-        for example in examples
-        if example.image is not None
+        (example.image, _longest_first(example), example.record) for example in examples if example.image is not None
     ]
-    ordered.sort(key=lambda example: len(example[1][0]), reverse=True)
+    ordered.sort(key=lambda example: len(example[1][0][0]), reverse=True)
     rows = max((len(captions) for _, captions, _ in ordered), default=0)
-    padded = torch.full((len(ordered), rows, len(ordered[0][1][0]) if ordered else 0), PAD)
+    padded = torch.full((len(ordered), rows, len(ordered[0][1][0][0]) if ordered else 0), PAD)
+    weights = torch.zeros(len(ordered), rows)
     for i, (_, captions, _) in enumerate(ordered):
-        for k, caption in enumerate(captions):
+        for k, (caption, weight) in enumerate(captions):
             padded[i, k, : len(caption)] = torch.tensor(caption)
+            weights[i, k] = weight
     return Batch(
         images=torch.from_numpy(np.stack([image for image, _, _ in ordered])) if ordered else torch.empty(0),
         captions=padded,
         indices=torch.tensor([index for _, _, index in ordered], dtype=torch.long),
+        weights=weights,
         unreadable=[sentence for example in examples for sentence in example.unreadable],
     )
+
+
+def _longest_first(example: Example) -> list[tuple[list[int], float]]:
+    """An example's captions with their weights."""
+    weights = example.weights or [1.0] * len(example.captions)
+    return sorted(zip(example.captions, weights, strict=True), key=lambda caption: len(caption[0]), reverse=True)
 
 
 def as_input(images: Tensor, preprocessing: Preprocessing) -> Tensor:

@@ -6,10 +6,12 @@ from typing import Protocol
 
 from torch import Tensor
 
-from captioner.data.dataset import CaptionDataset, Features
+from captioner.data.dataset import Features
+from captioner.data.sampling import Key
+from captioner.data.views import ImageViews
 
 PixelBatches = Iterable[tuple[Tensor, Tensor]]  # pixels (B, 3, S, S), and which images they are of (B,)
-LoadView = Callable[[CaptionDataset, int], PixelBatches]  # how one view of the images is loaded
+LoadViews = Callable[[ImageViews, Sequence[Key]], PixelBatches]  # how some (view, image) are loaded, all of one view
 
 
 class FeatureSource(Protocol):
@@ -22,12 +24,12 @@ class FeatureSource(Protocol):
     def until(self) -> int | None:
         """The first epoch in which the encoder trains, and needs images; None if it never does."""
 
-    def compute(self, views: Sequence[CaptionDataset], load: LoadView, *, folder: Path, training: bool) -> Features:
-        """The features of one set of images, computed before or now.
+    def compute(self, views: ImageViews, load: LoadViews, *, folder: Path, training: bool) -> Features:
+        """The features of a set of images, each computed before or now.
 
         Args:
-            views: One data set for each view: the same images, varied differently.
-            load: Loads a view's images, given the view's number too.
-            folder: Where features of these images are kept.
+            views: The images.
+            load: Loads some of their views; leaves out images that cannot be read.
+            folder: Where features of images are kept.
             training: Whether these are images to train on, of which distillation needs more.
         """

@@ -1,7 +1,7 @@
 """Loading batches: in processes of their own where images are decoded, in the training process where they are not."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from weakref import WeakSet
 
 import torch
@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from captioner.data.dataset import Batch, CaptionDataset, Example, collate
-from captioner.data.sampling import TrainingBatches, ValidationBatches
+from captioner.data.sampling import Key, TrainingBatches, ValidationBatches
+from captioner.data.views import ImageViews
 
 
 class StagedLoader:
@@ -58,8 +59,13 @@ class Loaders:
             return images
         return StagedLoader(dataset, self._loader(dataset, batches, 0), images, batches.epoch)
 
+    def load_views(self, views: ImageViews, keys: Sequence[Key], batch_size: int) -> DataLoader[Example]:
+        """A loader of views of images, in the order of their keys."""
+        batches = [list(keys[start : start + batch_size]) for start in range(0, len(keys), batch_size)]
+        return self._loader(views, batches, self.workers)
+
     def _loader(
-        self, dataset: CaptionDataset, batches: TrainingBatches | ValidationBatches, workers: int
+        self, dataset: CaptionDataset | ImageViews, batches: Iterable[list[Key]], workers: int
     ) -> DataLoader[Example]:
         loader: DataLoader[Example] = DataLoader(
             dataset,

@@ -7,7 +7,6 @@ that was next, and several processes share out the batches that one would have.
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,38 +18,32 @@ Key = tuple[int, int]  # (epoch, index of a record), what a `CaptionDataset` is 
 
 
 @dataclass(frozen=True)
-class Replay:
-    """Earlier data that is mixed into training, so that what was learned from it is not forgotten.
+class Draws:
+    """How often the images of a source are drawn.
 
     Args:
-        annotations: Its annotations, as for `data.train`; null for none.
-        images: The folder of its images.
-        share: Share of an epoch's images that comes from it, another part of it in each epoch.
+        count: How many images it has.
+        an_epoch: How many of them an epoch draws: the next ones in each, in a shuffled order that begins anew behind
+            its end. So none comes a second time before all have come.
     """
 
-    annotations: Path | None = None
-    images: Path | None = None
-    share: float = 0.5
+    count: int
+    an_epoch: int
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.share < 1:
-            raise ConfigError(f"data.replay.share is {self.share}; expected a share from 0 to below 1.")
-
-    def beside(self, fresh: int) -> int:
-        """How many earlier images an epoch has beside its new ones."""
-        return round(fresh * self.share / (1 - self.share))
+    def of(self, epoch: int, seed: tuple[int, ...]) -> NDArray[np.int64]:
+        """The images of an epoch, ascending."""
+        order = np.random.default_rng(seed).permutation(self.count)
+        return np.sort(order[np.arange(epoch * self.an_epoch, (epoch + 1) * self.an_epoch) % max(1, self.count)])
 
 
 class TrainingBatches(Sampler[list[Key]]):
     """The shuffled training batches of one process.
 
     Args:
-        count: How many images there are. The last ones of an epoch that make no whole batch are left out of it, unless
-            there is no whole batch at all.
+        sources: How many images each source has and an epoch draws. The last ones of an epoch's that make no whole
+            batch are left out of it, unless there is no whole batch at all.
         batch_size: Images a batch of this process.
         epoch: Says which epoch it is.
-        replayed: How many of the last images are earlier data, of which each epoch sees another part.
-        replay: How many of those an epoch sees.
         seed: Of the order.
         rank: Which of the processes this is.
         ranks: How many processes train together.
@@ -62,19 +55,18 @@ class TrainingBatches(Sampler[list[Key]]):
 
     def __init__(
         self,
-        count: int,
+        sources: Sequence[Draws],
         batch_size: int,
         epoch: Callable[[], int],
         *,
-        replayed: int = 0,
-        replay: int = 0,
         seed: int = 0,
         rank: int = 0,
         ranks: int = 1,
         resumed: tuple[int, int] = (0, 0),
     ) -> None:
-        self.fresh, self.replayed, self.replay = count - replayed, replayed, replay
-        self.step = min(batch_size * ranks, self.fresh + replay)  # images of all processes
+        self.sources = sources
+        self.images = sum(source.an_epoch for source in sources)
+        self.step = min(batch_size * ranks, self.images)  # images of all processes
         self.epoch = epoch
         self.seed = seed
         self.rank, self.ranks = rank, ranks
@@ -83,7 +75,7 @@ class TrainingBatches(Sampler[list[Key]]):
             raise ConfigError(f"{ranks} processes cannot share {self.step} training images; start fewer.")
 
     def __len__(self) -> int:
-        return (self.fresh + self.replay) // self.step
+        return self.images // self.step
 
     def __iter__(self) -> Iterator[list[Key]]:
         epoch = self.epoch()
@@ -93,10 +85,10 @@ class TrainingBatches(Sampler[list[Key]]):
             yield [(epoch, int(index)) for index in order[start : start + self.step][self.rank :: self.ranks]]
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """The indices of an epoch's images, in its order."""
-        rng = np.random.default_rng((self.seed, epoch))
-        replay = self.fresh + rng.choice(self.replayed, self.replay, replace=False)
-        return rng.permutation(np.concatenate([np.arange(self.fresh), replay]))
+        """The indices of an epoch's images, in its order; a source's begin behind those of the ones before it."""
+        firsts = np.cumsum([0, *(source.count for source in self.sources)])
+        drawn = [firsts[number] + source.of(epoch, (self.seed, number)) for number, source in enumerate(self.sources)]
+        return np.random.default_rng((self.seed, epoch)).permutation(np.concatenate(drawn))
 
 
 class ValidationBatches(Sampler[list[Key]]):

@@ -1,8 +1,8 @@
-"""Where captions and images come from: a source's records, and which of them are held out."""
+"""Where captions and images come from: sources to train on, sets to validate on, and what is held out of them."""
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,48 +10,142 @@ import numpy as np
 
 from captioner.annotations.paths import hint
 from captioner.annotations.records import Record, Split, find_missing, load_records
-from captioner.data.sampling import Replay, hold_out
-from captioner.errors import DataError
+from captioner.data.sampling import hold_out
+from captioner.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
 Unreadable = Literal["error", "skip"]  # what a damaged or missing image does
-REPLAYED_EPOCHS = 10  # so many epochs have all different earlier images, where there are enough
+EPOCHS = 10  # a source that is drawn from has different images for so many epochs, where there are enough
 
 
 @dataclass(frozen=True)
 class Source:
-    """Annotations, and the folder of their images.
+    """Images with captions to train on.
 
     Args:
-        annotations: A COCO captions JSON, Karpathy's `dataset_*.json`, a CSV or a JSONL file.
-        images: The folder; None looks where data sets have it, see `load_records`.
+        annotations: A COCO captions JSON, Karpathy's `dataset_*.json`, a CSV or a JSONL file; null leaves the source
+            out.
+        images: The folder of the images; null looks where data sets have it, see `load_records`.
+        weight: How often its images are drawn in an epoch: 1 is each once, 0.5 another half in each epoch, 2 each
+            twice.
+        share: In place of `weight`: share of an epoch's images that comes from it.
+        rank_weights: What captions count in the loss by their rank: [1, 0.3, 0] weighs the words of first ones 1, of
+            second ones 0.3, and leaves third ones out, as it does those of ranks behind its end. Empty: all count 1.
+            The rank is the integer key `rank` in COCO JSON, else the caption's place.
+        style: The manner of speech that its captions have, a name; empty for the plain one.
+        rank_styles: The same by rank, empty names for the plain style; ranks behind its end have `style`.
+        words: Whether its captions bring words into the vocabulary.
+        captions_by: Who wrote its captions, "human" or other; empty takes what the annotations say.
+        leave_out: Share of its images that is left out, to test choices on: those `held_out` would choose.
     """
 
-    annotations: Path
+    annotations: Path | None = None
     images: Path | None = None
+    weight: float = 1.0
+    share: float | None = None
+    rank_weights: list[float] = field(default_factory=list)
+    style: str = ""
+    rank_styles: list[str] = field(default_factory=list)
+    words: bool = True
+    captions_by: str = ""
+    leave_out: float = 0.0
 
-    def load(self, split: Split, unreadable: Unreadable) -> list[Record]:
-        """The records of a split whose images are there.
-
-        Args:
-            split: Which split, of Karpathy's files; others are taken whole.
-            unreadable: Whether a missing image is an "error", or named and left out ("skip").
+    def check(self, name: str) -> None:
+        """Make sure that the numbers can be used.
 
         Raises:
-            DataError: The annotations cannot be used; an image is missing, or all of them are.
+            ConfigError: One is out of range; the message names it as the config does.
         """
-        records = load_records(self.annotations, self.images, split)
-        missing = find_missing(records)
-        if missing and (unreadable == "error" or len(missing) == len(records)):
+        if not self.weight > 0:
+            raise ConfigError(f"{name}.weight is {self.weight}; expected a number above 0.")
+        if self.share is not None and not 0 <= self.share < 1:
+            raise ConfigError(f"{name}.share is {self.share}; expected a share from 0 to below 1.")
+        if self.share is not None and self.weight != 1:
+            raise ConfigError(f"{name} has a weight and a share; expected one of them.")
+        if self.rank_weights and not (min(self.rank_weights) >= 0 and 0 < max(self.rank_weights) < np.inf):
+            raise ConfigError(f"{name}.rank_weights is {self.rank_weights}; expected numbers from 0 on, not all 0.")
+        if not 0 <= self.leave_out < 1:
+            raise ConfigError(f"{name}.leave_out is {self.leave_out}; expected a share between 0 and 1.")
+
+    def weigh(self, rank: int) -> float:
+        """What a caption of this rank counts in the loss."""
+        if not self.rank_weights:
+            return 1.0
+        return self.rank_weights[rank - 1] if rank <= len(self.rank_weights) else 0.0
+
+    def style_of(self, rank: int) -> str:
+        """The style of captions of this rank."""
+        return self.rank_styles[rank - 1] if rank <= len(self.rank_styles) else self.style
+
+    def load(self, unreadable: Unreadable) -> list[Record]:
+        """The images to train on, with the captions that count.
+
+        Args:
+            unreadable: As for `load_split`.
+
+        Raises:
+            DataError: The annotations cannot be used; an image is missing; no caption counts.
+        """
+        assert self.annotations is not None
+        records = load_split(self.annotations, self.images, "train", unreadable)
+        if self.leave_out:
+            records, _ = divide(records, self.leave_out)
+        counting = [record for record in map(self._only_counting, records) if record.captions]
+        if not counting:
             raise DataError(
-                f"{self.annotations}: {len(missing)} of its {len(records)} images are missing, {missing[0].path} "
-                f"first{hint(missing[0].path)}. Check the images folder, or leave them out with data.unreadable=skip."
+                f"{self.annotations}: no caption has a rank with a weight above 0 in {self.rank_weights}; raise one of "
+                "its rank_weights."
             )
-        for record in missing:
-            logger.warning("Skipped: %s: no such file", record.path)
-        gone = {record.image_id for record in missing}
-        return [record for record in records if record.image_id not in gone]
+        return counting
+
+    def _only_counting(self, record: Record) -> Record:
+        counting = [(rank, caption) for rank, caption in record.ranked() if self.weigh(rank) > 0]
+        ranks, captions = zip(*counting, strict=True) if counting else ((), ())
+        by = self.captions_by or record.captions_by
+        return replace(record, captions=captions, ranks=ranks, captions_by=by)
+
+
+@dataclass(frozen=True)
+class ValidationSource:
+    """Images with captions to validate on.
+
+    Args:
+        annotations: As of a `Source`, but for Karpathy's split "val"; null leaves the set out.
+        images: The folder of the images; null looks where data sets have it, see `load_records`.
+        style: The style in which its images are captioned; empty for `model.decoding.style`.
+        weight: What its scores count in the mean that selects the best model.
+    """
+
+    annotations: Path | None = None
+    images: Path | None = None
+    style: str = ""
+    weight: float = 1.0
+
+
+def load_split(annotations: Path, images: Path | None, split: Split, unreadable: Unreadable) -> list[Record]:
+    """The records of a split whose images are there.
+
+    Args:
+        annotations: The annotation file.
+        images: The folder of the images; None looks for it.
+        split: Which split, of Karpathy's files; others are taken whole.
+        unreadable: Whether a missing image is an "error", or named and left out ("skip").
+
+    Raises:
+        DataError: The annotations cannot be used; an image is missing, or all of them are.
+    """
+    records = load_records(annotations, images, split)
+    missing = find_missing(records)
+    if missing and (unreadable == "error" or len(missing) == len(records)):
+        raise DataError(
+            f"{annotations}: {len(missing)} of its {len(records)} images are missing, {missing[0].path} "
+            f"first{hint(missing[0].path)}. Check the images folder, or leave them out with data.unreadable=skip."
+        )
+    for record in missing:
+        logger.warning("Skipped: %s: no such file", record.path)
+    gone = {record.image_id for record in missing}
+    return [record for record in records if record.image_id not in gone]
 
 
 def divide(records: Sequence[Record], share: float) -> tuple[list[Record], list[Record]]:
@@ -61,24 +155,60 @@ def divide(records: Sequence[Record], share: float) -> tuple[list[Record], list[
     return stay, held
 
 
-def earlier_records(replay: Replay, fresh: int, unreadable: Unreadable, *, seed: int) -> list[Record]:
-    """Earlier data: as much as a few epochs need, so that few photos don't make thousands be encoded.
-
-    Args:
-        replay: Where they are; none are taken where it names no annotations.
-        fresh: How many new images they are mixed with.
-        unreadable: As for `Source.load`.
-        seed: Of the choice.
+def hold_out_validation(annotations: Path, records: list[Record], share: float) -> tuple[list[Record], list[Record]]:
+    """Divide a training split into what is trained on and what is validated on.
 
     Raises:
-        DataError: The annotations cannot be used; an image is missing.
+        DataError: Nothing would be left to train on.
     """
-    if replay.annotations is None:
-        return []
-    records = Source(replay.annotations, replay.images).load("train", unreadable)
-    count = min(len(records), REPLAYED_EPOCHS * replay.beside(fresh))
+    train, val = divide(records, share)
+    if not train:
+        raise DataError(
+            f"{annotations}: too few images ({len(records)}) to hold some out for validation. Add some, lower "
+            "data.held_out, or name others in data.val."
+        )
+    logger.info("%s: %d of its %d images are held out for validation", annotations, len(val), len(records))
+    return train, val
+
+
+def images_an_epoch(sources: Sequence[Source], counts: Sequence[int]) -> list[int]:
+    """How many images of each source an epoch draws.
+
+    Args:
+        sources: The sources.
+        counts: How many images each has.
+
+    Raises:
+        ConfigError: Shares leave nothing for the other sources, or there is no other source.
+    """
+    weighed = [
+        max(1, round(source.weight * count)) if source.share is None else 0
+        for source, count in zip(sources, counts, strict=True)
+    ]
+    shares = [source.share or 0.0 for source in sources]
+    if sum(shares) >= 1 or not sum(weighed):
+        raise ConfigError(
+            f"The sources' shares add up to {sum(shares):g}; expected less than 1, and a source with a weight beside."
+        )
+    whole = sum(weighed) / (1 - sum(shares))
+    return [
+        number if source.share is None else min(count, round(source.share * whole))
+        for source, number, count in zip(sources, weighed, counts, strict=True)
+    ]
+
+
+def only_as_many(records: list[Record], an_epoch: int, seed: int) -> list[Record]:
+    """As many of a source's images as a few epochs need, so that few photos don't make thousands be encoded.
+
+    Args:
+        records: All of them.
+        an_epoch: How many of them each epoch has.
+        seed: Of the choice.
+    """
+    count = min(len(records), EPOCHS * an_epoch)
+    if count == len(records):
+        return records
     chosen = np.random.default_rng(seed).choice(len(records), count, replace=False)
-    logger.info("%s: %d of its %d images are replayed", replay.annotations, count, len(records))
     return [records[index] for index in sorted(chosen)]
 
 

@@ -8,7 +8,7 @@ from captioner.decoding.arrays import BoolArray, IntArray
 from captioner.decoding.inclusion import Inclusion, find_phrases
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import ConfigError
-from captioner.vocabulary import END, PAD, UNKNOWN, Vocabulary
+from captioner.vocabulary import END, NEVER, PAD, START, UNKNOWN, Vocabulary
 
 
 class Constraints:
@@ -22,6 +22,8 @@ class Constraints:
         no_repeat_ngram: No sequence of this many words occurs twice in a caption; 0 allows repetition.
         forbidden_endings: Ids of the words that a caption may not end with.
         inclusion: What a caption must contain; None if nothing.
+        start: The id that captions begin with.
+        other_starts: Ids that are never generated beside `NEVER`: the start tokens of styles.
     """
 
     def __init__(
@@ -32,7 +34,11 @@ class Constraints:
         no_repeat_ngram: int = 0,
         forbidden_endings: Iterable[int] = (),
         inclusion: Inclusion | None = None,
+        start: int = START,
+        other_starts: Iterable[int] = (),
     ) -> None:
+        self.start = start
+        self._other_starts: IntArray = np.array(sorted(other_starts), np.int64)
         self.vocab_size = vocab_size
         self.min_length = min_length
         self.no_repeat_ngram = no_repeat_ngram
@@ -53,7 +59,8 @@ class Constraints:
             include: What the caption of each image must contain; None is `options.include` for all of them.
 
         Raises:
-            ConfigError: The vocabulary lacks a word of `include`, or a caption hasn't room for all of them.
+            ConfigError: The vocabulary lacks a word of `include`, or a caption hasn't room for all of them; or there is
+                no such style.
         """
         endings = {vocabulary.index(word) for word in options.forbidden_endings} - {END, UNKNOWN, PAD}
         inclusion = None
@@ -72,6 +79,8 @@ class Constraints:
             no_repeat_ngram=options.no_repeat_ngram,
             forbidden_endings=endings,
             inclusion=inclusion,
+            start=vocabulary.start(options.style),
+            other_starts=vocabulary.never[len(NEVER) :],
         )
 
     def may_end(self, history: IntArray) -> BoolArray:
@@ -89,7 +98,7 @@ class Constraints:
         return self._may_be_last[history[..., -1]]
 
     def banned(self, history: IntArray, *, last: bool = False) -> IntArray:
-        """Find the words that each beam must not take next: they would repeat an n-gram, or be a forbidden ending.
+        """Find the words that each beam must not take next: no words, repetition, forbidden endings.
 
         Args:
             history: (B, K, T) the words so far, without `START`.
@@ -99,10 +108,10 @@ class Constraints:
             (B, K, M) word ids, M the most that any beam has; beams that have fewer are filled up with `PAD`.
         """
         repeating = self._repeating(history)
-        if not last or not self._never_last.size:
+        always = np.concatenate([self._other_starts, self._never_last if last else self._never_last[:0]])
+        if not always.size:
             return repeating
-        endings = np.broadcast_to(self._never_last, (*history.shape[:-1], self._never_last.size))
-        return np.concatenate([repeating, endings], axis=-1)
+        return np.concatenate([repeating, np.broadcast_to(always, (*history.shape[:-1], always.size))], axis=-1)
 
     def _repeating(self, history: IntArray) -> IntArray:
         n, windows = self.no_repeat_ngram, history.shape[-1] - self.no_repeat_ngram + 1

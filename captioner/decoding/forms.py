@@ -8,7 +8,7 @@ skateboarder, are left out: a skateboard isn't said by its rider.
 import re
 from functools import lru_cache
 
-from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
+from captioner.vocabulary import Vocabulary, is_special
 
 # Forms without rule, as far as captions have them; what ends in -man has its plural in -men.
 _IRREGULAR = {
@@ -66,8 +66,9 @@ def groups(vocabulary: Vocabulary) -> dict[str, tuple[int, ...]]:
         The ids of the words of each base, ascending. Each word is in one group; special words are in none.
     """
     found: dict[str, list[int]] = {}
-    for index, word in enumerate(vocabulary.words[len(SPECIAL_WORDS) :], start=len(SPECIAL_WORDS)):
-        found.setdefault(base(word), []).append(index)
+    for index, word in enumerate(vocabulary.words):
+        if not is_special(word):
+            found.setdefault(base(word), []).append(index)
     return {key: tuple(ids) for key, ids in found.items()}
 
 

@@ -22,7 +22,7 @@ from captioner.decoding.arrays import BoolArray, Float32Array, FloatArray, IntAr
 from captioner.decoding.forms import base, groups
 from captioner.errors import ConfigError
 from captioner.tokenizer import tokenize
-from captioner.vocabulary import PAD, SPECIAL_WORDS, Vocabulary
+from captioner.vocabulary import PAD, Vocabulary, is_special
 
 Phrase: TypeAlias = tuple[frozenset[int], ...]
 
@@ -243,7 +243,7 @@ def of_each_image(include: object, images: int | None) -> list[Any] | None:
 def _unknown(word: str, vocabulary: Vocabulary) -> str:
     from difflib import get_close_matches
 
-    near = get_close_matches(word, vocabulary.words[len(SPECIAL_WORDS) :], n=3, cutoff=0.6)
+    near = get_close_matches(word, [known for known in vocabulary.words if not is_special(known)], n=3, cutoff=0.6)
     nearest = f" the nearest that it has: {', '.join(near)}." if near else " and has none that is spelled like it."
     return f"The model doesn't know the word {word}{';' if near else ','}{nearest}"
 

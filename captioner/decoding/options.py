@@ -29,6 +29,15 @@ ENGLISH_ENDINGS = (
 """What no English sentence ends with: `forbidden_endings="english"` stands for these words."""
 
 
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    tuple: "a list of words",
+}
+
+
 @dataclass(frozen=True)
 class Control:
     """How the demo's page offers an option: a slider for a number, a checkbox for a switch, a line for words.
@@ -56,7 +65,7 @@ class Option:
 
     Attributes:
         name: The field of `DecodingOptions`.
-        type: Of one value: int, float, bool, or str for a list of words.
+        type: Of one value: int, float, bool, str, or tuple for a list of words.
         optional: Whether None is a value.
         default: The default.
         help: What it is, in a sentence.
@@ -89,7 +98,7 @@ class Option:
     @property
     def is_words(self) -> bool:
         """Whether its value is a tuple of words."""
-        return self.type is str
+        return self.type is tuple
 
     def words(self, line: str) -> list[str] | str:
         """Read what a person wrote: the words between commas, or the name of a list; `name,` is the word itself."""
@@ -97,7 +106,7 @@ class Option:
 
     def settle(self, value: Any) -> Any:
         """Turn a list, as JSON has it, and the name of one into a tuple of words; leave all else as it is."""
-        if isinstance(value, str):
+        if isinstance(value, str) and self.is_words:
             return self.names.get(value, value)
         return tuple(value) if self.is_words and isinstance(value, list) else value
 
@@ -109,7 +118,7 @@ class Option:
         """
         if value is None and self.optional:
             return
-        kind = {int: "a whole number", float: "a number", bool: "true or false", str: "a list of words"}[self.type]
+        kind = _KINDS[self.type]
         _expect(self._has_type(value), self.name, value, f"{kind} or none" if self.optional else kind)
         _expect(self.in_range(value), self.name, value, self.expected)
 
@@ -203,6 +212,12 @@ class DecodingOptions:
         public_limit=5,
         control=Control("Must contain", "Words or phrases, between commas"),
     )
+    style: str = _option(
+        "",
+        "The manner of speech, one of the model's.",
+        more="The name of one of the model's `Vocabulary.styles`; empty for the plain one.",
+        metavar="NAME",
+    )
     sample: bool = _option(
         False,
         "Draw words at random instead of searching.",
@@ -267,10 +282,11 @@ class DecodingOptions:
                 _expect(value == option.default, option.name, value, f"{option.default:g} unless {option.needs} is on")
 
     def to_dict(self) -> dict[str, Any]:
-        """Give all options as JSON can hold them; `include` only if there is something to include."""
+        """Give all options as JSON can hold them; `include` and `style` only if they say something."""
         values = dataclasses.asdict(self)
-        if not self.include:
-            del values["include"]
+        for name in ("include", "style"):
+            if not values[name]:
+                del values[name]
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def check_defaults(self) -> None:
@@ -308,11 +324,11 @@ def decoding_options() -> tuple[Option, ...]:
 
 
 def _kind(hint: Any) -> tuple[type, bool]:
-    """The type of one value, and whether there may be none: of int | None, int and True; of tuple[str, ...], str."""
+    """The type of one value, and whether there may be none: of int | None, int and True; of tuple[str, ...], tuple."""
     kinds = [hint, *get_args(hint)]
     if tuple[str, ...] in kinds:
-        return str, NoneType in kinds
-    (kind,) = (kind for kind in kinds if kind in (int, float, bool))
+        return tuple, NoneType in kinds
+    (kind,) = (kind for kind in kinds if kind in (int, float, bool, str))
     return kind, NoneType in kinds
 
 

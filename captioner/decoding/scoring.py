@@ -9,13 +9,14 @@ from captioner.decoding.search import Stepper
 from captioner.vocabulary import START
 
 
-def log_probs_of(stepper: Stepper, captions: Sequence[Sequence[int]]) -> list[FloatArray]:
+def log_probs_of(stepper: Stepper, captions: Sequence[Sequence[int]], start: int = START) -> list[FloatArray]:
     """Score a given caption of each image, word by word.
 
     Args:
         stepper: The encoded images, before their first step.
         captions: For each image the word ids of its caption, without `START`; `END` is scored like a word where it
             stands at the end.
+        start: The id that the captions begin with.
 
     Returns:
         For each image (T,): the natural logarithm of each word's probability given those before it.
@@ -31,7 +32,7 @@ def log_probs_of(stepper: Stepper, captions: Sequence[Sequence[int]]) -> list[Fl
     for t in range(lengths.max(initial=0)):
         rows = np.flatnonzero(lengths[images] > t)
         images = images[rows]
-        last = np.array([captions[image][t - 1] if t else START for image in images.tolist()])
+        last = np.array([captions[image][t - 1] if t else start for image in images.tolist()])
         step = stepper.step(rows[:, None], last[:, None], 1, all_log_probs=True)
         assert step.all_log_probs is not None
         for image, log_probs in zip(images.tolist(), step.all_log_probs[:, 0], strict=True):

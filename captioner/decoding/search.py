@@ -33,7 +33,7 @@ from captioner.decoding.constraints import Constraints
 from captioner.decoding.inclusion import Inclusion, Progress
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.sampling import draw, uniform_numbers
-from captioner.vocabulary import END, PAD, START, UNKNOWN
+from captioner.vocabulary import END, NEVER, UNKNOWN
 
 __all__ = ["Constraints", "DecodingOptions", "Hypothesis", "Step", "Stepper", "search"]
 
@@ -74,7 +74,7 @@ class Stepper(Protocol):
                 it continues. Rows are counted over the previous step's (B, K) grid: row = image * K + beam. Before the
                 first step there is one row per image. All beams of an image come from that image's rows; an image that
                 is done is dropped by leaving its rows out; the others keep their order.
-            words: (B, K) each beam's last word, `START` at first.
+            words: (B, K) each beam's last word, a start token at first.
             k: How many of the most probable next words to give, at most V.
             all_log_probs: Whether the log-probabilities of all V words are wanted.
         """
@@ -130,7 +130,7 @@ def search(
         numbers = uniform_numbers(options.seed, first_image + images, options.alternatives, options.max_length)
 
     parents: IntArray = np.repeat(images[:, None], options.alternatives if options.sample else 1, axis=1)  # (B, K)
-    words: IntArray = np.full(parents.shape, START)
+    words: IntArray = np.full(parents.shape, constraints.start)
     log_probs = np.zeros(parents.shape)  # of the words
     totals = np.zeros(parents.shape)  # of the captions so far; -inf where an image has fewer than K beams
     history = np.zeros((*parents.shape, 0), np.int64)  # (B, K, T) the words without START
@@ -265,7 +265,7 @@ def _draw(
 ) -> _Choice:
     assert step.all_log_probs is not None
     log_probs = np.minimum(step.all_log_probs, 0.0, dtype=np.float64)  # (B, K, V)
-    log_probs[..., [PAD, START, UNKNOWN]] = -np.inf
+    log_probs[..., NEVER] = -np.inf
     log_probs[..., END] = np.where(may_end, log_probs[..., END], -np.inf)
     np.put_along_axis(log_probs, banned, -np.inf, axis=-1)
     words = draw(log_probs, numbers, temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)

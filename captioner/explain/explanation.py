@@ -143,7 +143,8 @@ def explain(
         maps = _attention_of(caption)
     else:
         words = [captioner.vocabulary.index(word) for word in caption.words]
-        maps = saliency(pixels, words, batch_size=batch_size)
+        start = captioner.vocabulary.start(decoding.get("style", captioner.decoding.style))
+        maps = saliency(pixels, words, batch_size=batch_size, start=start)
     return Explanation(photo_seen(captioner, image, longest=_LONGEST), caption, method or "attention", maps)
 
 

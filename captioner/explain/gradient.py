@@ -19,7 +19,13 @@ _NOISE = 0.15  # its standard deviation as a share of the image's range of value
 
 
 def smooth_gradient(
-    backend: TorchBackend, pixels: Float32Array, words: Sequence[int], *, batch_size: int = 32, copies: int = _COPIES
+    backend: TorchBackend,
+    pixels: Float32Array,
+    words: Sequence[int],
+    *,
+    batch_size: int = 32,
+    start: int = START,
+    copies: int = _COPIES,
 ) -> Float32Array:
     """Map each word of a caption by its gradient, averaged over noisy copies of the image (SmoothGrad).
 
@@ -31,6 +37,7 @@ def smooth_gradient(
         pixels: (3, S, S), preprocessed.
         words: The caption's T word ids, without `START`.
         batch_size: The most images that are encoded at once.
+        start: The id that the caption begins with.
         copies: How many noisy copies are averaged.
 
     Returns:
@@ -41,7 +48,7 @@ def smooth_gradient(
     total: Tensor | float = 0.0
     for _ in range(copies):
         noisy = pixels + scale * random.standard_normal(pixels.shape, np.float32)
-        total = total + word_gradients(backend, noisy, words, batch_size=batch_size)
+        total = total + word_gradients(backend, noisy, words, batch_size=batch_size, start=start)
     assert isinstance(total, Tensor)
     lengths = (total / copies).norm(dim=1)  # (T, S, S)
     cells = min(_CELLS, lengths.shape[-1])
@@ -49,7 +56,7 @@ def smooth_gradient(
 
 
 def word_gradients(
-    backend: TorchBackend, pixels: Float32Array, words: Sequence[int], *, batch_size: int = 32
+    backend: TorchBackend, pixels: Float32Array, words: Sequence[int], *, batch_size: int = 32, start: int = START
 ) -> Tensor:
     """The gradient of each word's log-probability by the preprocessed pixels.
 
@@ -58,12 +65,13 @@ def word_gradients(
         pixels: (3, S, S), preprocessed.
         words: The caption's T word ids, without `START`.
         batch_size: The most images that are encoded at once.
+        start: The id that the caption begins with.
 
     Returns:
         (T, 3, S, S).
     """
     image = torch.from_numpy(pixels).to(backend.device)
-    caption = torch.tensor([START, *words], device=backend.device)
+    caption = torch.tensor([start, *words], device=backend.device)
     chosen = torch.arange(len(words), device=backend.device)
     with torch.enable_grad(), evaluating(backend.model):
         parts = [

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from captioner.backends.protocol import Backend
 from captioner.decoding.arrays import FloatArray
 from captioner.decoding.scoring import log_probs_of
+from captioner.vocabulary import START
 
 Float32Array = NDArray[np.float32]
 
@@ -22,6 +23,7 @@ def occlude(
     words: Sequence[int],
     *,
     batch_size: int = 32,
+    start: int = START,
     cells: int = _CELLS,
     patch: int = _PATCH,
 ) -> Float32Array:
@@ -35,18 +37,19 @@ def occlude(
         pixels: (3, S, S), preprocessed: 0 is the mean colour of the encoder's data, with which patches are filled.
         words: The caption's T word ids, without `START`.
         batch_size: The most images that are encoded at once.
+        start: The id that the caption begins with.
         cells: Cells of the map, a side.
         patch: Side of a patch in cells, at most `cells`.
 
     Returns:
         (T, cells, cells): by how much, in nats, the word's log-probability falls; below 0 where it rises.
     """
-    (whole,) = log_probs_hidden(backend, pixels, words, [np.zeros((cells, cells), np.bool_)])
+    (whole,) = log_probs_hidden(backend, pixels, words, [np.zeros((cells, cells), np.bool_)], start=start)
     corners = [(top, left) for top in range(cells - patch + 1) for left in range(cells - patch + 1)]
     masks = np.zeros((len(corners), cells, cells), np.bool_)
     for mask, (top, left) in zip(masks, corners, strict=True):
         mask[top : top + patch, left : left + patch] = True
-    falls = whole - log_probs_hidden(backend, pixels, words, masks, batch_size=batch_size)  # (M, T)
+    falls = whole - log_probs_hidden(backend, pixels, words, masks, batch_size=batch_size, start=start)  # (M, T)
     sums = np.einsum("mt,mhw->thw", falls, masks)
     maps: Float32Array = (sums / masks.sum(axis=0)).astype(np.float32)
     return maps
@@ -59,6 +62,7 @@ def log_probs_hidden(
     masks: Iterable[NDArray[np.bool_]],
     *,
     batch_size: int = 32,
+    start: int = START,
 ) -> FloatArray:
     """Score a caption with parts of its image hidden.
 
@@ -68,6 +72,7 @@ def log_probs_hidden(
         words: The caption's T word ids, without `START`.
         masks: M of them, (h, w) each: the cells to hide.
         batch_size: The most images that are encoded at once.
+        start: The id that the caption begins with.
 
     Returns:
         (M, T): the log-probability of each word given those before it.
@@ -75,7 +80,7 @@ def log_probs_hidden(
     found = []
     hidden = (hide(pixels, mask) for mask in masks)
     while batch := list(islice(hidden, batch_size)):
-        found += log_probs_of(backend.encode(np.stack(batch)), [words] * len(batch))
+        found += log_probs_of(backend.encode(np.stack(batch)), [words] * len(batch), start)
     return np.array(found).reshape(len(found), len(words))
 
 

@@ -1,8 +1,11 @@
 """The model card that training writes."""
 
+from collections.abc import Mapping, Sequence
+
 from lightning.pytorch import Trainer
 
 from captioner.data.datamodule import CaptionData
+from captioner.data.splits import ValidationSet
 from captioner.training.lightning_module import CaptioningModule
 
 
@@ -16,15 +19,10 @@ def model_card(module: CaptioningModule, trainer: Trainer) -> str:
     Returns:
         What the config says about the model, then its data, architecture and validation scores.
     """
-    records = CaptionData.of(trainer).records
+    data = CaptionData.of(trainer)
     encoder, decoder = module.network.configs
-    train, val = records["train"], records["val"]
     parameters = sum(parameter.numel() for parameter in module.network.parameters())
-    scores = {
-        name.removeprefix("val/"): float(value)
-        for name, value in trainer.callback_metrics.items()
-        if name.startswith("val/")
-    }
+    records, sets = data.training.records, data.validation_sets
     lines = [
         module.about.strip() or "# A captioner model",
         "",
@@ -32,14 +30,47 @@ def model_card(module: CaptioningModule, trainer: Trainer) -> str:
         "",
         f"- Encoder {encoder.name}, {module.preprocessing.size} pixels, {module.network.encoder.regions} regions; "
         f"decoder {decoder.name}; {parameters / 1e6:.1f} million parameters.",
-        f"- Trained on {len(train):,} images with {sum(len(record.captions) for record in train):,} captions; "
+        f"- Trained on {len(records):,} images with {sum(len(record.captions) for record in records):,} captions; "
         f"{len(module.vocabulary):,} words.",
-        f"- Epoch {trainer.current_epoch}, selected by CIDEr-D on {len(val):,} validation images.",
+        *_written(data.training.captions_by),
+        *([f"- Styles: {', '.join(module.vocabulary.styles)}."] if module.vocabulary.styles else []),
+        f"- Epoch {trainer.current_epoch}, selected by {_selection(sets)}.",
         "",
         f"Validation scores (x100), beam {module.decoding.beam_size}, against the raw references:",
         "",
-        f"| {' | '.join(scores)} |",
-        f"|{'---|' * len(scores)}",
-        f"| {' | '.join(f'{100 * value:.1f}' for value in scores.values())} |",
+        *_table(trainer, sets),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _written(captions_by: Mapping[str, int]) -> list[str]:
+    """Who has written the captions, if anybody knows."""
+    if not any(captions_by):
+        return []
+    names = {"human": "people", "": "authors that the data don't name"}
+    counts = [f"{count:,} captions by {names.get(by, by)}" for by, count in sorted(captions_by.items())]
+    return [f"- Of these, {', '.join(counts)}."]
+
+
+def _selection(sets: Sequence[ValidationSet]) -> str:
+    if len(sets) == 1:
+        return f"CIDEr-D on {len(sets[0].records):,} validation images"
+    weighed = [f"{each.name} (weight {each.weight:g}, {len(each.records):,} images)" for each in sets]
+    return f"the mean CIDEr-D on the validation sets {', '.join(weighed)}"
+
+
+def _table(trainer: Trainer, sets: Sequence[ValidationSet]) -> list[str]:
+    """The scores, a row for each set if they have names."""
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    names = [name.removeprefix("val/") for name in metrics if name.startswith("val/") and name.count("/") == 1]
+    named = any(each.name for each in sets)
+    heading = ["set"] * named + names
+
+    def row(title: str, prefix: str) -> list[str]:
+        return [title] * named + [f"{100 * metrics[prefix + name]:.1f}" for name in names]
+
+    rows = [row(each.name, f"val/{each.name}/" if each.name else "val/") for each in sets]
+    if len(sets) > 1:
+        rows.append(row("mean", "val/"))
+    first, *others = [f"| {' | '.join(row)} |" for row in (heading, *rows)]
+    return [first, f"|{'---|' * len(heading)}", *others]

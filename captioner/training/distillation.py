@@ -142,5 +142,5 @@ def _same(one: Encoder, other: Encoder) -> bool:
 
 
 def soft_cross_entropy(output: TeacherForced, expected: Tensor) -> Tensor:
-    """Cross-entropy with expected probabilities (N, V), mean over words."""
-    return -(expected * output.logits.float().log_softmax(dim=1)).sum(dim=1).mean()
+    """Cross-entropy of each word (N,) with expected probabilities (N, V)."""
+    return -(expected * output.logits.float().log_softmax(dim=1)).sum(dim=1)

@@ -1,33 +1,47 @@
 """Region features of a frozen encoder, computed once and memory-mapped.
 
 While the encoder is frozen, an image gives the same features in every epoch, so they are computed once, in several
-augmented views if asked. They are kept in a file named by a hash of everything they depend on: the encoder's weights
-and architecture, the preprocessing, the augmentation, the images and the number of views. A file of other
-circumstances is never found; one that was cut short has no such name yet, and the next start goes on with it; and of
-two processes that want the same file, one computes it while the other waits.
+augmented views if asked. They are kept in a folder named by a hash of the circumstances: the encoder's weights, its
+grid, the precision and the preprocessing. In it, each view of each image has a key, a hash of all else that it depends
+on: the image's file, the augmentation, the seed, the view, and whether it is mirrored. So features belong to images:
+whoever trains on other sources, captions or views finds those that are there, and computes the others alone.
+
+The folder holds parts, pairs of files: features, and their keys. A part is written beside its place and renamed, so one
+that was cut short is never found; and of two processes that want the same features, one computes them while the other
+waits.
 """
 
 import errno
 import hashlib
 import logging
+import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from filelock import FileLock
+from numpy.typing import NDArray
+from torch import Tensor
 
-from captioner.data.dataset import CaptionDataset, Features, speaks_of_sides
-from captioner.data.features import LoadView
+from captioner.data.dataset import Features
+from captioner.data.features import LoadViews
+from captioner.data.sampling import Key
+from captioner.data.views import ImageViews
 from captioner.errors import DataError
 from captioner.model.encoder import Encoder
 from captioner.progress import ProgressLines
 from captioner.stopping import stop_at_once
 from captioner.training.distillation import JointEncoder, Teachers
-from captioner.training.partial_features import PartialFeatures, RestOfImages
 
 logger = logging.getLogger(__name__)
+
+PART = 1024  # the most images of a part: what an interruption costs
+
+Place = tuple[int, int]  # in which part, and in which row of it
 
 
 class FeatureCache:
@@ -53,8 +67,8 @@ class FeatureCache:
         self.teachers = teachers
         self.precision = precision
 
-    def compute(self, views: Sequence[CaptionDataset], load: LoadView, *, folder: Path, training: bool) -> Features:
-        """The features of one set of images; of images to train on, the teachers' beside the model's own.
+    def compute(self, views: ImageViews, load: LoadViews, *, folder: Path, training: bool) -> Features:
+        """The features of a set of images; of images to train on, the teachers' beside the model's own.
 
         Raises:
             ConfigError: A teacher divides images into other regions.
@@ -65,88 +79,158 @@ class FeatureCache:
             return cached_features(folder, encoder, views, load)
 
 
-def cached_features(
-    folder: Path, encoder: Encoder | JointEncoder, views: Sequence[CaptionDataset], load: LoadView
-) -> Features:
-    """The region features of a split, from the cache or computed into it.
+def cached_features(folder: Path, encoder: Encoder | JointEncoder, views: ImageViews, load: LoadViews) -> Features:
+    """The region features of images, from the cache or computed into it.
 
     Args:
         folder: Where the caches are kept.
         encoder: The frozen encoder, on any device.
-        views: One data set for each view: the same N images, varied differently.
-        load: How batches of a data set are loaded, given which view it is; images that it leaves out get NaN.
+        views: N images, in one view or several.
+        load: Loads some of their views; images that it leaves out get NaN.
 
     Raises:
         DataError: The disk is full, or cannot be written.
     """
-    path = folder / f"{_key(encoder, views)}.npy"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with stop_at_once(), FileLock(path.with_suffix(".lock")):
-            if not path.is_file():
-                shape = (len(views), len(views[0]), encoder.regions, encoder.width)
-                partial = PartialFeatures(path.with_suffix(".tmp"), shape)
-                _check_space(folder, partial.missing_bytes)
-                begun = f"; {partial.done.sum():,} are there already" if partial.done.any() else ""
-                logger.info(
-                    "Computing the features of %d images in %d views into %s%s", shape[1], shape[0], path, begun
-                )
-                try:
-                    _compute(partial, encoder, views, load)
-                    partial.finish(path)
-                except OSError:
-                    partial.remove()
-                    raise
-                except BaseException:
-                    kept = f"{partial.done.sum():,} of {partial.done.size:,}"
-                    logger.info("Stopped; %s are kept, and the next start goes on from there.", kept)
-                    raise
+        keys = [[_key(views, view, index) for index in range(len(views))] for view in range(views.count)]
+        place = folder / _circumstances(encoder, views)
+        place.mkdir(parents=True, exist_ok=True)
+        with stop_at_once(), FileLock(place / ".lock"):
+            parts, known = _read_parts(place)
+            missing = [
+                # a photo that is listed twice is computed once
+                list({key: (view, index) for index, key in enumerate(row) if key not in known}.items())
+                for view, row in enumerate(keys)
+            ]
+            count = sum(map(len, missing))
+            if count:
+                for leftover in place.glob("*.tmp"):  # what a process that was killed has left
+                    leftover.unlink()
+                _check_space(place, (count, encoder.regions, encoder.width))
+                logger.info("Computing the features of %d images, %d views in all, into %s", len(views), count, place)
+                _write_parts(place, encoder, views, load, missing)
+                parts, known = _read_parts(place)
     except OSError as error:
         raise DataError(
             f"{folder}: features cannot be written ({error.strerror or error}). Free some space, name another "
             "data.cache_folder, or lower data.cache_features."
         ) from error
-    return Features(path)
+    places = np.array([[known[key] for key in row] for row in keys], np.int32)
+    used = np.unique(places[..., 0])
+    places[..., 0] = np.searchsorted(used, places[..., 0])
+    return Features([parts[part] for part in used], places)
 
 
-def _check_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
+def _read_parts(place: Path) -> tuple[list[Path], dict[bytes, Place]]:
+    """The parts that are there, and where in them each key is."""
+    parts = sorted(path for path in place.glob("*.npy") if path.with_suffix(".keys").is_file())
+    known: dict[bytes, Place] = {}
+    for part, path in enumerate(parts):
+        known |= {key: (part, row) for row, key in enumerate(path.with_suffix(".keys").read_bytes().split())}
+    return parts, known
+
+
+def _check_space(folder: Path, shape: tuple[int, ...]) -> None:
+    needed, free = 2 * int(np.prod(shape)), shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(errno.ENOSPC, f"they need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
 
 
-def _compute(
-    partial: PartialFeatures, encoder: Encoder | JointEncoder, views: Sequence[CaptionDataset], load: LoadView
+def _write_parts(
+    place: Path,
+    encoder: Encoder | JointEncoder,
+    views: ImageViews,
+    load: LoadViews,
+    missing: Sequence[Sequence[tuple[bytes, Key]]],
 ) -> None:
+    """Compute what is missing of each view, a part at a time, and tell now and then how far that is."""
+    count, done = sum(map(len, missing)), 0
+    unit = "images" if views.count == 1 else "views of images"
+    lines = ProgressLines("Computing features", count, unit, logger.info)
+    try:
+        for row in missing:
+            for start in range(0, len(row), PART):
+                part = row[start : start + PART]
+                _write_part(place, encoder, views, load, part, partial(_tell, lines, done))
+                done += len(part)
+    except (KeyboardInterrupt, SystemExit):
+        logger.info("Stopped; %s of %s are kept, and the next start goes on from there.", f"{done:,}", f"{count:,}")
+        raise
+
+
+def _tell(lines: ProgressLines, before: int, images: int) -> None:
+    lines.at(before + images)
+
+
+def _write_part(
+    place: Path,
+    encoder: Encoder | JointEncoder,
+    views: ImageViews,
+    load: LoadViews,
+    wanted: Sequence[tuple[bytes, Key]],
+    tell: Callable[[int], None],
+) -> None:
+    """Compute features of one view into a part of their own; `tell` is given how many images are done."""
+    keys = [key for key, _ in wanted]
+    path = place / f"{hashlib.sha256(b''.join(keys)).hexdigest()[:24]}.npy"
+    temporary = path.with_suffix(".tmp")
+    try:
+        batches = load(views, [where for _, where in wanted])
+        _compute(temporary, encoder, batches, [index for _, (_, index) in wanted], tell)
+        path.with_suffix(".keys").write_bytes(b"\n".join(keys))
+        os.replace(temporary, path)  # last: without it, the keys don't count
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _compute(
+    path: Path,
+    encoder: Encoder | JointEncoder,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    images: Sequence[int],
+    tell: Callable[[int], None],
+) -> None:
+    regions, width = encoder.regions, encoder.width
+    rows = {index: row for row, index in enumerate(images)}
     device = next(encoder.parameters()).device
     training = encoder.training
-    total, done = partial.done.size, int(partial.done.sum())
-    unit = "images" if len(views) == 1 else "views of images"
-    lines = ProgressLines("Computing features", total, unit, logger.info, done=done)
     encoder.eval()
     try:
-        with partial, torch.inference_mode():
-            for view, dataset in enumerate(views):
-                left = partial.left(view)
-                if not left:
-                    continue
-                for pixels, indices in load(RestOfImages(dataset, left), view):
-                    features = encoder(pixels.to(device)).half().cpu().numpy()  # (B, L, D)
-                    partial.put(view, indices.tolist(), features)
-                    lines.at(int(partial.done.sum()))
-                partial.leave_out(view)
+        with path.open("wb") as file, torch.inference_mode():
+            header = {"descr": "<f2", "fortran_order": False, "shape": (len(images), regions, width)}
+            np.lib.format.write_array_header_1_0(file, header)
+            start = file.tell()
+
+            def write(row: int, one: NDArray[np.float16]) -> None:
+                # Written as a file, not through a memory map: there, a full disk would kill the process.
+                file.seek(start + row * 2 * regions * width)
+                file.write(one.tobytes())
+
+            for pixels, indices in batches:
+                features = encoder(pixels.to(device)).half().cpu().numpy()  # (B, L, D)
+                for index, one in zip(indices.tolist(), features, strict=True):
+                    write(rows.pop(index), one)
+                tell(len(images) - len(rows))
+            for row in rows.values():  # images that could not be read
+                write(row, np.full((regions, width), np.nan, np.float16))
     finally:
         encoder.train(training)
 
 
-def _key(encoder: Encoder | JointEncoder, views: Sequence[CaptionDataset]) -> str:
-    digest = hashlib.sha256(repr(torch.is_autocast_enabled(next(encoder.parameters()).device.type)).encode())
+def _key(views: ImageViews, view: int, index: int) -> bytes:
+    return hashlib.sha256(repr(views.facts(view, index)).encode()).hexdigest()[:32].encode()
+
+
+def _circumstances(encoder: Encoder | JointEncoder, views: ImageViews) -> str:
+    """A hash of the encoder, the precision and the preprocessing.
+
+    Weights count as half floats, as checkpoint folders keep them and features are: an encoder and its copy in such a
+    folder are the same.
+    """
+    precision = torch.is_autocast_enabled(next(encoder.parameters()).device.type)
+    digest = hashlib.sha256(repr((precision, encoder.grid, views.preprocessing)).encode())
     for name, tensor in sorted(encoder.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    digest.update(repr((encoder.grid, [(view.preprocessing, view.augmentation, view.seed) for view in views])).encode())
-    for record in views[0].records:
-        stat = record.path.stat()
-        facts = record.path.resolve(), stat.st_size, stat.st_mtime_ns, speaks_of_sides(record.captions)
-        digest.update("\0".join(map(str, (*facts, ""))).encode())
+        if tensor.is_floating_point():  # not BatchNorm's count of batches
+            digest.update(name.encode())
+            digest.update(tensor.half().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:24]

@@ -19,7 +19,7 @@ from captioner.backends.torch import TorchBackend
 from captioner.data.datamodule import CaptionData
 from captioner.data.dataset import Batch
 from captioner.decoding.search import DecodingOptions
-from captioner.errors import ConfigError, DataError
+from captioner.errors import ConfigError
 from captioner.evaluation.results import save_results
 from captioner.inference import Captioner
 from captioner.model.decoder import DecoderConfig
@@ -35,7 +35,7 @@ from captioner.training.optimization import FinetuneConfig, cosine_rate, make_op
 from captioner.training.processes import gather_captions, shares
 from captioner.training.samples import log_samples
 from captioner.training.self_critical import Critic, SelfCriticalConfig, with_drawn
-from captioner.training.validation import Validated
+from captioner.training.validation import Validated, divide_captions, mean_scores
 from captioner.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -108,7 +108,9 @@ class CaptioningModule(LightningModule):
         self.weight_decay = weight_decay
         self.warmup_steps = warmup_steps
         self.final_share = final_share
-        self.loss = CaptionLoss(label_smoothing, coverage_penalty, self_critical.weight, distillation.weight)
+        self.loss = CaptionLoss(
+            label_smoothing, coverage_penalty, self_critical.weight, distillation.weight, vocabulary.never
+        )
         self.scheduled_sampling = scheduled_sampling
         self.decoding = decoding
         self.self_critical = self_critical
@@ -116,6 +118,7 @@ class CaptioningModule(LightningModule):
         self.samples = samples
         self.about = about
         decoding.check_defaults()
+        vocabulary.start(decoding.style)  # a style that isn't there is refused now
         if learning_rate <= 0:
             raise ConfigError(f"model.learning_rate is {learning_rate}; expected a number above 0.")
         for name, share in (("label_smoothing", label_smoothing), ("scheduled_sampling", scheduled_sampling)):
@@ -125,7 +128,7 @@ class CaptioningModule(LightningModule):
             other = "distillation" if distillation.teachers else "scheduled_sampling"
             raise ConfigError(f"model.self_critical and model.{other} don't go together; turn one off.")
         if init_from is not None:
-            self.network = continued_network(init_from, len(vocabulary), decoder.dropout, tags=tags)
+            self.network = continued_network(init_from, vocabulary, decoder.dropout, tags=tags)
         else:
             self.network = new_network(
                 encoder, decoder, preprocessing.size, len(vocabulary), word_counts, weights, tags=tags
@@ -138,6 +141,7 @@ class CaptioningModule(LightningModule):
         if self.network.classifier is not None and finetune.stages and finetune.keep_classifier:
             self.original = OriginalClasses(self.network, finetune.stages)
         self._captions: dict[int, str] = {}
+        self._styles: list[str] = []  # of the images that are validated on
         self._last_loss = torch.zeros(())
         self._critic: Critic | None = None
         self.teachers: Teachers | None = None
@@ -179,7 +183,7 @@ class CaptioningModule(LightningModule):
         if self.teachers is not None:
             taught = self.teachers.probabilities(images, batch.captions)
         own = partial(shares, ranks=self.trainer.world_size, device=self.device)
-        loss, figures = self.loss(output, batch.captions, own, advantages=advantages, taught=taught)
+        loss, figures = self.loss(output, batch.captions, batch.weights, own, advantages=advantages, taught=taught)
         if kept is not None:
             figures["kept"] = kept.detach()
             loss = loss + self.finetune.keep_classifier * kept
@@ -250,8 +254,13 @@ class CaptioningModule(LightningModule):
         return cosine_rate(step, steps, self.warmup_steps, self.final_share)
 
     def on_validation_start(self) -> None:
-        """Refuse to score numbers that are none."""
+        """Refuse to score numbers that are none, and look up in which style each image is captioned."""
         self._check_weights()
+        self._styles = [
+            images.style or self.decoding.style
+            for images in CaptionData.of(self.trainer).validation_sets
+            for _ in images.records
+        ]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Caption the images freely, as a user would."""
@@ -259,28 +268,47 @@ class CaptioningModule(LightningModule):
             return
         backend = TorchBackend(self.network)
         captioner = Captioner(backend, self.vocabulary, self.preprocessing, self.decoding)
-        captions = captioner.decode(backend.start(self(batch.images)))
-        for index, caption in zip(batch.indices.tolist(), captions, strict=True):
-            self._captions[index] = caption.text
+        features = self(batch.images)
+        styles = [self._styles[index] for index in batch.indices.tolist()]
+        for style in dict.fromkeys(styles):
+            chosen = [row for row, own in enumerate(styles) if own == style]
+            captions = captioner.decode(backend.start(features[chosen]), style=style)
+            for index, caption in zip(batch.indices[chosen].tolist(), captions, strict=True):
+                self._captions[index] = caption.text
 
     def on_validation_epoch_end(self) -> None:
         """Score all captions, of all processes, against the raw references; keep them all, and show some."""
         captions = gather_captions(self._captions, ranks=self.trainer.world_size)
         self._captions = {}
-        if not captions:
-            raise DataError("None of the validation images can be read, whose names stand above.")
-        validated = Validated(CaptionData.of(self.trainer).records["val"], captions)
-        scores = validated.scores()
-        for name, value in scores.items():
-            self.log(f"val/{name}", value, prog_bar=name == "CIDEr-D", rank_zero_only=False)
+        validated = divide_captions(CaptionData.of(self.trainer).validation_sets, captions)
+        scores = [each.scores() for each in validated]
+        for each, own in zip(validated, scores, strict=True):
+            self._log_scores(each.prefix, own)
+        mean = mean_scores(validated, scores)
+        if len(validated) > 1 or validated[0].images.name:
+            self._log_scores("val/", mean)
         first = self.trainer.sanity_checking
         if not first or self.trainer.num_sanity_val_steps == math.inf:  # -1 in a config: all images are captioned
-            if self.trainer.is_global_zero:
-                save_results(Path(self.trainer.default_root_dir) / "validation.json", validated.results)
-            figures = "  ".join(f"{name} {100 * value:.1f}" for name, value in scores.items())
-            logger.info("%s: %s", "Before training" if first else f"Epoch {self.current_epoch}", figures)
-            for each in self.loggers:
-                log_samples(each, validated.samples(self.samples), self.global_step)
+            when = "Before training" if first else f"Epoch {self.current_epoch}"
+            for each, own in zip(validated, scores, strict=True):
+                self._tell(each, own, when)
+            if len(validated) > 1:
+                logger.info("%s, mean: CIDEr-D %.1f", when, 100 * mean["CIDEr-D"])
+
+    def _log_scores(self, prefix: str, scores: Mapping[str, float]) -> None:
+        for name, value in scores.items():
+            self.log(f"{prefix}{name}", value, prog_bar=name == "CIDEr-D", rank_zero_only=False)
+
+    def _tell(self, validated: Validated, scores: Mapping[str, float], when: str) -> None:
+        """Keep all captions of a set, say its scores, and show some of its images."""
+        name = validated.images.name
+        if self.trainer.is_global_zero:
+            file = f"validation_{name}.json" if name else "validation.json"
+            save_results(Path(self.trainer.default_root_dir) / file, validated.results)
+        figures = "  ".join(f"{metric} {100 * value:.1f}" for metric, value in scores.items())
+        logger.info("%s: %s", f"{when}, {name}" if name else when, figures)
+        for each in self.loggers:
+            log_samples(each, validated.samples(self.samples), self.global_step, name)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the words with the weights that mean them.

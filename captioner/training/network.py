@@ -16,7 +16,7 @@ from captioner.model.decoder import DecoderConfig
 from captioner.model.encoder import EncoderConfig
 from captioner.model.pretrained import load_pretrained
 from captioner.tags import TagConfig
-from captioner.vocabulary import PAD
+from captioner.vocabulary import PAD, START, Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -70,20 +70,25 @@ def _keep_classifier(network: CaptioningModel, weights: str) -> None:
         logger.info("The encoder's classifier is kept, for tags")
 
 
-def continued_network(folder: str, vocab_size: int, dropout: float, *, tags: bool = True) -> CaptioningModel:
-    """The network of a checkpoint folder, or of the "bundled" one, with room for new words.
+def continued_network(folder: str, vocabulary: Vocabulary, dropout: float, *, tags: bool = True) -> CaptioningModel:
+    """The network of a checkpoint folder, or of the "bundled" one, with room for new words and styles.
 
     Args:
         folder: The folder.
-        vocab_size: V, with the new words.
+        vocabulary: Its words, and the new ones behind them. Start tokens of new styles begin as START is.
         dropout: The decoder's, from now on.
         tags: Whether to keep its classifier, if it has one.
     """
     checkpoint = read_checkpoint(None if folder == "bundled" else folder)
     network = TorchBackend.from_checkpoint(checkpoint).model
-    words = len(checkpoint.vocabulary)
+    words, vocab_size = len(checkpoint.vocabulary), len(vocabulary)
     if vocab_size > words:
         network.enlarge_vocabulary(vocab_size)
+        starts = [index for index in map(vocabulary.start, vocabulary.styles) if index >= words]
+        decoder = network.decoder
+        with torch.no_grad():
+            for rows in (decoder.embedding.weight, decoder.output.weight, decoder.output.bias):
+                rows[starts] = rows[START].clone()
     if not tags:
         network.drop_classifier()
     network.decoder.dropout.p = dropout

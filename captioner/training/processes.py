@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 
-def shares(counts: Sequence[int], *, ranks: int, device: torch.device) -> Sequence[float | Tensor]:
+def shares(counts: Sequence[float], *, ranks: int, device: torch.device) -> Sequence[float | Tensor]:
     """How many words, captions and the like this process has, relative to the mean over all processes.
 
     Args:
-        counts: How many it has, of each kind.
+        counts: How many it has, of each kind, or what they weigh.
         ranks: How many processes there are.
         device: On which they meet.
     """

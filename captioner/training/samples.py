@@ -14,16 +14,18 @@ WIDTH = 320  # pixels
 LINE = 12  # pixels
 
 
-def log_samples(logger: object, samples: Sequence[tuple[Record, str]], step: int) -> None:
+def log_samples(logger: object, samples: Sequence[tuple[Record, str]], step: int, name: str = "") -> None:
     """Show images with what the model says about them.
 
     Args:
         logger: Where: TensorBoard or Weights & Biases; loggers that show no images are left alone.
         samples: Records, and the captions that the model gave them.
         step: The training step.
+        name: Of the set that they are from; empty if there is only one.
     """
+    folder = f"samples/{name}" if name else "samples"
     for record, caption in samples:
-        name = f"samples/{record.image_id}"
+        name = f"{folder}/{record.image_id}"
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(name, np.asarray(draw_sample(record, caption)), step, dataformats="HWC")
         elif isinstance(logger, WandbLogger):

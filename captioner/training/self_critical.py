@@ -12,9 +12,8 @@ from captioner.data.dataset import Batch
 from captioner.errors import ConfigError
 from captioner.evaluation.cider import CiderD
 from captioner.model.decoder import Decoder
-from captioner.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
+from captioner.vocabulary import END, NEVER, PAD, START, Vocabulary
 
-_NEVER = (PAD, START, UNKNOWN)  # are not drawn
 _END_TOKEN = "</s>"  # of references and captions alike: a caption that stops too early or never lacks its n-grams
 
 
@@ -49,6 +48,9 @@ class Critic:
         references: The tokens of each record's captions.
         vocabulary: The words.
         endings: Words a caption should not end with; they are counted, not punished.
+
+    Attributes:
+        never: Ids of words that are never drawn.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Critic:
         ended = {i: [[*tokens, _END_TOKEN] for tokens in texts] for i, texts in enumerate(references)}
         self._cider_d = CiderD(ended)
         self._vocabulary = vocabulary
+        self.never = vocabulary.never
         self._endings = frozenset(endings)
         self._used: Counter[str] = Counter()
 
@@ -93,27 +96,39 @@ class Critic:
 
 
 @torch.no_grad()
-def draw_captions(decoder: Decoder, features: Tensor, samples: int, max_length: int) -> Tensor:
-    """Draw captions from the model's own distribution, without dropout; padding, START and UNKNOWN are never drawn.
+def draw_captions(
+    decoder: Decoder,
+    features: Tensor,
+    samples: int,
+    max_length: int,
+    *,
+    starts: Tensor | None = None,
+    never: Sequence[int] = NEVER,
+) -> Tensor:
+    """Draw captions from the model's own distribution, without dropout.
 
     Args:
         decoder: The decoder; on its device's random state the captions depend.
         features: (B, L, D), the encoder's region features.
         samples: K, captions of each image.
         max_length: T - 2, the most words of a caption.
+        starts: (B,), the start token of each image's captions; START if None.
+        never: Ids of words that are never drawn.
 
     Returns:
-        (B, K, T) ids on the CPU: START first, END last unless the length is used up, padded.
+        (B, K, T) ids on the CPU: the start token first, END last unless the length is used up, padded.
     """
     with evaluating(decoder):
         image, state = decoder.start(features)
         state = {name: array.unsqueeze(1).expand(-1, samples, -1) for name, array in state.items()}  # (B, K, H)
         words = torch.full((len(features), samples), START, device=features.device)
+        if starts is not None:
+            words = starts.to(features.device).unsqueeze(1).expand_as(words)
         drawn = [words]
         ended = torch.zeros_like(words, dtype=torch.bool)
         for t in range(max_length + 1):
             logits, state, _ = decoder.step(image, state, words)
-            logits[..., _NEVER] = -torch.inf
+            logits[..., never] = -torch.inf
             words = logits.float().softmax(dim=2).flatten(0, 1).multinomial(1).view(words.shape)
             if t == max_length:  # nothing but an end fits
                 words = torch.where(words == END, END, PAD)
@@ -134,12 +149,13 @@ def merge_captions(captions: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor, Ten
 
     Returns:
         Ids (B, K + J, max(T, U)), each image's captions by falling length, images by their longest; for each image,
-        which it was before (B,); and for each caption (B, K + J), the J-th of the drawn ones it was, or -1.
+        which it was before (B,); and for each caption (B, K + J), that it was the j-th of the drawn ones, or -1 - k for
+        the k-th of the given ones, both from 0 on.
     """
     length = max(captions.shape[2], drawn.shape[2])
     padded = [torch.nn.functional.pad(ids, (0, length - ids.shape[2]), value=PAD) for ids in (captions, drawn)]
     merged = torch.cat(padded, dim=1)  # (B, K + J, T)
-    origin = torch.cat([torch.full((captions.shape[1],), -1), torch.arange(drawn.shape[1])]).expand(merged.shape[:2])
+    origin = torch.cat([-1 - torch.arange(captions.shape[1]), torch.arange(drawn.shape[1])]).expand(merged.shape[:2])
     lengths = (merged != PAD).sum(dim=2)
     order = lengths.argsort(dim=1, descending=True, stable=True)  # (B, K + J)
     images = lengths.amax(dim=1).argsort(descending=True, stable=True)  # (B,)
@@ -151,7 +167,7 @@ def merge_captions(captions: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor, Ten
 def with_drawn(
     batch: Batch, decoder: Decoder, critic: Critic, config: SelfCriticalConfig
 ) -> tuple[Batch, Tensor, dict[str, float]]:
-    """Put captions that the model draws beside a batch's own.
+    """Put captions that the model draws beside a batch's own, in the style of the first of each image's own.
 
     Args:
         batch: Its images are region features.
@@ -163,27 +179,42 @@ def with_drawn(
         The batch; what each of its captions is worth beside the others that were drawn, (B, K), NaN for its own; and
         the critic's figures.
     """
-    drawn = draw_captions(decoder, batch.images, config.samples, config.max_length)
+    drawn = draw_captions(
+        decoder,
+        batch.images,
+        config.samples,
+        config.max_length,
+        starts=batch.captions[:, 0, 0],
+        never=critic.never,
+    )
     advantages, figures = critic.judge(batch.indices, drawn)
     captions, images, origin = merge_captions(batch.captions, drawn)
     worth = advantages[images].gather(1, origin.clamp(min=0)).masked_fill(origin < 0, torch.nan)
-    features = batch.images[images.to(batch.images.device)]
-    return batch._replace(images=features, captions=captions, indices=batch.indices[images]), worth, figures
+    own = batch.weights[images].gather(1, (-1 - origin).clamp(min=0))
+    merged = batch._replace(
+        images=batch.images[images.to(batch.images.device)],
+        captions=captions,
+        indices=batch.indices[images],
+        weights=torch.where(origin < 0, own, 1.0),
+    )
+    return merged, worth, figures
 
 
-def policy_gradient(logits: Tensor, targets: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
+def policy_gradient(
+    logits: Tensor, targets: Tensor, advantages: Tensor, never: Sequence[int] = NEVER
+) -> tuple[Tensor, Tensor]:
     """The loss of drawn words, mean over words, whose gradient is that of the expected reward (Williams 1992).
 
     Args:
         logits: (N, V), float32; of words that are never drawn they don't count.
         targets: (N,), the words that were drawn.
         advantages: (N,), what their caption's reward exceeds its baseline by.
+        never: Ids of words that are never drawn.
 
     Returns:
         The loss; and for the log, the mean entropy of the words' distributions in nats.
     """
-    never = torch.tensor(_NEVER, device=logits.device)
-    log_probs = logits.index_fill(1, never, -1e4).log_softmax(dim=1)
+    log_probs = logits.index_fill(1, torch.tensor(never, device=logits.device), -1e4).log_softmax(dim=1)
     chosen = log_probs.gather(1, targets.unsqueeze(1)).squeeze(1)
     with torch.no_grad():
         entropy = -(log_probs.exp() * log_probs).sum(dim=1).mean()

@@ -209,3 +209,24 @@ def test_check_images_names_the_missing(tmp_path: Path) -> None:
 def test_an_image_that_can_be_no_file_is_missing(tmp_path: Path, name: str) -> None:
     (record,) = load_records(write(tmp_path / "own.jsonl", json.dumps({"image": name, "caption": "x"})))
     assert find_missing([record]) == [record]
+
+
+def test_ranks_and_authors_of_coco_json_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "captions.json"
+    images = [{"id": 1, "file_name": "a.jpg", "captions_by": "human"}, {"id": 2, "file_name": "b.jpg"}]
+    said = [(1, 3), (1, 1), (2, None), (2, None)]
+    annotations = [
+        {"id": number, "image_id": image, "caption": f"caption {number}"} | ({"rank": rank} if rank else {})
+        for number, (image, rank) in enumerate(said)
+    ]
+    path.write_text(json.dumps({"images": images, "annotations": annotations}))
+    first, second = load_records(path)
+    assert first.ranked() == [(3, "caption 0"), (1, "caption 1")]
+    assert second.ranked() == [(1, "caption 2"), (2, "caption 3")], "their places"
+    assert (first.captions_by, second.captions_by) == ("human", "")
+
+    for wrong in (0, "1", 1.5, True):
+        annotations[1]["rank"] = wrong
+        path.write_text(json.dumps({"images": images, "annotations": annotations}))
+        with pytest.raises(DataError, match=r'annotations\[1\]: "rank" is .*; expected a whole number'):
+            load_records(path)

@@ -37,6 +37,7 @@ def test_a_flag_gives_a_value_that_the_options_take(option: Option) -> None:
         "no_repeat_ngram": ("0", 0),
         "forbidden_endings": ("a, of", ("a", "of")),
         "include": ("dog,red ball", ("dog", "red ball")),
+        "style": ("plain", "plain"),
         "sample": ("", True),
         "temperature": ("0.5", 0.5),
         "top_k": ("9", 9),
@@ -64,7 +65,7 @@ def test_the_endings_have_a_name() -> None:
 
 
 def test_an_option_of_words_needs_no_more_than_its_entry() -> None:
-    option = Option("include", str, False, (), "Words that a caption contains.", metavar="WORDS")
+    option = Option("include", tuple, False, (), "Words that a caption contains.", metavar="WORDS")
     assert option.settle(option.words("dog, ball")) == ("dog", "ball")
     assert option.words("english") == ["english"], "the name of another option's list"
     option.check(())

@@ -80,7 +80,7 @@ def test_the_number_of_workers_changes_nothing(records: list[Record], workers: i
     )
     assert len(alone) == len(shared) == 3
     for a, b in zip(alone, shared, strict=True):
-        assert all(torch.equal(left, right) for left, right in zip(a[:3], b[:3], strict=True))
+        assert all(torch.equal(left, right) for left, right in zip(a[:4], b[:4], strict=True))
 
 
 # --- Augmentation ---
@@ -232,15 +232,48 @@ def test_at_most_so_many_captions_of_an_image_are_used_and_each_in_some_epoch(re
     assert used == [{tuple(caption) for caption in captions} for captions in ids()]
 
 
+def test_captions_are_drawn_by_their_weight_and_then_count_alike(records: list[Record]) -> None:
+    """Of image 0, one of three with the weights 6, 3, 1: they come in 6, 3, 1 of 10 epochs, each worth their mean."""
+    weights = [tuple([6.0, 3.0, 1.0] * 3)[:count] for count in COUNTS]
+    dataset = make_dataset(records, captions_per_image=1, weights=weights)
+    drawn: Counter[int] = Counter()
+    for epoch in range(2000):
+        example = dataset[epoch, 0]
+        assert example.weights == [pytest.approx(10 / 3)]
+        drawn[ids()[0].index(example.captions[0])] += 1
+    assert [drawn[place] / 2000 for place in range(3)] == pytest.approx([0.6, 0.3, 0.1], abs=0.05)
+
+
+def test_captions_keep_their_weights_where_all_are_used(records: list[Record]) -> None:
+    weights = [tuple(1 / (place + 1) for place in range(count)) for count in COUNTS]
+    dataset = make_dataset(records, captions_per_image=7, weights=weights)
+    batch = collate([dataset[0, index] for index in range(len(COUNTS))])
+    for index, rows, own in zip(batch.indices, batch.captions, batch.weights, strict=True):
+        for row, weight in zip(rows.tolist(), own.tolist(), strict=True):
+            words = [word for word in row if word != PAD]
+            expected = weights[index][ids()[index].index(words)] if words else 0
+            assert weight == pytest.approx(expected)
+
+
 # --- Features ---
+
+
+def keep(folder: Path, features: np.ndarray) -> Features:
+    """Features (views, N, L, D) in two files, the second view's and the others'."""
+    views, count = features.shape[:2]
+    rows = np.arange(views * count).reshape(views, count)
+    places = np.stack([np.zeros_like(rows), rows], axis=2)
+    places[1:2] = [[1, row] for row in range(count)]
+    np.save(folder / "all.npy", features.reshape(-1, *features.shape[2:]))
+    np.save(folder / "second.npy", features[1 % views])
+    return Features([folder / "all.npy", folder / "second.npy"], places.astype(np.int32))
 
 
 def test_features_take_the_place_of_images_one_view_at_random(tmp_path: Path) -> None:
     records = [Record(i, tmp_path / "absent.png", ("A dog.",)) for i in range(len(COUNTS))]
     features = np.random.default_rng(0).normal(size=(3, len(COUNTS), 4, 5)).astype(np.float16)  # (views, N, L, D)
-    np.save(tmp_path / "features.npy", features)
     views: set[int] = set()
-    dataset, again = (make_dataset(records, features=Features(tmp_path / "features.npy")) for _ in range(2))
+    dataset, again = (make_dataset(records, features=keep(tmp_path, features)) for _ in range(2))
     for epoch in range(10):
         for index in range(len(COUNTS)):
             image = dataset[epoch, index].image
@@ -254,8 +287,8 @@ def test_features_take_the_place_of_images_one_view_at_random(tmp_path: Path) ->
 
 
 def test_from_some_epoch_on_images_take_the_place_of_features(records: list[Record], tmp_path: Path) -> None:
-    np.save(tmp_path / "features.npy", np.zeros((1, len(COUNTS), 4, 5), np.float16))
-    dataset = make_dataset(records, features=Features(tmp_path / "features.npy"), features_until=2)
+    features = keep(tmp_path, np.zeros((1, len(COUNTS), 4, 5), np.float16))
+    dataset = make_dataset(records, features=features, features_until=2)
     assert [dataset[epoch, 0].image.shape for epoch in range(4)] == [(4, 5), (4, 5), (SIZE, SIZE, 3), (SIZE, SIZE, 3)]
 
 

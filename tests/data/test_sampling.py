@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captioner.data.sampling import Key, TrainingBatches, ValidationBatches, hold_out
+from captioner.data.sampling import Draws, Key, TrainingBatches, ValidationBatches, hold_out
 from captioner.errors import ConfigError
 
 
 def train(count: int, batch_size: int, epoch: int = 0, **options: int) -> list[list[Key]]:
     resumed = options.pop("resumed_epoch", 0), options.pop("resumed_batch", 0)
-    batches = TrainingBatches(count, batch_size, lambda: epoch, resumed=resumed, **options)
+    batches = TrainingBatches([Draws(count, count)], batch_size, lambda: epoch, resumed=resumed, **options)
     listed = list(batches)
     assert len(listed) == len(batches) or resumed[1]
     return listed
@@ -56,7 +56,7 @@ def test_the_order_depends_on_the_epoch_and_the_seed_alone() -> None:
 
 def test_a_loader_that_lives_on_has_another_order_in_the_next_epoch() -> None:
     epoch = 0
-    batches = TrainingBatches(20, 4, lambda: epoch)
+    batches = TrainingBatches([Draws(20, 20)], 4, lambda: epoch)
     first = list(batches)
     epoch = 1
     assert list(batches) == train(20, 4, 1) != first
@@ -98,33 +98,35 @@ def test_a_resumed_epoch_goes_on_with_the_batch_that_was_next(
 
 @settings(deadline=None)
 @given(
-    fresh=st.integers(1, 30),
-    replayed=st.integers(0, 30),
+    sizes=st.lists(st.tuples(st.integers(1, 20), st.integers(0, 45)), min_size=1, max_size=3),
     batch_size=st.integers(1, 5),
-    epoch=st.integers(0, 3),
-    data=st.data(),
+    epoch=st.integers(0, 5),
 )
-def test_replay_mixes_in_so_many_earlier_images_others_in_each_epoch(
-    fresh: int, replayed: int, batch_size: int, epoch: int, data: st.DataObject
+def test_an_epoch_draws_so_many_images_of_each_source_as_evenly_as_can_be(
+    sizes: list[tuple[int, int]], batch_size: int, epoch: int
 ) -> None:
-    replay = data.draw(st.integers(0, replayed))
-    options = {"replayed": replayed, "replay": replay}
-    order = list(TrainingBatches(fresh + replayed, batch_size, lambda: epoch, **options).order(epoch))
-    assert sorted(index for index in order if index < fresh) == list(range(fresh))
-    earlier = [index for index in order if index >= fresh]
-    assert len(earlier) == len(set(earlier)) == replay
-    assert all(index < fresh + replayed for index in earlier)
-    batches = train(fresh + replayed, batch_size, epoch, **options)
-    size = min(batch_size, fresh + replay)
-    assert indices(batches) == order[: (fresh + replay) // size * size]
+    sizes[0] = (sizes[0][0], max(1, sizes[0][1]))
+    batches = TrainingBatches([Draws(*size) for size in sizes], batch_size, lambda: epoch)
+    order = batches.order(epoch).tolist()
+    first = 0
+    for count, an_epoch in sizes:
+        drawn = Counter(index for index in order if first <= index < first + count)
+        assert drawn.total() == an_epoch
+        times = [drawn[index] for index in range(first, first + count)]
+        assert max(times) - min(times) <= 1
+        first += count
+    images = sum(an_epoch for _, an_epoch in sizes)
+    size = min(batch_size, images)
+    assert indices(list(batches)) == order[: images // size * size]
 
 
-def test_over_the_epochs_all_earlier_images_come_back() -> None:
-    parts = [
-        frozenset(i for i in indices(train(30, 5, epoch, replayed=20, replay=5)) if i >= 10) for epoch in range(40)
-    ]
-    assert frozenset.union(*parts) == frozenset(range(10, 30))
-    assert len(set(parts)) > 30
+@pytest.mark.parametrize(("count", "an_epoch", "epochs"), [(20, 5, 4), (20, 10, 2), (6, 4, 3), (4, 10, 2), (7, 7, 1)])
+def test_over_the_epochs_all_images_of_a_source_come_equally_often(count: int, an_epoch: int, epochs: int) -> None:
+    seen: Counter[int] = Counter()
+    for epoch in range(epochs):
+        batches = TrainingBatches([Draws(3, 3), Draws(count, an_epoch)], 1, lambda epoch=epoch: epoch)
+        seen.update(index - 3 for index in indices(list(batches)) if index >= 3)
+    assert seen == {index: an_epoch * epochs // count for index in range(count)}
 
 
 def test_fewer_images_than_a_batch_make_one_batch() -> None:
@@ -136,7 +138,7 @@ def test_fewer_images_than_a_batch_make_one_batch() -> None:
 
 def test_more_processes_than_images_are_refused() -> None:
     with pytest.raises(ConfigError, match="4 processes cannot share 3 training images"):
-        TrainingBatches(3, 8, lambda: 0, ranks=4)
+        TrainingBatches([Draws(3, 3)], 8, lambda: 0, ranks=4)
 
 
 @settings(deadline=None)

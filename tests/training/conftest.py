@@ -10,8 +10,8 @@ from PIL import Image
 from captioner.annotations.records import Record
 from captioner.model.encoder import Encoder, EncoderConfig
 from captioner.training.train import main
-from tests.training.features import COUNT
 from tests.training.runs import SHIPPED_ENCODER, SMALL, TINY
+from tests.training.views import COUNT
 
 
 @pytest.fixture(autouse=True)

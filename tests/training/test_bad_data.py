@@ -159,7 +159,7 @@ def test_a_caption_file_is_refused_in_a_sentence_that_says_where(name, content, 
 
 def test_so_are_those_of_validation_and_of_earlier_data(caplog):
     Path("train/a.csv").write_text("image,caption\n0.png,\n")
-    for option in ("--data.val", "--data.replay.annotations"):
+    for option in ("--data.val", "--data.sources.earlier.annotations"):
         assert "train/a.csv, line 2: the caption is empty" in refusal(caplog, f"{option}=train/a.csv")
 
 

@@ -1,11 +1,11 @@
-"""Cached features: computed once for the same circumstances, never found under others, whole or gone on with."""
+"""Cached features: computed once for the same circumstances, never found under others, whole or not there."""
 
 import copy
 import multiprocessing
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.context import ForkProcess
 from pathlib import Path
@@ -18,14 +18,16 @@ from torch import Tensor
 
 from captioner.annotations.records import Record
 from captioner.checkpoint import read_checkpoint
-from captioner.data.dataset import CaptionDataset
+from captioner.data.dataset import Augmentation, CaptionDataset
+from captioner.data.sampling import Key
+from captioner.data.views import ImageViews
 from captioner.errors import DataError
 from captioner.model.encoder import Encoder, EncoderConfig
 from captioner.preprocessing import Preprocessing
 from captioner.training.distillation import Teachers
 from captioner.training.feature_cache import FeatureCache, cached_features
-from tests.training.features import COUNT, FLIP, PREPROCESSING, as_input, load, views_of
 from tests.training.runs import full_disk
+from tests.training.views import COUNT, FLIP, PREPROCESSING, as_input, load, views_of
 
 
 def test_features_are_those_of_the_encoder_in_each_view(
@@ -36,9 +38,9 @@ def test_features_are_those_of_the_encoder_in_each_view(
     assert encoder.training
     assert features.views == 2
     with torch.inference_mode():
-        for view, dataset in enumerate(views):
+        for view in range(2):
             for index in range(COUNT):
-                expected = encoder.eval()(as_input(dataset[view, index].image)[None])[0].numpy()
+                expected = encoder.eval()(as_input(views[view, index].image)[None])[0].numpy()
                 assert features[view, index].dtype == np.float16
                 np.testing.assert_allclose(features[view, index], expected, rtol=2e-3, atol=1e-5)
     assert not np.array_equal(features[0, 0], features[1, 0])
@@ -53,40 +55,28 @@ def test_features_are_computed_once(encoder: Encoder, records: list[Record], cal
     second = cached_features(tmp_path / "deep" / "cache", encoder.train(), views_of(records), load)
     assert sum(calls) == 2 * COUNT
     assert all(np.array_equal(first[0, index], second[0, index]) for index in range(COUNT))
-    assert len(list((tmp_path / "deep" / "cache").glob("*.npy"))) == 1
-
-
-def test_only_what_features_depend_on_makes_new_ones(
-    encoder: Encoder, records: list[Record], calls: list[int], tmp_path: Path
-) -> None:
-    said = [replace(record, captions=("Something else, bright.",)) for record in records]
-    for views in (views_of(records), views_of(said), views_of(records, captions=4)):
-        cached_features(tmp_path / "cache", encoder, views, load)
-    assert sum(calls) == 2 * COUNT
-
-
-def speak_of_sides(records: list[Record]) -> list[Record]:
-    return [replace(records[0], captions=("A dog on the left.",)), *records[1:]]
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "computed"),
     [
-        lambda records: views_of(records, count=3),
-        lambda records: views_of(records, count=1),
-        lambda records: views_of(records, seed=1),
-        lambda records: views_of(records, augmentation=replace(FLIP, crop=0.6)),
-        lambda records: views_of(records, augmentation=replace(FLIP, flip=False)),
-        lambda records: views_of(records, preprocessing=replace(PREPROCESSING, resize="center_crop")),
-        lambda records: views_of(records, preprocessing=replace(PREPROCESSING, mean=(0.5, 0.5, 0.5))),
-        lambda records: views_of(records[:-1]),
-        lambda records: views_of(records[::-1]),
-        lambda records: views_of(speak_of_sides(records)),  # they may not be mirrored
+        (lambda records: views_of([replace(record, captions=("A bright thing.",) * 4) for record in records]), 0),
+        (lambda records: views_of(records[::-1]), 0),
+        (lambda records: views_of(records[1:3]), 0),
+        (lambda records: views_of([replace(record, image_id="x") for record in records] * 2), 0),
+        (lambda records: views_of(records, count=1, seed=9, augmentation=Augmentation()), 0),
+        (lambda records: views_of(records, count=3), COUNT),
+        (lambda records: views_of(records, seed=1), COUNT),
+        (lambda records: views_of(records, augmentation=replace(FLIP, crop=0.6)), COUNT),
+        (lambda records: views_of(records, augmentation=replace(FLIP, color=0.1)), COUNT),
+        (lambda records: views_of(records, preprocessing=replace(PREPROCESSING, resize="center_crop")), 2 * COUNT),
+        (lambda records: views_of(records, preprocessing=replace(PREPROCESSING, mean=(0.5, 0.5, 0.5))), 2 * COUNT),
     ],
-    ids=["more", "fewer", "seed", "crop", "flip", "resize", "mean", "one image less", "another order", "sides"],
+    ids=["captions", "order", "fewer", "twice", "plain", "more", "seed", "crop", "color", "resize", "mean"],
 )
-def test_other_views_have_other_features(
-    change: Callable[[list[Record]], list[CaptionDataset]],
+def test_only_what_features_depend_on_is_computed(
+    change: Callable[[list[Record]], ImageViews],
+    computed: int,
     encoder: Encoder,
     records: list[Record],
     calls: list[int],
@@ -96,9 +86,54 @@ def test_other_views_have_other_features(
     calls.clear()
     views = change(records)
     features = cached_features(tmp_path / "cache", encoder, views, load)
-    assert sum(calls) == len(views) * len(views[0])
-    assert features.views == len(views)
-    assert len(list((tmp_path / "cache").glob("*.npy"))) == 2
+    assert sum(calls) == computed
+    assert features.views == views.count
+    with torch.inference_mode():
+        for view in range(views.count):
+            for index in range(len(views)):
+                expected = encoder.eval()(as_input(views[view, index].image)[None])[0].numpy()
+                np.testing.assert_allclose(features[view, index], expected, rtol=2e-3, atol=1e-5)
+
+
+def test_more_images_are_computed_alone_and_a_photo_that_is_there_twice_once(
+    encoder: Encoder, records: list[Record], calls: list[int], tmp_path: Path
+) -> None:
+    few = cached_features(tmp_path / "cache", encoder, views_of(records[1:3]), load)
+    assert sum(calls) == 4
+    all_ = cached_features(tmp_path / "cache", encoder, views_of([records[4], *records]), load)
+    assert sum(calls) == 2 * COUNT
+    for view in range(2):
+        assert np.array_equal(few[view, 0], all_[view, 2]), "as if they had been there from the beginning"
+        assert np.array_equal(all_[view, 0], all_[view, 5])
+
+
+def test_captions_that_speak_of_sides_have_only_mirrored_views_computed_anew(
+    encoder: Encoder, records: list[Record], calls: list[int], tmp_path: Path
+) -> None:
+    flips = replace(FLIP, crop=1.0)
+    views = views_of(records, count=4, augmentation=flips)
+    before = cached_features(tmp_path, encoder, views, load)
+    turned = sum(bool(views.facts(view, index)[-1]) for view in (1, 2, 3) for index in range(COUNT))
+    assert 0 < turned < 3 * COUNT
+    calls.clear()
+    speaking = [replace(record, captions=("A dog on the left.",)) for record in records]
+    after = cached_features(tmp_path, encoder, views_of(speaking, count=4, augmentation=flips), load)
+    assert sum(calls) == turned
+    for view in range(4):
+        for index in range(COUNT):
+            np.testing.assert_allclose(after[view, index], before[0, index], rtol=2e-3, atol=1e-5)
+    cached_features(tmp_path, encoder, views, load)
+    assert sum(calls) == turned, "both are kept"
+
+
+def test_an_encoder_and_its_copy_in_half_floats_share_features(
+    encoder: Encoder, records: list[Record], calls: list[int], tmp_path: Path
+) -> None:
+    """As a checkpoint folder has it."""
+    cached_features(tmp_path, encoder, views_of(records), load)
+    encoder.load_state_dict(copy.deepcopy(encoder).half().state_dict())
+    cached_features(tmp_path, encoder, views_of(records), load)
+    assert sum(calls) == 2 * COUNT
 
 
 def test_other_weights_have_other_features(
@@ -139,10 +174,24 @@ def test_an_image_that_was_replaced_is_encoded_anew(
     os.utime(path, ns=(written + 10**9, written + 10**9))
     assert path.stat().st_size == size  # only its time tells
     features = cached_features(tmp_path / "cache", encoder, views_of(records), load)
-    assert sum(calls) == 4 * COUNT
+    assert sum(calls) == 2 * COUNT + 2, "that image alone"
     with torch.inference_mode():
-        expected = encoder.eval()(as_input(views_of(records)[0][0, 2].image)[None])[0].numpy()
+        expected = encoder.eval()(as_input(views_of(records)[0, 2].image)[None])[0].numpy()
     np.testing.assert_allclose(features[0, 2], expected, rtol=2e-3, atol=1e-5)
+
+
+def test_an_interrupted_computation_leaves_no_file(encoder: Encoder, records: list[Record], tmp_path: Path) -> None:
+    def stop(views: ImageViews, keys: Sequence[Key]) -> Iterator[tuple[Tensor, Tensor]]:
+        yield next(iter(load(views, keys)))
+        assert len(list(tmp_path.glob("cache/*/*.tmp"))) == 1  # it has begun
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cached_features(tmp_path / "cache", encoder.train(), views_of(records), stop)
+    assert encoder.training
+    assert [path.name for path in tmp_path.glob("cache/*/*")] == [".lock"]
+    features = cached_features(tmp_path / "cache", encoder, views_of(records), load)
+    assert all(np.abs(features[view, index]).sum() for view in range(2) for index in range(COUNT))
 
 
 def compute(folder: Path, pause: float) -> None:
@@ -151,8 +200,8 @@ def compute(folder: Path, pause: float) -> None:
     torch.manual_seed(0)
     records = [Record(i, folder / "images" / f"{i}.bmp", ("A dog.",)) for i in range(COUNT)]
 
-    def load_slowly(dataset: CaptionDataset, view: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in load(dataset, view):
+    def load_slowly(views: ImageViews, keys: Sequence[Key]) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in load(views, keys):
             (folder / f"{os.getpid()}.began").touch()
             time.sleep(pause)
             yield batch
@@ -176,14 +225,14 @@ def test_of_several_processes_one_computes_and_a_killed_one_leaves_the_way_free(
         time.sleep(0.05)
     others = [start(tmp_path, 0) for _ in range(2)]
     time.sleep(1)
-    assert not list(tmp_path.glob("cache/*.npy"))
+    assert not list(tmp_path.glob("cache/*/*.npy"))
     killed.kill()
     for other in others:
         other.join()
     assert [other.exitcode for other in others] == [0, 0]
     assert len(list(tmp_path.glob("*.began"))) == 2, "the killed one, and one of the others"
-    assert len(list(tmp_path.glob("cache/*.npy"))) == 1
-    assert not list(tmp_path.glob("cache/*.tmp"))
+    assert len(list(tmp_path.glob("cache/*/*.npy"))) == 2, "a part for each view"
+    assert not list(tmp_path.glob("cache/*/*.tmp"))
 
 
 def test_images_that_were_left_out_have_no_features(encoder: Encoder, records: list[Record], tmp_path: Path) -> None:
@@ -210,7 +259,7 @@ def test_a_disk_that_becomes_full_leaves_nothing_and_says_so(
 ) -> None:
     with full_disk(3000), pytest.raises(DataError, match=r"features cannot be written \(File too large\)"):
         cached_features(tmp_path / "cache", encoder, views_of(records), load)
-    assert not list((tmp_path / "cache").glob("*.npy")) and not list((tmp_path / "cache").glob("*.tmp"))
+    assert not [path for path in tmp_path.glob("cache/*/*") if path.suffix in (".npy", ".tmp")]
 
 
 # --- As training hands it to the data ---
@@ -228,9 +277,10 @@ def test_images_to_train_on_have_the_teachers_features_beside_the_models_own(
     views = views_of(records, preprocessing=checkpoint.preprocessing)
     cache = FeatureCache(own, teachers=teachers)
     trained = cache.compute(views, load, folder=tmp_path / "cache", training=True)
-    validated = cache.compute(views[:1], load, folder=tmp_path / "cache", training=False)
+    plain = views_of(records, count=1, preprocessing=checkpoint.preprocessing)
+    validated = cache.compute(plain, load, folder=tmp_path / "cache", training=False)
     assert (trained.views, validated.views) == (2, 1)
-    pixels = as_input(views[0][0, 3].image)[None]
+    pixels = as_input(views[0, 3].image)[None]
     with torch.inference_mode():
         seen = [encoder.eval()(pixels)[0].numpy() for encoder in (own, teacher)]
     np.testing.assert_allclose(trained[0, 3], np.concatenate(seen, axis=1), rtol=2e-3, atol=1e-5)
@@ -243,5 +293,5 @@ def test_the_encoder_runs_in_the_precision_of_training(encoder: Encoder, records
     features = cache.compute(views, load, folder=tmp_path, training=True)
     with torch.autocast("cpu", torch.bfloat16):
         again = cached_features(tmp_path, encoder, views, load)
-    assert features.path == again.path
-    assert features.path != cached_features(tmp_path, encoder, views, load).path
+    assert features.files == again.files
+    assert features.files != cached_features(tmp_path, encoder, views, load).files

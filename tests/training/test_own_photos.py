@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from captioner import Captioner
 from captioner.annotations.records import load_records
 from captioner.checkpoint import read_checkpoint
-from captioner.data.datamodule import CaptionData, Replay
+from captioner.data.datamodule import CaptionData
+from captioner.data.sources import Source
 from captioner.evaluation.assess import score
 from captioner.model.efficientnet_lite import current_names
 from captioner.tokenizer import tokenize
@@ -22,6 +23,7 @@ from tests.training.runs import QUICK, ROOT, TINY, last_checkpoint
 
 FINETUNE = ROOT / "configs" / "finetune.yaml"
 FLICKR8K = ROOT / "data" / "flickr8k"
+EARLIER = "--data.sources.earlier"
 SIZES = [*QUICK, "--model.decoding={beam_size: 1, max_length: 10}"]
 
 
@@ -92,7 +94,7 @@ def test_the_new_domain_is_learned_and_replay_keeps_the_old_one(old, new):
     assert right >= 0.8
     assert measure(old.best, new[1])[1] == 0, "it has no words for the new domain"
 
-    best = learn(old, new, "kept", f"--data.replay.annotations={old.train}", "--data.replay.share=0.5")
+    best = learn(old, new, "kept", f"{EARLIER}.annotations={old.train}", f"{EARLIER}.share=0.5")
     assert measure(best, new[1])[1] >= 0.85
     assert measure(best, old.val)[0] >= 0.95 * before
 
@@ -120,7 +122,7 @@ def test_the_bundled_model_learns_own_photos_and_keeps_flickr8k_within_a_stated_
     """Stated, of 30 photos with the config as shipped: of CIDEr-D 60.5, replay keeps all but 5, else all but 25."""
     train, val = draw_domain(tmp_path / "train", NEW, 30), draw_domain(tmp_path / "val", NEW, 18, seed=1)
     annotations = {half: FLICKR8K / "annotations" / f"captions_{half}.json" for half in ("train", "val")}
-    options = [f"--data.replay.annotations={annotations['train']}"] if replay else []
+    options = [f"{EARLIER}.annotations={annotations['train']}"] if replay else []
     best = finetune("runs/photos", f"--data.train={train}", f"--data.val={val}", *options)
     flickr8k = load_records(annotations["val"])[:200]
     assert measure(best, val)[1] > 0.4
@@ -146,7 +148,7 @@ def test_a_table_of_photos_is_all_that_the_bundled_model_needs(tmp_path, caplog)
 
 def test_a_run_on_own_photos_goes_on_where_it_was(old, new):
     options = [f"--config={FINETUNE}", *SIZES, f"--model.init_from={old.best}", f"--data.train={new[0]}"]
-    options += ["--data.cache_features=0", f"--data.replay.annotations={old.train}", "--data.replay.share=0.2"]
+    options += ["--data.cache_features=0", f"{EARLIER}.annotations={old.train}", f"{EARLIER}.share=0.2"]
     assert main([*options, "--trainer.max_epochs=1"]) == 0
     assert main([*options, "--trainer.max_epochs=2", "--ckpt_path=last"]) == 0
     assert last_checkpoint("runs/photos")["epoch"] == 1
@@ -162,10 +164,13 @@ def test_a_run_on_own_photos_goes_on_where_it_was(old, new):
         (["--model.init_from=nowhere"], "The checkpoint nowhere does not exist"),
         (["--model.init_from=train"], "train is no checkpoint"),
         (["--data.train=nothing.csv"], "nothing.csv: cannot be read"),
-        (["--data.replay.annotations=nothing.csv"], "nothing.csv: cannot be read"),
+        ([f"{EARLIER}.annotations=nothing.csv"], "nothing.csv: cannot be read"),
         (["--data.held_out=0"], "data.held_out is 0.0; expected a share between 0 and 1"),
         (["--data.held_out=0.99"], "photos.csv: too few images (3) to hold some out"),
-        (["--data.replay.share=1"], "data.replay.share is 1.0; expected a share from 0 to below 1"),
+        (
+            [f"{EARLIER}.annotations=train/photos.csv", f"{EARLIER}.share=1"],
+            "data.sources.earlier.share is 1.0; expected a share from 0 to below 1",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(arguments, said, tmp_path, caplog):
@@ -234,7 +239,7 @@ def test_shared_images_are_told_with_counts(tmp_path, caplog):
     caplog.clear()
     _ = CaptionData(val, draw_domain(tmp_path / "other", NEW, 6, seed=2), min_count=1).records
     assert not caplog.records
-    _ = CaptionData(val, train, min_count=1, replay=Replay(train, share=0.9)).records
+    _ = CaptionData(val, train, min_count=1, sources={"earlier": Source(train, share=0.9)}).records
     assert "Training sees validation images, 9 of 9" in caplog.text, "replayed ones count"
 
 
@@ -247,7 +252,8 @@ def test_as_many_earlier_images_as_ten_epochs_need_are_taken(tmp_path, share, ex
     new, earlier = draw_domain(tmp_path / "new", ["purple star"], 8), draw_domain(tmp_path / "earlier", OLD, 60)
     new.write_text(new.read_text().replace("star", "zorb"))
     earlier.write_text(earlier.read_text().replace("circle", "glib"))
-    data = CaptionData(new, min_count=1, held_out=0.5, replay=Replay(earlier, share=share), init_from="bundled")
+    sources = {"earlier": Source(earlier, share=share, words=False)}
+    data = CaptionData(new, min_count=1, held_out=0.5, sources=sources, init_from="bundled")
     records = data.records["train"]
     assert [record.path.parent.name for record in records] == ["new"] * 4 + ["earlier"] * expected
     assert len({record.path for record in records}) == len(records)

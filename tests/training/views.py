@@ -1,6 +1,6 @@
-"""Images whose features are computed, as training loads them."""
+"""Views of images, and how they are loaded, for tests of what is computed of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -9,12 +9,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from captioner.annotations.records import Record
-from captioner.data.dataset import Augmentation, CaptionDataset, collate
+from captioner.data.dataset import Augmentation, collate
+from captioner.data.sampling import Key
+from captioner.data.views import ImageViews
 from captioner.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(size=32)
 FLIP = Augmentation(crop=0.5, flip=True)
-COUNT = 5
+COUNT = 5  # images
 
 
 def views_of(
@@ -23,25 +25,13 @@ def views_of(
     preprocessing: Preprocessing = PREPROCESSING,
     augmentation: Augmentation = FLIP,
     seed: int = 0,
-    captions: int = 2,
-) -> list[CaptionDataset]:
+) -> ImageViews:
     """The plain view and augmented ones, as training makes them."""
-    return [
-        CaptionDataset(
-            records,
-            [[[1, 2]] * captions] * len(records),
-            preprocessing,
-            augmentation=augmentation if view else None,
-            seed=seed,
-        )
-        for view in range(count)
-    ]
+    return ImageViews(records, preprocessing, count, augmentation, seed)
 
 
-def load(dataset: CaptionDataset, view: int) -> Iterator[tuple[Tensor, Tensor]]:
-    for batch in DataLoader(
-        dataset, sampler=[(view, i) for i in range(len(dataset))], batch_size=2, collate_fn=collate
-    ):
+def load(views: ImageViews, keys: Sequence[Key]) -> Iterator[tuple[Tensor, Tensor]]:
+    for batch in DataLoader(views, sampler=keys, batch_size=2, collate_fn=collate):
         if len(batch.indices):
             yield torch.stack([as_input(image.numpy()) for image in batch.images]), batch.indices
 

@@ -1,0 +1,183 @@
+"""What a run trains on and is validated on: the records of all sources, side by side."""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from captioner.annotations.records import Record
+from captioner.data.sampling import Draws
+from captioner.data.sources import (
+    Source,
+    Unreadable,
+    ValidationSource,
+    hold_out_validation,
+    images_an_epoch,
+    load_split,
+    only_as_many,
+)
+from captioner.errors import ConfigError
+from captioner.vocabulary import is_name
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingSplit:
+    """The images of all sources, those of the first source first.
+
+    Attributes:
+        records: The images with the captions that count.
+        weights: What each caption of each image counts in the loss.
+        styles: The style of each caption of each image.
+        brings_words: Whether an image's captions bring words into the vocabulary.
+        draws: How often each source's images are drawn.
+    """
+
+    records: list[Record]
+    weights: list[tuple[float, ...]]
+    styles: list[tuple[str, ...]]
+    brings_words: list[bool]
+    draws: list[Draws]
+
+    @property
+    def captions_by(self) -> Counter[str]:
+        """How many captions each author has written: "human" or other, empty where nobody knows."""
+        written: Counter[str] = Counter()
+        for record in self.records:
+            written[record.captions_by] += len(record.captions)
+        return written
+
+
+@dataclass(frozen=True)
+class ValidationSet:
+    """Images that are validated on.
+
+    Attributes:
+        name: Under which its scores are logged; empty for a run's only one.
+        records: The images.
+        style: The style in which they are captioned; empty for the model's default.
+        weight: What its scores count in the mean of all sets.
+    """
+
+    name: str
+    records: list[Record]
+    style: str = ""
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where a run's data come from, as its config says.
+
+    Args:
+        sources: By their names as the config has them, such as "data.sources.coco".
+        validation: The named sets to validate on; or one, whose name is empty.
+        held_out: If there are none: share of the first source's images that is held out for it.
+        unreadable: What a missing image does.
+        seed: Of which images are chosen where a source has more than are needed.
+    """
+
+    sources: Mapping[str, Source]
+    validation: Mapping[str, ValidationSource]
+    held_out: float
+    unreadable: Unreadable
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name, source in self.sources.items():
+            source.check(name)
+        for name, valued in self.validation.items():
+            if name and not is_name(name):
+                raise ConfigError(f"The validation set {name!r} is no name; expected letters, digits, dots, _ and -.")
+            if not 0 <= valued.weight < float("inf"):
+                raise ConfigError(f"data.validation.{name}.weight is {valued.weight}; expected 0 or more.")
+        if not self.sources:
+            raise ConfigError("There is nothing to train on; name annotations in data.train or data.sources.")
+        if self.validation and not sum(valued.weight for valued in self.validation.values()):
+            raise ConfigError("All sets of data.validation have the weight 0; expected one above it.")
+
+    @property
+    def first(self) -> Path:
+        """The annotations of the first source."""
+        annotations = next(iter(self.sources.values())).annotations
+        assert annotations is not None
+        return annotations
+
+    def load(self) -> tuple[TrainingSplit, list[ValidationSet]]:
+        """Read all annotations.
+
+        Raises:
+            ConfigError: Sources' shares leave nothing for the others.
+            DataError: Annotations cannot be used; an image is missing.
+        """
+        loaded = [source.load(self.unreadable) for source in self.sources.values()]
+        if self.validation:
+            sets = [self._load_set(name, source) for name, source in self.validation.items()]
+        else:
+            loaded[0], held = hold_out_validation(self.first, loaded[0], self.held_out)
+            sets = [ValidationSet("", held)]
+        return self._put_together(loaded), sets
+
+    def _load_set(self, name: str, source: ValidationSource) -> ValidationSet:
+        assert source.annotations is not None
+        records = load_split(source.annotations, source.images, "val", self.unreadable)
+        return ValidationSet(name, records, source.style, source.weight)
+
+    def _put_together(self, loaded: Sequence[list[Record]]) -> TrainingSplit:
+        split = TrainingSplit([], [], [], [], [])
+        sources = list(self.sources.values())
+        numbers = images_an_epoch(sources, list(map(len, loaded)))
+        for source, all_of_it, an_epoch in zip(sources, loaded, numbers, strict=True):
+            records = only_as_many(all_of_it, an_epoch, self.seed)
+            if len(sources) > 1:
+                logger.info(
+                    "%s: %d of its %d images are trained on, %d in each epoch",
+                    *(source.annotations, len(records), len(all_of_it), an_epoch),
+                )
+            split.draws.append(Draws(len(records), an_epoch))
+            split.records.extend(records)
+            for record in records:
+                ranks = [rank for rank, _ in record.ranked()]
+                split.weights.append(tuple(map(source.weigh, ranks)))
+                split.styles.append(tuple(map(source.style_of, ranks)))
+                split.brings_words.append(source.words)
+        return split
+
+
+def plan_data(
+    train: Source,
+    sources: Mapping[str, Source],
+    val: ValidationSource,
+    validation: Mapping[str, ValidationSource],
+    *,
+    held_out: float,
+    unreadable: Unreadable,
+    seed: int,
+) -> Plan:
+    """Put the simple form of a config, one source and one set, and the named ones together.
+
+    Args:
+        train: `data.train`, without annotations if there is none.
+        sources: `data.sources`.
+        val: `data.val`, without annotations if there is none.
+        validation: `data.validation`.
+        held_out: See `Plan`, as for the rest.
+        unreadable: What a missing image does.
+        seed: Of which images are chosen.
+
+    Raises:
+        ConfigError: They don't go together, or a number is out of range.
+    """
+    named = {f"data.sources.{name}": source for name, source in sources.items() if source.annotations is not None}
+    sets = {name: source for name, source in validation.items() if source.annotations is not None}
+    if train.annotations is not None:
+        named = {"data.train": train, **named}
+    if val.annotations is not None and sets:
+        raise ConfigError("There are data.val and data.validation; expected one of them. Name all sets in the second.")
+    if val.annotations is not None:
+        sets = {"": val}
+    if not sets and train.annotations is None and named:
+        raise ConfigError("There is nothing to validate on; name annotations in data.val or data.validation.")
+    return Plan(named, sets, held_out, unreadable, seed)

@@ -1,0 +1,78 @@
+"""The views of images whose features are kept: what they look like depends on nothing but the image itself."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from captioner.annotations.records import Record
+from captioner.data.dataset import Augmentation, Example, speaks_of_sides
+from captioner.errors import ImageError
+from captioner.images import open_image
+from captioner.preprocessing import Preprocessing
+
+Facts = tuple[object, ...]
+
+
+class ImageViews(Dataset[Example]):
+    """Images in several views: the first as they are, the others varied. It is asked for (view, index).
+
+    A view of an image depends on its file, the seed and the view alone: not on which other images there are, nor on
+    the captions, but for whether it may be mirrored.
+
+    Args:
+        records: The images.
+        preprocessing: From image to pixels.
+        count: How many views there are of each.
+        augmentation: How all but the first are varied.
+        seed: Of the variations.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        preprocessing: Preprocessing,
+        count: int = 1,
+        augmentation: Augmentation = Augmentation(),  # noqa: B008
+        seed: int = 0,
+    ) -> None:
+        self.records = records
+        self.preprocessing = preprocessing
+        self.count = count
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: tuple[int, int]) -> Example:
+        view, index = key
+        record = self.records[index]
+        try:
+            image = open_image(record.path, min_size=self.preprocessing.size)
+        except ImageError as error:
+            return Example(None, [[]], index, (str(error),))
+        if view:
+            may_flip = not speaks_of_sides(record.captions)
+            image = self.augmentation(image, self._rng(view, index), may_flip=may_flip)
+        return Example(np.asarray(self.preprocessing.fit(image)), [[]], index)
+
+    def facts(self, view: int, index: int) -> Facts:
+        """All that the pixels of a view depend on, but for the preprocessing.
+
+        Raises:
+            OSError: The image's file is gone.
+        """
+        record = self.records[index]
+        path = record.path.resolve()
+        stat = path.stat()
+        file = (str(path), stat.st_size, stat.st_mtime_ns)
+        if not view:
+            return file
+        mirrored = self.augmentation.draw_flip(self._rng(view, index)) and not speaks_of_sides(record.captions)
+        return (*file, self.augmentation, self.seed, view, mirrored)
+
+    def _rng(self, view: int, index: int) -> np.random.Generator:
+        name = hashlib.sha256(str(self.records[index].path.resolve()).encode()).digest()
+        return np.random.default_rng((self.seed, view, *name))

@@ -1,0 +1,121 @@
+"""Several sources: how many images of each an epoch has, what their captions count, and in which style they are."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from captioner.data.datamodule import CaptionData
+from captioner.data.sources import Source, ValidationSource, images_an_epoch
+from captioner.errors import ConfigError, DataError
+from captioner.vocabulary import START
+from tests.training.domains import NEW, OLD, draw_domain
+
+
+@pytest.mark.parametrize(
+    ("sources", "counts", "expected"),
+    [
+        ([{}], [7], [7]),
+        ([{}, {"weight": 0.5}, {"weight": 2}], [10, 10, 3], [10, 5, 6]),
+        ([{}, {"weight": 0.01}], [10, 10], [10, 1]),
+        ([{}, {"share": 0.5}], [30, 1000], [30, 30]),
+        ([{}, {"share": 0.25}, {"share": 0.25}], [30, 1000, 10], [30, 15, 10]),
+        ([{}, {"share": 0.0}], [30, 1000], [30, 0]),
+    ],
+)
+def test_an_epoch_has_as_many_images_of_a_source_as_its_weight_or_share_says(sources, counts, expected):
+    assert images_an_epoch([Source(**source) for source in sources], counts) == expected
+
+
+@pytest.mark.parametrize("sources", [[{"share": 0.5}], [{}, {"share": 0.5}, {"share": 0.5}]])
+def test_shares_must_leave_something(sources):
+    with pytest.raises(ConfigError, match="expected less than 1, and a source with a weight beside"):
+        images_an_epoch([Source(**source) for source in sources], [10] * len(sources))
+
+
+@pytest.fixture
+def ranked(tmp_path: Path) -> Path:
+    """Two images of three ranked captions, not in their order; and one of people, by places."""
+    folder = tmp_path / "ranked"
+    draw_domain(folder, ["purple star"], 3)
+    images = [{"id": number, "file_name": f"{number}.png", "captions_by": "a model"} for number in range(2)]
+    images.append({"id": 2, "file_name": "2.png", "captions_by": "human"})
+    texts = {1: "a star", 2: "a purple star", 3: "it leans to the left"}
+    said = [(image, rank, texts[rank]) for image in range(2) for rank in (3, 1, 2)]
+    annotations = [
+        {"id": number, "image_id": image, "caption": text, "rank": rank}
+        for number, (image, rank, text) in enumerate(said)
+    ]
+    annotations += [{"id": 10 + k, "image_id": 2, "caption": texts[k + 1]} for k in range(2)]
+    (folder / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    return folder / "captions.json"
+
+
+def test_captions_count_by_their_rank(ranked: Path, tmp_path: Path) -> None:
+    val = draw_domain(tmp_path / "val", NEW, 9)
+    source = Source(ranked, ranked.parent, rank_weights=[1, 0.3, 0], rank_styles=["", "detailed"], style="other")
+    data = CaptionData(val=val, sources={"ranked": source}, min_count=1)
+    train = data.training
+    assert [record.captions for record in train.records] == [("a star", "a purple star")] * 3
+    assert train.weights == [(1, 0.3)] * 3
+    assert train.styles == [("", "detailed")] * 3
+    assert "leans" not in data.vocabulary, "what is left out brings no words"
+    assert data.vocabulary.styles == ("detailed",)
+    assert [captions[0] for captions in data.ids["train"][0]] == [START, data.vocabulary.start("detailed")]
+    assert train.captions_by == {"a model": 4, "human": 2}
+    assert data.word_counts[data.vocabulary.start("detailed")] == 0
+
+    plain = CaptionData(ranked, val, min_count=1).training
+    assert [len(record.captions) for record in plain.records] == [3, 3, 2]
+    assert plain.weights == [(1.0,) * 3, (1.0,) * 3, (1.0,) * 2]
+    said = CaptionData(val=val, sources={"s": Source(ranked, captions_by="human")}, min_count=1).training
+    assert said.captions_by == {"human": 8}
+    with pytest.raises(DataError, match="no caption has a rank with a weight above 0"):
+        _ = CaptionData(val=val, sources={"s": Source(ranked, rank_weights=[0, 0, 0, 1])}).records
+
+
+def test_sources_stand_beside_the_simple_form_and_one_without_annotations_is_left_out(tmp_path: Path) -> None:
+    new, old = draw_domain(tmp_path / "new", NEW, 9), draw_domain(tmp_path / "old", OLD, 12)
+    sources = {"old": Source(old, weight=0.5, style="old", words=False), "none": Source(None)}
+    data = CaptionData(new, sources=sources, held_out=0.3, min_count=1)
+    assert [record.path.parent.name for record in data.records["train"]] == ["new"] * 6 + ["old"] * 12
+    assert {record.path.parent.name for record in data.records["val"]} == {"new"}
+    assert [(draws.count, draws.an_epoch) for draws in data.training.draws] == [(6, 6), (12, 6)]
+    assert "circle" not in data.vocabulary
+    assert data.vocabulary.styles == ("old",)
+
+
+def test_validation_sets_follow_one_another(tmp_path: Path) -> None:
+    new, old = draw_domain(tmp_path / "new", NEW, 9), draw_domain(tmp_path / "old", OLD, 12)
+    sets = {"b": ValidationSource(old, weight=3), "a": ValidationSource(new), "off": ValidationSource()}
+    data = CaptionData(new, validation=sets, min_count=1)
+    assert [(images.name, len(images.records), images.weight) for images in data.validation_sets] == [
+        ("b", 12, 3),
+        ("a", 9, 1),
+    ]
+    assert [record.path.parent.name for record in data.records["val"]] == ["old"] * 12 + ["new"] * 9
+
+
+def test_mistakes_are_told(tmp_path: Path) -> None:
+    new = draw_domain(tmp_path / "new", NEW, 9)
+    wrong = {
+        "nothing to train on": {},
+        "nothing to validate on": {"sources": {"a": Source(new)}},
+        "data.val and data.validation; expected one": {
+            "train": new,
+            "val": new,
+            "validation": {"a": ValidationSource(new)},
+        },
+        "data.sources.a has a weight and a share": {"train": new, "sources": {"a": Source(new, weight=2, share=0.5)}},
+        "data.sources.a.weight is 0": {"train": new, "sources": {"a": Source(new, weight=0)}},
+        "data.sources.a.rank_weights is": {"train": new, "sources": {"a": Source(new, rank_weights=[0, 0])}},
+        "data.validation.a.weight is -1": {"train": new, "validation": {"a": ValidationSource(new, weight=-1)}},
+        "the weight 0; expected one above it": {"train": new, "validation": {"a": ValidationSource(new, weight=0)}},
+        "'a/b' is no name": {"train": new, "validation": {"a/b": ValidationSource(new)}},
+    }
+    for said, options in wrong.items():
+        with pytest.raises(ConfigError, match=said):
+            CaptionData(**options)
+    data = CaptionData(new, validation={"a": ValidationSource(new, style="coco")}, min_count=1)
+    with pytest.raises(ConfigError, match="There is no style 'coco'"):
+        _ = data.vocabulary
