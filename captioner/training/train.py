@@ -85,7 +85,7 @@ class TrainCLI(LightningCLI):
             kwargs["enable_progress_bar"] = False
         trainer = super().instantiate_trainer(**kwargs)
         if lines:
-            trainer.callbacks.insert(0, TellProgress())
+            trainer.callbacks.insert(0, TellProgress())  # type: ignore[attr-defined]
         return trainer
 
 
