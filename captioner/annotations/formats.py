@@ -24,7 +24,7 @@ class Entry(NamedTuple):
         image_id: How the file names the image.
         name: The path of the image, from the folder of images.
         captions: One or more captions, raw, in the order of the file.
-        ranks: Of each caption, from 1 on; empty where captions have none but their places.
+        ranks: Of each caption, from 1 on; empty where the file has none, and captions have but their places.
         captions_by: Who wrote the captions; empty where the file doesn't say.
     """
 
@@ -78,14 +78,14 @@ def read_coco(path: Path, dataset: Any) -> list[Entry]:
     coco.dataset = {"images": dataset["images"], "annotations": dataset["annotations"]}
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         coco.createIndex()
+    ranked = any("rank" in annotation for annotation in dataset["annotations"])
     entries = []
     for image_id, image in coco.imgs.items():
         annotations = coco.imgToAnns.get(image_id, ())
         captions = tuple(annotation["caption"] for annotation in annotations)
         if captions:
-            # What has no rank has its place; ranks that are nothing else need not be kept.
-            ranks = tuple(annotation.get("rank", place) for place, annotation in enumerate(annotations, 1))
-            ranks = () if ranks == tuple(range(1, len(ranks) + 1)) else ranks
+            # In a file with ranks, a caption without one is as good as a first one.
+            ranks = tuple(annotation.get("rank", 1) for annotation in annotations) if ranked else ()
             entries.append(Entry(image_id, image["file_name"], captions, ranks, image.get("captions_by", "")))
     return entries
 

@@ -41,7 +41,8 @@ class Record:
             sets; for CSV and JSON lines the text of the `image` column.
         path: Where the image should be; not checked (see `check_images`).
         captions: One or more captions, raw, in the order of the file.
-        ranks: Of each caption, from 1 on: `rank` in COCO JSON; empty where it is the place among the captions.
+        ranks: Of each caption, from 1 on: `rank` in COCO JSON, 1 where a file with ranks has none; empty where the file
+            has no ranks, and the place among the captions counts.
         captions_by: Who wrote the captions, `captions_by` of an image in COCO JSON: "human" or other; empty where the
             file doesn't say.
     """

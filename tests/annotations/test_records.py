@@ -222,7 +222,7 @@ def test_ranks_and_authors_of_coco_json_are_kept(tmp_path: Path) -> None:
     path.write_text(json.dumps({"images": images, "annotations": annotations}))
     first, second = load_records(path)
     assert first.ranked() == [(3, "caption 0"), (1, "caption 1")]
-    assert second.ranked() == [(1, "caption 2"), (2, "caption 3")], "their places"
+    assert second.ranked() == [(1, "caption 2"), (1, "caption 3")], "in a file with ranks, those without are first ones"
     assert (first.captions_by, second.captions_by) == ("human", "")
 
     for wrong in (0, "1", 1.5, True):

@@ -1,0 +1,36 @@
+"""The config of the bundled model: two sources in three styles, two validation sets, frozen and then fine-tuned."""
+
+from pathlib import Path
+
+import numpy as np
+
+from captioner import Captioner
+from captioner.datasets.shapes import draw_shapes
+from captioner.training.train import main
+from tests.training.runs import QUICK, ROOT
+
+
+def test_the_everyday_config_runs_through_both_stages():
+    for name in ("everyday", "flickr8k"):
+        draw_shapes(Path("data") / name, 40)
+    options = [
+        f"--config={ROOT / 'configs' / 'everyday.yaml'}",
+        *QUICK,
+        "--checkpoint.onnx=true",
+        "--model.weights=null",
+    ]
+    options += ["--data.preprocessing.size=64", "--data.batch_size=8", "--data.workers=0", "--trainer.max_epochs=2"]
+    options += ["--model.finetune.from_epoch=1", "--model.decoder.hidden_size=64"]
+    assert main(options) == 0
+
+    run = Path("runs/everyday")
+    log = (run / "train.log").read_text()
+    assert "Epoch 1: the encoder's blocks.5" in log
+    assert {path.name for path in run.glob("validation_*.json")} == {
+        "validation_everyday.json",
+        "validation_flickr8k.json",
+    }
+    captioner = Captioner.from_pretrained(run / "best")
+    assert captioner.vocabulary.styles == ("detailed", "flickr8k")
+    photo = np.zeros((64, 64, 3), np.uint8)
+    assert all(captioner.caption(photo, style=style)[0].text for style in ("", "detailed", "flickr8k"))
