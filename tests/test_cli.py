@@ -176,7 +176,7 @@ def test_where_stderr_is_no_terminal_a_line_a_minute_says_how_far_it_is(
     first, last = outcome.stderr.splitlines()
     assert first.startswith("Done: 1 of 2 items")
     assert last == "Done: 2 of 2 items"
-    outcome = run("caption", photos, "--model", checkpoint_folder, *output)
+    outcome = run("caption", photos, "--model", checkpoint_folder, "--output", tmp_path / "more.txt")
     assert outcome.stderr.splitlines() == ["Done: 1 items", "Done: 2 items", "Done: 3 items"]
 
 

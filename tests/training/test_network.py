@@ -52,11 +52,11 @@ def test_the_classifier_of_the_weights_is_kept_and_travels_in_checkpoints(tmp_pa
         onnx=False,
     )
     begun = new_network(EncoderConfig("resnet18"), DECODER, SIZE, len(VOCABULARY), weights=folder, tags=True)
-    for other in (begun, continued_network(folder, len(VOCABULARY), 0.1)):
+    for other in (begun, continued_network(folder, VOCABULARY, 0.1)):
         assert other.tags == network.tags
         torch.testing.assert_close(other.classifier.weight, network.classifier.weight, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(other.classifier.bias, network.classifier.bias, rtol=1e-3, atol=1e-4)
-    assert continued_network(folder, len(VOCABULARY), 0.1, tags=False).classifier is None
+    assert continued_network(folder, VOCABULARY, 0.1, tags=False).classifier is None
     untagged = new_network(EncoderConfig("resnet18"), DECODER, SIZE, len(VOCABULARY), weights=folder)
     assert untagged.tags is untagged.classifier is None
 

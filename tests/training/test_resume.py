@@ -327,7 +327,6 @@ def test_options_that_a_resumed_run_cannot_heed_are_named_with_both_values_and_c
         "model.learning_rate": ("0.003", "0.5"),
         "model.weight_decay": ("0.01", "0.3"),
         "model.finetune.learning_rate": ("1e-05", "0.2"),
-        "model.weights": ("bundled", "null"),
     }
     heeded = ["--checkpoint.every_minutes=7", "--model.samples=1"]
     assert main([*options, *heeded, *(f"--{name}={now}" for name, (_, now) in other.items()), "--ckpt_path=last"]) == 0

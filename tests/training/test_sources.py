@@ -9,7 +9,7 @@ from lightning.pytorch import Callback
 from captioner import Captioner
 from captioner.annotations.records import load_records
 from captioner.checkpoint import read_checkpoint
-from captioner.evaluation.report import score
+from captioner.evaluation.assess import score
 from captioner.training.train import main
 from tests.training.domains import NEW, OLD, draw_domain
 from tests.training.runs import QUICK, TINY, last_checkpoint, train_with
