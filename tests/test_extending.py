@@ -1,12 +1,16 @@
 """docs/extending.md: the code of every section runs as it stands."""
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from captioner.annotations.formats import FORMATS
+from captioner.backends.choice import BACKENDS
 from captioner.evaluation.metrics import METRICS
+from captioner.model.decoder import DECODERS
 
 PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
@@ -15,10 +19,13 @@ SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.
 @pytest.fixture(autouse=True)
 def tables_are_put_back() -> Iterator[None]:
     """What an example enters into a table of ours stays in no other test."""
-    metrics = dict(METRICS)
+    tables = FORMATS, BACKENDS, METRICS, DECODERS
+    before = [dict(table) for table in tables]
     yield
-    METRICS.clear()
-    METRICS.update(metrics)
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries)
+    sys.modules.pop("example", None)
 
 
 @pytest.mark.parametrize("section", SECTIONS)

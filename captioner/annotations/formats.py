@@ -5,7 +5,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -308,3 +308,20 @@ def _caption(where: str, entry: Any, key: str) -> str:
     if not value.strip():
         raise DataError(f"{where}: the caption is empty")
     return value
+
+
+def _read_any_json(path: Path, split: str | None) -> tuple[list[Entry], bool]:
+    dataset = read_json(path)
+    if is_karpathy(dataset):
+        return read_karpathy(path, dataset, split), True
+    return read_coco(path, dataset), False
+
+
+Reader = Callable[[Path, str | None], tuple[list[Entry], bool]]
+
+FORMATS: dict[str, Reader] = {
+    ".json": _read_any_json,
+    ".csv": lambda path, split: (read_csv(path), False),
+    ".jsonl": lambda path, split: (read_json_lines(path), False),
+}
+"""What reads a file, by its suffix: given the file and a split's name, its entries and whether the file has splits."""

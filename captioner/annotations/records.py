@@ -10,15 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from captioner.annotations.formats import (
-    Entry,
-    is_karpathy,
-    read_coco,
-    read_csv,
-    read_json,
-    read_json_lines,
-    read_karpathy,
-)
+from captioner.annotations.formats import FORMATS, Entry
 from captioner.annotations.paths import existing_name, hint
 from captioner.errors import ConfigError, DataError
 
@@ -26,7 +18,6 @@ Split = Literal["train", "val", "test"]
 
 logger = logging.getLogger(__name__)
 
-_SUFFIXES = (".json", ".csv", ".jsonl")
 _FLICKR_FOLDERS = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images", "flickr30k-images", "flickr30k_images")
 _OF_COCO = re.compile(r"dataset_coco\.json|(captions|instances)_(train|val)20(14|17)\.json")
 _SAMPLE = 16  # so many images are looked for where the folder of images must be found
@@ -153,17 +144,11 @@ def _collector_paused() -> Iterator[None]:
 
 def _read(path: Path, split: Split | None) -> tuple[list[Entry], bool]:
     """The entries of a file of any kind, and whether the file has splits."""
-    suffix = path.suffix.lower()
-    if suffix not in _SUFFIXES:
-        raise DataError(f"{path}: annotations must be a .json (COCO captions), .csv or .jsonl file")
-    if suffix == ".csv":
-        return read_csv(path), False
-    if suffix == ".jsonl":
-        return read_json_lines(path), False
-    dataset = read_json(path)
-    if is_karpathy(dataset):
-        return read_karpathy(path, dataset, split), True
-    return read_coco(path, dataset), False
+    reader = FORMATS.get(path.suffix.lower())
+    if reader is None:
+        *others, last = FORMATS
+        raise DataError(f"{path}: annotations must be a {', '.join(others)} or {last} file; .json is COCO's captions")
+    return reader(path, split)
 
 
 def _folders(path: Path, given: Path | None) -> list[Path]:
