@@ -20,7 +20,7 @@ from tests.coco import draw_coco
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PHOTO = ROOT / "examples" / "photographer.jpg"
+PHOTO = ROOT / "examples" / "pagoda.jpg"
 
 # What makes a training command small enough for a test.
 SMALL = "--trainer.accelerator cpu --trainer.max_epochs 1 --trainer.limit_train_batches 2 --data.cache_features 0"

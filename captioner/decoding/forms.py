@@ -49,7 +49,10 @@ def base(word: str) -> str:
         return word
     if word.endswith("men") and len(word) > 2:
         word = f"{word[:-3]}man"
-    word = _without_verb_ending(_without_s(_IRREGULAR.get(word, word)))
+    word = _without_s(_IRREGULAR.get(word, word))
+    if word in _INVARIANT:
+        return word
+    word = _without_verb_ending(word)
     if word.endswith("ie") and len(word) > 3:  # cookie, as cookies without their s
         return f"{word[:-2]}y"
     return word.removesuffix("e") if _ends_in_mute_e(word) else word
