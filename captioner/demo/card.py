@@ -15,7 +15,7 @@ class Card:
     Attributes:
         title: The card's title, or what the model is made of.
         facts: The items of its section "Facts", without full stops.
-        scores: Names and numbers of its last table, as they stand there.
+        scores: Names and numbers of the first row of its last table, as they stand there.
         scored: What was scored and how: the paragraph above that table.
         text: The whole card, Markdown that loads nothing.
     """
@@ -46,7 +46,11 @@ def read_card(description: dict[str, Any]) -> Card:
     return Card(
         title=title[1].strip() if title else f"{' and '.join(filter(None, made_of)) or 'A captioner model'}",
         facts=tuple(item.rstrip(".") for item in items) or (f"{description['words']:,} words",),
-        scores=tuple(zip(_cells(names), _cells(numbers), strict=False)),
+        scores=tuple(
+            (name, number)
+            for name, number in zip(_cells(names), _cells(numbers), strict=False)
+            if re.fullmatch(r"[\d.]+", number)
+        ),
         scored=scored.rstrip(":"),
         text=_harmless(text),
     )

@@ -57,8 +57,8 @@ def test_captions_count_by_their_rank(ranked: Path, tmp_path: Path) -> None:
     data = CaptionData(val=val, sources={"ranked": source}, min_count=1)
     train = data.training
     assert [record.captions for record in train.records] == [("a star", "a purple star")] * 3
-    assert train.weights == [(1, 0.3)] * 3
-    assert train.styles == [("", "detailed")] * 3
+    assert train.weights == [(1, 0.3), (1, 0.3), (1, 1)], "what has no rank beside what has is a first caption"
+    assert train.styles == [("", "detailed"), ("", "detailed"), ("", "")]
     assert "leans" not in data.vocabulary, "what is left out brings no words"
     assert data.vocabulary.styles == ("detailed",)
     assert [captions[0] for captions in data.ids["train"][0]] == [START, data.vocabulary.start("detailed")]

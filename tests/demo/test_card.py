@@ -13,7 +13,7 @@ def written(folder, text):
 def test_the_bundled_model_says_what_it_is_and_how_good():
     card = read_card(describe(read_checkpoint()))
     assert "Flickr8k" in card.title
-    assert any("5,500 images" in fact for fact in card.facts)
+    assert any("21,363 images" in fact for fact in card.facts)
     scores = dict(card.scores)
     assert list(scores)[:4] == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4"]
     assert f"| {scores['BLEU-1']} |" in card.text

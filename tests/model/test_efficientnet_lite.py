@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from captioner.checkpoint import BUNDLED
 from captioner.errors import CheckpointError, ConfigError
 from captioner.model.classifier import linear_head
 from captioner.model.encoder import Encoder, EncoderConfig
@@ -160,12 +159,6 @@ def test_states_of_the_older_layout_are_loaded(network: nn.Module) -> None:
     model.load_state_dict({**model["other"].state_dict(prefix="other."), **before})
     expected = network.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in encoder.cnn.state_dict().items())
-
-
-def test_the_bundled_models_encoder_has_all_older_names(network: nn.Module) -> None:
-    names = {name.removeprefix("encoder.cnn.") for name in load_file(BUNDLED / "model.safetensors")}
-    expected = {name for name in as_before(network) if "tracked" not in name and "classifier" not in name}
-    assert expected == {name for name in names if not name.startswith("decoder.")}
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ SMALL = [
     "--model.weights=null",
     *QUICK,
 ]
-SHIPPED_ENCODER = ["--model.encoder.name=timm/tf_efficientnet_lite2", "--model.weights=bundled"]  # behind SMALL
+SHIPPED_ENCODER = ["--model.encoder.name=timm/tf_efficientnet_lite3", "--model.weights=bundled"]  # behind SMALL
 
 
 def last_checkpoint(run: str) -> dict[str, Any]:
