@@ -33,6 +33,24 @@ SMALL = [
 ]
 SHIPPED_ENCODER = ["--model.encoder.name=timm/tf_efficientnet_lite3", "--model.weights=bundled"]  # behind SMALL
 
+# On tables of drawn photos, in train/ and val/.
+ON_TABLES = [
+    f"--config={TINY}",
+    *QUICK,
+    "--trainer.logger=false",
+    "--trainer.max_epochs=1",
+    "--data.draw_shapes=0",
+    "--data.train=train/photos.csv",
+    "--data.val=val/photos.csv",
+    "--data.train_images=null",
+    "--data.batch_size=4",
+    "--data.preprocessing.size=64",
+    "--data.cache_features=0",
+    "--model.encoder.name=squeezenet1_1",  # the one that is built fastest
+    "--model.weights=null",
+    "--model.decoding={beam_size: 1, max_length: 8}",
+]
+
 
 def last_checkpoint(run: str) -> dict[str, Any]:
     return torch.load(Path(run) / "checkpoints" / "last.ckpt", weights_only=True)

@@ -12,24 +12,8 @@ from safetensors.torch import load_file, save_file
 from captioner.checkpoint import BUNDLED, read_checkpoint
 from captioner.training.train import main
 from tests.training.domains import OLD, draw_domain
-from tests.training.runs import QUICK, TINY, last_checkpoint, train_with
+from tests.training.runs import ON_TABLES, last_checkpoint, train_with
 
-OPTIONS = [
-    f"--config={TINY}",
-    *QUICK,
-    "--trainer.logger=false",
-    "--trainer.max_epochs=1",
-    "--data.draw_shapes=0",
-    "--data.train=train/photos.csv",
-    "--data.val=val/photos.csv",
-    "--data.train_images=null",
-    "--data.batch_size=4",
-    "--data.preprocessing.size=64",
-    "--data.cache_features=0",
-    "--model.encoder.name=squeezenet1_1",  # the one that is built fastest
-    "--model.weights=null",
-    "--model.decoding={beam_size: 1, max_length: 8}",
-]
 LAST = Path("runs/tiny/checkpoints/last.ckpt")
 
 
@@ -49,7 +33,7 @@ def damage(*numbers, split="train"):
 
 def refusal(caplog, *options):
     """What a run that must fail says at last: a line, without a traceback."""
-    assert main([*OPTIONS, *options]) == 2
+    assert main([*ON_TABLES, *options]) == 2
     said = caplog.records[-1].message
     assert said.startswith("error: ") and "\n" not in said
     return said
@@ -75,7 +59,7 @@ def test_a_damaged_image_is_named_and_fatal(split, loaded, caplog):
 @both_ways
 def test_damaged_images_are_named_once_and_left_out_if_asked(loaded, caplog):
     damaged = [*damage(2, 7), *damage(1, split="val")]
-    assert main([*OPTIONS, *loaded, "--data.unreadable=skip", "--trainer.max_epochs=2"]) == 0
+    assert main([*ON_TABLES, *loaded, "--data.unreadable=skip", "--trainer.max_epochs=2"]) == 0
     skipped = [record.message for record in caplog.records if record.message.startswith("Skipped: ")]
     assert len(skipped) == 3
     for path in damaged:
@@ -90,7 +74,7 @@ def test_missing_images_are_counted_and_fatal_or_named_and_left_out(caplog):
     assert "train/photos.csv: 2 of its 12 images are missing, train/3.png first" in said
     assert not Path("runs").exists()
 
-    assert main([*OPTIONS, "--data.unreadable=skip"]) == 0
+    assert main([*ON_TABLES, "--data.unreadable=skip"]) == 0
     for number in (3, 5):
         assert f"Skipped: train/{number}.png: no such file" in caplog.text
     assert last_checkpoint("runs/tiny")["global_step"] == 10 // 4
@@ -183,7 +167,7 @@ class Poison(Callback):
 
 @pytest.mark.parametrize("step", [3, 4, 5], ids=["an epoch's first step", "in the middle of it", "its last step"])
 def test_not_a_number_stops_the_run_and_is_never_saved(step, caplog):
-    options = [*OPTIONS, "--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging"]
+    options = [*ON_TABLES, "--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging"]
     options += ["--trainer.max_epochs=2", "--checkpoint.every_minutes=0"]
     assert train_with(Poison(step), options) == 2
     said = caplog.records[-1].message

@@ -12,24 +12,7 @@ from captioner.training.teaching import Teaching, check_teaching, count_captions
 from captioner.training.train import main
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 from tests.training.domains import OLD, draw_domain
-from tests.training.runs import QUICK, TINY
-
-OPTIONS = [
-    f"--config={TINY}",
-    *QUICK,
-    "--trainer.logger=false",
-    "--trainer.max_epochs=1",
-    "--data.draw_shapes=0",
-    "--data.train=train/photos.csv",
-    "--data.val=val/photos.csv",
-    "--data.train_images=null",
-    "--data.batch_size=4",
-    "--data.preprocessing.size=64",
-    "--data.cache_features=0",
-    "--model.encoder.name=squeezenet1_1",
-    "--model.weights=null",
-    "--model.decoding={beam_size: 1, max_length: 8}",
-]
+from tests.training.runs import ON_TABLES
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +43,7 @@ def test_counts_are_those_of_hand_counted_captions():
 @pytest.mark.parametrize("base", [[], ["--model.init_from=bundled"]])
 def test_captions_without_a_word_stop_a_run_before_its_first_step(base, caplog):
     say("train/photos.csv", ["😀👍"])
-    assert main([*OPTIONS, *base]) == 2
+    assert main([*ON_TABLES, *base]) == 2
     said = caplog.records[-1].message
     assert "no word" in said and "emoji and punctuation are none" in said
     assert not Path("runs/tiny/checkpoints").exists()
@@ -92,10 +75,10 @@ def test_a_validation_that_has_nothing_to_score_is_refused():
 def test_long_captions_and_a_single_validation_image_are_told(caplog):
     say("train/photos.csv", ["a red square " * 40, "a red square and a zebra"])
     Path("val/photos.csv").write_text("image,caption\n0.png,a red square\n")
-    assert main([*OPTIONS, "--data.min_count=7"]) == 0
+    assert main([*ON_TABLES, "--data.min_count=7"]) == 0
     assert "Validation has one image, of which CIDEr-D is always 0" in caplog.text
     assert "0 without a word, 0 of unknown words alone, 6 cut to 22 words" in caplog.text
     assert f"{6 * (120 + 6)}, {100 * 12 / (6 * 126):.1f} % unknown" in caplog.text
     caplog.clear()
-    assert main([*OPTIONS, "--checkpoint.monitor=val/BLEU-4", "--trainer.default_root_dir=other"]) == 0
+    assert main([*ON_TABLES, "--checkpoint.monitor=val/BLEU-4", "--trainer.default_root_dir=other"]) == 0
     assert "CIDEr-D is always 0" not in caplog.text
