@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from captioner._version import __version__
 
-# Libraries below read these when they are imported. ONNX Runtime would look for a host of its makers, write a device id
-# into the user's home, and keep a thread that a forked process dies of. Whoever sets a variable has their way.
+# Libraries below read these when they are imported. ONNX Runtime would look for a host of its
+# makers, write a device id into the user's home, and keep a thread that a forked process dies of.
+# Whoever sets a variable has their way.
 for _name, _value in {
     "ORT_DISABLE_TELEMETRY": "1",
     "GRADIO_ANALYTICS_ENABLED": "False",
@@ -24,7 +25,9 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-if not any(os.path.isdir(os.path.expanduser(f"~/{place}/matplotlib")) for place in (".config", ".cache")):
+if not any(
+    os.path.isdir(os.path.expanduser(f"~/{place}/matplotlib")) for place in (".config", ".cache")
+):
     # It would make both folders. Where its user has them, it goes on with them.
     _temporary = os.environ.get("TMPDIR") or os.environ.get("TEMP") or "/tmp"
     _user = os.getuid() if hasattr(os, "getuid") else ""

@@ -21,11 +21,12 @@ class Caption:
         words: Its words, as the model wrote them: in lower case, contractions split.
         log_prob: The natural logarithm of its probability.
         word_log_probs: The log-probability of each word given those before it, (T,).
-        attention: Where the model looked to find each word, (T, h, w): the grid lies over the image as the encoder saw
-            it, `preprocessing.fit(image)`. None for models without attention.
-        alternatives: If several captions were asked for, all of them, this one included, the best first; else empty.
-        tags: What the encoder's classifier recognises in the image, the likeliest first, at most 5 of a probability of
-            at least 0.3; empty for models without a classifier.
+        attention: Where the model looked to find each word, (T, h, w): the grid lies over the image
+            as the encoder saw it, `preprocessing.fit(image)`. None for models without attention.
+        alternatives: If several captions were asked for, all of them, this one included, the best
+            first; else empty.
+        tags: What the encoder's classifier recognises in the image, the likeliest first, at most 5
+            of a probability of at least 0.3; empty for models without a classifier.
     """
 
     text: str
@@ -59,9 +60,16 @@ class Caption:
 
     def to_dict(self) -> dict[str, Any]:
         """Give what `captioner caption --json` prints, but for the path."""
-        alternatives = [{"caption": other.text, "log_prob": other.log_prob} for other in self.alternatives]
+        alternatives = [
+            {"caption": other.text, "log_prob": other.log_prob} for other in self.alternatives
+        ]
         tags = [tag.to_dict() for tag in self.tags]
-        return {"caption": self.text, "log_prob": self.log_prob, "alternatives": alternatives, "tags": tags}
+        return {
+            "caption": self.text,
+            "log_prob": self.log_prob,
+            "alternatives": alternatives,
+            "tags": tags,
+        }
 
 
 def _grid(attention: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,12 +1,14 @@
 """A checkpoint folder: read, write, describe.
 
-    config.json                  format_version, package_version, architecture, preprocessing, decoding defaults, tags
+    config.json                  format_version, package_version, architecture, preprocessing,
+                                 decoding defaults, tags
     vocabulary.json              words in id order
     model.safetensors            all weights
-    encoder.onnx, decoder.onnx   what the light world runs; their weights are in model.safetensors
+    encoder.onnx, decoder.onnx   for the light world; their weights are in model.safetensors
     README.md                    the model card
 
-Reading is strict, and looks at the weights only as far as needed to see that they are whole and belong here.
+Reading is strict, and looks at the weights only as far as needed to see that they are whole and
+belong here.
 """
 
 import json
@@ -81,7 +83,8 @@ def read_checkpoint(folder: str | os.PathLike[str] | None = None) -> Checkpoint:
         folder: The folder; the one bundled with the package if None.
 
     Raises:
-        CheckpointError: It is no checkpoint folder, something is missing or damaged, or a newer version wrote it.
+        CheckpointError: It is no checkpoint folder, something is missing or damaged, or a newer
+            version wrote it.
     """
     if folder is None and not (BUNDLED / CONFIG).is_file():
         raise CheckpointError("This installation comes without a model; name a checkpoint folder.")
@@ -115,8 +118,9 @@ def write_checkpoint(
 ) -> None:
     """Write a checkpoint folder so that nobody ever sees half of one.
 
-    Everything is written into a temporary folder beside it, which takes the place of `folder` at the end. Files of an
-    earlier checkpoint there are replaced; files that are none of a checkpoint's are kept.
+    Everything is written into a temporary folder beside it, which takes the place of `folder` at
+    the end. Files of an earlier checkpoint there are replaced; files that are none of a
+    checkpoint's are kept.
 
     Args:
         folder: Where. Parents are made; what is there must be a checkpoint or empty.
@@ -125,7 +129,8 @@ def write_checkpoint(
         decoding: The defaults of its decoding.
         vocabulary: Its words.
         card: The model card, Markdown.
-        fill: Is called with the temporary folder to write `model.safetensors` and, if wanted, the ONNX pair.
+        fill: Is called with the temporary folder to write `model.safetensors` and, if wanted, the
+            ONNX pair.
         tags: What the scores of the model's classifier stand for; None for a model without one.
 
     Raises:
@@ -134,8 +139,14 @@ def write_checkpoint(
     """
     decoding.check_defaults()
     folder = Path(folder).resolve()  # a link to a folder stays a link
-    if folder.exists() and not (folder / CONFIG).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise CheckpointError(f"{folder} exists and is no checkpoint; choose another folder, so that nothing is lost.")
+    if (
+        folder.exists()
+        and not (folder / CONFIG).is_file()
+        and not (folder.is_dir() and not any(folder.iterdir()))
+    ):
+        raise CheckpointError(
+            f"{folder} exists and is no checkpoint; choose another folder, so that nothing is lost."
+        )
     config = {
         "format_version": 1 if tags is None else 2,
         "package_version": __version__,
@@ -147,10 +158,14 @@ def write_checkpoint(
     import secrets  # here, as it loads OpenSSL, which reading can do without
 
     mark = secrets.token_hex(4)
-    temporary, replaced = (folder.with_name(f".{folder.name}.{mark}.{end}") for end in ("new", "old"))
+    temporary, replaced = (
+        folder.with_name(f".{folder.name}.{mark}.{end}") for end in ("new", "old")
+    )
     try:
         temporary.mkdir(parents=True)
-        (temporary / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (temporary / CONFIG).write_text(
+            json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
         vocabulary.save(temporary / VOCABULARY)
         (temporary / CARD).write_text(card, encoding="utf-8")
         fill(temporary)
@@ -167,9 +182,9 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """Say what a checkpoint is, as data for JSON.
 
     Returns:
-        folder, package_version, files (name -> size in bytes), words (those that captions are made of), styles (their
-        names, if there are some), architecture, preprocessing, decoding, tags (None without a classifier), and card
-        (the first lines of the model card).
+        folder, package_version, files (name -> size in bytes), words (those that captions are made
+        of), styles (their names, if there are some), architecture, preprocessing, decoding, tags
+        (None without a classifier), and card (the first lines of the model card).
     """
     vocabulary = checkpoint.vocabulary
     paths = [checkpoint.folder / name for name in _FILES]
@@ -191,13 +206,18 @@ def _check_files(folder: Path) -> None:
     """Check that the files are there that every checkpoint has."""
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "does not exist"
-        raise CheckpointError(f"The checkpoint {folder} {problem}; expected a folder with {CONFIG} and {WEIGHTS}.")
+        raise CheckpointError(
+            f"The checkpoint {folder} {problem}; expected a folder with {CONFIG} and {WEIGHTS}."
+        )
     missing = [name for name in (CONFIG, VOCABULARY, WEIGHTS) if not (folder / name).is_file()]
     if CONFIG in missing:
-        raise CheckpointError(f"{folder} is no checkpoint: it has no {CONFIG}. Expected a folder that training wrote.")
+        raise CheckpointError(
+            f"{folder} is no checkpoint: it has no {CONFIG}. Expected a folder that training wrote."
+        )
     if missing:
         raise CheckpointError(
-            f"The checkpoint {folder} is incomplete: {' and '.join(missing)} missing. Copy the whole folder again."
+            f"The checkpoint {folder} is incomplete: {' and '.join(missing)} missing. Copy the"
+            " whole folder again."
         )
 
 
@@ -208,33 +228,44 @@ def _read_config(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors are ValueErrors
-        raise CheckpointError(f"{path} is damaged, no JSON: {error}. Copy the whole folder again.") from error
+        raise CheckpointError(
+            f"{path} is damaged, no JSON: {error}. Copy the whole folder again."
+        ) from error
     version = config.get("format_version") if isinstance(config, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise CheckpointError(f"{path} is not of a captioner checkpoint: it names no format_version.")
+        raise CheckpointError(
+            f"{path} is not of a captioner checkpoint: it names no format_version."
+        )
     if version > FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} has format {version}, and this captioner ({__version__}) reads up to {FORMAT_VERSION}. "
-            "Update it: pip install --upgrade captioner"
+            f"{path} has format {version}, and this captioner ({__version__}) reads up to"
+            f" {FORMAT_VERSION}. Update it: pip install --upgrade captioner"
         )
     sections = _SECTIONS if version == 1 or _TAGS not in config else (*_SECTIONS, _TAGS)
-    unknown, missing = sorted(set(config) - {*_KEYS, *sections}), [key for key in _KEYS if key not in config]
+    unknown, missing = (
+        sorted(set(config) - {*_KEYS, *sections}),
+        [key for key in _KEYS if key not in config],
+    )
     if unknown or missing:
-        problem = f"has unknown keys: {', '.join(unknown)}" if unknown else f"lacks {', '.join(missing)}"
+        problem = (
+            f"has unknown keys: {', '.join(unknown)}" if unknown else f"lacks {', '.join(missing)}"
+        )
         raise CheckpointError(f"{path} {problem}; expected {', '.join(_KEYS)}.")
     for key in sections:
         if not isinstance(config[key], dict):
             raise CheckpointError(f"{path}: {key} is {config[key]!r}; expected a JSON object.")
     if not isinstance(config["package_version"], str):
-        raise CheckpointError(f"{path}: package_version is {config['package_version']!r}; expected a string.")
+        raise CheckpointError(
+            f"{path}: package_version is {config['package_version']!r}; expected a string."
+        )
     return config
 
 
 def _check_weights(path: Path, vocab_size: int) -> None:
     """Check that a safetensors file is whole, and that its embedding has a row for every word.
 
-    A safetensors file is the length of its header (8 bytes), the header (JSON: name -> dtype, shape, data_offsets), and
-    the tensors' plain bytes, without a gap.
+    A safetensors file is the length of its header (8 bytes), the header (JSON: name -> dtype,
+    shape, data_offsets), and the tensors' plain bytes, without a gap.
     """
     start = b""
     try:
@@ -248,15 +279,29 @@ def _check_weights(path: Path, vocab_size: int) -> None:
         words = tensors.get(_EMBEDDING, {"shape": [vocab_size]})["shape"][0]
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (struct.error, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+    except (
+        struct.error,
+        ValueError,
+        RecursionError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
         if start == b"version ":
-            raise CheckpointError(f"{path} is a pointer of Git LFS. Fetch the file itself: git lfs pull") from error
-        raise CheckpointError(f"{path} is damaged, or no safetensors file. Copy the whole folder again.") from error
+            raise CheckpointError(
+                f"{path} is a pointer of Git LFS. Fetch the file itself: git lfs pull"
+            ) from error
+        raise CheckpointError(
+            f"{path} is damaged, or no safetensors file. Copy the whole folder again."
+        ) from error
     if size != expected:
-        raise CheckpointError(f"{path} has {size:,} bytes instead of {expected:,}. Copy the whole folder again.")
+        raise CheckpointError(
+            f"{path} has {size:,} bytes instead of {expected:,}. Copy the whole folder again."
+        )
     if words != vocab_size:
         raise CheckpointError(
-            f"{path} is a model of {words} words, and {VOCABULARY} has {vocab_size}. Copy the whole folder again."
+            f"{path} is a model of {words} words, and {VOCABULARY} has {vocab_size}. Copy the whole"
+            " folder again."
         )
 
 

@@ -1,7 +1,7 @@
 """The `captioner` command: a client of the library that parses, calls and prints.
 
-Results go to stdout, everything else to stderr. Exit status: 0 all done; 1 some inputs failed, each named on stderr;
-2 the call itself was wrong.
+Results go to stdout, everything else to stderr. Exit status: 0 all done; 1 some inputs failed, each
+named on stderr; 2 the call itself was wrong.
 """
 
 import argparse
@@ -18,7 +18,16 @@ from captioner.commands.terminal import open_closed_streams, print_odd_character
 from captioner.errors import CaptionerError
 from captioner.stopping import stop_at_once
 
-_COMMANDS = (caption, evaluate, explain, demo, export, info, train, prepare_coco)  # in the order of the help
+_COMMANDS = (
+    caption,
+    evaluate,
+    explain,
+    demo,
+    export,
+    info,
+    train,
+    prepare_coco,
+)  # in the order of the help
 _INTERRUPTED, _BROKEN_PIPE = 130, 141  # as shells count: 128 + SIGINT, 128 + SIGPIPE
 
 
@@ -50,8 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _flush_or_drop()
         return 2
     finally:
-        if argv is None and "torch" not in sys.modules:  # what torch brings complains of what was not freed
-            gc.freeze()  # or Python searches all that was imported for garbage before it ends, for 30 ms
+        if (
+            argv is None and "torch" not in sys.modules
+        ):  # what torch brings complains of what was not freed
+            # or Python searches all that was imported for garbage before it ends, for 30 ms
+            gc.freeze()
     return status
 
 
@@ -79,12 +91,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         argv: What follows `captioner`.
 
     Returns:
-        The options by name, as `run` what is to be called with them, and as `operands` the arguments that are no
-        options.
+        The options by name, as `run` what is to be called with them, and as `operands` the
+        arguments that are no options.
 
     Raises:
-        SystemExit: Help or version were asked for and are printed (status 0), or the call is wrong, and stderr says why
-            (status 2).
+        SystemExit: Help or version were asked for and are printed (status 0), or the call is wrong,
+            and stderr says why (status 2).
     """
     parser = Parser(
         prog="captioner",
@@ -93,7 +105,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         epilog="More about a command: captioner COMMAND --help",
     )
     parser.add_argument(
-        "--version", action="version", version=f"captioner {__version__}", help="Show the version and exit."
+        "--version",
+        action="version",
+        version=f"captioner {__version__}",
+        help="Show the version and exit.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for command in _COMMANDS:

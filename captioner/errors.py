@@ -7,8 +7,9 @@
     ├── ConfigError         an option that is unknown, out of range or contradicts another
     └── MissingExtraError   a command whose optional packages are not installed
 
-A message says what was wrong, what was expected and what to do next, in one or two sentences. Commands print it
-without a traceback; a library user catches `CaptionerError`, or the kind they can act on.
+A message says what was wrong, what was expected and what to do next, in one or two sentences.
+Commands print it without a traceback; a library user catches `CaptionerError`, or the kind they can
+act on.
 """
 
 
@@ -55,7 +56,8 @@ class MissingExtraError(CaptionerError):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(
-            f"{what} needs packages that are not installed. Install them: pip install 'captioner[{extra}]'"
+            f"{what} needs packages that are not installed. Install them: pip install"
+            f" 'captioner[{extra}]'"
         )
         self.what = what
         self.extra = extra

@@ -1,7 +1,8 @@
 """A trained model -> a checkpoint folder, with the ONNX pair beside the weights, verified against torch.
 
-The weights stand in the folder once, in `model.safetensors`. The ONNX graphs refer to them there as external data (a
-safetensors file is a header followed by the plain tensors), so the folder is half as large as with copies.
+The weights stand in the folder once, in `model.safetensors`. The ONNX graphs refer to them there as
+external data (a safetensors file is a header followed by the plain tensors), so the folder is half
+as large as with copies.
 """
 
 import json
@@ -34,8 +35,8 @@ from captioner.vocabulary import START, Vocabulary
 logger = logging.getLogger(__name__)
 
 OPSET = 20
-# Of log-probabilities, and, as a share of the largest, of scores of classes: fifty layers turn float32's rounding into
-# 1e-4, a mistake gives far more.
+# Of log-probabilities, and, as a share of the largest, of scores of classes: fifty layers turn
+# float32's rounding into 1e-4, a mistake gives far more.
 TOLERANCE = 1e-3
 
 
@@ -73,7 +74,9 @@ def save_checkpoint(
         try:
             save_file(tensors, temporary / WEIGHTS)
         except SafetensorError as error:
-            raise CheckpointError(f"{folder} cannot be written ({error}); is the disk full?") from error
+            raise CheckpointError(
+                f"{folder} cannot be written ({error}); is the disk full?"
+            ) from error
         if onnx:
             export_onnx(temporary)
 
@@ -99,24 +102,44 @@ def export_onnx(folder: Path) -> None:
         folder: A checkpoint folder with its `model.safetensors`.
 
     Raises:
-        CheckpointError: The folder is no checkpoint, or the exported pair doesn't compute what torch computes.
+        CheckpointError: The folder is no checkpoint, or the exported pair doesn't compute what
+            torch computes.
     """
     checkpoint = read_checkpoint(folder)
     backend = TorchBackend.from_checkpoint(checkpoint)
     model, size = backend.model.eval(), checkpoint.preprocessing.size
-    pixels = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, size, size)).astype(np.float32))
+    pixels = torch.from_numpy(
+        np.random.default_rng(0).normal(size=(2, 3, size, size)).astype(np.float32)
+    )
     with torch.inference_mode():
         image, state = model.decoder.start(model.encoder(pixels))
     names = [f"image.{name}" for name in image], [f"state.{name}" for name in state]
     classes = [] if model.classifier is None else [CLASSES]
-    encoder = _trace(_EncoderGraph(model), (pixels,), ["pixels"], [*names[0], *names[1], *classes], ({0: "B"},))
+    encoder = _trace(
+        _EncoderGraph(model), (pixels,), ["pixels"], [*names[0], *names[1], *classes], ({0: "B"},)
+    )
 
     rows = torch.tensor([[0, 0, 0], [1, 1, 1]])
-    # Lists, not tuples: the exporter takes an empty tuple of shapes (a decoder without image-side arrays) for a list.
-    inputs = ([*image.values()], [array.repeat(3, 1)[:5] for array in state.values()], rows, rows + START)
-    shapes = ([{0: "B"} for _ in image], [{0: "R"} for _ in state], {0: "B", 1: "K"}, {0: "B", 1: "K"})
+    # Lists, not tuples: the exporter takes an empty tuple of shapes (a decoder without image-side
+    #     arrays) for a list.
+    inputs = (
+        [*image.values()],
+        [array.repeat(3, 1)[:5] for array in state.values()],
+        rows,
+        rows + START,
+    )
+    shapes = (
+        [{0: "B"} for _ in image],
+        [{0: "R"} for _ in state],
+        {0: "B", 1: "K"},
+        {0: "B", 1: "K"},
+    )
     graph = _DecoderGraph(model, list(image), list(state))
-    outputs = ["log_probs", *(f"{name}.next" for name in names[1]), *(["attention"] if image else [])]
+    outputs = [
+        "log_probs",
+        *(f"{name}.next" for name in names[1]),
+        *(["attention"] if image else []),
+    ]
     decoder = _trace(graph, inputs, [*names[0], *names[1], "parents", "words"], outputs, shapes)
     _add_top_k(decoder)
     pointers = {tensor.data_ptr(): name for name, tensor in model.portable_state().items()}
@@ -126,16 +149,24 @@ def export_onnx(folder: Path) -> None:
         for name, tensor in model.state_dict().items()
         if (tied := pointers.get(tensor.data_ptr(), name)) in places
     }
-    new = f"{ONNX_PAIR[0]}.new", f"{ONNX_PAIR[1]}.new"  # until they are verified; nobody captions with them
+    new = (
+        f"{ONNX_PAIR[0]}.new",
+        f"{ONNX_PAIR[1]}.new",
+    )  # until they are verified; nobody captions with them
     try:
         for name, proto in zip(new, (encoder, decoder), strict=True):
             _share_weights(proto, stored)
             save_model(proto, folder / name, format="protobuf")
         _verify(backend, OnnxBackend(folder, pair=new), pixels.numpy())
         for name, final in zip(new, ONNX_PAIR, strict=True):
-            os.replace(folder / name, folder / final)  # a link to a shared file is replaced, not the file
+            os.replace(
+                folder / name, folder / final
+            )  # a link to a shared file is replaced, not the file
     except OSError as error:
-        reason = f"{folder}: the ONNX pair cannot be written ({error.strerror or error}). Free some space"
+        reason = (
+            f"{folder}: the ONNX pair cannot be written ({error.strerror or error}). Free some"
+            " space"
+        )
         raise CheckpointError(f"{reason}, and run: captioner export {folder}") from error
     finally:
         for name in new:
@@ -161,20 +192,30 @@ class _DecoderGraph(nn.Module):
 
     def __init__(self, model: CaptioningModel, image: Sequence[str], state: Sequence[str]) -> None:
         super().__init__()
-        self.model = model  # the whole, so that its parameters keep the names that they have in the checkpoint
+        # the whole, so that its parameters keep the names that they have in the checkpoint
+        self.model = model
         self.image, self.state = image, state
 
-    def forward(self, image: list[Tensor], state: list[Tensor], parents: Tensor, words: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, image: list[Tensor], state: list[Tensor], parents: Tensor, words: Tensor
+    ) -> tuple[Tensor, ...]:
         shared = dict(zip(self.image, image, strict=True))
         # (B, K, H) each: array[parents], in the form that is a single operation in ONNX
-        chosen = {name: nn.functional.embedding(parents, rows) for name, rows in zip(self.state, state, strict=True)}
+        chosen = {
+            name: nn.functional.embedding(parents, rows)
+            for name, rows in zip(self.state, state, strict=True)
+        }
         logits, after, attention = self.model.decoder.step(shared, chosen, words)
         rows = (after[name].flatten(0, 1) for name in self.state)  # (B * K, H)
         return (logits.log_softmax(dim=2), *rows, *(() if attention is None else (attention,)))
 
 
 def _trace(
-    graph: nn.Module, inputs: tuple[object, ...], names: list[str], outputs: list[str], shapes: tuple[object, ...]
+    graph: nn.Module,
+    inputs: tuple[object, ...],
+    names: list[str],
+    outputs: list[str],
+    shapes: tuple[object, ...],
 ) -> ModelProto:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -191,11 +232,23 @@ def _trace(
         )
     assert program is not None
     optimizer.fold_constants(program.model, should_fold=_may_fold)
-    optimizer.remove_unused_nodes(program.model)  # they would keep ONNX Runtime from fusing what they look at
+    optimizer.remove_unused_nodes(
+        program.model
+    )  # they would keep ONNX Runtime from fusing what they look at
     proto = program.model_proto
     graph = proto.graph
-    for part in (proto, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
-        del part.metadata_props[:]  # stack traces, with this machine's paths: many times larger than the graph
+    for part in (
+        proto,
+        graph,
+        *graph.node,
+        *graph.value_info,
+        *graph.input,
+        *graph.output,
+        *graph.initializer,
+    ):
+        del part.metadata_props[
+            :
+        ]  # stack traces, with this machine's paths: many times larger than the graph
     return proto
 
 
@@ -209,9 +262,15 @@ def _add_top_k(decoder: ModelProto) -> None:
     """Give the decoder an input `k`, and the k best words and their log-probabilities as its first outputs."""
     graph = decoder.graph
     graph.input.append(helper.make_tensor_value_info("k", TensorProto.INT64, [1]))
-    graph.node.append(helper.make_node("TopK", ["log_probs", "k"], ["top_log_probs", "top_words"], axis=2))
-    graph.output.append(helper.make_tensor_value_info("top_log_probs", TensorProto.FLOAT, ["B", "K", "k"]))
-    graph.output.append(helper.make_tensor_value_info("top_words", TensorProto.INT64, ["B", "K", "k"]))
+    graph.node.append(
+        helper.make_node("TopK", ["log_probs", "k"], ["top_log_probs", "top_words"], axis=2)
+    )
+    graph.output.append(
+        helper.make_tensor_value_info("top_log_probs", TensorProto.FLOAT, ["B", "K", "k"])
+    )
+    graph.output.append(
+        helper.make_tensor_value_info("top_words", TensorProto.INT64, ["B", "K", "k"])
+    )
 
 
 class _Place(NamedTuple):
@@ -249,13 +308,21 @@ def _share_weights(proto: ModelProto, stored: Mapping[str, _Place]) -> None:
         if place is None:
             continue
         if place.kind == TensorProto.FLOAT16:
-            casts.append(helper.make_node("Cast", [f"{tensor.name}.half"], [tensor.name], to=TensorProto.FLOAT))
+            casts.append(
+                helper.make_node(
+                    "Cast", [f"{tensor.name}.half"], [tensor.name], to=TensorProto.FLOAT
+                )
+            )
             tensor.name += ".half"
         tensor.ClearField("raw_data")
         tensor.data_type = place.kind
         tensor.data_location = TensorProto.EXTERNAL
         del tensor.external_data[:]
-        for key, value in (("location", WEIGHTS), ("offset", place.offset), ("length", place.length)):
+        for key, value in (
+            ("location", WEIGHTS),
+            ("offset", place.offset),
+            ("length", place.length),
+        ):
             tensor.external_data.add(key=key, value=str(value))
     nodes = [*casts, *proto.graph.node]
     del proto.graph.node[:]
@@ -266,7 +333,8 @@ def _verify(expected: TorchBackend, exported: OnnxBackend, pixels: np.ndarray) -
     """Compare two backends over two steps with a reordering between them.
 
     Raises:
-        CheckpointError: Their log-probabilities, or their scores of classes, differ by more than `TOLERANCE`.
+        CheckpointError: Their log-probabilities, or their scores of classes, differ by more than
+            `TOLERANCE`.
     """
 
     def run(stepper: Encoded) -> list[np.ndarray]:
@@ -275,7 +343,9 @@ def _verify(expected: TorchBackend, exported: OnnxBackend, pixels: np.ndarray) -
         words = np.arange(6).reshape(2, 3) % vocab_size
         second = stepper.step(np.array([[0, 0, 0], [1, 1, 1]]), words, 3, all_log_probs=True)
         third = stepper.step(np.array([[5, 3]]), words[1:, :2], 3, all_log_probs=True)
-        return [step.all_log_probs for step in (first, second, third) if step.all_log_probs is not None]
+        return [
+            step.all_log_probs for step in (first, second, third) if step.all_log_probs is not None
+        ]
 
     def check(ours: np.ndarray, theirs: np.ndarray, what: str, scale: float = 1.0) -> None:
         difference = float(np.abs(ours - theirs).max()) / scale
@@ -287,6 +357,11 @@ def _verify(expected: TorchBackend, exported: OnnxBackend, pixels: np.ndarray) -
 
     ours, theirs = expected.encode(pixels), exported.encode(pixels)
     if ours.classes is not None and theirs.classes is not None:
-        check(ours.classes, theirs.classes, "scores of classes", max(1.0, float(np.abs(ours.classes).max())))
+        check(
+            ours.classes,
+            theirs.classes,
+            "scores of classes",
+            max(1.0, float(np.abs(ours.classes).max())),
+        )
     for own, other in zip(run(ours), run(theirs), strict=True):
         check(own, other, "log-probabilities")

@@ -12,8 +12,9 @@ from pathlib import Path
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give the path of a new file beside `path`, which takes its place if all goes well.
 
-    Until then the old file stays as it is, and after an error no half of a new one is left. A link stays a link: the
-    file that it leads to is replaced. What is no regular file, such as a pipe, is written to itself.
+    Until then the old file stays as it is, and after an error no half of a new one is left. A link
+    stays a link: the file that it leads to is replaced. What is no regular file, such as a pipe, is
+    written to itself.
 
     Args:
         path: The file to write or to replace.

@@ -35,8 +35,8 @@ Pixels: TypeAlias = NDArray[np.float32]  # (3, S, S)
 Includes: TypeAlias = list[tuple[str, ...]] | None
 
 NO_TAGS = (
-    "This model has no classifier to tag images with. Choose one that was trained with model.tags, from weights that "
-    "bring a classifier."
+    "This model has no classifier to tag images with. Choose one that was trained with model.tags,"
+    " from weights that bring a classifier."
 )
 
 
@@ -45,8 +45,8 @@ class Captioner:
 
     Most use `Captioner.from_pretrained`; training makes one on the model it trains.
 
-    One that was loaded can be copied and pickled, by the names of its folders: pools of processes, Ray and Spark take
-    it as it is. One of a model in training cannot be pickled.
+    One that was loaded can be copied and pickled, by the names of its folders: pools of processes,
+    Ray and Spark take it as it is. One of a model in training cannot be pickled.
 
     Args:
         backend: What runs the network.
@@ -81,11 +81,13 @@ class Captioner:
         """Load a checkpoint folder, or several that decide together.
 
         Args:
-            folder: The folder; the model that is bundled with the package if None. Of several, a word's probability is
-                the mean of what they give it, and the first one's decoding defaults hold; they need the same words and
-                preprocessing, as models that differ in their seed have.
-            backend: "onnx" needs no torch and runs on the CPU; "torch" runs on any device; "auto" takes "onnx" if the
-                checkpoint has it and no other device than the CPU is asked for, else "torch".
+            folder: The folder; the model that is bundled with the package if None. Of several, a
+                word's probability is the mean of what they give it, and the first one's decoding
+                defaults hold; they need the same words and preprocessing, as models that differ in
+                their seed have.
+            backend: "onnx" needs no torch and runs on the CPU; "torch" runs on any device; "auto"
+                takes "onnx" if the checkpoint has it and no other device than the CPU is asked for,
+                else "torch".
             device: "cpu", "cuda", "cuda:1", ...; None is the CPU.
 
         Raises:
@@ -103,8 +105,8 @@ class Captioner:
             for what in ("vocabulary", "preprocessing"):
                 if getattr(first, what) != getattr(other, what):
                     raise ConfigError(
-                        f"{first.folder} and {other.folder} differ in their {what}; models that decide together need "
-                        "the same."
+                        f"{first.folder} and {other.folder} differ in their {what}; models that"
+                        " decide together need the same."
                     )
         backends = [load_backend(checkpoint, backend, device) for checkpoint in checkpoints]
         together, tags = backends[0], first.tags
@@ -114,8 +116,13 @@ class Captioner:
             known = [each.tags for each in checkpoints if each.tags is not None]
             tags = TagConfig(known[0].table) if known else None
             if any(each.table != known[0].table for each in known):
-                raise ConfigError("The models tag with different tables; models that decide together need the same.")
-            temperatures = [None if each.tags is None else each.tags.temperature for each in checkpoints]
+                raise ConfigError(
+                    "The models tag with different tables; models that decide together need the"
+                    " same."
+                )
+            temperatures = [
+                None if each.tags is None else each.tags.temperature for each in checkpoints
+            ]
             together = Ensemble(backends, temperatures)
         return cls(together, first.vocabulary, first.preprocessing, first.decoding, tags)
 
@@ -150,13 +157,15 @@ class Captioner:
         """Caption images.
 
         Args:
-            images: Paths, bytes, PIL images and arrays in any mix (see `captioner.images.open_image`). A single image
-                is taken as a list of one.
-            on_error: What an image that cannot be read does: "raise" its error, or "skip": its caption is None.
-            batch_size: The most images that are encoded and decoded at once. It doesn't change the captions.
-            **decoding: Options of `DecodingOptions` that differ from the model's defaults, such as `beam_size=3`,
-                `alternatives=3`, `include=["cat"]` or `sample=True, seed=1`. `include` may also be a list of lists,
-                one for each image of a list of images.
+            images: Paths, bytes, PIL images and arrays in any mix (see
+                `captioner.images.open_image`). A single image is taken as a list of one.
+            on_error: What an image that cannot be read does: "raise" its error, or "skip": its
+                caption is None.
+            batch_size: The most images that are encoded and decoded at once. It doesn't change the
+                captions.
+            **decoding: Options of `DecodingOptions` that differ from the model's defaults, such as
+                `beam_size=3`, `alternatives=3`, `include=["cat"]` or `sample=True, seed=1`.
+                `include` may also be a list of lists, one for each image of a list of images.
 
         Returns:
             A caption for each image, in their order; always a list.
@@ -185,8 +194,8 @@ class Captioner:
     ) -> Generator[Caption | ImageError, None, None]:
         """Caption any number of images in constant memory.
 
-        While a batch is captioned, the images of the next one are read in the background, and no more than those. The
-        first batches are smaller, so that the first captions come soon.
+        While a batch is captioned, the images of the next one are read in the background, and no
+        more than those. The first batches are smaller, so that the first captions come soon.
 
         Args:
             images: As for `caption`; read as it is needed.
@@ -195,14 +204,17 @@ class Captioner:
             **decoding: As for `caption`.
 
         Returns:
-            An iterator over a caption for each image in their order, or the error of one that cannot be read.
+            An iterator over a caption for each image in their order, or the error of one that
+            cannot be read.
 
         Raises:
             ConfigError: An option is unknown or out of range.
         """
         _check_batch_size(batch_size)
         sources = as_iterable(images)
-        options, include = self._options(decoding, len(sources) if isinstance(sources, Sized) else None)
+        options, include = self._options(
+            decoding, len(sources) if isinstance(sources, Sized) else None
+        )
         return self._stream(iter(sources), batch_size, options, include, first_image)
 
     def tag(
@@ -222,7 +234,8 @@ class Captioner:
             batch_size: As for `caption`.
 
         Returns:
-            For each image, in their order, its tags, the likeliest first; none where nothing is likely enough.
+            For each image, in their order, its tags, the likeliest first; none where nothing is
+            likely enough.
 
         Raises:
             ImageError: An image cannot be read.
@@ -260,15 +273,23 @@ class Captioner:
         """
         return self._decode(stepper, *self._options(decoding, stepper.batch_size), first_image)
 
-    def _options(self, changes: dict[str, Any], images: int | None) -> tuple[DecodingOptions, Includes]:
+    def _options(
+        self, changes: dict[str, Any], images: int | None
+    ) -> tuple[DecodingOptions, Includes]:
         """The options, and what the caption of each image includes, if `include` is a list of lists."""
         include = of_each_image(changes.get("include"), images)
         if include is not None:
             changes = {**changes, "include": ()}
-        options = DecodingOptions.from_dict(self.decoding.to_dict() | changes) if changes else self.decoding
+        options = (
+            DecodingOptions.from_dict(self.decoding.to_dict() | changes)
+            if changes
+            else self.decoding
+        )
         if include is not None:
             include = [replace(options, include=each).include for each in include]
-        Constraints.from_options(options, self.vocabulary, include)  # says now what cannot be included
+        Constraints.from_options(
+            options, self.vocabulary, include
+        )  # says now what cannot be included
         return options, include
 
     def _stream(
@@ -280,7 +301,8 @@ class Captioner:
         first_image: int,
     ) -> Generator[Caption | ImageError, None, None]:
         seen = 0  # images
-        # Images without those that cannot be read, so that sampling numbers them the same in any batches.
+        # Images without those that cannot be read, so that sampling numbers them the same in any
+        # batches.
         captioned = first_image
         with closing(read_in_batches(sources, batch_size, self._read)) as batches:
             for batch in batches:
@@ -294,38 +316,60 @@ class Captioner:
         """Read and preprocess one image; its error is a result like any other."""
         try:
             return self.preprocessing(
-                open_image(source, name=number_name(number, source), min_size=self.preprocessing.size)
+                open_image(
+                    source, name=number_name(number, source), min_size=self.preprocessing.size
+                )
             )
         except ImageError as error:
             return error
 
     def _caption_batch(
-        self, read: list[Pixels | ImageError], options: DecodingOptions, include: Includes, first_image: int
+        self,
+        read: list[Pixels | ImageError],
+        options: DecodingOptions,
+        include: Includes,
+        first_image: int,
     ) -> list[Caption | ImageError]:
         pixels = [result for result in read if not isinstance(result, ImageError)]
         if include is not None:
-            include = [each for each, result in zip(include, read, strict=True) if not isinstance(result, ImageError)]
+            include = [
+                each
+                for each, result in zip(include, read, strict=True)
+                if not isinstance(result, ImageError)
+            ]
         captions: Iterator[Caption] = iter(())
         if pixels:
-            captions = iter(self._decode(self.backend.encode(np.stack(pixels)), options, include, first_image))
+            captions = iter(
+                self._decode(self.backend.encode(np.stack(pixels)), options, include, first_image)
+            )
         return [result if isinstance(result, ImageError) else next(captions) for result in read]
 
-    def _decode(self, stepper: Encoded, options: DecodingOptions, include: Includes, first_image: int) -> list[Caption]:
+    def _decode(
+        self, stepper: Encoded, options: DecodingOptions, include: Includes, first_image: int
+    ) -> list[Caption]:
         constraints = Constraints.from_options(options, self.vocabulary, include)
         found = search(stepper, options, constraints, first_image=first_image)
-        if constraints.inclusion is not None and not all(hypotheses[0].finished for hypotheses in found):
-            raise ConfigError("No caption includes all that it must; raise max_length, or include less.")
+        if constraints.inclusion is not None and not all(
+            hypotheses[0].finished for hypotheses in found
+        ):
+            raise ConfigError(
+                "No caption includes all that it must; raise max_length, or include less."
+            )
         return [
             self._to_caption(hypotheses, tags, options.alternatives)
             for hypotheses, tags in zip(found, self._tags(stepper), strict=True)
         ]
 
-    def _tags(self, stepper: Encoded, threshold: float = THRESHOLD, limit: int = LIMIT) -> list[tuple[Tag, ...]]:
+    def _tags(
+        self, stepper: Encoded, threshold: float = THRESHOLD, limit: int = LIMIT
+    ) -> list[tuple[Tag, ...]]:
         if self.tags is None or stepper.classes is None:
             return [()] * stepper.batch_size
         return self.tags.tagger.tags(stepper.classes, threshold=threshold, limit=limit)
 
-    def _to_caption(self, hypotheses: list[Hypothesis], tags: tuple[Tag, ...], wanted: int) -> Caption:
+    def _to_caption(
+        self, hypotheses: list[Hypothesis], tags: tuple[Tag, ...], wanted: int
+    ) -> Caption:
         captions = tuple(Caption.of(hypothesis, self.vocabulary, tags) for hypothesis in hypotheses)
         return captions[0] if wanted == 1 else replace(captions[0], alternatives=captions)
 

@@ -1,7 +1,8 @@
 """Upright RGB -> (3, S, S) float32: one definition for training and inference, stored with the weights.
 
-The numbers are those of torchvision's `Resize`, `CenterCrop`, `ToTensor` and `Normalize` on PIL images, bit for bit;
-only a strip more than 32 times as long as wide is cut to its middle before it is resized for "center_crop".
+The numbers are those of torchvision's `Resize`, `CenterCrop`, `ToTensor` and `Normalize` on PIL
+images, bit for bit; only a strip more than 32 times as long as wide is cut to its middle before it
+is resized for "center_crop".
 """
 
 import math
@@ -28,8 +29,8 @@ class Preprocessing:
 
     Attributes:
         size: S, the side of the square input, in pixels.
-        resize: "squash" resizes to (S, S) and ignores the aspect ratio, so that nothing is cut off; "center_crop"
-            resizes the shorter side to S and takes the square in the middle.
+        resize: "squash" resizes to (S, S) and ignores the aspect ratio, so that nothing is cut off;
+            "center_crop" resizes the shorter side to S and takes the square in the middle.
         interpolation: The filter of the resizing; both are antialiased.
         mean: What is subtracted from the red, green and blue values in 0..1.
         std: What they are divided by after that.
@@ -47,11 +48,18 @@ class Preprocessing:
     def __post_init__(self) -> None:
         """Check the values, and turn the lists and ints of a JSON file into tuples of floats."""
         if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
-            raise ConfigError(f"preprocessing.size is {self.size!r}: expected a whole number of pixels, at least 1")
-        for key, choices in (("resize", get_args(Resize)), ("interpolation", get_args(Interpolation))):
+            raise ConfigError(
+                f"preprocessing.size is {self.size!r}: expected a whole number of pixels, at"
+                " least 1"
+            )
+        for key, choices in (
+            ("resize", get_args(Resize)),
+            ("interpolation", get_args(Interpolation)),
+        ):
             if getattr(self, key) not in choices:
                 raise ConfigError(
-                    f"preprocessing.{key} is {getattr(self, key)!r}: expected one of {', '.join(choices)}"
+                    f"preprocessing.{key} is {getattr(self, key)!r}: expected one of"
+                    f" {', '.join(choices)}"
                 )
         for key in ("mean", "std"):
             object.__setattr__(self, key, _three_floats(key, getattr(self, key)))
@@ -84,18 +92,26 @@ class Preprocessing:
     def normalize(self, image: Image.Image) -> NDArray[np.float32]:
         """Turn an image (H, W) in mode "RGB" into normalized values (3, H, W), C-contiguous."""
         if image.mode != "RGB":
-            raise ImageError("image", f"is in mode {image.mode}: expected RGB, as captioner.images.open_image gives it")
+            raise ImageError(
+                "image",
+                f"is in mode {image.mode}: expected RGB, as captioner.images.open_image gives it",
+            )
         pixels = np.asarray(image)  # (H, W, 3) uint8
         values = np.arange(256, dtype=np.float32) / np.float32(255)
         result = np.empty((3, *pixels.shape[:2]), np.float32)
         for channel in range(3):  # a table of the 256 possible results is as fast as computing each
             table = (values - np.float32(self.mean[channel])) / np.float32(self.std[channel])
-            np.take(table, pixels[:, :, channel], out=result[channel], mode="clip")  # the default mode makes a copy
+            np.take(
+                table, pixels[:, :, channel], out=result[channel], mode="clip"
+            )  # the default mode makes a copy
         return result
 
     def to_dict(self) -> dict[str, Any]:
         """Give the values by name, fit for JSON."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
@@ -109,7 +125,9 @@ class Preprocessing:
         known = [field.name for field in fields(cls)]
         unknown = [str(key) for key in values if key not in known]
         if unknown:
-            raise ConfigError(f"preprocessing has unknown keys: {', '.join(unknown)}; expected {', '.join(known)}")
+            raise ConfigError(
+                f"preprocessing has unknown keys: {', '.join(unknown)}; expected {', '.join(known)}"
+            )
         return cls(**values)
 
 
@@ -119,14 +137,22 @@ def _limit_aspect(image: Image.Image) -> Image.Image:
     if max(image.size) <= longest:
         return image
     left, top = (max(0, side - longest) // 2 for side in image.size)
-    return image.crop((left, top, left + min(image.width, longest), top + min(image.height, longest)))
+    return image.crop(
+        (left, top, left + min(image.width, longest), top + min(image.height, longest))
+    )
 
 
 def _three_floats(key: str, value: Any) -> tuple[float, float, float]:
-    if isinstance(value, (list, tuple)) and len(value) == 3 and all(_is_number(number) for number in value):
+    if (
+        isinstance(value, (list, tuple))
+        and len(value) == 3
+        and all(_is_number(number) for number in value)
+    ):
         red, green, blue = (float(number) for number in value)
         return red, green, blue
-    raise ConfigError(f"preprocessing.{key} is {value!r}: expected three numbers, for red, green and blue")
+    raise ConfigError(
+        f"preprocessing.{key} is {value!r}: expected three numbers, for red, green and blue"
+    )
 
 
 def _is_number(value: object) -> bool:

@@ -43,7 +43,10 @@ class ProgressLines:
             return
         left = ""
         if self._first < done < self.total:
-            left = f", {_in_words((now - self._began) / (done - self._first) * (self.total - done))} left"
+            left = (
+                f", {_in_words((now - self._began) / (done - self._first) * (self.total - done))}"
+                " left"
+            )
         self.tell(f"{self.what}: {done:,} of {self.total:,} {self.unit}{left}")
 
 

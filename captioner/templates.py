@@ -10,8 +10,9 @@ if TYPE_CHECKING:
 def render(package: str, template: str, **values: object) -> str:
     """Fill in a template that lies in a package.
 
-    Everything that is filled in is text and is escaped, but for what the template itself calls `safe`; `tojson` gives
-    JSON that cannot end the element it stands in. A name that the template uses and that isn't given is an error.
+    Everything that is filled in is text and is escaped, but for what the template itself calls
+    `safe`; `tojson` gives JSON that cannot end the element it stands in. A name that the template
+    uses and that isn't given is an error.
 
     Args:
         package: The package in whose folder the template is: "captioner.explain".
@@ -26,7 +27,11 @@ def render(package: str, template: str, **values: object) -> str:
 
 @cache
 def _environment(package: str) -> "Environment":
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # only who writes a page waits for it
+    from jinja2 import (
+        Environment,
+        PackageLoader,
+        StrictUndefined,
+    )  # only who writes a page waits for it
 
     environment = Environment(
         loader=PackageLoader(package, "."),

@@ -1,19 +1,20 @@
 """Penn Treebank tokens in pure Python, as the official COCO scorer sees them.
 
-The official scorer splits captions with Stanford's PTBTokenizer (a Java program; options `-preserveLines
--lowerCase`) and then drops punctuation. This module gives the same tokens by one regular expression whose
-alternatives were found by comparing outputs, so that scores computed here can be compared with published ones:
+The official scorer splits captions with Stanford's PTBTokenizer (a Java program; options
+`-preserveLines -lowerCase`) and then drops punctuation. This module gives the same tokens by one
+regular expression whose alternatives were found by comparing outputs, so that scores computed here
+can be compared with published ones:
 
     "A dog's T-shirt doesn't fit, Mr. Lee!"  ->  a dog 's t-shirt does n't fit mr. lee
 
-The alternatives are tried in order and the first that matches wins, so the specific ones come first. Tokens are
-matched in the caption's own case, because case decides (`Miss.` is an abbreviation, `miss.` ends a sentence), and
-lower-cased afterwards.
+The alternatives are tried in order and the first that matches wins, so the specific ones come
+first. Tokens are matched in the caption's own case, because case decides (`Miss.` is an
+abbreviation, `miss.` ends a sentence), and lower-cased afterwards.
 
-For other scripts it departs from the official scorer, which sees a Chinese sentence as one word. Text is
-normalized to NFC, so that an accent is the same however it was typed. Each character of a script without spaces
-between words is a token, together with its combining marks. Full stops and commas of other scripts are dropped like
-English ones:
+For other scripts it departs from the official scorer, which sees a Chinese sentence as one word.
+Text is normalized to NFC, so that an accent is the same however it was typed. Each character of a
+script without spaces between words is a token, together with its combining marks. Full stops and
+commas of other scripts are dropped like English ones:
 
     "一只T恤。"  ->  一 只 t 恤
 """
@@ -23,12 +24,13 @@ from functools import lru_cache
 from itertools import chain
 from unicodedata import normalize
 
-# What the official scorer drops after lower-casing (a double quote is `` or '' there). Its list names brackets in
-# capitals (-LRB-), which no lower-cased token equals; so "-lrb-" and "-rrb-" stay, here as there.
+# What the official scorer drops after lower-casing (a double quote is `` or '' there). Its list
+# names brackets in capitals (-LRB-), which no lower-cased token equals; so "-lrb-" and "-rrb-"
+# stay, here as there.
 PUNCTUATION = frozenset(["''", '"', "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 
-# Characters that are written in another way before matching. A space in front and behind separates a sign from its
-# neighbours. Spaces of all kinds end up plain.
+# Characters that are written in another way before matching. A space in front and behind separates
+# a sign from its neighbours. Spaces of all kinds end up plain.
 _REWRITTEN = str.maketrans(
     {
         **dict.fromkeys("\u2019\u201b", "'"),
@@ -46,8 +48,11 @@ _REWRITTEN = str.maketrans(
         "\u2154": " 2/3 ",
         "\xad": None,
         # byte order mark, and marks of direction
-        **dict.fromkeys("\ufeff\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"),
-        # full stops, commas, question marks and the like: Armenian, Hebrew, Arabic, Indic, Myanmar, Ethiopic, Khmer
+        **dict.fromkeys(
+            "\ufeff\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+        ),
+        # full stops, commas, question marks and the like: Armenian, Hebrew, Arabic, Indic, Myanmar,
+        #     Ethiopic, Khmer
         **dict.fromkeys(
             "\u055b\u055c\u055d\u055e\u0589\u05c3\u060c\u061b\u061f\u06d4\u0964\u0965\u104a\u104b"
             "\u1361\u1362\u1363\u1364\u1365\u1366\u1367\u17d4\u17d5\u17d6\u0e5a\u0e5b",
@@ -56,13 +61,22 @@ _REWRITTEN = str.maketrans(
     }
 )
 
-# Scripts that are written without spaces between words: Thai, Lao, Myanmar, Khmer, kana, bopomofo, Han.
+# Scripts that are written without spaces between words: Thai, Lao, Myanmar, Khmer, kana, bopomofo,
+#     Han.
 _UNSPACED_BLOCKS = r"\u0e01-\u0e3a\u0e40-\u0e4e\u0e50-\u0e59\u0e81-\u0edf\u1000-\u1049\u104c-\u109f"
-_UNSPACED_BLOCKS += r"\u1780-\u17d3\u17d7\u17db-\u17e9\u2e80-\u2fd5\u3005-\u3007\u3041-\u309f\u30a1-\u30fa"
-_UNSPACED_BLOCKS += r"\u30fc-\u30ff\u3105-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+_UNSPACED_BLOCKS += (
+    r"\u1780-\u17d3\u17d7\u17db-\u17e9\u2e80-\u2fd5\u3005-\u3007\u3041-\u309f\u30a1-\u30fa"
+)
+_UNSPACED_BLOCKS += (
+    r"\u30fc-\u30ff\u3105-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+)
 _UNSPACED_BLOCKS += r"\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b16f\U00020000-\U0003fffd"
-_UNSPACED_MARKS = r"\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ece\u102b-\u103e\u1056-\u1059"
-_UNSPACED_MARKS += r"\u105e-\u1060\u1062-\u1064\u1067-\u106d\u1071-\u1074\u1082-\u108d\u108f\u109a-\u109d"
+_UNSPACED_MARKS = (
+    r"\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ece\u102b-\u103e\u1056-\u1059"
+)
+_UNSPACED_MARKS += (
+    r"\u105e-\u1060\u1062-\u1064\u1067-\u106d\u1071-\u1074\u1082-\u108d\u108f\u109a-\u109d"
+)
 _UNSPACED_MARKS += r"\u17b4-\u17d3\u17dd\u3099\u309a\uff9e\uff9f"
 _UNSPACED = re.compile(f"[{_UNSPACED_BLOCKS}][{_UNSPACED_MARKS}]*")
 # Their punctuation; in other text, wide signs are tokens, as the official scorer has it.
@@ -72,7 +86,8 @@ _WIDE_PUNCTUATION = re.compile(
 
 _ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'", "&nbsp;": " "}
 
-# Abbreviations that keep their period: in any case, only with a capital, and only in front of a number.
+# Abbreviations that keep their period: in any case, only with a capital, and only in front of a
+#     number.
 _ABBREVIATIONS = """
     adm al ala apr ariz assn asst atty aug ave bhd bldg blvd bros calif capt cf cie cmdr co col colo conn corp cpl ct
     dak dec del dept dr ens esq est etc ext feb fla fri ft ga gen gov hon inc ind insp intl jan jr jul jun kan ky lt
@@ -82,8 +97,9 @@ _ABBREVIATIONS = """
 _CAPITAL_ABBREVIATIONS = "ark ill la mass miss ore pa tex wash"
 _NUMBER_ABBREVIATIONS = "art ca fig figs no nos op p pp prop"
 
-# Words that, with a capital, begin a sentence: behind a single letter's period they show that it ended one. At the end
-# of a caption the official scorer looks at the next caption in its file, which usually begins with such a word.
+# Words that, with a capital, begin a sentence: behind a single letter's period they show that it
+# ended one. At the end of a caption the official scorer looks at the next caption in its file,
+# which usually begins with such a word.
 _SENTENCE_STARTERS = """
     A About After An As At But Earlier He Her Here However If In It Last Many More Now Once One Other Our She Since So
     Some Such That The Their Then There These They This We What When While Yet You
@@ -95,8 +111,9 @@ def _any_of(words: str) -> str:
     return "(?:" + "|".join(words.split()) + ")"
 
 
-# A letter or digit (of any script, with its combining marks): everything that is neither ASCII or Latin-1
-# punctuation nor in the blocks of symbols, CJK punctuation, fullwidth forms or beyond the basic plane.
+# A letter or digit (of any script, with its combining marks): everything that is neither ASCII or
+# Latin-1 punctuation nor in the blocks of symbols, CJK punctuation, fullwidth forms or beyond the
+# basic plane.
 _SIGNS = r"\x00-\x2f\x3a-\x40\x5b-\x60\x7b-\xa9\xab-\xb4\xb6-\xb9\xbb-\xbf\xd7\xf7\u2000-\u2bff"
 _SIGNS += r"\u3000-\u3004\u3008-\u3030\ud800-\uf8ff\ufe00-\ufe6f\uff00-\uff0f\uff1a-\uff20\U00010000-\U0010ffff"
 _A = f"[^{_SIGNS}]"  # letter or digit
@@ -154,11 +171,16 @@ _TOKEN = re.compile(
 # The plain lower-case words that are not their own and only token.
 _CONTRACTED = frozenset(["cannot", "gonna", "wanna", "gotta", "lemme", "gimme"])
 
-_BRACKETS = str.maketrans({"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"})
+_BRACKETS = str.maketrans(
+    {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
+)
 _DROPPED_RUN = re.compile(r"--?-?-?|\.+")
 
-# Where a token depends on what follows the space behind it: "plan b. The", "no. 5", "(555) 555-1234".
-_REACHES_ON = re.compile(rf"(?<![A-Za-z0-9.])[A-Za-z]\. |(?i:{_any_of(_NUMBER_ABBREVIATIONS)})\. \d|\d\) \d")
+# Where a token depends on what follows the space behind it: "plan b. The", "no. 5", "(555)
+#     555-1234".
+_REACHES_ON = re.compile(
+    rf"(?<![A-Za-z0-9.])[A-Za-z]\. |(?i:{_any_of(_NUMBER_ABBREVIATIONS)})\. \d|\d\) \d"
+)
 
 
 def tokenize(caption: str) -> list[str]:
@@ -186,7 +208,9 @@ def tokenize(caption: str) -> list[str]:
 
 def touches(left: str, right: str) -> bool:
     """Whether no space stands between two tokens of a sentence, because one is of a script without spaces."""
-    return not (left.isascii() and right.isascii()) and bool(_UNSPACED.match(left[-1]) or _UNSPACED.match(right))
+    return not (left.isascii() and right.isascii()) and bool(
+        _UNSPACED.match(left[-1]) or _UNSPACED.match(right)
+    )
 
 
 @lru_cache(maxsize=2**16)
@@ -201,4 +225,6 @@ def _match(text: str) -> list[str]:
     """The tokens of text whose words are separated by single spaces."""
     tokens: list[str] = _TOKEN.findall(text)
     lowered = [normalize("NFC", token.translate(_BRACKETS).lower()) for token in tokens]
-    return [token for token in lowered if token not in PUNCTUATION and not _DROPPED_RUN.fullmatch(token)]
+    return [
+        token for token in lowered if token not in PUNCTUATION and not _DROPPED_RUN.fullmatch(token)
+    ]

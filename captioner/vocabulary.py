@@ -1,10 +1,12 @@
 """Words and their ids.
 
-Four ids come first and are never words of a caption: `PAD` fills batches, `START` is what the decoder is given before
-the first word, `END` closes a caption, and `UNKNOWN` stands for a word that is not in the vocabulary.
+Four ids come first and are never words of a caption: `PAD` fills batches, `START` is what the
+decoder is given before the first word, `END` closes a caption, and `UNKNOWN` stands for a word that
+is not in the vocabulary.
 
-A model may keep several manners of speech, styles, apart: the captions of each begin with a start token of their own
-in place of `START`. It is the special word `<start:NAME>`, which stands behind the words.
+A model may keep several manners of speech, styles, apart: the captions of each begin with a start
+token of their own in place of `START`. It is the special word `<start:NAME>`, which stands behind
+the words.
 """
 
 import json
@@ -34,7 +36,8 @@ class Vocabulary:
         words: All words in id order, beginning with `SPECIAL_WORDS`.
 
     Raises:
-        ValueError: The special words don't come first, or a word is empty, not a string or there twice.
+        ValueError: The special words don't come first, or a word is empty, not a string or there
+            twice.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
@@ -46,7 +49,9 @@ class Vocabulary:
             if not isinstance(word, str) or not word:
                 raise ValueError(f"word {index} is {word!r}, not a non-empty string")
             if word in self._ids:
-                raise ValueError(f"the word {word!r} is there twice, as {self._ids[word]} and {index}")
+                raise ValueError(
+                    f"the word {word!r} is there twice, as {self._ids[word]} and {index}"
+                )
             self._ids[word] = index
         matches = ((index, _STYLE.fullmatch(word)) for index, word in enumerate(self.words))
         self._starts = {match[1]: index for index, match in matches if match is not None}
@@ -65,7 +70,9 @@ class Vocabulary:
         if min_count < 1:
             raise ConfigError(f"min_count is {min_count}; expected 1 (keep every word) or more.")
         counts = Counter(word for caption in captions for word in caption)
-        kept = (word for word, count in counts.items() if count >= min_count and not is_special(word))
+        kept = (
+            word for word, count in counts.items() if count >= min_count and not is_special(word)
+        )
         return cls((*SPECIAL_WORDS, *sorted(kept, key=lambda word: (-counts[word], word))))
 
     def extended(self, words: Iterable[str]) -> "Vocabulary":
@@ -81,7 +88,9 @@ class Vocabulary:
         wanted = [name for name in dict.fromkeys(names) if name]
         for name in wanted:
             if not is_name(name):
-                raise ConfigError(f"The style {name!r} is no name; expected letters, digits, dots, _ and -.")
+                raise ConfigError(
+                    f"The style {name!r} is no name; expected letters, digits, dots, _ and -."
+                )
         return self.extended(f"<start:{name}>" for name in wanted)
 
     @property
@@ -101,7 +110,11 @@ class Vocabulary:
             ConfigError: There is no such style.
         """
         if style and style not in self._starts:
-            known = f"expected one of {', '.join(self.styles)}" if self._starts else "the model has none but the plain"
+            known = (
+                f"expected one of {', '.join(self.styles)}"
+                if self._starts
+                else "the model has none but the plain"
+            )
             raise ConfigError(f"There is no style {style!r}; {known}.")
         return self._starts[style] if style else START
 
@@ -124,12 +137,15 @@ class Vocabulary:
         """Give the id of `word`, `UNKNOWN` if the vocabulary lacks it."""
         return self._ids.get(word, UNKNOWN)
 
-    def encode(self, tokens: Sequence[str], max_length: int | None = None, style: str = "") -> list[int]:
+    def encode(
+        self, tokens: Sequence[str], max_length: int | None = None, style: str = ""
+    ) -> list[int]:
         """Turn a tokenized caption into ids, from its start token to `END`.
 
         Args:
             tokens: The caption's words. One that is spelled like a special word counts as unknown.
-            max_length: The most words to keep between the start token and `END`; all of them if None.
+            max_length: The most words to keep between the start token and `END`; all of them if
+                None.
             style: Whose start token is taken; `START` by default.
 
         Raises:
@@ -161,12 +177,18 @@ class Vocabulary:
         """
         sentence = ""
         for word in self.decode(ids):
-            sentence += word if not sentence or word in CONTRACTIONS or touches(sentence, word) else f" {word}"
+            sentence += (
+                word
+                if not sentence or word in CONTRACTIONS or touches(sentence, word)
+                else f" {word}"
+            )
         return sentence
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the words to `path` as a JSON list in id order, one word a line."""
-        Path(path).write_text(json.dumps(self.words, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+        Path(path).write_text(
+            json.dumps(self.words, ensure_ascii=False, indent=0) + "\n", encoding="utf-8"
+        )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Vocabulary":
@@ -176,7 +198,8 @@ class Vocabulary:
             CheckpointError: The file cannot be read, or does not hold a vocabulary.
         """
         hint = (
-            "Expected a JSON list of words as `captioner` writes it; restore the file from where the model came from."
+            "Expected a JSON list of words as `captioner` writes it; restore the file from where"
+            " the model came from."
         )
         try:
             words = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -184,7 +207,9 @@ class Vocabulary:
                 raise ValueError(f"it holds a JSON {type(words).__name__}, not a list")
             return cls(words)
         except OSError as error:
-            raise CheckpointError(f"{path}: cannot read the vocabulary: {error.strerror or error}. {hint}") from error
+            raise CheckpointError(
+                f"{path}: cannot read the vocabulary: {error.strerror or error}. {hint}"
+            ) from error
         except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors are ValueErrors
             raise CheckpointError(f"{path}: not a vocabulary: {error}. {hint}") from error
 

@@ -1,8 +1,9 @@
 """How fast it is, and whether it looks: python scripts/benchmark.py [PART] [--model DIR] [--images DIR] ...
 
-What is compared runs in turn, round after round, so that a machine that is busy for a while slows all of it alike; the
-figures are medians over the rounds. Training, and rows about torch, need the extra `train`. Whatever looks like
---data.KEY=VALUE, --model.KEY=VALUE or --trainer.KEY=VALUE changes the config of training.
+What is compared runs in turn, round after round, so that a machine that is busy for a while slows
+all of it alike; the figures are medians over the rounds. Training, and rows about torch, need the
+extra `train`. Whatever looks like --data.KEY=VALUE, --model.KEY=VALUE or --trainer.KEY=VALUE
+changes the config of training.
 """
 
 import argparse
@@ -22,7 +23,9 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch on huge pages, as `captioner train` has it
+os.environ.setdefault(
+    "THP_MEM_ALLOC_ENABLE", "1"
+)  # torch on huge pages, as `captioner train` has it
 
 import numpy as np
 
@@ -71,15 +74,26 @@ def machine() -> dict[str, str]:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        names = [
+            line.partition(":")[2].strip()
+            for line in info.read_text().splitlines()
+            if "model name" in line
+        ]
         cpu = names[0] if names else cpu
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     names = ["captioner", "numpy", "pillow", "onnxruntime", "torch", "torchvision", "lightning"]
-    installed = {distribution.metadata["Name"].lower() for distribution in importlib.metadata.distributions()}
+    installed = {
+        distribution.metadata["Name"].lower() for distribution in importlib.metadata.distributions()
+    }
     versions = [f"{name} {importlib.metadata.version(name)}" for name in names if name in installed]
     system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    return {"CPU": cpu, "cores": f"{cores}, load {load}", "system": system, "packages": ", ".join(versions)}
+    return {
+        "CPU": cpu,
+        "cores": f"{cores}, load {load}",
+        "system": system,
+        "packages": ", ".join(versions),
+    }
 
 
 def in_turn(cases: Mapping[Any, Case], rounds: int) -> dict[Any, list[float]]:
@@ -105,7 +119,10 @@ def table(rows: Sequence[Row]) -> list[str]:
     left = [isinstance(value, str) for value in rows[0].values()]
     rule = ["-" * width for width in widths]
     return [
-        "  ".join(f"{cell:{'<' if side else '>'}{width}}" for cell, width, side in zip(line, widths, left, strict=True))
+        "  ".join(
+            f"{cell:{'<' if side else '>'}{width}}"
+            for cell, width, side in zip(line, widths, left, strict=True)
+        )
         for line in (list(rows[0]), rule, *cells)
     ]
 
@@ -116,7 +133,8 @@ def _cell(value: str | float | None) -> str:
     return "" if value is None else str(value)
 
 
-# --- Inference --------------------------------------------------------------------------------------------------------
+# --- Inference
+# --------------------------------------------------------------------------------------------------------
 
 
 def inference(options: argparse.Namespace) -> tuple[str, list[Row]]:
@@ -143,11 +161,15 @@ def inference(options: argparse.Namespace) -> tuple[str, list[Row]]:
             for what, case in inference_cases(captioner, *chosen, batch_size).items():
                 cases[batch_size, what, name] = case
     seconds = in_turn(cases, options.repeat or 7)
-    words = mean(len(caption.words) for caption in captioners["onnx"].caption(some, beam_size=BEAMS))
+    words = mean(
+        len(caption.words) for caption in captioners["onnx"].caption(some, beam_size=BEAMS)
+    )
     return f"Inference: {len(found)} images, captions of {words:.1f} words", inference_rows(seconds)
 
 
-def inference_cases(captioner: Captioner, pixels: np.ndarray, paths: list[Path], batch_size: int) -> dict[str, Case]:
+def inference_cases(
+    captioner: Captioner, pixels: np.ndarray, paths: list[Path], batch_size: int
+) -> dict[str, Case]:
     """What is measured of one backend at one batch size."""
     batches = [pixels[start : start + batch_size] for start in range(0, len(pixels), batch_size)]
 
@@ -156,10 +178,14 @@ def inference_cases(captioner: Captioner, pixels: np.ndarray, paths: list[Path],
 
     def decode() -> float:
         encoded = [captioner.backend.encode(batch) for batch in batches]
-        return timed(lambda: [captioner.decode(stepper, beam_size=BEAMS) for stepper in encoded], len(pixels))
+        return timed(
+            lambda: [captioner.decode(stepper, beam_size=BEAMS) for stepper in encoded], len(pixels)
+        )
 
     def caption(beam_size: int) -> float:
-        return timed(lambda: captioner.caption(paths, batch_size=batch_size, beam_size=beam_size), len(paths))
+        return timed(
+            lambda: captioner.caption(paths, batch_size=batch_size, beam_size=beam_size), len(paths)
+        )
 
     return {
         ENCODER: encode,
@@ -174,13 +200,21 @@ def inference_rows(seconds: Mapping[tuple[int, str, str], list[float]]) -> list[
     rows: list[Row] = []
     for (batch_size, what, backend), taken in sorted(seconds.items(), key=lambda item: item[0][0]):
         alone = seconds.get((batch_size, ENCODER, backend), [])
-        share = median(one / all_ for one, all_ in zip(alone, taken, strict=True)) if alone else None
-        row: Row = {"": what, "backend": backend, "batch": batch_size, "images/s": 1 / median(taken)}
+        share = (
+            median(one / all_ for one, all_ in zip(alone, taken, strict=True)) if alone else None
+        )
+        row: Row = {
+            "": what,
+            "backend": backend,
+            "batch": batch_size,
+            "images/s": 1 / median(taken),
+        }
         rows.append({**row, "of encoder": share})
     return rows
 
 
-# --- Training ---------------------------------------------------------------------------------------------------------
+# --- Training
+# ---------------------------------------------------------------------------------------------------------
 
 
 def training(options: argparse.Namespace) -> tuple[str, list[Row]]:
@@ -193,7 +227,8 @@ def training(options: argparse.Namespace) -> tuple[str, list[Row]]:
     return training(options)
 
 
-# --- Attention --------------------------------------------------------------------------------------------------------
+# --- Attention
+# --------------------------------------------------------------------------------------------------------
 
 
 def attention(options: argparse.Namespace) -> tuple[str, list[Row]]:
@@ -204,7 +239,8 @@ def attention(options: argparse.Namespace) -> tuple[str, list[Row]]:
     return attention(options)
 
 
-# --- Metrics ----------------------------------------------------------------------------------------------------------
+# --- Metrics
+# ----------------------------------------------------------------------------------------------------------
 
 
 def metrics(options: argparse.Namespace) -> tuple[str, list[Row]]:
@@ -215,7 +251,8 @@ def metrics(options: argparse.Namespace) -> tuple[str, list[Row]]:
     return metrics(options)
 
 
-# --- Start ------------------------------------------------------------------------------------------------------------
+# --- Start
+# ------------------------------------------------------------------------------------------------------------
 
 
 def start(options: argparse.Namespace) -> tuple[str, list[Row]]:
@@ -229,7 +266,10 @@ def start(options: argparse.Namespace) -> tuple[str, list[Row]]:
         f"captioner caption {image.name}": ["-m", "captioner", "caption", str(image), *model],
     }
     run = partial(subprocess.run, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
-    cases = {name: partial(timed, partial(run, [sys.executable, *command])) for name, command in commands.items()}
+    cases = {
+        name: partial(timed, partial(run, [sys.executable, *command]))
+        for name, command in commands.items()
+    }
     seconds = in_turn(cases, options.repeat or 7)
     _, imports, caption = seconds.values()
     beyond = median(whole - part for whole, part in zip(caption, imports, strict=True))
@@ -249,21 +289,41 @@ PARTS: dict[str, Callable[[argparse.Namespace], tuple[str, list[Row]]]] = {
 def parse(args: Sequence[str] | None) -> argparse.Namespace:
     """What the command line says; changes of the config of training are its `changes`."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[2])
-    parser.add_argument("part", nargs="?", choices=[*PARTS, "all"], default="all", help="what to measure [all]")
-    parser.add_argument("--model", type=Path, metavar="DIR", help="checkpoint folder [the bundled model]")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="to caption [examples/], or to train on")
-    parser.add_argument("--annotations", type=Path, metavar="FILE", help="to train on or score [drawn photos, COCO]")
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", default=ROOT / "configs/flickr8k.yaml", help="of training"
+        "part", nargs="?", choices=[*PARTS, "all"], default="all", help="what to measure [all]"
     )
-    parser.add_argument("--photos", type=int, metavar="N", default=300, help="of attention, at most [300]")
+    parser.add_argument(
+        "--model", type=Path, metavar="DIR", help="checkpoint folder [the bundled model]"
+    )
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="to caption [examples/], or to train on"
+    )
+    parser.add_argument(
+        "--annotations", type=Path, metavar="FILE", help="to train on or score [drawn photos, COCO]"
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        default=ROOT / "configs/flickr8k.yaml",
+        help="of training",
+    )
+    parser.add_argument(
+        "--photos", type=int, metavar="N", default=300, help="of attention, at most [300]"
+    )
     parser.add_argument("--repeat", type=int, metavar="N", help="rounds [7, of training 3]")
-    parser.add_argument("--steps", type=int, metavar="N", default=4, help="of training, each round [4]")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="of inference, beside 1 [32], or of training")
+    parser.add_argument(
+        "--steps", type=int, metavar="N", default=4, help="of training, each round [4]"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="of inference, beside 1 [32], or of training"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     options, options.changes = parser.parse_known_args(args)
     for change in options.changes:
-        if options.part not in ("training", "all") or not re.fullmatch(r"--(data|model|trainer)\..+=.*", change):
+        if options.part not in ("training", "all") or not re.fullmatch(
+            r"--(data|model|trainer)\..+=.*", change
+        ):
             parser.error(f"unrecognized argument: {change}")
     return options
 

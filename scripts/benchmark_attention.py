@@ -1,14 +1,17 @@
 """Whether attention maps mean something: the part `attention` of scripts/benchmark.py.
 
-For each word of a caption the regions that it attends most are hidden, a fifth of the photo, and the caption is scored
-again: by how much does the log-probability of that word fall, and by how much if other regions are hidden, as many?
+For each word of a caption the regions that it attends most are hidden, a fifth of the photo, and
+the caption is scored
+again: by how much does the log-probability of that word fall, and by how much if other regions are
+    hidden, as many?
 
 - random regions, of which several draws are averaged;
-- what other words of the caption attend most: a map about the photo rather than about the word would do as well;
+- what other words of the caption attend most: a map about the photo rather than about the word
+  would do as well;
 - what words attend most in another photo: so would a map that lies in the middle of every photo.
 
-The differences are paired, word by word. Intervals are of 95 %, by drawing whole photos anew (the bootstrap), since the
-words of a photo belong together.
+The differences are paired, word by word. Intervals are of 95 %, by drawing whole photos anew (the
+bootstrap), since the words of a photo belong together.
 """
 
 import argparse
@@ -30,9 +33,14 @@ from captioner.inference import Captioner
 ROOT = Path(__file__).parents[1]
 SHARE = 0.2  # of the regions that are hidden
 DRAWS = 8  # of random regions, a photo
-RANDOM, OTHER_WORDS, OTHER_PHOTO = "random regions", "those of other words", "those in another photo"
+RANDOM, OTHER_WORDS, OTHER_PHOTO = (
+    "random regions",
+    "those of other words",
+    "those in another photo",
+)
 
-# English words that say little of what there is to see: they owe themselves to the words around them.
+# English words that say little of what there is to see: they owe themselves to the words around
+#     them.
 FUNCTION_WORDS = """
 a an the this that these those some any each every all both another other one its his her their my your our it he she
 they them him i we you who which what there while as and or but so than if of in on at to from by for with without into
@@ -55,7 +63,10 @@ def attention(options: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
     captioner = Captioner.from_pretrained(options.model)
     photos = find_photos(options.images, options.annotations, options.photos)
     words = falls(captioner, photos)
-    title = f"Attention: {len(photos)} photos, {SHARE:.0%} of each hidden; falls of a word's log-probability in nats"
+    title = (
+        f"Attention: {len(photos)} photos, {SHARE:.0%} of each hidden; falls of a word's"
+        " log-probability in nats"
+    )
     return title, rows_of(words)
 
 
@@ -71,7 +82,8 @@ def find_photos(images: Path | None, annotations: Path | None, most: int) -> lis
         found = list(islice(find_images(images or ROOT / "examples"), max(most, 0)))
     if len(found) < 2:
         raise ConfigError(
-            f"{annotations or images or 'examples/'}: {len(found)} photos to look at; expected two or more."
+            f"{annotations or images or 'examples/'}: {len(found)} photos to look at; expected two"
+            " or more."
         )
     return found
 
@@ -90,11 +102,18 @@ def falls(captioner: Captioner, photos: Sequence[Path]) -> list[Word]:
         masks = [np.zeros_like(own[:1]), own, drawn, before]
         start = captioner.vocabulary.start(captioner.decoding.style)
         # (1 + T + DRAWS + T', T)
-        scores = log_probs_hidden(captioner.backend, pixels, ids, np.concatenate(masks), start=start)
-        whole, hidden, by_chance, elsewhere = np.split(scores, np.cumsum([len(mask) for mask in masks[:-1]]))
+        scores = log_probs_hidden(
+            captioner.backend, pixels, ids, np.concatenate(masks), start=start
+        )
+        whole, hidden, by_chance, elsewhere = np.split(
+            scores, np.cumsum([len(mask) for mask in masks[:-1]])
+        )
         fall = whole - hidden  # (T, T): the column's word, if what the row's word attends is hidden
         for word, text in enumerate(caption.words):
-            others = {RANDOM: (whole - by_chance)[:, word].mean(), OTHER_PHOTO: (whole - elsewhere)[:, word].mean()}
+            others = {
+                RANDOM: (whole - by_chance)[:, word].mean(),
+                OTHER_PHOTO: (whole - elsewhere)[:, word].mean(),
+            }
             if len(ids) > 1:
                 others[OTHER_WORDS] = np.delete(fall[:, word], word).mean()
             found.append(Word(number, text, fall[word, word], others))
@@ -111,10 +130,15 @@ def most_attended(captioner: Captioner, photo: Path) -> NDArray[np.bool_]:
 def masks_of(attention: NDArray[Any] | None) -> NDArray[np.bool_]:
     """The largest values of each map (..., h, w): a fifth of them."""
     if attention is None:
-        raise ConfigError("This model has no attention to measure; expected one with attention, such as the bundled.")
+        raise ConfigError(
+            "This model has no attention to measure; expected one with attention, such as the"
+            " bundled."
+        )
     flat = attention.reshape(len(attention), -1)
     masks = np.zeros(flat.shape, np.bool_)
-    np.put_along_axis(masks, np.argsort(-flat, axis=1)[:, : max(1, round(SHARE * flat.shape[1]))], True, axis=1)
+    np.put_along_axis(
+        masks, np.argsort(-flat, axis=1)[:, : max(1, round(SHARE * flat.shape[1]))], True, axis=1
+    )
     return masks.reshape(attention.shape)
 
 
@@ -123,9 +147,17 @@ def rows_of(words: Sequence[Word]) -> list[dict[str, Any]]:
     closed_class = FUNCTION_WORDS.split()
     content = [word for word in words if word.text not in closed_class]
     function = [word for word in words if word.text in closed_class]
-    cases = [("all", words, RANDOM), ("content words", content, RANDOM), ("function words", function, RANDOM)]
+    cases = [
+        ("all", words, RANDOM),
+        ("content words", content, RANDOM),
+        ("function words", function, RANDOM),
+    ]
     cases += [("content words", content, OTHER_WORDS), ("content words", content, OTHER_PHOTO)]
-    return [row_of(name, [word for word in some if other in word.others], other) for name, some, other in cases if some]
+    return [
+        row_of(name, [word for word in some if other in word.others], other)
+        for name, some, other in cases
+        if some
+    ]
 
 
 def row_of(name: str, words: Sequence[Word], other: str) -> dict[str, Any]:
@@ -134,7 +166,9 @@ def row_of(name: str, words: Sequence[Word], other: str) -> dict[str, Any]:
     attended = np.array([word.attended for word in words])
     instead = np.array([word.others[other] for word in words])
     counts, sums = np.bincount(photos), np.bincount(photos, attended - instead)  # (N,) by photo
-    drawn = np.concatenate([(weights @ sums) / (weights @ counts) for weights in resample(len(counts))])
+    drawn = np.concatenate(
+        [(weights @ sums) / (weights @ counts) for weights in resample(len(counts))]
+    )
     low, high = interval(drawn)
     averages = {"attended": attended.mean().item(), "others": instead.mean().item()}
     difference = (attended - instead).mean().item()

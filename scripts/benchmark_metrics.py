@@ -1,9 +1,10 @@
 """The part `metrics` of scripts/benchmark.py: scoring raw captions, beside the official COCO scorer doing the same.
 
-5,000 images with 5 references each, and for each a caption that is the first half of one of them and the second half
-of another. Both sides begin with text and remember nothing from the round before; the official one (pycocoevalcap,
-where it and Java are installed) begins with its tokenizer, a Java program. `times` compares the clock's seconds,
-`processor` those of the processor, child processes included: on a busy machine they say more.
+5,000 images with 5 references each, and for each a caption that is the first half of one of them
+and the second half of another. Both sides begin with text and remember nothing from the round
+before; the official one (pycocoevalcap, where it and Java are installed) begins with its tokenizer,
+a Java program. `times` compares the clock's seconds, `processor` those of the processor, child
+processes included: on a busy machine they say more.
 """
 
 import contextlib
@@ -33,7 +34,9 @@ REWARDED, SAMPLES = 200, 5  # images of a training step, and captions drawn of e
 ALL, REWARD = "all three, from raw text", "CIDEr-D as a reward"
 
 Texts = dict[Any, list[str]]
-Stages = dict[str, np.ndarray]  # seconds of each stage by name, by the clock and of the processor (2,)
+Stages = dict[
+    str, np.ndarray
+]  # seconds of each stage by name, by the clock and of the processor (2,)
 
 
 def metrics(options: Namespace) -> tuple[str, list[dict[str, Any]]]:
@@ -45,9 +48,12 @@ def metrics(options: Namespace) -> tuple[str, list[dict[str, Any]]]:
         sides["pycocoevalcap"] = official
     scores = {name: side(references, candidates)[1] for name, side in sides.items()}  # warms up
     rounds = [
-        {name: side(references, candidates)[0] for name, side in sides.items()} for _ in range(options.repeat or 3)
+        {name: side(references, candidates)[0] for name, side in sides.items()}
+        for _ in range(options.repeat or 3)
     ]
-    apart = max(abs(a - b) for a, b in zip(scores["captioner"], scores[list(sides)[-1]], strict=True))
+    apart = max(
+        abs(a - b) for a, b in zip(scores["captioner"], scores[list(sides)[-1]], strict=True)
+    )
     number = sum(map(len, references.values()))
     title = f"Metrics: {len(references):,} images with {number:,} references, {source}"
     title += f"; scores differ by {100 * apart:.4f} points at most" if len(sides) > 1 else ""
@@ -62,19 +68,31 @@ def read_captions(path: Path | None) -> tuple[Texts, str]:
     if path is None and not COCO.is_file():
         return draw_captions(), "drawn"
     records = load_records(path or COCO)[:IMAGES]
-    return {record.image_id: list(record.captions[:REFERENCES]) for record in records}, (path or COCO).name
+    return {record.image_id: list(record.captions[:REFERENCES]) for record in records}, (
+        path or COCO
+    ).name
 
 
 def draw_captions() -> Texts:
     """Sentences of made-up words, as frequent as words are; those of an image have some words in common."""
     rng = np.random.default_rng(0)
-    words = [f"{a}{b}{c}" for a in "bdfgklmnprst" for b in ("a", "ea", "i", "o", "ou") for c in ("", "ck", "nd", "st")]
+    words = [
+        f"{a}{b}{c}"
+        for a in "bdfgklmnprst"
+        for b in ("a", "ea", "i", "o", "ou")
+        for c in ("", "ck", "nd", "st")
+    ]
     words = [first + second for first in words for second in words][:WORDS]
     chance = 1 / np.arange(1, WORDS + 1)
     chosen = rng.choice(WORDS, (IMAGES, 24), p=chance / chance.sum())
-    places = np.sort(rng.permuted(np.tile(np.arange(24), (IMAGES, REFERENCES, 1)), axis=2)[..., :10], axis=2)
+    places = np.sort(
+        rng.permuted(np.tile(np.arange(24), (IMAGES, REFERENCES, 1)), axis=2)[..., :10], axis=2
+    )
     return {
-        image: [" ".join(words[chosen[image, place]] for place in text).capitalize() + "." for text in texts]
+        image: [
+            " ".join(words[chosen[image, place]] for place in text).capitalize() + "."
+            for text in texts
+        ]
         for image, texts in enumerate(places)
     }
 
@@ -152,10 +170,16 @@ def rows_of(rounds: Sequence[Mapping[str, Stages]]) -> list[dict[str, Any]]:
     """Milliseconds of each side, and how many times as long the official one takes: the median of the rounds'."""
     rows = []
     for stage in sorted(rounds[0]["captioner"], key=lambda name: name == ALL):
-        taken = {name: np.array([sides[name][stage] for sides in rounds]) for name in rounds[0]}  # (rounds, 2)
-        row: dict[str, Any] = {"": stage} | {f"{name}, ms": float(1000 * median(s[:, 0])) for name, s in taken.items()}
+        taken = {
+            name: np.array([sides[name][stage] for sides in rounds]) for name in rounds[0]
+        }  # (rounds, 2)
+        row: dict[str, Any] = {"": stage} | {
+            f"{name}, ms": float(1000 * median(s[:, 0])) for name, s in taken.items()
+        }
         if "pycocoevalcap" in taken:
-            times, of_processor = np.median(taken["pycocoevalcap"] / np.maximum(taken["captioner"], 1e-9), axis=0)
+            times, of_processor = np.median(
+                taken["pycocoevalcap"] / np.maximum(taken["captioner"], 1e-9), axis=0
+            )
             row |= {"times": float(times), "processor": float(of_processor)}
         rows.append(row)
     return rows
@@ -168,7 +192,9 @@ def reward_seconds(references: Texts, candidates: Texts, rounds: int) -> tuple[f
     """
     built = CiderD(tokens_of(references))
     image_ids = [image_id for image_id in list(references)[:REWARDED] for _ in range(SAMPLES)]
-    texts = [tokenize(candidates[image_id][0])[i % SAMPLES :] for i, image_id in enumerate(image_ids)]
+    texts = [
+        tokenize(candidates[image_id][0])[i % SAMPLES :] for i, image_id in enumerate(image_ids)
+    ]
     seconds = []
     for _ in range(rounds):
         start = time.perf_counter()

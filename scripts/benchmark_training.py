@@ -1,7 +1,8 @@
 """The part `training` of scripts/benchmark.py: our training beside a plain loop, and where its time goes.
 
-Ours is the Trainer's own run of a config, callbacks and all: `Feed` hands it its batches, and looks at the clock. Each
-round is a new run, whose first steps are not counted; in between, no processes of others load anything.
+Ours is the Trainer's own run of a config, callbacks and all: `Feed` hands it its batches, and looks
+at the clock. Each round is a new run, whose first steps are not counted; in between, no processes
+of others load anything.
 """
 
 import gc
@@ -34,9 +35,15 @@ from scripts import plain_loop
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 COCO = 113_287  # training images of COCO 2014 in Karpathy's splits
-PHOTOS, SIDES, QUALITY = 48, (640, 480), 98  # of drawn JPEGs: COCO's sides, and files almost as large as its 160 kB
+PHOTOS, SIDES, QUALITY = (
+    48,
+    (640, 480),
+    98,
+)  # of drawn JPEGs: COCO's sides, and files almost as large as its 160 kB
 WORDS = 10_000  # about COCO's vocabulary
-SETTLE = 8  # more steps of warming up: on a CPU, torch makes kernels for each number of rows that it hasn't seen yet
+# more steps of warming up: on a CPU, torch makes kernels for each number of rows that it hasn't
+# seen yet
+SETTLE = 8
 KEPT = 16  # batches that are trained on again and again, to see how fast it goes without loading
 
 PLAIN, PLAIN_SAME = "plain loop, encoder frozen", "plain loop, frozen, in our precision"
@@ -58,7 +65,8 @@ class Plan:
         arguments: What the config and the command line say, and what measuring changes.
         config: What they say, read.
         warm_up: Steps before the clock is looked at: they use up what was loaded in advance.
-        steps: Steps of ours that are timed; half as many of the plain loop's, which take several times as long.
+        steps: Steps of ours that are timed; half as many of the plain loop's, which take several
+            times as long.
         images: What images they are.
     """
 
@@ -90,19 +98,27 @@ def training(options: Namespace) -> tuple[str, list[Row]]:
     Returns:
         What was measured, and the rows of a table.
     """
-    logging.disable(logging.WARNING)  # of Lightning about its surroundings, which is of no interest here
+    logging.disable(
+        logging.WARNING
+    )  # of Lightning about its surroundings, which is of no interest here
     try:
         with TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             plan = make_plan(options, Path(folder))
             cases = make_cases(plan, Path(folder))
-            rounds = [{name: case() for name, case in cases.items()} for _ in range(options.repeat or 3)]
+            rounds = [
+                {name: case() for name, case in cases.items()} for _ in range(options.repeat or 3)
+            ]
     finally:
         logging.disable(logging.NOTSET)
     for figures in rounds:
         if CACHED in figures and plan.epochs[0]:
             computing = figures[CACHED]["features"] * plan.batch_size / plan.epochs[0]
-            both = {"together": figures[CACHED]["together"] + computing, "step": 0.0, "loading": 0.0}
+            both = {
+                "together": figures[CACHED]["together"] + computing,
+                "step": 0.0,
+                "loading": 0.0,
+            }
             figures[COMPUTED] = figures[CACHED] | both
     return about(plan, rounds, options.config.name), rows(plan, rounds)
 
@@ -117,7 +133,9 @@ def make_plan(options: Namespace, folder: Path) -> Plan:
     asked = [f"--config={options.config}", *options.changes]
     if options.batch_size:
         asked.append(f"--data.batch_size={options.batch_size}")
-    config = _OnlyRead(CaptioningModule, CaptionData, save_config_callback=None, args=asked, run=False).config
+    config = _OnlyRead(
+        CaptioningModule, CaptionData, save_config_callback=None, args=asked, run=False
+    ).config
     warm_up = 2 + 2 * config.data.workers
     count = config.data.batch_size * (warm_up + SETTLE + options.steps)
     if options.annotations is None:
@@ -129,14 +147,32 @@ def make_plan(options: Namespace, folder: Path) -> Plan:
         images = f"{len(records)} images of {options.annotations.name}"
     _write(folder / "captions.json", records)
     changes = {
-        "data": {"train": folder / "captions.json", "val": folder / "captions.json", "val_images": "null"}
-        | {"train_images": folder, "min_count": 1, "draw_shapes": 0, "sources": "{}", "validation": "{}"},
+        "data": (
+            {
+                "train": folder / "captions.json",
+                "val": folder / "captions.json",
+                "val_images": "null",
+            }
+            | {
+                "train_images": folder,
+                "min_count": 1,
+                "draw_shapes": 0,
+                "sources": "{}",
+                "validation": "{}",
+            }
+        ),
         "model": {"weights": "null"},
-        "trainer": {"max_epochs": 1, "max_steps": SETTLE + 2 * (warm_up + options.steps) + 1}
-        | {"default_root_dir": folder / "run", "logger": "false", "limit_val_batches": 0}
-        | {"enable_progress_bar": "false", "enable_model_summary": "false"},
+        "trainer": (
+            {"max_epochs": 1, "max_steps": SETTLE + 2 * (warm_up + options.steps) + 1}
+            | {"default_root_dir": folder / "run", "logger": "false", "limit_val_batches": 0}
+            | {"enable_progress_bar": "false", "enable_model_summary": "false"}
+        ),
     }
-    measured = [f"--{group}.{key}={value}" for group, changed in changes.items() for key, value in changed.items()]
+    measured = [
+        f"--{group}.{key}={value}"
+        for group, changed in changes.items()
+        for key, value in changed.items()
+    ]
     return Plan([*asked, *measured], config, warm_up, options.steps, images)
 
 
@@ -162,24 +198,40 @@ def draw_photos(folder: Path, count: int) -> list[Record]:
         width = min(image.width, image.height * SIDES[0] / SIDES[1]) * rng.uniform(0.6, 1)
         height = width * SIDES[1] / SIDES[0]
         left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
-        photo = image.resize(SIDES, Image.Resampling.LANCZOS, box=(left, top, left + width, top + height))
+        photo = image.resize(
+            SIDES, Image.Resampling.LANCZOS, box=(left, top, left + width, top + height)
+        )
         ImageEnhance.Brightness(photo).enhance(rng.uniform(0.7, 1.3)).save(path, quality=QUALITY)
     words = cycle(f"word{number}" for number in range(WORDS))
-    lengths = iter(np.clip(rng.normal(10.5, 2.4, 5 * count).round().astype(int), 6, 20))  # about COCO's
+    lengths = iter(
+        np.clip(rng.normal(10.5, 2.4, 5 * count).round().astype(int), 6, 20)
+    )  # about COCO's
     return [
-        Record(number, paths[number % len(paths)], tuple(" ".join(islice(words, next(lengths))) for _ in range(5)))
+        Record(
+            number,
+            paths[number % len(paths)],
+            tuple(" ".join(islice(words, next(lengths))) for _ in range(5)),
+        )
         for number in range(count)
     ]
 
 
 def _write(path: Path, records: Sequence[Record]) -> None:
-    images = [{"id": number, "file_name": str(record.path.resolve())} for number, record in enumerate(records)]
-    captions = [(number, caption) for number, record in enumerate(records) for caption in record.captions]
-    annotations = [{"id": i, "image_id": number, "caption": text} for i, (number, text) in enumerate(captions)]
+    images = [
+        {"id": number, "file_name": str(record.path.resolve())}
+        for number, record in enumerate(records)
+    ]
+    captions = [
+        (number, caption) for number, record in enumerate(records) for caption in record.captions
+    ]
+    annotations = [
+        {"id": i, "image_id": number, "caption": text} for i, (number, text) in enumerate(captions)
+    ]
     path.write_text(json.dumps({"images": images, "annotations": annotations}), encoding="utf-8")
 
 
-# --- What runs --------------------------------------------------------------------------------------------------------
+# --- What runs
+# --------------------------------------------------------------------------------------------------------
 
 
 def make_cases(plan: Plan, folder: Path) -> dict[str, Case]:
@@ -187,13 +239,18 @@ def make_cases(plan: Plan, folder: Path) -> dict[str, Case]:
     read = "--data.cache_features=0"
     frozen, tuned = ["--model.finetune.stages=[]"], ["--model.finetune.from_epoch=0", read]
     full = "--trainer.precision=32-true"  # as the tutorial has it
-    cases = {name: plain(plan, [*frozen, read, full], stored=name == STORED) for name in (PLAIN, STORED)}
+    cases = {
+        name: plain(plan, [*frozen, read, full], stored=name == STORED) for name in (PLAIN, STORED)
+    }
     cases[PLAIN_SAME] = plain(plan, [*frozen, read])
     if plan.config.data.cache_features:
         cases[CACHED] = partial(ours, plan, folder, frozen)
     cases[READ] = partial(ours, plan, folder, [*frozen, read])
     if plan.config.model.finetune.stages:
-        cases |= {PLAIN_TUNED: plain(plan, [*tuned, full]), TUNED: partial(ours, plan, folder, tuned)}
+        cases |= {
+            PLAIN_TUNED: plain(plan, [*tuned, full]),
+            TUNED: partial(ours, plan, folder, tuned),
+        }
     return cases
 
 
@@ -217,7 +274,13 @@ def plain(plan: Plan, changes: Sequence[str], *, stored: bool = False) -> Case:
 
     def run() -> Figures:
         figures: Figures = {"captions": loader.batch_size or 0}
-        batches = timed("together", chain.from_iterable(repeat(loader)), plan.warm_up, (plan.steps + 1) // 2, figures)
+        batches = timed(
+            "together",
+            chain.from_iterable(repeat(loader)),
+            plan.warm_up,
+            (plan.steps + 1) // 2,
+            figures,
+        )
         plain_loop.train(cli, batches)
         return figures
 
@@ -242,8 +305,9 @@ class Feed:
     Args:
         load: Makes the loader, and computes the features that it needs.
         plan: How many steps.
-        figures: Where it notes the seconds an image takes until its "features" are computed, and the seconds a step
-            takes of "loading" without training, of both "together", and of a training "step" without loading.
+        figures: Where it notes the seconds an image takes until its "features" are computed, and
+            the seconds a step takes of "loading" without training, of both "together", and of a
+            training "step" without loading.
     """
 
     def __init__(self, load: Callable[[], DataLoader[Any]], plan: Plan, figures: Figures) -> None:
@@ -261,7 +325,9 @@ class Feed:
             pass
         kept: list[Any] = []
         captions: list[int] = []
-        for batch in timed("together", chain.from_iterable(repeat(loader)), warm_up + SETTLE, steps, figures):
+        for batch in timed(
+            "together", chain.from_iterable(repeat(loader)), warm_up + SETTLE, steps, figures
+        ):
             kept += [batch] if len(kept) < KEPT else []
             captions.append(int((batch.captions != PAD).any(dim=2).sum()))
             yield batch
@@ -270,7 +336,9 @@ class Feed:
         yield from cycle(kept)
 
 
-def timed(name: str, batches: Iterable[Any], warm_up: int, steps: int, figures: Figures) -> Iterator[Any]:
+def timed(
+    name: str, batches: Iterable[Any], warm_up: int, steps: int, figures: Figures
+) -> Iterator[Any]:
     """Pass batches on, and note how many seconds pass from when one is asked for to when the next is."""
     batches = iter(batches)
     yield from islice(batches, warm_up)
@@ -290,28 +358,45 @@ def now() -> float:
     return time.perf_counter()
 
 
-# --- What is told -----------------------------------------------------------------------------------------------------
+# --- What is told
+# -----------------------------------------------------------------------------------------------------
 
 
 def rows(plan: Plan, rounds: Sequence[dict[str, Figures]]) -> list[Row]:
     """Captions and images per second, medians over the rounds.
 
-    On a GPU also the share of its steps' time in that of training, which is less than 1 where it waits for images; and
-    the memory that it needed.
+    On a GPU also the share of its steps' time in that of training, which is less than 1 where it
+    waits for images; and the memory that it needed.
     """
     table: list[Row] = []
     for name in (PLAIN, STORED, PLAIN_SAME, CACHED, COMPUTED, READ, PLAIN_TUNED, TUNED):
         if name not in rounds[0]:
             continue
         runs = [figures[name] for figures in rounds]
-        others = [figures[PLAIN_TUNED if name in (PLAIN_TUNED, TUNED) else PLAIN] for figures in rounds]
-        gains = [_captions_a_second(run) / _captions_a_second(other) for run, other in zip(runs, others, strict=True)]
-        alone = {stage: median(run.get(stage, 0.0) for run in runs) for stage in ("loading", "step")}
-        row: Row = {"": name, "captions/s": median(map(_captions_a_second, runs)), "x plain loop": median(gains)}
+        others = [
+            figures[PLAIN_TUNED if name in (PLAIN_TUNED, TUNED) else PLAIN] for figures in rounds
+        ]
+        gains = [
+            _captions_a_second(run) / _captions_a_second(other)
+            for run, other in zip(runs, others, strict=True)
+        ]
+        alone = {
+            stage: median(run.get(stage, 0.0) for run in runs) for stage in ("loading", "step")
+        }
+        row: Row = {
+            "": name,
+            "captions/s": median(map(_captions_a_second, runs)),
+            "x plain loop": median(gains),
+        }
         row["images/s"] = plan.batch_size / median(run["together"] for run in runs)
-        row |= {f"{stage} alone": plan.batch_size / seconds if seconds else None for stage, seconds in alone.items()}
+        row |= {
+            f"{stage} alone": plan.batch_size / seconds if seconds else None
+            for stage, seconds in alone.items()
+        }
         if torch.cuda.is_available():
-            row["of step alone"] = median(run["step"] / run["together"] for run in runs) if alone["step"] else None
+            row["of step alone"] = (
+                median(run["step"] / run["together"] for run in runs) if alone["step"] else None
+            )
             row["peak GB"] = max(run["peak GB"] for run in runs)
         table.append(row)
     return table
@@ -333,15 +418,18 @@ def about(plan: Plan, rounds: Sequence[dict[str, Figures]], config: str) -> str:
         parts["features"] = hours(CACHED, "features", 1)
     if frozen:
         way = CACHED if CACHED in rounds[0] else READ
-        parts[f"{frozen} with the encoder frozen"] = frozen * hours(way, "together", plan.batch_size)
+        parts[f"{frozen} with the encoder frozen"] = frozen * hours(
+            way, "together", plan.batch_size
+        )
     if tuned:
         parts[f"{tuned} fine-tuning it"] = tuned * hours(TUNED, "together", plan.batch_size)
     sums = ", ".join(f"{name} {value:.3g}" for name, value in parts.items())
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "the CPU"
     data, precision = plan.config.data, plan.config.trainer.precision or "32-true"
     return (
-        f"Training with {config} on {device} in {precision}, {data.batch_size} images of {data.preprocessing.size} "
-        f"pixels a step, {data.workers} loader processes\n"
-        f"{plan.images}; {rounds[0][READ]['words']:.0f} words; images/s count an image once, with all its captions\n"
-        f"{frozen + tuned} epochs of {COCO:,} images, but for validation: {sum(parts.values()):.3g} hours ({sums})"
+        f"Training with {config} on {device} in {precision}, {data.batch_size} images of"
+        f" {data.preprocessing.size} pixels a step, {data.workers} loader processes\n{plan.images};"
+        f" {rounds[0][READ]['words']:.0f} words; images/s count an image once, with all its"
+        f" captions\n{frozen + tuned} epochs of {COCO:,} images, but for validation:"
+        f" {sum(parts.values()):.3g} hours ({sums})"
     )

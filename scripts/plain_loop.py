@@ -1,12 +1,14 @@
 """A plain training loop, which scripts/benchmark.py measures ours against.
 
-It goes about it as the most followed tutorial does (sgrvinod, a-PyTorch-Tutorial-to-Image-Captioning): a row for each
-caption, and for each row its image, loaded and encoded for it alone; rows sorted by length, of which each step runs
-those that have not ended. What it runs is ours: the same encoder and decoder, the same optimizer and clipping. So its
-loss is the same number, and the time is all that differs. It runs in float32, as the tutorial does, and, to tell what
-precision alone brings, in ours too.
+It goes about it as the most followed tutorial does (sgrvinod,
+a-PyTorch-Tutorial-to-Image-Captioning): a row for each caption, and for each row its image, loaded
+and encoded for it alone; rows sorted by length, of which each step runs those that have not ended.
+What it runs is ours: the same encoder and decoder, the same optimizer and clipping. So its loss is
+the same number, and the time is all that differs. It runs in float32, as the tutorial does, and, to
+tell what precision alone brings, in ours too.
 
-The tutorial keeps the images of a data set resized in one file; many others decode a JPEG for each caption.
+The tutorial keeps the images of a data set resized in one file; many others decode a JPEG for each
+caption.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,7 +28,9 @@ from captioner.training.lightning_module import CaptioningModule
 from captioner.training.train import TrainCLI
 from captioner.vocabulary import PAD
 
-Rows = tuple[Tensor, Tensor, Tensor]  # images (R, 3, S, S), padded captions (R, T), their lengths (R,)
+Rows = tuple[
+    Tensor, Tensor, Tensor
+]  # images (R, 3, S, S), padded captions (R, T), their lengths (R,)
 
 
 class CaptionRows(Dataset[tuple[Tensor, Tensor, int]]):
@@ -35,12 +39,22 @@ class CaptionRows(Dataset[tuple[Tensor, Tensor, int]]):
     Args:
         data: Whose words and preprocessing.
         records: The images.
-        stored: Keep the images, resized, in memory; else their files are read and decoded each time.
+        stored: Keep the images, resized, in memory; else their files are read and decoded each
+            time.
     """
 
-    def __init__(self, data: CaptionData, records: Sequence[Record], *, stored: bool = False) -> None:
-        rows = [(record.path, caption) for record in records for caption in record.captions[: data.captions_per_image]]
-        self.rows = [(path, data.vocabulary.encode(tokenize(caption), data.max_length)) for path, caption in rows]
+    def __init__(
+        self, data: CaptionData, records: Sequence[Record], *, stored: bool = False
+    ) -> None:
+        rows = [
+            (record.path, caption)
+            for record in records
+            for caption in record.captions[: data.captions_per_image]
+        ]
+        self.rows = [
+            (path, data.vocabulary.encode(tokenize(caption), data.max_length))
+            for path, caption in rows
+        ]
         self.longest = max(len(ids) for _, ids in self.rows)
         made = data.preprocessing
         interpolation = transforms.InterpolationMode(made.interpolation)
@@ -48,8 +62,14 @@ class CaptionRows(Dataset[tuple[Tensor, Tensor, int]]):
         if made.resize == "center_crop":
             resize = transforms.Resize(made.size, interpolation)
             self.resize = transforms.Compose([resize, transforms.CenterCrop(made.size)])
-        self.normalize = transforms.Compose([transforms.ToTensor(), transforms.Normalize(made.mean, made.std)])
-        self.stored = {path: np.array(self._read(path)) for path in {path for path, _ in rows}} if stored else None
+        self.normalize = transforms.Compose(
+            [transforms.ToTensor(), transforms.Normalize(made.mean, made.std)]
+        )
+        self.stored = (
+            {path: np.array(self._read(path)) for path in {path for path, _ in rows}}
+            if stored
+            else None
+        )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -73,7 +93,9 @@ def make_loader(cli: TrainCLI, *, stored: bool = False) -> DataLoader[Rows]:
     captions = CaptionRows(data, records, stored=stored)
     count = min(round(data.batch_size * len(captions) / len(records)), len(captions))
     pin = torch.cuda.is_available()
-    return DataLoader(captions, count, shuffle=True, num_workers=data.workers, pin_memory=pin, drop_last=True)
+    return DataLoader(
+        captions, count, shuffle=True, num_workers=data.workers, pin_memory=pin, drop_last=True
+    )
 
 
 def train(cli: TrainCLI, batches: Iterable[Rows]) -> None:
@@ -97,7 +119,9 @@ def train(cli: TrainCLI, batches: Iterable[Rows]) -> None:
     module.cpu()
 
 
-def compute_loss(module: CaptioningModule, images: Tensor, captions: Tensor, lengths: Tensor) -> Tensor:
+def compute_loss(
+    module: CaptioningModule, images: Tensor, captions: Tensor, lengths: Tensor
+) -> Tensor:
     """The loss of R captions, each with its own image: mean over words, and the doubly stochastic penalty.
 
     Args:
@@ -112,7 +136,13 @@ def compute_loss(module: CaptioningModule, images: Tensor, captions: Tensor, len
         features = encoder(images.to(module.device)[order])  # (R, L, D)
     output = decoder(features, captions[order].unsqueeze(1))
     logits = output.logits.float()  # (N, V)
-    loss = nn.functional.cross_entropy(logits, output.targets, label_smoothing=module.loss.label_smoothing)
+    loss = nn.functional.cross_entropy(
+        logits, output.targets, label_smoothing=module.loss.label_smoothing
+    )
     if module.loss.coverage_penalty and output.coverage is not None:
-        loss = loss + module.loss.coverage_penalty * (1 - output.coverage.float()).square().sum(dim=2).mean()
+        loss = (
+            loss
+            + module.loss.coverage_penalty
+            * (1 - output.coverage.float()).square().sum(dim=2).mean()
+        )
     return loss

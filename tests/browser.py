@@ -18,7 +18,8 @@ _SWITCHES = (
     "--disable-gpu",
     "--hide-scrollbars",
     "--disable-background-networking",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",  # nothing gets out, even by mistake
+    # nothing gets out, even by mistake
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
 )
 
 
@@ -35,10 +36,14 @@ def chromium(width: int = 1280, height: int = 900, *, dark: bool = False) -> Ite
         A selenium driver; `requested_urls` and `console_errors` tell what went on in it.
     """
     webdriver = pytest.importorskip("selenium.webdriver")
-    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    binary = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
     service = shutil.which("chromedriver")
     if binary is None or service is None:
-        pytest.skip("no Chromium with its driver here; on Debian: apt-get install chromium chromium-driver")
+        pytest.skip(
+            "no Chromium with its driver here; on Debian: apt-get install chromium chromium-driver"
+        )
     options = webdriver.ChromeOptions()
     options.binary_location = binary
     for switch in _SWITCHES:

@@ -36,11 +36,13 @@ def draw_coco(
 ) -> list[Drawn]:
     """Draw the data set, and give what was drawn.
 
-    As in COCO, `val2014/` holds the images of Karpathy's `val`, `test` and `restval`, and `train2014/` the others;
-    `annotations/captions_{train,val}2014.json` tell them by official halves, `dataset_coco.json` by Karpathy's splits.
-    In 2017 file names are bare numbers, and there is no Karpathy file.
+    As in COCO, `val2014/` holds the images of Karpathy's `val`, `test` and `restval`, and
+    `train2014/` the others; `annotations/captions_{train,val}2014.json` tell them by official
+    halves, `dataset_coco.json` by Karpathy's splits. In 2017 file names are bare numbers, and there
+    is no Karpathy file.
 
-    An image shows one shape of one colour, and has five captions. Twelve images show every kind once.
+    An image shows one shape of one colour, and has five captions. Twelve images show every kind
+    once.
     """
     rng = np.random.default_rng(seed)
     drawn: list[Drawn] = []
@@ -63,7 +65,9 @@ def draw_coco(
     return drawn
 
 
-def _picture(color: str, shape: str, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
+def _picture(
+    color: str, shape: str, size: tuple[int, int], rng: np.random.Generator
+) -> Image.Image:
     image = Image.new("RGB", size, (int(rng.integers(110, 190)),) * 3)
     draw = ImageDraw.Draw(image)
     radius = rng.uniform(0.3, 0.4) * min(size)
@@ -73,7 +77,10 @@ def _picture(color: str, shape: str, size: tuple[int, int], rng: np.random.Gener
     elif shape == "square":
         draw.rectangle((x - radius, y - radius, x + radius, y + radius), fill=COLORS[color])
     else:
-        draw.polygon([(x, y - radius), (x + radius, y + radius), (x - radius, y + radius)], fill=COLORS[color])
+        draw.polygon(
+            [(x, y - radius), (x + radius, y + radius), (x - radius, y + radius)],
+            fill=COLORS[color],
+        )
     return image
 
 
@@ -91,7 +98,9 @@ def _official(images: Sequence[Drawn], rng: np.random.Generator) -> dict[str, An
     captions = [(image.number, caption) for image in images for caption in image.captions]
     return {
         "info": {"description": "drawn shapes"},
-        "images": [{"license": 1, "file_name": image.file_name, "id": image.number} for image in images],
+        "images": [
+            {"license": 1, "file_name": image.file_name, "id": image.number} for image in images
+        ],
         "licenses": [],
         "annotations": [  # in no order, like COCO's
             {"image_id": captions[index][0], "id": int(index) + 37, "caption": captions[index][1]}

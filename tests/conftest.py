@@ -2,7 +2,9 @@
 
 import os
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # processes whose threads compete for the cores are many times slower
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # processes whose threads compete for the cores are many times slower
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable
@@ -75,7 +77,9 @@ def picture() -> Callable[[int], Image.Image]:
 
     def make(number: int) -> Image.Image:
         random = np.random.default_rng(number)
-        blobs = random.integers(0, 256, (random.integers(2, 6), random.integers(2, 6), 3), dtype=np.uint8)
+        blobs = random.integers(
+            0, 256, (random.integers(2, 6), random.integers(2, 6), 3), dtype=np.uint8
+        )
         size = tuple(int(side) for side in random.integers(40, 120, 2))
         return Image.fromarray(blobs).resize(size, Image.Resampling.BICUBIC)
 

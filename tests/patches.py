@@ -17,13 +17,22 @@ Cell = tuple[int, int]
 class PatchStepper:
     """Says the words one after the other, each as probable as its patch is bright; the rest goes to the word "not"."""
 
-    def __init__(self, light: np.ndarray, cells: Sequence[Cell], looks: Sequence[Cell], vocab_size: int) -> None:
-        self.batch_size, self.cells, self.looks, self.vocab_size = len(light), cells, looks, vocab_size
+    def __init__(
+        self, light: np.ndarray, cells: Sequence[Cell], looks: Sequence[Cell], vocab_size: int
+    ) -> None:
+        self.batch_size, self.cells, self.looks, self.vocab_size = (
+            len(light),
+            cells,
+            looks,
+            vocab_size,
+        )
         self._light = light  # (B, CELLS, CELLS)
         self._said = np.zeros((self.batch_size, 1), np.int64)  # words, of each row
         self._images = np.arange(self.batch_size)
 
-    def step(self, parents: np.ndarray, words: np.ndarray, k: int, *, all_log_probs: bool = False) -> Step:
+    def step(
+        self, parents: np.ndarray, words: np.ndarray, k: int, *, all_log_probs: bool = False
+    ) -> Step:
         beams = self._said.shape[1]
         self._images = self._images[parents[:, 0] // beams]
         said = self._said.ravel()[parents]  # (B, K)
@@ -47,8 +56,14 @@ class PatchStepper:
 class PatchBackend:
     """Encodes images as the mean of each patch."""
 
-    def __init__(self, cells: Sequence[Cell], looks: Sequence[Cell] | None, vocab_size: int) -> None:
-        self.cells, self.looks, self.vocab_size = cells, cells if looks is None else looks, vocab_size
+    def __init__(
+        self, cells: Sequence[Cell], looks: Sequence[Cell] | None, vocab_size: int
+    ) -> None:
+        self.cells, self.looks, self.vocab_size = (
+            cells,
+            cells if looks is None else looks,
+            vocab_size,
+        )
         self.largest = 0
 
     def encode(self, pixels: np.ndarray) -> PatchStepper:
@@ -60,7 +75,11 @@ class PatchBackend:
 
 def patch_captioner(cells: Sequence[Cell], looks: Sequence[Cell] | None = None) -> Captioner:
     """A captioner whose words depend on `cells`, and that looks there, or where it is told to."""
-    vocabulary = Vocabulary([*SPECIAL_WORDS, *(f"word{number}" for number in range(len(cells))), "not"])
+    vocabulary = Vocabulary(
+        [*SPECIAL_WORDS, *(f"word{number}" for number in range(len(cells))), "not"]
+    )
     backend = PatchBackend(cells, looks, len(vocabulary))
     options = DecodingOptions(beam_size=1, max_length=len(cells), no_repeat_ngram=0)
-    return Captioner(backend, vocabulary, Preprocessing(size=SIZE, interpolation="bilinear"), options)
+    return Captioner(
+        backend, vocabulary, Preprocessing(size=SIZE, interpolation="bilinear"), options
+    )

@@ -31,7 +31,9 @@ GOLDEN = {
 
 @pytest.mark.parametrize("backend", ["onnx", "torch"])
 def test_golden_captions(backend):
-    captions = Captioner.from_pretrained(backend=backend).caption([EXAMPLES / name for name in GOLDEN])
+    captions = Captioner.from_pretrained(backend=backend).caption(
+        [EXAMPLES / name for name in GOLDEN]
+    )
     assert [caption.text for caption in captions] == list(GOLDEN.values())
 
 
@@ -58,7 +60,15 @@ def test_both_backends_agree_on_every_alternative_and_word():
 def test_it_takes_at_most_32_mb_and_says_what_it_is():
     assert sum(path.stat().st_size for path in BUNDLED.iterdir()) <= 32e6
     card = (BUNDLED / "README.md").read_text()
-    for part in ("Flickr8k", "research", "Apache", "CIDEr-D", "--config everyday", "vision-language", "bad at"):
+    for part in (
+        "Flickr8k",
+        "research",
+        "Apache",
+        "CIDEr-D",
+        "--config everyday",
+        "vision-language",
+        "bad at",
+    ):
         assert part in card
 
 
@@ -88,13 +98,17 @@ def test_it_describes_everyday_photos():
     ]
     captions = Captioner.from_pretrained().caption([record.path for record in records])
     references = {str(record.path): list(record.captions) for record in records}
-    said = {str(record.path): caption.text for record, caption in zip(records, captions, strict=True)}
+    said = {
+        str(record.path): caption.text for record, caption in zip(records, captions, strict=True)
+    }
     assert len(said) == 158
     assert score(references, said).scores["CIDEr-D"] >= 0.65
 
 
 def test_it_tags_what_its_classifier_is_sure_of():
-    tags = Captioner.from_pretrained().tag([EXAMPLES / "cat.jpg", EXAMPLES / "coffee.jpg"], threshold=0.5)
+    tags = Captioner.from_pretrained().tag(
+        [EXAMPLES / "cat.jpg", EXAMPLES / "coffee.jpg"], threshold=0.5
+    )
     assert [[tag.noun for tag in each] for each in tags] == [["cat"], ["coffee"]]
 
 
@@ -102,7 +116,8 @@ def test_its_styles_speak_differently():
     captioner = Captioner.from_pretrained()
     photos = sorted(EXAMPLES.glob("*.jpg"))
     plain, detailed, flickr8k = (
-        [caption.text for caption in captioner.caption(photos, style=style)] for style in ("", "detailed", "flickr8k")
+        [caption.text for caption in captioner.caption(photos, style=style)]
+        for style in ("", "detailed", "flickr8k")
     )
     assert sum(map(len, detailed)) > sum(map(len, plain))
     assert sum(one != other for one, other in zip(plain, flickr8k, strict=True)) > len(photos) / 2

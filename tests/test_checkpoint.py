@@ -20,7 +20,10 @@ ARCHITECTURE: dict[str, Any] = {"encoder": {"name": "resnet50"}, "decoder": {"na
 
 
 def write_weights(folder: Path, rows: int = len(VOCABULARY)) -> None:
-    tensors = {"decoder.embedding.weight": np.zeros((rows, 4), np.float16), "encoder.bias": np.ones(3, np.float32)}
+    tensors = {
+        "decoder.embedding.weight": np.zeros((rows, 4), np.float16),
+        "encoder.bias": np.ones(3, np.float32),
+    }
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
@@ -54,11 +57,19 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_derived_facts_are_no_keys(tmp_path: Path) -> None:
     config = json.loads((write(tmp_path / "model") / "config.json").read_text(encoding="utf-8"))
-    assert set(config) == {"format_version", "package_version", "architecture", "preprocessing", "decoding"}
+    assert set(config) == {
+        "format_version",
+        "package_version",
+        "architecture",
+        "preprocessing",
+        "decoding",
+    }
 
 
 def test_what_a_caption_must_contain_is_no_default_of_a_model(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"include is \('Hund',\); expected none in a model's defaults"):
+    with pytest.raises(
+        ConfigError, match=r"include is \('Hund',\); expected none in a model's defaults"
+    ):
         write(tmp_path / "model", decoding=DecodingOptions(include=("Hund",)))
     assert not any(tmp_path.iterdir())
     path = write(tmp_path / "model") / "config.json"
@@ -80,7 +91,9 @@ def test_describe_is_plain_data_about_the_folder(tmp_path: Path) -> None:
     assert description["decoding"]["forbidden_endings"] == ["ein"]
 
 
-def test_a_new_checkpoint_replaces_the_old_one_and_keeps_what_is_not_its_own(tmp_path: Path) -> None:
+def test_a_new_checkpoint_replaces_the_old_one_and_keeps_what_is_not_its_own(
+    tmp_path: Path,
+) -> None:
     folder = write(tmp_path / "model")
     (folder / "encoder.onnx").write_bytes(b"of the old weights")
     (folder / "notes.txt").write_text("mine")
@@ -94,7 +107,9 @@ def test_a_new_checkpoint_replaces_the_old_one_and_keeps_what_is_not_its_own(tmp
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, OSError])
-def test_a_failure_leaves_the_old_checkpoint_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+def test_a_failure_leaves_the_old_checkpoint_and_nothing_else(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
     folder = write(tmp_path / "model")
     before = contents(folder)
 
@@ -133,7 +148,9 @@ def test_others_may_read_a_checkpoint_whatever_wrote_its_files(tmp_path: Path) -
         write_weights(folder)
         (folder / "model.safetensors").chmod(0o600)
 
-    modes = {stat.S_IMODE(path.stat().st_mode) for path in write(tmp_path / "model", fill).iterdir()}
+    modes = {
+        stat.S_IMODE(path.stat().st_mode) for path in write(tmp_path / "model", fill).iterdir()
+    }
     (tmp_path / "ordinary").touch()
     assert modes == {stat.S_IMODE((tmp_path / "ordinary").stat().st_mode)}
 
@@ -142,7 +159,9 @@ def change_config(**changes: Any) -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
         path = folder / "config.json"
         config = json.loads(path.read_text(encoding="utf-8")) | changes
-        path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+        path.write_text(
+            json.dumps({key: value for key, value in config.items() if value is not None})
+        )
 
     return damage
 
@@ -152,7 +171,9 @@ def replace(name: str, data: bytes) -> Callable[[Path], object]:
 
 
 def truncate(name: str, share: float) -> Callable[[Path], object]:
-    return lambda folder: replace(name, (data := (folder / name).read_bytes())[: int(share * len(data))])(folder)
+    return lambda folder: replace(
+        name, (data := (folder / name).read_bytes())[: int(share * len(data))]
+    )(folder)
 
 
 @pytest.mark.parametrize(
@@ -160,16 +181,28 @@ def truncate(name: str, share: float) -> Callable[[Path], object]:
     [
         (shutil.rmtree, "does not exist; expected a folder with config.json"),
         (lambda folder: (shutil.rmtree(folder), folder.touch()), "is not a folder"),
-        (lambda folder: (folder / "config.json").unlink(), "is no checkpoint: it has no config.json"),
-        (lambda folder: (folder / "vocabulary.json").unlink(), "is incomplete: vocabulary.json missing"),
-        (lambda folder: (folder / "model.safetensors").unlink(), "is incomplete: model.safetensors missing"),
+        (
+            lambda folder: (folder / "config.json").unlink(),
+            "is no checkpoint: it has no config.json",
+        ),
+        (
+            lambda folder: (folder / "vocabulary.json").unlink(),
+            "is incomplete: vocabulary.json missing",
+        ),
+        (
+            lambda folder: (folder / "model.safetensors").unlink(),
+            "is incomplete: model.safetensors missing",
+        ),
         (truncate("config.json", 0.5), "config.json is damaged, no JSON"),
         (replace("config.json", b"\xff\xfe"), "config.json is damaged, no JSON"),
         (replace("config.json", b"[" * 100_000), "config.json is damaged, no JSON"),
         (replace("config.json", b"[1]"), "is not of a captioner checkpoint"),
         (replace("config.json", b'{"model_type": "blip"}'), "is not of a captioner checkpoint"),
         (change_config(format_version="1"), "is not of a captioner checkpoint"),
-        (change_config(format_version=FORMAT_VERSION + 1, new={}), "pip install --upgrade captioner"),
+        (
+            change_config(format_version=FORMAT_VERSION + 1, new={}),
+            "pip install --upgrade captioner",
+        ),
         (change_config(extra=1), "has unknown keys: extra; expected format_version"),
         (change_config(decoding=None), "lacks decoding"),
         (change_config(decoding=[1]), r"decoding is \[1\]; expected a JSON object"),
@@ -177,15 +210,23 @@ def truncate(name: str, share: float) -> Callable[[Path], object]:
         (change_config(preprocessing={"size": "large"}), "config.json: .*size"),
         (change_config(package_version=1), "package_version is 1"),
         (replace("vocabulary.json", b'["a"]'), "vocabulary.json: not a vocabulary"),
-        (lambda folder: write_weights(folder, 100), "a model of 100 words, and vocabulary.json has 7"),
+        (
+            lambda folder: write_weights(folder, 100),
+            "a model of 100 words, and vocabulary.json has 7",
+        ),
         (truncate("model.safetensors", 0.9), r"model.safetensors has \d+ bytes instead of \d+"),
         (truncate("model.safetensors", 0.1), "is damaged, or no safetensors file"),
         (replace("model.safetensors", b""), "is damaged, or no safetensors file"),
         (replace("model.safetensors", b"PK\x03\x04" * 100), "is damaged, or no safetensors file"),
-        (replace("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
+        (
+            replace("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n"),
+            "git lfs pull",
+        ),
     ],
 )
-def test_every_damage_is_one_clear_error(tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
+def test_every_damage_is_one_clear_error(
+    tmp_path: Path, damage: Callable[[Path], object], message: str
+) -> None:
     folder = write(tmp_path / "model")
     damage(folder)
     with pytest.raises(CheckpointError, match=message) as caught:

@@ -27,8 +27,12 @@ def pictures(picture):
 def test_of_equal_models_it_is_the_model(checkpoint_folder, captioner, pictures, backend):
     together = Captioner.from_pretrained([checkpoint_folder] * 3, backend=backend)
     options = {"beam_size": 4, "alternatives": 3}
-    for one, other in zip(captioner.caption(pictures, **options), together.caption(pictures, **options), strict=True):
-        assert [each.text for each in one.alternatives] == [each.text for each in other.alternatives]
+    for one, other in zip(
+        captioner.caption(pictures, **options), together.caption(pictures, **options), strict=True
+    ):
+        assert [each.text for each in one.alternatives] == [
+            each.text for each in other.alternatives
+        ]
         assert one.word_log_probs == pytest.approx(other.word_log_probs, abs=1e-4)
         np.testing.assert_allclose(one.attention, other.attention, atol=1e-4)
 
@@ -52,12 +56,18 @@ def test_a_word_has_the_mean_of_its_probabilities_also_after_images_and_beams_ar
         each = [stepper.step(parents, words, 1, all_log_probs=True) for stepper in alone]
         expected = np.mean([np.exp(one.all_log_probs) for one in each], axis=0)
         np.testing.assert_allclose(np.exp(step.all_log_probs), expected, atol=1e-6)
-        np.testing.assert_allclose(step.attention, np.mean([one.attention for one in each], axis=0), atol=1e-6)
+        np.testing.assert_allclose(
+            step.attention, np.mean([one.attention for one in each], axis=0), atol=1e-6
+        )
         best = np.argsort(-expected, axis=2)[:, :, :k]
         assert step.words.tolist() == best.tolist()
-        np.testing.assert_allclose(np.exp(step.log_probs), np.take_along_axis(expected, best, axis=2), atol=1e-6)
+        np.testing.assert_allclose(
+            np.exp(step.log_probs), np.take_along_axis(expected, best, axis=2), atol=1e-6
+        )
         rows = np.arange(parents.size).reshape(parents.shape)
-        parents = np.concatenate([rows[1:, -1:], rows[1:, :1], rows[1:, :1]], axis=1)  # the first image is done
+        parents = np.concatenate(
+            [rows[1:, -1:], rows[1:, :1], rows[1:, :1]], axis=1
+        )  # the first image is done
         words = step.words[1:, 0, [0, 1, 2]]
 
 

@@ -36,7 +36,12 @@ def without_attention(captioner: Captioner) -> Captioner:
     model = CaptioningModel(
         EncoderConfig("squeezenet1_1"), decoder, image_size=64, vocab_size=len(captioner.vocabulary)
     )
-    return Captioner(TorchBackend(model.eval()), captioner.vocabulary, captioner.preprocessing, captioner.decoding)
+    return Captioner(
+        TorchBackend(model.eval()),
+        captioner.vocabulary,
+        captioner.preprocessing,
+        captioner.decoding,
+    )
 
 
 def test_attention_is_the_captions_own(captioner: Captioner, photo: Path) -> None:
@@ -57,7 +62,9 @@ def test_a_large_photo_is_decoded_as_for_its_caption(captioner: Captioner, tmp_p
     (caption,) = captioner.caption(tmp_path / "large.jpg")
     found = explain(captioner, tmp_path / "large.jpg")
     assert found.caption.log_prob == pytest.approx(caption.log_prob, abs=1e-5)
-    assert found.photo.size[0] <= 640 and found.photo.width * 2 == pytest.approx(found.photo.height * 3, abs=3)
+    assert found.photo.size[0] <= 640 and found.photo.width * 2 == pytest.approx(
+        found.photo.height * 3, abs=3
+    )
 
 
 @pytest.mark.parametrize("method", ["occlusion", "gradient"])
@@ -68,7 +75,9 @@ def test_a_model_without_attention_is_explained_in_other_ways(
         explain(without_attention, photo)
     found = explain(without_attention, photo, method, max_length=4)  # type: ignore[arg-type]
     assert found.method == method
-    assert found.maps.shape[0] == len(found.words) and found.maps.shape[1] == found.maps.shape[2] > 7
+    assert (
+        found.maps.shape[0] == len(found.words) and found.maps.shape[1] == found.maps.shape[2] > 7
+    )
     assert found.maps.dtype == np.float32 and np.isfinite(found.maps).all() and found.maps.any()
 
 
@@ -76,7 +85,9 @@ def test_occlusion_is_of_the_captions_words(captioner: Captioner, photo: Path) -
     found = explain(captioner, photo, "occlusion")
     pixels = captioner.preprocessing(Image.open(photo).convert("RGB"))
     words = [captioner.vocabulary.index(word) for word in found.words]
-    assert found.maps == pytest.approx(occlude(captioner.backend, pixels, words, batch_size=7), abs=1e-4)
+    assert found.maps == pytest.approx(
+        occlude(captioner.backend, pixels, words, batch_size=7), abs=1e-4
+    )
 
 
 def test_what_cannot_be_done_is_said(captioner: Captioner, photo: Path) -> None:
@@ -95,7 +106,9 @@ def test_what_cannot_be_done_is_said(captioner: Captioner, photo: Path) -> None:
 def test_a_word_that_depends_on_little_stays_faint() -> None:
     """The second word's patch lies in the dark, where its occlusion changes nothing."""
     model = patch_captioner([(1, 1), (5, 5)])
-    light = np.full((SIZE, SIZE, 3), (124, 116, 104), np.uint8)  # the mean colour, which is what hides
+    light = np.full(
+        (SIZE, SIZE, 3), (124, 116, 104), np.uint8
+    )  # the mean colour, which is what hides
     light[:16, :16] = 255
     found = explain(model, light, "occlusion")
     first, second = found.shown(70)
@@ -126,11 +139,25 @@ def run(*args: object, stdin: bytes = b"") -> tuple[int, str, str]:
     ],
 )
 def test_the_command_writes_a_figure_or_a_page(
-    checkpoint_folder: Path, captioner: Captioner, photo: Path, tmp_path: Path, name: str, signature: bytes
+    checkpoint_folder: Path,
+    captioner: Captioner,
+    photo: Path,
+    tmp_path: Path,
+    name: str,
+    signature: bytes,
 ) -> None:
     if not name.endswith("HTML"):
         pytest.importorskip("matplotlib")
-    call = ["explain", photo, "--output", tmp_path / name, "--model", checkpoint_folder, "--max-length", 4]
+    call = [
+        "explain",
+        photo,
+        "--output",
+        tmp_path / name,
+        "--model",
+        checkpoint_folder,
+        "--max-length",
+        4,
+    ]
     (caption,) = captioner.caption(photo, max_length=4)
     assert run(*call) == (0, f"{caption.text}\n", "")
     assert (tmp_path / name).read_bytes().startswith(signature)
@@ -140,20 +167,42 @@ def test_the_command_takes_standard_input_and_options(
     checkpoint_folder: Path, captioner: Captioner, photo: Path, tmp_path: Path
 ) -> None:
     (caption,) = captioner.caption(photo, sample=True, seed=3, top_k=9)
-    call = ["explain", "-", "--output", tmp_path / "page.html", "--model", checkpoint_folder, "--method", "occlusion"]
+    call = [
+        "explain",
+        "-",
+        "--output",
+        tmp_path / "page.html",
+        "--model",
+        checkpoint_folder,
+        "--method",
+        "occlusion",
+    ]
     outcome = run(*call, "--sample", "--seed", 3, "--top-k", 9, stdin=photo.read_bytes())
     assert outcome == (0, f"{caption.text}\n", "")
     assert "less probable if it is hidden" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
-def test_the_gradient_takes_the_torch_backend_by_itself(checkpoint_folder: Path, photo: Path, tmp_path: Path) -> None:
-    call = ["explain", photo, "--output", tmp_path / "page.html", "--model", checkpoint_folder, "--method", "gradient"]
+def test_the_gradient_takes_the_torch_backend_by_itself(
+    checkpoint_folder: Path, photo: Path, tmp_path: Path
+) -> None:
+    call = [
+        "explain",
+        photo,
+        "--output",
+        tmp_path / "page.html",
+        "--model",
+        checkpoint_folder,
+        "--method",
+        "gradient",
+    ]
     assert run(*call)[0] == 0
     status, _, stderr = run(*call, "--backend", "onnx")
     assert status == 2 and "--backend torch" in stderr
 
 
-def test_a_wrong_call_of_the_command_is_one_line(checkpoint_folder: Path, photo: Path, tmp_path: Path) -> None:
+def test_a_wrong_call_of_the_command_is_one_line(
+    checkpoint_folder: Path, photo: Path, tmp_path: Path
+) -> None:
     model = ["--model", checkpoint_folder]
     page = tmp_path / "page.html"
     for args, status, message in (
@@ -161,7 +210,11 @@ def test_a_wrong_call_of_the_command_is_one_line(checkpoint_folder: Path, photo:
         ((photo, "--output", tmp_path / "figure.gif", *model), 2, "expected a name that ends in"),
         ((photo, "--output", page, "--method", "magic", *model), 2, "--method"),
         ((photo, "--output", photo, *model), 2, "would overwrite the photo"),
-        ((photo, "--output", tmp_path / "no" / "page.html", *model), 2, "No such file or directory"),
+        (
+            (photo, "--output", tmp_path / "no" / "page.html", *model),
+            2,
+            "No such file or directory",
+        ),
         ((photo, "--output", page, "--beam-size", 0, *model), 2, "beam_size is 0"),
         ((tmp_path / "missing.jpg", "--output", page, *model), 1, "missing.jpg: does not exist"),
         ((checkpoint_folder / "README.md", "--output", page, *model), 1, "README.md: "),
@@ -177,7 +230,9 @@ def test_without_matplotlib_a_page_can_be_written_still(
     checkpoint_folder: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name)
+    )
     call = ["explain", photo, "--model", checkpoint_folder, "--output"]
     status, _, stderr = run(*call, tmp_path / "figure.png")
     assert status == 2 and "pip install 'captioner[explain]'" in stderr

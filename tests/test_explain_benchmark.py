@@ -11,7 +11,16 @@ from PIL import Image
 
 from captioner.errors import ConfigError
 from scripts import benchmark, benchmark_attention
-from scripts.benchmark_attention import OTHER_PHOTO, OTHER_WORDS, RANDOM, Word, falls, masks_of, row_of, rows_of
+from scripts.benchmark_attention import (
+    OTHER_PHOTO,
+    OTHER_WORDS,
+    RANDOM,
+    Word,
+    falls,
+    masks_of,
+    row_of,
+    rows_of,
+)
 from tests.patches import SIZE, Cell, patch_captioner
 
 CELLS = [(1, 5), (6, 0), (3, 3)]
@@ -24,19 +33,28 @@ def bright(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     random = np.random.default_rng(0)
     for number in range(12):
         light = random.integers(180, 256, (7, 7, 3), dtype=np.uint8)
-        Image.fromarray(light).resize((SIZE, SIZE), Image.Resampling.NEAREST).save(folder / f"{number:02}.png")
+        Image.fromarray(light).resize((SIZE, SIZE), Image.Resampling.NEAREST).save(
+            folder / f"{number:02}.png"
+        )
     return sorted(folder.iterdir())
 
 
-def measured(bright: list[Path], looks: list[Cell], monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
+def measured(
+    bright: list[Path], looks: list[Cell], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, dict[str, Any]]:
     """The row of each comparison, if a word looks at one patch in 49 and that one is hidden."""
     monkeypatch.setattr(benchmark_attention, "SHARE", 1 / 49)
     words = falls(patch_captioner(CELLS, looks), bright)
     assert len(words) == len(CELLS) * len(bright)
-    return {row["hidden instead"]: row for row in (row_of("all", words, other) for other in words[0].others)}
+    return {
+        row["hidden instead"]: row
+        for row in (row_of("all", words, other) for other in words[0].others)
+    }
 
 
-def test_maps_that_mean_something_are_found_to(bright: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_maps_that_mean_something_are_found_to(
+    bright: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = measured(bright, CELLS, monkeypatch)
     for other in (RANDOM, OTHER_WORDS):
         row = rows[other]
@@ -45,11 +63,14 @@ def test_maps_that_mean_something_are_found_to(bright: list[Path], monkeypatch: 
         assert row["from"] < row["difference"] < row["to"]
         assert row["difference"] == pytest.approx(row["attended"] - row["others"])
     assert rows[OTHER_WORDS]["others"] == pytest.approx(0, abs=1e-6)
-    # Of these photos all captions look alike: a third of another photo's maps are this word's very own.
+    # Of these photos all captions look alike: a third of another photo's maps are this word's very
+    #     own.
     assert rows[OTHER_PHOTO]["others"] == pytest.approx(rows[OTHER_PHOTO]["attended"] / 3, rel=1e-4)
 
 
-def test_maps_that_mean_nothing_are_found_out(bright: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_maps_that_mean_nothing_are_found_out(
+    bright: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = measured(bright, CORNER, monkeypatch)
     assert rows[RANDOM]["attended"] == pytest.approx(0, abs=1e-6)
     assert rows[RANDOM]["difference"] <= 0 and rows[RANDOM]["to"] <= 0
@@ -70,9 +91,13 @@ def test_the_interval_is_that_of_photos_and_not_of_words() -> None:
     """A hundred words of a photo that say the same are no more than one word; the interval of a mean is known."""
     random = np.random.default_rng(2)
     differences = random.normal(0.3, 1, 400)
-    once = row_of("all", [Word(n, "dog", d, {RANDOM: 0.0}) for n, d in enumerate(differences)], RANDOM)
+    once = row_of(
+        "all", [Word(n, "dog", d, {RANDOM: 0.0}) for n, d in enumerate(differences)], RANDOM
+    )
     often = row_of(
-        "all", [Word(n, "dog", d, {RANDOM: 0.0}) for n, d in enumerate(differences) for _ in range(9)], RANDOM
+        "all",
+        [Word(n, "dog", d, {RANDOM: 0.0}) for n, d in enumerate(differences) for _ in range(9)],
+        RANDOM,
     )
     error = 1.96 * differences.std() / 20
     for row in (once, often):
@@ -85,7 +110,9 @@ def test_the_interval_is_that_of_photos_and_not_of_words() -> None:
 def test_words_of_content_and_function_are_told_apart() -> None:
     others = {RANDOM: 0.0, OTHER_WORDS: 0.0, OTHER_PHOTO: 0.0}
     words = [
-        Word(n, text, fall, others) for n in range(3) for text, fall in (("the", 0.25), ("dog", 1.0), ("of", 0.25))
+        Word(n, text, fall, others)
+        for n in range(3)
+        for text, fall in (("the", 0.25), ("dog", 1.0), ("of", 0.25))
     ]
     rows = {(row["words"], row["hidden instead"]): row for row in rows_of(words)}
     assert rows["content words", RANDOM]["attended"] == 1
@@ -110,7 +137,9 @@ def test_the_command_prints_the_table(
     assert benchmark.main([*call, "--annotations", str(tmp_path / "captions.csv")]) == 0
     written = json.loads(figures.read_text())["attention"]
     assert "3 photos" in written["about"]
-    assert all(np.isfinite([row["attended"], row["from"], row["to"]]).all() for row in written["rows"])
+    assert all(
+        np.isfinite([row["attended"], row["from"], row["to"]]).all() for row in written["rows"]
+    )
     assert RANDOM in capsys.readouterr().out
     (tmp_path / "empty").mkdir()
     assert benchmark.main([*call, "--images", str(tmp_path / "empty")]) == 2

@@ -20,7 +20,10 @@ from matplotlib.figure import Figure
 from captioner.explain.figure import draw
 
 ROOT = Path(__file__).parents[1]
-SENTENCE = "a group of people are standing in front of a large building in the middle of the ocean with the sun"
+SENTENCE = (
+    "a group of people are standing in front of a large building in the middle of the ocean with"
+    " the sun"
+)
 ODD = ("$x$", "<b>", "100%", "{0}", "\\alpha", "d\u00f6g")
 
 
@@ -50,13 +53,20 @@ def test_a_panel_for_each_word_and_nothing_overlaps(length: int, size: tuple[int
     boxes += [text.get_window_extent(renderer) for text in figure.texts]
     boxes += [axes.get_window_extent(renderer) for axes in figure.axes]
     for number, box in enumerate(boxes):
-        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height
+        assert (
+            box.x0 >= 0
+            and box.y0 >= 0
+            and box.x1 <= figure.bbox.width
+            and box.y1 <= figure.bbox.height
+        )
         for other in boxes[:number]:
             assert not box.overlaps(other), (box, other)
     width, height = figure.get_size_inches()
     assert 0.5 < width / height < 4
     left, low, right, high = figure.axes[1].get_position().extents
-    assert (right - left) * width / ((high - low) * height) == pytest.approx(size[0] / size[1], rel=0.02)
+    assert (right - left) * width / ((high - low) * height) == pytest.approx(
+        size[0] / size[1], rel=0.02
+    )
 
 
 def test_the_panels_show_the_photo_and_each_words_map() -> None:

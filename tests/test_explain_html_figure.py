@@ -62,13 +62,16 @@ def test_it_is_one_page_that_refers_to_nothing_outside(explanation: Explanation)
         assert not attributes.keys() & {"src", "href", "srcset", "action"}
     targets = re.findall(r"url\((.{0,30})", html)
     assert targets and all(
-        target.startswith(("data:image/png;base64,", "data:image/jpeg;base64,")) for target in targets
+        target.startswith(("data:image/png;base64,", "data:image/jpeg;base64,"))
+        for target in targets
     )
     assert "@import" not in html and "http://" not in html and "https://" not in html
     assert explanation.caption.text in page.text
     radios = [attributes for tag, attributes in page.tags if tag == "input"]
     assert len(radios) == len(explanation.words)
-    assert {radio["type"] for radio in radios} == {"radio"} and len({radio["name"] for radio in radios}) == 1
+    assert {radio["type"] for radio in radios} == {"radio"} and len(
+        {radio["name"] for radio in radios}
+    ) == 1
     labels = [attributes["for"] for tag, attributes in page.tags if tag == "label"]
     assert labels == [radio["id"] for radio in radios], "each word is the label of a radio button"
 
@@ -85,7 +88,15 @@ def test_its_images_are_the_photo_and_the_maps(explanation: Explanation) -> None
 
 
 def test_words_are_text_and_nothing_else() -> None:
-    words = ("<script>alert(1)</script>", "\"'&amp;", "$photo", "{{ photo }}", "{% if %}", "</style>", "d\u00f6g")
+    words = (
+        "<script>alert(1)</script>",
+        "\"'&amp;",
+        "$photo",
+        "{{ photo }}",
+        "{% if %}",
+        "</style>",
+        "d\u00f6g",
+    )
     maps = np.random.default_rng(0).random((len(words), 7, 7)).astype(np.float32)
     caption = Caption(" ".join(words), words, -1.0, (-0.1,) * len(words), maps)
     html = to_html(Explanation(Image.new("RGB", (30, 20)), caption, "attention", maps))
@@ -105,7 +116,9 @@ def test_in_a_browser_words_show_their_maps(explanation: Explanation, tmp_path: 
     for width in (1280, 360):
         with chromium(width, 800) as driver:
             driver.get(path.as_uri())
-            maps, labels = (driver.find_elements(By.CSS_SELECTOR, name) for name in (".map", "label"))
+            maps, labels = (
+                driver.find_elements(By.CSS_SELECTOR, name) for name in (".map", "label")
+            )
 
             def shown(maps: list = maps) -> list[int]:
                 return [number for number, element in enumerate(maps) if element.is_displayed()]

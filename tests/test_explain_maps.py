@@ -34,8 +34,12 @@ def mirrored(cell: int, cells: int) -> int:
     return min(cell % (2 * cells), 2 * cells - 1 - cell % (2 * cells))
 
 
-@pytest.mark.parametrize(("shape", "size"), [((7, 7), (10, 9)), ((3, 5), (8, 4)), ((1, 2), (5, 3)), ((1, 1), (2, 2))])
-def test_maps_are_enlarged_by_the_cubic_spline(shape: tuple[int, int], size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("shape", "size"), [((7, 7), (10, 9)), ((3, 5), (8, 4)), ((1, 2), (5, 3)), ((1, 1), (2, 2))]
+)
+def test_maps_are_enlarged_by_the_cubic_spline(
+    shape: tuple[int, int], size: tuple[int, int]
+) -> None:
     grid, (width, height) = grid_of(1, *shape), size
     expected = np.zeros((height, width))
     for y, x in np.ndindex(height, width):
@@ -48,8 +52,15 @@ def test_maps_are_enlarged_by_the_cubic_spline(shape: tuple[int, int], size: tup
 
 
 @settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 2**20), height=st.integers(1, 9), width=st.integers(1, 9), factor=st.integers(2, 9))
-def test_enlarging_keeps_the_mean_and_never_overshoots(seed: int, height: int, width: int, factor: int) -> None:
+@given(
+    seed=st.integers(0, 2**20),
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    factor=st.integers(2, 9),
+)
+def test_enlarging_keeps_the_mean_and_never_overshoots(
+    seed: int, height: int, width: int, factor: int
+) -> None:
     grid = grid_of(seed, height, width)
     large = enlarge(grid, (factor * width, factor * height))
     assert large.shape == (factor * height, factor * width)
@@ -76,8 +87,12 @@ def test_a_map_for_the_eye_goes_from_nothing_to_its_peak() -> None:
     assert (large.shape, large.min(), large.max()) == ((50, 50), 0, 1)
     assert not large[33:, 33:].any(), "beyond the reach of the cells above 0"
     assert not attention_map(np.full((7, 7), -1.0), 20).any()
-    assert attention_map(np.full((7, 7), 1 / 49), 20) == pytest.approx(np.ones((20, 20))), "looked everywhere alike"
-    assert attention_map(5 * grid_of(4), 30) == pytest.approx(attention_map(grid_of(4), 30), abs=1e-6)
+    assert attention_map(np.full((7, 7), 1 / 49), 20) == pytest.approx(np.ones((20, 20))), (
+        "looked everywhere alike"
+    )
+    assert attention_map(5 * grid_of(4), 30) == pytest.approx(
+        attention_map(grid_of(4), 30), abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("resize", ["squash", "center_crop"])
@@ -86,13 +101,21 @@ def test_the_photo_is_shown_as_the_encoder_saw_it(captioner: Captioner, resize: 
     model = Captioner(captioner.backend, captioner.vocabulary, preprocessing, DecodingOptions())
     photo = open_image(PHOTO)
     seen = photo_seen(model, PHOTO)
-    assert np.array_equal(np.asarray(seen), np.asarray(preprocessing.fit(open_image(PHOTO, min_size=64))))
+    assert np.array_equal(
+        np.asarray(seen), np.asarray(preprocessing.fit(open_image(PHOTO, min_size=64)))
+    )
 
     shown = photo_seen(model, photo, longest=200)
-    assert shown.size == ((200, round(200 * photo.height / photo.width)) if resize == "squash" else (200, 200))
+    assert shown.size == (
+        (200, round(200 * photo.height / photo.width)) if resize == "squash" else (200, 200)
+    )
     again = np.asarray(shown.resize((64, 64), Image.Resampling.BICUBIC), float)
-    assert np.abs(again - np.asarray(preprocessing.fit(photo), float)).mean() < 3, "the same part of the photo"
-    assert photo_seen(model, photo.resize((40, 30)), longest=200).size == ((40, 30) if resize == "squash" else (30, 30))
+    assert np.abs(again - np.asarray(preprocessing.fit(photo), float)).mean() < 3, (
+        "the same part of the photo"
+    )
+    assert photo_seen(model, photo.resize((40, 30)), longest=200).size == (
+        (40, 30) if resize == "squash" else (30, 30)
+    )
 
 
 @pytest.mark.parametrize("size", [(3000, 2), (2, 3000), (1, 1)])

@@ -40,15 +40,21 @@ def test_occlusion_finds_the_patch_that_each_word_depends_on() -> None:
     maps = occlude(model.backend, bright, [4, 5, 6])
     for found, (row, column) in zip(maps, CELLS_OF_WORDS, strict=True):
         rows, columns = np.nonzero(found == found.max())
-        assert row in rows // 2 and column in columns // 2, "its 14 x 14 cells are half a patch wide"
+        assert row in rows // 2 and column in columns // 2, (
+            "its 14 x 14 cells are half a patch wide"
+        )
         away = np.ones(found.shape, np.bool_)
         away[max(0, 2 * row - 3) : 2 * row + 5, max(0, 2 * column - 3) : 2 * column + 5] = False
         assert not found[away].any(), "out of reach of all that hides the patch"
     fall = np.logaddexp(0, 0) - np.logaddexp(0, -4 * 1.5)
-    assert maps.max() == pytest.approx(fall, rel=1e-5), "hidden pixels are 0, whatever the others are"
+    assert maps.max() == pytest.approx(fall, rel=1e-5), (
+        "hidden pixels are 0, whatever the others are"
+    )
 
     dark = occlude(model.backend, -bright, [4, 5, 6])
-    assert dark.max() == 0 and dark.min() < -1, "hiding what speaks against a word makes it more probable"
+    assert dark.max() == 0 and dark.min() < -1, (
+        "hiding what speaks against a word makes it more probable"
+    )
 
 
 def test_occlusion_is_the_mean_over_all_patches_that_hide_a_cell(
@@ -61,7 +67,9 @@ def test_occlusion_is_the_mean_over_all_patches_that_hide_a_cell(
         for left in range(cells - patch + 1):
             hidden = pixels.copy()
             hidden[:, top * side : (top + patch) * side, left * side : (left + patch) * side] = 0
-            (log_probs,) = log_probs_hidden(captioner.backend, hidden, words, [np.zeros((1, 1), np.bool_)])
+            (log_probs,) = log_probs_hidden(
+                captioner.backend, hidden, words, [np.zeros((1, 1), np.bool_)]
+            )
             sums[:, top : top + patch, left : left + patch] += (whole - log_probs)[:, None, None]
             counts[top : top + patch, left : left + patch] += 1
     expected = sums / counts
@@ -104,19 +112,26 @@ def test_the_gradient_is_that_of_finite_differences(
     backend = Captioner.from_pretrained(checkpoint_folder, backend="torch").backend
     assert isinstance(backend, TorchBackend)
     backend.model.double()
-    # A little noise, or neighbours of one colour would tie for the maximum of a pooling, where there is no gradient.
+    # A little noise, or neighbours of one colour would tie for the maximum of a pooling, where
+    # there is no gradient.
     exact = pixels + 0.1 * np.random.default_rng(0).standard_normal(pixels.shape)
     gradients = word_gradients(backend, exact, words)  # type: ignore[arg-type]
     assert gradients.shape == (len(words), *pixels.shape)
     random = torch.Generator().manual_seed(3)
     for _ in range(3):
         way = torch.randn(pixels.shape, generator=random, dtype=torch.float64)
-        there, back = (forced(backend, torch.from_numpy(exact) + step * way, words) for step in (1e-7, -1e-7))
+        there, back = (
+            forced(backend, torch.from_numpy(exact) + step * way, words) for step in (1e-7, -1e-7)
+        )
         slopes = (there - back) / 2e-7
-        assert (gradients * way).sum(dim=(1, 2, 3)).numpy() == pytest.approx(slopes.numpy(), rel=1e-4, abs=1e-5)
+        assert (gradients * way).sum(dim=(1, 2, 3)).numpy() == pytest.approx(
+            slopes.numpy(), rel=1e-4, abs=1e-5
+        )
 
 
-def test_gradients_leave_the_model_as_it_was(torch_captioner: Captioner, pixels: np.ndarray, words: list[int]) -> None:
+def test_gradients_leave_the_model_as_it_was(
+    torch_captioner: Captioner, pixels: np.ndarray, words: list[int]
+) -> None:
     backend = torch_captioner.backend
     assert isinstance(backend, TorchBackend)
     backend.model.train()
@@ -124,7 +139,9 @@ def test_gradients_leave_the_model_as_it_was(torch_captioner: Captioner, pixels:
     assert backend.model.training
     assert all(parameter.grad is None for parameter in backend.model.parameters())
     backend.model.eval()
-    assert once == pytest.approx(smooth_gradient(backend, pixels, words, copies=2, batch_size=2), rel=1e-3, abs=1e-7)
+    assert once == pytest.approx(
+        smooth_gradient(backend, pixels, words, copies=2, batch_size=2), rel=1e-3, abs=1e-7
+    )
     assert once.shape == (len(words), 28, 28) and once.min() >= 0 and once.max() > 0
 
 

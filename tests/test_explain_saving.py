@@ -35,13 +35,28 @@ def load(folder: Path) -> dict[str, dict[str, np.ndarray]]:
 
 
 def test_a_file_for_each_photo(
-    checkpoint_folder: Path, captioner: Captioner, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    checkpoint_folder: Path,
+    captioner: Captioner,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     target = tmp_path / "deep" / "maps"
-    call = ["caption", str(photos), "--model", str(checkpoint_folder), "--save-attention", str(target)]
+    call = [
+        "caption",
+        str(photos),
+        "--model",
+        str(checkpoint_folder),
+        "--save-attention",
+        str(target),
+    ]
     call += ["--alternatives", "2"]
     assert main(call) == 0
-    assert sorted(path.name for path in target.iterdir()) == ["1.png-2.npz", "1.png.npz", "2.jpg.npz"]
+    assert sorted(path.name for path in target.iterdir()) == [
+        "1.png-2.npz",
+        "1.png.npz",
+        "2.jpg.npz",
+    ]
     paths = [photos / name for name in ("a/1.png", "b/1.png", "b/2.jpg")]
     found = load(target)
     for path, caption in zip(paths, captioner.caption(paths), strict=True):
@@ -54,15 +69,21 @@ def test_a_file_for_each_photo(
 
     before = {path.name: path.read_bytes() for path in target.iterdir()}
     assert main(call) == 0
-    assert {path.name: path.read_bytes() for path in target.iterdir()} == before, "the same photos, the same files"
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before, (
+        "the same photos, the same files"
+    )
     capsys.readouterr()
 
 
 def caption_of(number: int) -> Caption:
-    return Caption("a dog", ("a", "dog"), -1.0, (-0.5, -number), np.full((2, 3, 3), number, np.float32))
+    return Caption(
+        "a dog", ("a", "dog"), -1.0, (-0.5, -number), np.full((2, 3, 3), number, np.float32)
+    )
 
 
-def test_later_runs_replace_only_the_same_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_later_runs_replace_only_the_same_photo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "first")
@@ -87,7 +108,9 @@ def test_files_that_are_nobodys_are_left_alone(tmp_path: Path) -> None:
     assert run.save("x.png", caption_of(1)).name == "x.png-3.npz"
     assert (tmp_path / "x.png.npz").read_bytes() == b"not ours"
     assert [run.save(None, caption_of(n)).name for n in (1, 2)] == ["stdin.npz", "stdin-2.npz"]
-    assert AttentionFolder(tmp_path).save(None, caption_of(3)).name == "stdin-3.npz", "who knows whose the others are"
+    assert AttentionFolder(tmp_path).save(None, caption_of(3)).name == "stdin-3.npz", (
+        "who knows whose the others are"
+    )
 
 
 def test_a_name_of_any_bytes(tmp_path: Path) -> None:
@@ -102,7 +125,10 @@ def test_a_name_of_any_bytes(tmp_path: Path) -> None:
 
 def test_many_photos_of_one_name(tmp_path: Path) -> None:
     run = AttentionFolder(tmp_path)
-    names = {run.save(tmp_path / str(number) / "image.jpg", caption_of(number)).name for number in range(150)}
+    names = {
+        run.save(tmp_path / str(number) / "image.jpg", caption_of(number)).name
+        for number in range(150)
+    }
     assert len(names) == 150
     assert {int(arrays["attention"].max()) for arrays in load(tmp_path).values()} == set(range(150))
 

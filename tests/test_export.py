@@ -33,12 +33,18 @@ VOCABULARY = Vocabulary([*SPECIAL_WORDS, *WORDS])
 
 def make_model(encoder: str, decoder: str, size: int, grid: int | None = None) -> CaptioningModel:
     torch.manual_seed(5)
-    config = DecoderConfig(decoder, hidden_size=12, embedding_size=10, context_size=8, attention_size=6)
-    model = CaptioningModel(EncoderConfig(encoder, grid), config, image_size=size, vocab_size=len(VOCABULARY))
+    config = DecoderConfig(
+        decoder, hidden_size=12, embedding_size=10, context_size=8, attention_size=6
+    )
+    model = CaptioningModel(
+        EncoderConfig(encoder, grid), config, image_size=size, vocab_size=len(VOCABULARY)
+    )
     with torch.no_grad():
         model.train()
         model.encoder.unfreeze(["all"], freeze_batchnorm=False)
-        for _ in range(20):  # BatchNorm sees some images, so that random layers neither explode nor vanish
+        for _ in range(
+            20
+        ):  # BatchNorm sees some images, so that random layers neither explode nor vanish
             model.encoder(torch.randn(4, 3, size, size))
         model.encoder.unfreeze([])
         for parameter in model.decoder.parameters():
@@ -73,7 +79,11 @@ def full_folder(model: CaptioningModel, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def up_down_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(tmp_path_factory.mktemp("up_down") / "checkpoint", make_model("squeezenet1_1", "up_down", 64), 64)
+    return save(
+        tmp_path_factory.mktemp("up_down") / "checkpoint",
+        make_model("squeezenet1_1", "up_down", 64),
+        64,
+    )
 
 
 FOLDERS = {
@@ -110,7 +120,11 @@ BEAMS: Plan = [
         [(3, 2), (3, 1), (3, 0)],
         [(4, 1), (4, 0), (4, 1)],
     ],
-    [[(0, 1), (0, 2), (0, 1)], [(2, 2), (2, 0), (2, 0)], [(4, 0), (4, 1), (4, 1)]],  # two images are done
+    [
+        [(0, 1), (0, 2), (0, 1)],
+        [(2, 2), (2, 0), (2, 0)],
+        [(4, 0), (4, 1), (4, 1)],
+    ],  # two images are done
     [[(0, 1), (0, 0)], [(1, 2), (1, 1)], [(2, 0), (2, 2)]],  # fewer beams
     [[(2, 1), (2, 0)]],
     [[(0, 1)]],
@@ -122,7 +136,11 @@ def run(stepper: Stepper, plan: Plan, vocab_size: int) -> list[Step]:
     random, beams, steps = np.random.default_rng(0), 1, []
     for number, images in enumerate(plan):
         parents = np.array([[image * beams + beam for image, beam in rows] for rows in images])
-        words = random.integers(0, vocab_size, parents.shape) if number else np.full(parents.shape, START)
+        words = (
+            random.integers(0, vocab_size, parents.shape)
+            if number
+            else np.full(parents.shape, START)
+        )
         steps.append(stepper.step(parents, words, 1 + number, all_log_probs=True))
         beams = parents.shape[1]
     return steps
@@ -143,11 +161,15 @@ def assert_same_steps(
             assert step.log_probs.shape == step.words.shape
             best = np.take_along_axis(step.all_log_probs, step.words, 2)
             np.testing.assert_array_equal(step.log_probs, best)
-            np.testing.assert_allclose(best, np.sort(step.all_log_probs, 2)[:, :, ::-1][:, :, : best.shape[2]])
+            np.testing.assert_allclose(
+                best, np.sort(step.all_log_probs, 2)[:, :, ::-1][:, :, : best.shape[2]]
+            )
             np.testing.assert_allclose(np.exp(step.all_log_probs).sum(2), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("plan", [ONE, BEAMS], ids=["one image, one beam", "images dropped, beams reordered"])
+@pytest.mark.parametrize(
+    "plan", [ONE, BEAMS], ids=["one image, one beam", "images dropped, beams reordered"]
+)
 def test_onnx_computes_what_torch_computes(folder: Path, plan: Plan) -> None:
     on_torch, on_onnx = backends(folder)
     pixels = random_pixels(folder, len(plan[0]))
@@ -158,21 +180,27 @@ def test_onnx_computes_what_torch_computes(folder: Path, plan: Plan) -> None:
 def test_steps_differ_between_images_and_beams(folder: Path) -> None:
     """What the comparison above would not notice to be mixed up if all rows were alike."""
     for backend in backends(folder):
-        steps = run(backend.encode(random_pixels(folder, 5)), BEAMS, len(read_checkpoint(folder).vocabulary))
+        steps = run(
+            backend.encode(random_pixels(folder, 5)), BEAMS, len(read_checkpoint(folder).vocabulary)
+        )
         for step in steps[2:4]:
             rows = step.all_log_probs.reshape(-1, step.all_log_probs.shape[2])
             distances = np.abs(rows[:, None] - rows).max(2)[~np.eye(len(rows), dtype=bool)]
             assert np.median(distances) > 100 * TOLERANCE
 
 
-def test_both_backends_write_the_same_captions(full_folder: Path, picture: Callable[[int], Image.Image]) -> None:
+def test_both_backends_write_the_same_captions(
+    full_folder: Path, picture: Callable[[int], Image.Image]
+) -> None:
     pictures = [picture(number) for number in range(6)]
     first, second = (
         Captioner.from_pretrained(full_folder, backend=name).caption(pictures, alternatives=3)
         for name in ("onnx", "torch")
     )
     for a, b in zip(first, second, strict=True):
-        assert [caption.text for caption in a.alternatives] == [caption.text for caption in b.alternatives]
+        assert [caption.text for caption in a.alternatives] == [
+            caption.text for caption in b.alternatives
+        ]
         assert a.log_prob == pytest.approx(b.log_prob, abs=1e-3)
 
 
@@ -194,13 +222,17 @@ def test_both_backends_write_the_same_captions(full_folder: Path, picture: Calla
         ("timm/fastvit_t8", 64, None),
     ],
 )
-def test_every_kind_of_cnn_is_exported(encoder: str, decoder: str, size: int, grid: int | None, tmp_path: Path) -> None:
+def test_every_kind_of_cnn_is_exported(
+    encoder: str, decoder: str, size: int, grid: int | None, tmp_path: Path
+) -> None:
     model = make_model(encoder, decoder, size, grid)
     folder = save(tmp_path / "checkpoint", model, size, half=decoder == "show_attend_tell")
     on_torch, on_onnx = backends(folder)
     pixels = random_pixels(folder, 5)
     # Many random layers multiply rounding errors.
-    assert_same_steps(on_torch.encode(pixels), on_onnx.encode(pixels), BEAMS, len(VOCABULARY), tolerance=1e-3)
+    assert_same_steps(
+        on_torch.encode(pixels), on_onnx.encode(pixels), BEAMS, len(VOCABULARY), tolerance=1e-3
+    )
     assert sum((folder / name).stat().st_size for name in ONNX_PAIR) < 300_000
 
 
@@ -213,11 +245,16 @@ def header_of(weights: Path) -> dict[str, Any]:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
     header.pop("__metadata__", None)
-    places = {name: [8 + length + offset for offset in entry["data_offsets"]] for name, entry in header.items()}
+    places = {
+        name: [8 + length + offset for offset in entry["data_offsets"]]
+        for name, entry in header.items()
+    }
     return {name: (header[name]["dtype"], *places[name]) for name in header}
 
 
-def test_a_model_is_stored_as_it_is_and_left_as_it_was(model: CaptioningModel, full_folder: Path) -> None:
+def test_a_model_is_stored_as_it_is_and_left_as_it_was(
+    model: CaptioningModel, full_folder: Path
+) -> None:
     assert model.training and not model.encoder.cnn.training
     assert model.encoder.frozen
     loaded = TorchBackend.from_checkpoint(read_checkpoint(full_folder)).model
@@ -235,7 +272,9 @@ def test_half_precision_rounds_each_weight(model: CaptioningModel, tmp_path: Pat
     for name, tensor in model.portable_state().items():
         assert state[name].dtype == torch.float32
         assert torch.equal(state[name], tensor.half().float())
-    assert (folder / WEIGHTS).stat().st_size < 2.1 * sum(tensor.numel() for tensor in state.values())
+    assert (folder / WEIGHTS).stat().st_size < 2.1 * sum(
+        tensor.numel() for tensor in state.values()
+    )
 
 
 def test_the_pair_holds_no_weights_but_refers_to_all_of_them_in_their_file(folder: Path) -> None:
@@ -244,8 +283,17 @@ def test_the_pair_holds_no_weights_but_refers_to_all_of_them_in_their_file(folde
     for name in ONNX_PAIR:
         assert (folder / name).stat().st_size < 100_000
         graph = onnx.load(folder / name, load_external_data=False).graph
-        within = [tensor for tensor in graph.initializer if tensor.data_location != onnx.TensorProto.EXTERNAL]
-        within += [attribute.t for node in graph.node for attribute in node.attribute if attribute.HasField("t")]
+        within = [
+            tensor
+            for tensor in graph.initializer
+            if tensor.data_location != onnx.TensorProto.EXTERNAL
+        ]
+        within += [
+            attribute.t
+            for node in graph.node
+            for attribute in node.attribute
+            if attribute.HasField("t")
+        ]
         assert sum(len(tensor.SerializeToString()) for tensor in within) < 2000
         for tensor in graph.initializer:
             place = {entry.key: entry.value for entry in tensor.external_data}
@@ -253,7 +301,9 @@ def test_the_pair_holds_no_weights_but_refers_to_all_of_them_in_their_file(folde
                 assert place["location"] == WEIGHTS
                 start = int(place["offset"])
                 dtype = {"F16": onnx.TensorProto.FLOAT16, "F32": onnx.TensorProto.FLOAT}
-                referred |= {(dtype[kind], *where) for kind, *where in tensors.values() if where[0] == start}
+                referred |= {
+                    (dtype[kind], *where) for kind, *where in tensors.values() if where[0] == start
+                }
                 assert (tensor.data_type, start, start + int(place["length"])) in referred
     assert {where[1:] for where in referred} == {tuple(where) for _, *where in tensors.values()}
 
@@ -261,7 +311,11 @@ def test_the_pair_holds_no_weights_but_refers_to_all_of_them_in_their_file(folde
 def test_the_pair_tells_nothing_of_the_machine_that_exported_it(folder: Path) -> None:
     for name in ONNX_PAIR:
         content = (folder / name).read_bytes()
-        assert not [trace for trace in (b".py", b"File ", b"site-packages", b"captioner.") if trace in content]
+        assert not [
+            trace
+            for trace in (b".py", b"File ", b"site-packages", b"captioner.")
+            if trace in content
+        ]
 
 
 @contextmanager
@@ -275,15 +329,22 @@ def tensor_in_file(folder: Path, name: str) -> Iterator[np.ndarray]:
 
 
 @pytest.mark.parametrize("name", ["decoder.output.bias", "decoder.embedding.weight", "encoder"])
-def test_another_weight_in_the_file_changes_what_onnx_computes(folder: Path, name: str, tmp_path: Path) -> None:
+def test_another_weight_in_the_file_changes_what_onnx_computes(
+    folder: Path, name: str, tmp_path: Path
+) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     if name == "encoder":
-        name = next(key for key in header_of(copy / WEIGHTS) if key.startswith("encoder.cnn.") and "weight" in key)
+        name = next(
+            key
+            for key in header_of(copy / WEIGHTS)
+            if key.startswith("encoder.cnn.") and "weight" in key
+        )
     with tensor_in_file(copy, name) as tensor:
         tensor += np.random.default_rng(0).normal(size=tensor.shape).astype(tensor.dtype)
     pixels = random_pixels(folder, 5)
     before, after = (
-        run(OnnxBackend(path).encode(pixels), BEAMS[:1], len(VOCABULARY))[0].all_log_probs for path in (folder, copy)
+        run(OnnxBackend(path).encode(pixels), BEAMS[:1], len(VOCABULARY))[0].all_log_probs
+        for path in (folder, copy)
     )
     assert np.abs(before - after).max() > 100 * TOLERANCE
     on_torch, on_onnx = backends(copy)

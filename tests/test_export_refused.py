@@ -20,7 +20,11 @@ from captioner.export import export_onnx
 @pytest.fixture
 def copied(checkpoint_folder: Path, tmp_path: Path) -> Path:
     """A checkpoint of one's own, without the ONNX pair."""
-    return Path(shutil.copytree(checkpoint_folder, tmp_path / "copied", ignore=shutil.ignore_patterns("*.onnx")))
+    return Path(
+        shutil.copytree(
+            checkpoint_folder, tmp_path / "copied", ignore=shutil.ignore_patterns("*.onnx")
+        )
+    )
 
 
 def remove_weights(folder: Path) -> None:
@@ -55,15 +59,29 @@ def change_config(folder: Path, **architecture: dict[str, object]) -> None:
             lambda folder: change_config(folder, decoder={"name": "show_tell"}),
             "don't belong to this architecture",
         ),
-        (lambda folder: change_config(folder, decoder={"name": "show_and_sing"}), "unknown architecture"),
+        (
+            lambda folder: change_config(folder, decoder={"name": "show_and_sing"}),
+            "unknown architecture",
+        ),
         (lambda folder: change_config(folder, decoder={"layers": 3}), "unknown architecture"),
         (lambda folder: change_config(folder, decoder={"hidden_size": 0}), "unknown architecture"),
-        (lambda folder: change_config(folder, decoder={"hidden_size": 13}), "don't belong to this architecture"),
-        (lambda folder: change_config(folder, encoder={"name": "resnet19"}), "unknown architecture.*resnet19"),
-        (lambda folder: change_config(folder, encoder={"name": "squeezenet1_0"}), "don't belong to this architecture"),
+        (
+            lambda folder: change_config(folder, decoder={"hidden_size": 13}),
+            "don't belong to this architecture",
+        ),
+        (
+            lambda folder: change_config(folder, encoder={"name": "resnet19"}),
+            "unknown architecture.*resnet19",
+        ),
+        (
+            lambda folder: change_config(folder, encoder={"name": "squeezenet1_0"}),
+            "don't belong to this architecture",
+        ),
     ],
 )
-def test_a_damaged_checkpoint_is_not_exported(damage: Callable[[Path], object], said: str, copied: Path) -> None:
+def test_a_damaged_checkpoint_is_not_exported(
+    damage: Callable[[Path], object], said: str, copied: Path
+) -> None:
     damage(copied)
     with pytest.raises(CheckpointError, match=said):
         export_onnx(copied)
@@ -100,7 +118,9 @@ def with_another_shape(state: dict[str, Tensor]) -> None:
         (with_another_shape, r"decoder\.lstm\.bias_hh is \(63,\), expected \(64,\)"),
     ],
 )
-def test_torch_loads_strictly(change: Callable[[dict[str, Tensor]], None], said: str, copied: Path) -> None:
+def test_torch_loads_strictly(
+    change: Callable[[dict[str, Tensor]], None], said: str, copied: Path
+) -> None:
     state = load_file(copied / WEIGHTS)
     change(state)
     save_file(state, copied / WEIGHTS)

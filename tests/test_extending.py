@@ -33,4 +33,6 @@ def test_its_examples_run(section: str, tmp_path: Path, monkeypatch: pytest.Monk
     blocks = re.findall(r"^```python\n(.*?)^```", SECTIONS[section], re.DOTALL | re.MULTILINE)
     assert blocks
     monkeypatch.chdir(tmp_path)
-    exec(compile("\n".join(blocks), f"docs/extending.md, {section}", "exec"), {"__name__": "example"})
+    exec(
+        compile("\n".join(blocks), f"docs/extending.md, {section}", "exec"), {"__name__": "example"}
+    )

@@ -29,11 +29,18 @@ def test_links_long_names_and_devices(tmp_path: Path) -> None:
         with replacing(path) as partial:
             partial.write_text("new")
     assert (tmp_path / "link.json").is_symlink()
-    assert (tmp_path / "disk" / "real.json").read_text() == (tmp_path / ("n" * 250)).read_text() == "new"
+    assert (
+        (tmp_path / "disk" / "real.json").read_text()
+        == (tmp_path / ("n" * 250)).read_text()
+        == "new"
+    )
     assert Path("/dev/null").is_char_device()
 
 
 def test_an_error_names_the_file_and_not_the_one_beside_it(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError) as caught, replacing(tmp_path / "nowhere" / "a.txt") as partial:
+    with (
+        pytest.raises(FileNotFoundError) as caught,
+        replacing(tmp_path / "nowhere" / "a.txt") as partial,
+    ):
         partial.write_text("")
     assert caught.value.filename == str(tmp_path / "nowhere" / "a.txt")

@@ -8,8 +8,25 @@ from captioner.images import IMAGE_SUFFIXES, find_images, open_image
 
 
 def test_find_images_is_recursive_sorted_and_by_suffix(tmp_path):
-    names = ["b.JPG", "a.png", "c/d.webp", "c/a/x.jpeg", "c.gif", "z.avif", "c-1/y.bmp", "album.jpg/1.tiff"]
-    others = ["notes.txt", "c/data.json", "noext", ".hidden.jpg", "._a.png", ".thumbnails/t.jpg", "jpg"]
+    names = [
+        "b.JPG",
+        "a.png",
+        "c/d.webp",
+        "c/a/x.jpeg",
+        "c.gif",
+        "z.avif",
+        "c-1/y.bmp",
+        "album.jpg/1.tiff",
+    ]
+    others = [
+        "notes.txt",
+        "c/data.json",
+        "noext",
+        ".hidden.jpg",
+        "._a.png",
+        ".thumbnails/t.jpg",
+        "jpg",
+    ]
     for name in names + others:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -57,11 +74,28 @@ def test_find_images_skips_a_folder_that_vanishes_with_a_warning(tmp_path, caplo
 
 def test_suffixes_are_lower_case_and_cover_the_formats_of_photos():
     assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in IMAGE_SUFFIXES)
-    assert {".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif", ".bmp", ".tif", ".tiff"} <= IMAGE_SUFFIXES
+    assert {
+        ".jpg",
+        ".jpeg",
+        ".png",
+        ".webp",
+        ".gif",
+        ".avif",
+        ".bmp",
+        ".tif",
+        ".tiff",
+    } <= IMAGE_SUFFIXES
 
 
 def test_what_nas_and_photo_managers_keep_is_left_out_and_said_once(tmp_path, caplog):
-    photos = ["a.jpg", "trip/b.jpg", "@anna/c.jpg", "Recipes/d.jpg", "trash/e.jpg", "My.photoslibrary/originals/f.jpg"]
+    photos = [
+        "a.jpg",
+        "trip/b.jpg",
+        "@anna/c.jpg",
+        "Recipes/d.jpg",
+        "trash/e.jpg",
+        "My.photoslibrary/originals/f.jpg",
+    ]
     others = [
         "@eaDir/a.jpg/SYNOPHOTO_THUMB_XL.jpg",
         "trip/@eaDir/b.jpg",

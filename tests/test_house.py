@@ -20,7 +20,8 @@ MODULES = {
 }
 PYTHON_FILES = [*MODULES.values(), *sorted((ROOT / "tests").rglob("*.py"))]
 
-# From the ground up: a module imports only from its own layer and from those before it. ARCHITECTURE.md says the same.
+# From the ground up: a module imports only from its own layer and from those before it.
+#     ARCHITECTURE.md says the same.
 LAYERS = (
     ("captioner._version", "captioner.errors", "captioner.files"),
     ("captioner.progress", "captioner.stopping"),
@@ -49,9 +50,11 @@ LAYERS = (
     ("demo", "scripts"),
 )
 
-# The commands: their functions may import what stands below the wall, each what it needs when it runs.
+# The commands: their functions may import what stands below the wall, each what it needs when it
+#     runs.
 COMMANDS = ("captioner.commands", "captioner.cli")
-# What captions: it stands above the wall, and runs where nothing but the base dependencies is installed.
+# What captions: it stands above the wall, and runs where nothing but the base dependencies is
+#     installed.
 LIGHT = (
     "captioner._version",
     "captioner.errors",
@@ -75,7 +78,15 @@ LIGHT = (
 BASE = {"numpy", "PIL", "onnxruntime", "jinja2", "rich"}
 # What must not need torch either, but may use the extra `eval`.
 TORCH_FREE = ("captioner.annotations", "captioner.datasets", "captioner.evaluation")
-TORCH_WORLD = {"torch", "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "safetensors", "onnx"}
+TORCH_WORLD = {
+    "torch",
+    "torchvision",
+    "lightning",
+    "pytorch_lightning",
+    "torchmetrics",
+    "safetensors",
+    "onnx",
+}
 
 
 class Import(NamedTuple):
@@ -102,13 +113,20 @@ def imported_names(node: ast.AST, package: str) -> list[str]:
         case ast.Import():
             return [alias.name for alias in node.names]
         case ast.ImportFrom():
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            above = (
+                package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            )
             base = ".".join([*above, *([node.module] if node.module else [])])
             inner = [f"{base}.{alias.name}" for alias in node.names]
             return [name if name in MODULES else base for name in inner]
-        case ast.Call(func=ast.Name(id="import_module" | "__import__"), args=[ast.Constant(value=str(name)), *_]):
+        case ast.Call(
+            func=ast.Name(id="import_module" | "__import__"),
+            args=[ast.Constant(value=str(name)), *_],
+        ):
             return [name]
-        case ast.Call(func=ast.Attribute(attr="import_module"), args=[ast.Constant(value=str(name)), *_]):
+        case ast.Call(
+            func=ast.Attribute(attr="import_module"), args=[ast.Constant(value=str(name)), *_]
+        ):
             return [name]
     return []
 
@@ -133,7 +151,9 @@ def imports(module: str) -> tuple[Import, ...]:
 def with_parents(name: str) -> list[str]:
     """What Python runs for `import a.b.c`: of ours a, a.b and a.b.c; of a foreign package, its first name is enough."""
     parts = name.split(".")
-    return [part for end in range(len(parts)) if (part := ".".join(parts[: end + 1])) in MODULES] or parts[:1]
+    return [
+        part for end in range(len(parts)) if (part := ".".join(parts[: end + 1])) in MODULES
+    ] or parts[:1]
 
 
 def imported_with(module: str) -> dict[str, str]:
@@ -152,13 +172,20 @@ def imported_with(module: str) -> dict[str, str]:
 
 def layer(module: str) -> int:
     """The most specific entry of `LAYERS` says where a module stands."""
-    ranks = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms if is_in(module, (room,))}
+    ranks = {
+        room: rank for rank, rooms in enumerate(LAYERS) for room in rooms if is_in(module, (room,))
+    }
     assert ranks, f"{module} has no place in LAYERS"
     return ranks[max(ranks, key=len)]
 
 
 def test_the_source_is_found() -> None:
-    assert {"captioner", "captioner.cli", "captioner.decoding.search", "captioner.model.decoder"} <= set(MODULES)
+    assert {
+        "captioner",
+        "captioner.cli",
+        "captioner.decoding.search",
+        "captioner.model.decoder",
+    } <= set(MODULES)
     assert any(entry.name == "torch" for entry in imports("captioner.model.decoder"))
     assert "torch" in imported_with("captioner.training.train")
 
@@ -171,13 +198,20 @@ def test_what_captions_needs_only_the_base_dependencies(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [name for name in MODULES if is_in(name, LIGHT + TORCH_FREE) and not is_in(name, COMMANDS)]
+    "module",
+    [name for name in MODULES if is_in(name, LIGHT + TORCH_FREE) and not is_in(name, COMMANDS)],
 )
 def test_no_function_climbs_over_the_wall_but_where_a_backend_is_chosen(module: str) -> None:
     for entry in imports(module):
         heavy = TORCH_WORLD.intersection(imported_with(entry.name))
-        chosen = module == "captioner.inference" and entry.name == "captioner.backends.torch" and not entry.at_import
-        assert chosen or not heavy, f"{module}:{entry.line} imports {entry.name}, which needs {heavy}"
+        chosen = (
+            module == "captioner.inference"
+            and entry.name == "captioner.backends.torch"
+            and not entry.at_import
+        )
+        assert chosen or not heavy, (
+            f"{module}:{entry.line} imports {entry.name}, which needs {heavy}"
+        )
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if is_in(name, TORCH_FREE)])
@@ -186,12 +220,16 @@ def test_evaluation_runs_without_torch(module: str) -> None:
     assert not heavy, f"importing {module} also imports {heavy}"
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name != "captioner" and "." in name])
+@pytest.mark.parametrize(
+    "module", [name for name in MODULES if name != "captioner" and "." in name]
+)
 def test_a_module_imports_only_from_its_own_layer_and_those_before_it(module: str) -> None:
     own = layer(module)
     for entry in imports(module):
         if entry.name in MODULES and entry.name != "captioner":
-            assert layer(entry.name) <= own, f"{module}:{entry.line} imports {entry.name}, which stands later"
+            assert layer(entry.name) <= own, (
+                f"{module}:{entry.line} imports {entry.name}, which stands later"
+            )
 
 
 def places_on_the_map(module: str) -> set[str]:
@@ -200,7 +238,9 @@ def places_on_the_map(module: str) -> set[str]:
     drawn = text[text.index("    captioner/\n") : text.index("    scripts/ ")]
     sides = dict(zip(("above", "below"), drawn.split("---- the wall"), strict=True))
     room, _, file = str(MODULES[module].relative_to(ROOT / "captioner")).rpartition("/")
-    file_named = rf"{re.escape(room)}/(?:.*[ (])?{re.escape(file)}\b" if room else rf"{re.escape(file)}\b"
+    file_named = (
+        rf"{re.escape(room)}/(?:.*[ (])?{re.escape(file)}\b" if room else rf"{re.escape(file)}\b"
+    )
     return {
         side
         for side, part in sides.items()
@@ -217,15 +257,23 @@ def test_the_map_of_architecture_has_every_module_on_its_side_of_the_wall(module
     light = is_in(module, LIGHT + TORCH_FREE)
     places = places_on_the_map(module)
     assert places, f"ARCHITECTURE.md doesn't name {module}"
-    assert not light or places == {"above"}, f"{module} needs no torch, but ARCHITECTURE.md has it below the wall"
+    assert not light or places == {"above"}, (
+        f"{module} needs no torch, but ARCHITECTURE.md has it below the wall"
+    )
 
 
 def test_architecture_tells_the_order_that_the_tests_hold() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     told = text.partition("The order of imports, which a test reads: ")[2].partition(".\n")[0]
-    layers = [[room.strip() for room in layer.split(",")] for layer in told.replace("\n", " ").split(";")]
+    layers = [
+        [room.strip() for room in layer.split(",")] for layer in told.replace("\n", " ").split(";")
+    ]
     held = [
-        [room.removeprefix("captioner.") for room in rooms if room.rpartition(".")[2][0] != "_" and room != "demo"]
+        [
+            room.removeprefix("captioner.")
+            for room in rooms
+            if room.rpartition(".")[2][0] != "_" and room != "demo"
+        ]
         for rooms in LAYERS
     ]
     assert layers == held
@@ -233,7 +281,9 @@ def test_architecture_tells_the_order_that_the_tests_hold() -> None:
 
 def test_no_module_imports_itself_in_a_circle() -> None:
     graph = {
-        module: {entry.name for entry in imports(module) if entry.at_import and entry.name in MODULES}
+        module: {
+            entry.name for entry in imports(module) if entry.at_import and entry.name in MODULES
+        }
         for module in MODULES
     }
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
@@ -252,10 +302,14 @@ def test_the_package_itself_imports_nothing_at_once() -> None:
         ("gradio", ("captioner.demo", "demo")),
     ],
 )
-def test_a_framework_is_imported_only_where_it_belongs(package: str, rooms: tuple[str, ...]) -> None:
+def test_a_framework_is_imported_only_where_it_belongs(
+    package: str, rooms: tuple[str, ...]
+) -> None:
     for module in MODULES:
         for entry in imports(module):
-            assert not is_in(entry.name, (package,)) or is_in(module, rooms), f"{module}:{entry.line}"
+            assert not is_in(entry.name, (package,)) or is_in(module, rooms), (
+                f"{module}:{entry.line}"
+            )
 
 
 def test_the_model_knows_ids_not_words() -> None:
@@ -270,12 +324,16 @@ def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
     assert path.name != "utils.py", "name a module for what it does"
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if not is_in(name, (*COMMANDS, "scripts"))])
+@pytest.mark.parametrize(
+    "module", [name for name in MODULES if not is_in(name, (*COMMANDS, "scripts"))]
+)
 def test_library_code_does_not_print(module: str) -> None:
     lines = [
         node.lineno
         for node in ast.walk(parse(MODULES[module]))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "print"
     ]
     assert not lines, f"{module} prints in lines {lines}; only commands do, a library logs"
 
@@ -286,8 +344,12 @@ def undocumented(node: ast.Module | ast.ClassDef, name: str) -> Iterator[str]:
     for child in node.body:
         if isinstance(child, ast.ClassDef) and not child.name.startswith("_"):
             yield from undocumented(child, f"{name}.{child.name}")
-        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and not child.name.startswith("_"):
-            overload = any(ast.unparse(decorator).endswith("overload") for decorator in child.decorator_list)
+        elif isinstance(
+            child, ast.FunctionDef | ast.AsyncFunctionDef
+        ) and not child.name.startswith("_"):
+            overload = any(
+                ast.unparse(decorator).endswith("overload") for decorator in child.decorator_list
+            )
             if ast.get_docstring(child) is None and not overload:
                 yield f"{name}.{child.name}"
 
@@ -300,22 +362,30 @@ def test_every_public_name_has_a_docstring(module: str) -> None:
 def modules_after(statement: str) -> set[str]:
     """The modules of a fresh interpreter that has run `statement`."""
     code = f"import sys\n{statement}\nprint(*sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return set(result.stdout.split())
 
 
 def test_importing_the_package_imports_no_library() -> None:
-    assert not {"torch", "numpy", "PIL", "onnxruntime", "jinja2", "rich"} & modules_after("import captioner")
+    assert not {"torch", "numpy", "PIL", "onnxruntime", "jinja2", "rich"} & modules_after(
+        "import captioner"
+    )
 
 
 def test_importing_the_command_imports_nothing_heavy() -> None:
-    assert not {"torch", "numpy", "PIL", "onnxruntime", "jinja2", "rich"} & modules_after("import captioner.cli")
+    assert not {"torch", "numpy", "PIL", "onnxruntime", "jinja2", "rich"} & modules_after(
+        "import captioner.cli"
+    )
 
 
 def test_opening_a_photo_imports_no_plugin_of_another_format() -> None:
     photo = ROOT / "examples" / "astronaut.jpg"
     plugins = {"PIL.PngImagePlugin", "PIL.GifImagePlugin", "PIL.TiffImagePlugin"}
-    assert not plugins & modules_after(f"from captioner.images import open_image; open_image({str(photo)!r})")
+    assert not plugins & modules_after(
+        f"from captioner.images import open_image; open_image({str(photo)!r})"
+    )
 
 
 def test_the_wall_holds_when_the_modules_are_really_imported() -> None:

@@ -80,7 +80,9 @@ def test_a_bytes_path_like_is_read(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-@pytest.mark.parametrize(("data", "readable"), [(encode(picture(), "PNG"), True), (b"no image at all", False)])
+@pytest.mark.parametrize(
+    ("data", "readable"), [(encode(picture(), "PNG"), True), (b"no image at all", False)]
+)
 def test_a_pipe_is_read(tmp_path, data, readable):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -96,7 +98,8 @@ def test_a_pipe_is_read(tmp_path, data, readable):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize(
-    ("format", "tolerance"), [("JPEG", 6), ("PNG", 0), ("TIFF", 0), ("WEBP", 8), ("AVIF", 6), ("MPO", 6)]
+    ("format", "tolerance"),
+    [("JPEG", 6), ("PNG", 0), ("TIFF", 0), ("WEBP", 8), ("AVIF", 6), ("MPO", 6)],
 )
 def test_exif_orientation_is_applied_once_and_then_gone(format, tolerance, orientation):
     exif = Image.Exif()
@@ -125,7 +128,9 @@ def test_damaged_or_senseless_exif_does_not_make_an_image_unreadable():
 def test_gray_and_black_and_white_become_rgb():
     gray = picture().convert("L")
     assert difference(open_image(encode(gray, "PNG")), Image.merge("RGB", [gray] * 3)) == 0
-    assert difference(open_image(encode(gray, "JPEG", quality=95)), Image.merge("RGB", [gray] * 3)) < 2
+    assert (
+        difference(open_image(encode(gray, "JPEG", quality=95)), Image.merge("RGB", [gray] * 3)) < 2
+    )
     bilevel = gray.point(lambda value: 255 * (value > 128)).convert("1")
     assert difference(open_image(encode(bilevel, "PNG")), bilevel.convert("RGB")) == 0
 
@@ -134,12 +139,18 @@ def test_palettes_become_their_colours_and_transparent_ones_white():
     palette = Image.new("P", (2, 1))
     palette.putpalette([10, 20, 30, 200, 100, 0])
     palette.putpixel((1, 0), 1)
-    assert np.asarray(open_image(encode(palette, "PNG"))).tolist() == [[[10, 20, 30], [200, 100, 0]]]
-    assert np.asarray(open_image(encode(palette, "GIF"))).tolist() == [[[10, 20, 30], [200, 100, 0]]]
+    assert np.asarray(open_image(encode(palette, "PNG"))).tolist() == [
+        [[10, 20, 30], [200, 100, 0]]
+    ]
+    assert np.asarray(open_image(encode(palette, "GIF"))).tolist() == [
+        [[10, 20, 30], [200, 100, 0]]
+    ]
     for transparency in (0, b"\x00\xff"):
         data = encode(palette, "PNG", transparency=transparency)
         assert np.asarray(open_image(data)).tolist() == [[[255, 255, 255], [200, 100, 0]]]
-    assert np.asarray(open_image(encode(palette, "GIF", transparency=1))).tolist() == [[[10, 20, 30], [255, 255, 255]]]
+    assert np.asarray(open_image(encode(palette, "GIF", transparency=1))).tolist() == [
+        [[10, 20, 30], [255, 255, 255]]
+    ]
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP"])
@@ -148,21 +159,28 @@ def test_alpha_is_composited_on_white(format, mode):
     alpha = Image.linear_gradient("L").resize(picture().size)
     image = picture().convert("RGB" if mode == "RGBA" else "L").convert(mode)
     image.putalpha(alpha)
-    colours, share = np.asarray(image.convert("RGB"), np.float64), np.asarray(alpha, np.float64)[..., None] / 255
+    colours, share = (
+        np.asarray(image.convert("RGB"), np.float64),
+        np.asarray(alpha, np.float64)[..., None] / 255,
+    )
     expected = colours * share + 255 * (1 - share)
     options = {"lossless": True, "exact": True} if format == "WEBP" else {}
     result = np.asarray(open_image(encode(image, format, **options)), np.float64)
     assert np.abs(result - expected).max() <= 1
 
 
-@pytest.mark.parametrize("mode", ["RGBa", "La", "PA", "RGBX", "YCbCr", "HSV", "CMYK", "I;16B", "1", "P"])
+@pytest.mark.parametrize(
+    "mode", ["RGBa", "La", "PA", "RGBX", "YCbCr", "HSV", "CMYK", "I;16B", "1", "P"]
+)
 def test_pil_images_of_rare_modes_are_read(mode):
     if mode in ("La", "PA"):
         source = picture().convert("L").convert("LA").convert(mode)
     elif mode == "I;16B":
         source = Image.frombytes("I;16B", (2, 1), b"\x00\x00\xff\xff")
     else:
-        source = picture().convert("RGBA").convert(mode) if mode == "RGBa" else picture().convert(mode)
+        source = (
+            picture().convert("RGBA").convert(mode) if mode == "RGBa" else picture().convert(mode)
+        )
     image = open_image(source)
     assert (image.mode, image.size) == ("RGB", source.size)
     if mode in ("RGBX", "YCbCr", "HSV", "CMYK", "RGBa"):
@@ -218,7 +236,9 @@ def test_a_float_image_with_nan_is_refused(bad):
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF", "AVIF", "MPO"])
 def test_the_first_frame_of_several_is_taken(format):
-    frames = [Image.new("RGB", (16, 16), colour) for colour in ((250, 0, 0), (0, 250, 0), (0, 0, 250))]
+    frames = [
+        Image.new("RGB", (16, 16), colour) for colour in ((250, 0, 0), (0, 250, 0), (0, 0, 250))
+    ]
     image = open_image(encode(frames[0], format, save_all=True, append_images=frames[1:]))
     assert difference(image, frames[0]) < 4
 
@@ -251,10 +271,16 @@ def test_min_size_changes_nothing_for_small_jpegs_and_other_formats():
 def test_min_size_works_with_orientation_gray_cmyk_and_mpo():
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert open_image(encode(picture(1600, 1000), "JPEG", exif=exif), min_size=60).size == (125, 200)
+    assert open_image(encode(picture(1600, 1000), "JPEG", exif=exif), min_size=60).size == (
+        125,
+        200,
+    )
     assert open_image(encode(picture(1600, 1000), "MPO"), min_size=60).size == (200, 125)
     for mode in ("L", "CMYK"):
-        assert open_image(encode(picture(1600, 1000).convert(mode), "JPEG"), min_size=60).size == (200, 125)
+        assert open_image(encode(picture(1600, 1000).convert(mode), "JPEG"), min_size=60).size == (
+            200,
+            125,
+        )
 
 
 # ---- PIL images and arrays

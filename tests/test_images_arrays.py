@@ -46,12 +46,20 @@ def test_boolean_arrays_are_black_and_white():
 @pytest.mark.parametrize("top", [np.uint8(255), np.uint16(65535), np.float32(1)])
 def test_the_fourth_channel_of_an_array_is_alpha(top):
     array = np.array([[[0, 0, 0, 1], [0, 0, 0, 0], [1, 0, 0, 1]]]) * top
-    assert np.asarray(open_image(array.astype(top.dtype))).tolist() == [[[0] * 3, [255] * 3, [255, 0, 0]]]
+    assert np.asarray(open_image(array.astype(top.dtype))).tolist() == [
+        [[0] * 3, [255] * 3, [255, 0, 0]]
+    ]
 
 
 def test_array_views_are_read_as_they_look():
     array = np.random.default_rng(0).integers(0, 256, (24, 16, 3), dtype=np.uint8)
-    for view in (array[:, ::-1], array[..., ::-1], array[::3, ::2], np.asfortranarray(array), array.transpose(1, 0, 2)):
+    for view in (
+        array[:, ::-1],
+        array[..., ::-1],
+        array[::3, ::2],
+        np.asfortranarray(array),
+        array.transpose(1, 0, 2),
+    ):
         assert np.array_equal(np.asarray(open_image(view)), view)
 
 
@@ -94,7 +102,10 @@ def test_arrays_without_pixels_are_refused(shape):
 
 @settings(max_examples=150, deadline=None)
 @given(
-    hnp.arrays(st.one_of(hnp.scalar_dtypes(), hnp.array_dtypes()), hnp.array_shapes(min_dims=0, max_dims=4, min_side=0))
+    hnp.arrays(
+        st.one_of(hnp.scalar_dtypes(), hnp.array_dtypes()),
+        hnp.array_shapes(min_dims=0, max_dims=4, min_side=0),
+    )
 )
 def test_any_array_is_read_or_refused(array):
     try:

@@ -118,7 +118,9 @@ def test_a_heic_photo_is_read_whatever_it_is_called(tmp_path, suffix):
         assert difference(open_image(source, min_size=8), picture()) < 6
 
 
-@pytest.mark.parametrize("brands", [b"mif1mif1heic", b"mif1mif1miaf", b"msf1msf1miafhevc", b"heicmif1avif"])
+@pytest.mark.parametrize(
+    "brands", [b"mif1mif1heic", b"mif1mif1miaf", b"msf1msf1miafhevc", b"heicmif1avif"]
+)
 def test_a_heic_photo_of_general_brands_is_one(monkeypatch, brands):
     without("pillow_heif", monkeypatch)
     monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
@@ -170,16 +172,28 @@ def test_an_avif_image_is_not_taken_for_a_heic_photo():
 @pytest.mark.parametrize("suffix", [".dng", ".NEF", ".arw"])
 def test_the_largest_preview_of_a_raw_file_is_shown_upright(tmp_path, suffix, orientation):
     whole, small = picture(900, 600), Image.new("RGB", (450, 440), "red")
-    entries = {254: (4, [1]), 256: (4, [160]), 257: (4, [120]), 271: (2, list(b"Test\0")), 274: (3, [orientation])}
+    entries = {
+        254: (4, [1]),
+        256: (4, [160]),
+        257: (4, [120]),
+        271: (2, list(b"Test\0")),
+        274: (3, [orientation]),
+    }
     sensor = np.random.default_rng(0).bytes(5000)
     path = tmp_path / f"photo{suffix}"
-    path.write_bytes(tiff(entries, sensor + jpeg(small) + sensor + jpeg(whole) + sensor + jpeg(picture(160, 120))))
+    path.write_bytes(
+        tiff(
+            entries, sensor + jpeg(small) + sensor + jpeg(whole) + sensor + jpeg(picture(160, 120))
+        )
+    )
     turned = {1: None, 6: Image.Transpose.ROTATE_270, 8: Image.Transpose.ROTATE_90}[orientation]
     expected = whole if turned is None else whole.transpose(turned)
     assert difference(open_image(path), expected) < 6
 
 
-@pytest.mark.parametrize("start", [b"FUJIFILMCCD-RAW 0201FF", b"IIU\0", b"IIRO", b"\0\0\0\x18ftypcrx \0\0\0\1crx isom"])
+@pytest.mark.parametrize(
+    "start", [b"FUJIFILMCCD-RAW 0201FF", b"IIU\0", b"IIRO", b"\0\0\0\x18ftypcrx \0\0\0\1crx isom"]
+)
 def test_raw_files_that_are_no_tiff_show_their_preview(start):
     data = start.ljust(300, b"\0") + jpeg(picture(900, 600)) + bytes(300)
     assert difference(open_image(data), picture(900, 600)) < 6
@@ -189,7 +203,9 @@ def test_a_raw_file_without_a_preview_is_developed():
     pytest.importorskip("rawpy")
     image = open_image(dng())
     assert image.size == (32, 24)
-    assert np.ptp(np.asarray(image)[4:-4, 4:-4].astype(int).reshape(-1, 3), axis=0).max() <= 8  # even, as it is
+    assert (
+        np.ptp(np.asarray(image)[4:-4, 4:-4].astype(int).reshape(-1, 3), axis=0).max() <= 8
+    )  # even, as it is
     assert np.asarray(image).mean() > 60
 
 
@@ -201,7 +217,9 @@ def test_a_raw_file_without_a_preview_is_developed():
         ("rawpy", "raw", dng),
     ],
 )
-def test_without_the_package_a_photo_is_named_with_what_to_install(monkeypatch, module, extra, make):
+def test_without_the_package_a_photo_is_named_with_what_to_install(
+    monkeypatch, module, extra, make
+):
     data = make()
     format = {"heic": "HEIF", "jxl": "JXL"}.get(extra, "")
     monkeypatch.delitem(Image.OPEN, format, raising=False)
@@ -237,6 +255,13 @@ def test_a_folder_of_such_photos_is_never_empty():
 
 def test_opening_a_common_photo_imports_no_such_package():
     photo = str(ROOT / "examples" / "cat.jpg")
-    code = f"import sys; from captioner.images import open_image; open_image({photo!r}); print(*sys.modules)"
-    modules = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert not {"pillow_heif", "pillow_jxl", "rawpy", "PIL.ImageCms", "PIL.TiffImagePlugin"} & set(modules.split())
+    code = (
+        f"import sys; from captioner.images import open_image; open_image({photo!r});"
+        " print(*sys.modules)"
+    )
+    modules = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert not {"pillow_heif", "pillow_jxl", "rawpy", "PIL.ImageCms", "PIL.TiffImagePlugin"} & set(
+        modules.split()
+    )

@@ -71,18 +71,26 @@ def test_a_large_text_leaves_the_small_ones_and_the_orientation():
 def test_a_text_that_claims_megabytes_takes_no_memory(tmp_path):
     packer = zlib.compressobj(9)
     packed = b"".join(packer.compress(bytes(2**20)) for _ in range(200)) + packer.flush()
-    for kind, start in ((b"zTXt", b"key\0\0"), (b"iCCP", b"profile\0\0"), (b"iTXt", b"key\0\1\0en\0key\0")):
+    for kind, start in (
+        (b"zTXt", b"key\0\0"),
+        (b"iCCP", b"profile\0\0"),
+        (b"iTXt", b"key\0\1\0en\0key\0"),
+    ):
         (tmp_path / f"{kind.decode()}.png").write_bytes(png(chunk(kind, start + packed)))
     assert peak_of_opening(*tmp_path.iterdir()) < 150
 
 
 def peak_of_opening(*paths: Path, min_size: int | None = None) -> int:
     """The memory, in megabytes, that a process takes at most to open images."""
-    code = f"from captioner.images import open_image\nfor path in {[str(path) for path in paths]!r}:\n"
+    code = (
+        f"from captioner.images import open_image\nfor path in {[str(path) for path in paths]!r}:\n"
+    )
     code += f"    open_image(path, min_size={min_size})\n"
     code += "print(int(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0]) // 1024)"
     return int(
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
     )
 
 
@@ -117,13 +125,18 @@ def test_a_jpeg_that_claims_gigapixels_is_refused(options):
 
 def test_a_progressive_jpeg_that_would_be_held_as_a_whole_is_refused():
     with pytest.raises(ImageError, match="pixels"):
-        open_image(claiming(jpeg(picture(), progressive=True) + bytes(2_000_000), 20_000, 20_000), min_size=224)
+        open_image(
+            claiming(jpeg(picture(), progressive=True) + bytes(2_000_000), 20_000, 20_000),
+            min_size=224,
+        )
     data = claiming(jpeg(picture()), 20_000, 20_000)
     with pytest.raises(ImageError, match="pixels"):  # too small a file for so many
         open_image(data, min_size=224)
     assert open_image(data + bytes(2_000_000), min_size=224).size == (2500, 2500)
     one_by_one = jpeg(picture())
     at = one_by_one.find(b"\xff\xda")
-    one_by_one = one_by_one[: at + 2] + b"\0\x08\x01\1\0\0\x3f\0" + one_by_one[at + 14 :] + bytes(2_000_000)
+    one_by_one = (
+        one_by_one[: at + 2] + b"\0\x08\x01\1\0\0\x3f\0" + one_by_one[at + 14 :] + bytes(2_000_000)
+    )
     with pytest.raises(ImageError, match="pixels"):
         open_image(claiming(one_by_one, 20_000, 20_000), min_size=224)

@@ -35,10 +35,17 @@ def png_claiming(width: int, height: int) -> bytes:
     """A PNG of a few bytes whose header names any size."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0"))
+        + chunk(b"IEND", b"")
+    )
 
 
 def reason(source: object, **options: object) -> str:
@@ -109,7 +116,10 @@ def test_a_file_without_permission_is_refused(tmp_path):
 def test_a_decompression_bomb_is_refused_whatever_the_warning_filters(action, size):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter(action)
-        assert reason(png_claiming(*size)) == f"has more than {MAX_PIXELS:,} pixels: scale it down first"
+        assert (
+            reason(png_claiming(*size))
+            == f"has more than {MAX_PIXELS:,} pixels: scale it down first"
+        )
     assert not caught
 
 
@@ -128,7 +138,10 @@ def test_a_jpeg_above_the_limit_is_read_if_its_reduced_scale_is_below():
 
 def test_warnings_as_errors_change_nothing():
     palette = picture().convert("P")
-    sources = [encode(palette, "PNG", transparency=bytes(range(256))), encode(picture(), "JPEG", exif=b"Exif\0\0II*\0")]
+    sources = [
+        encode(palette, "PNG", transparency=bytes(range(256))),
+        encode(picture(), "JPEG", exif=b"Exif\0\0II*\0"),
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for data in sources:
@@ -145,7 +158,10 @@ def test_threads_leave_the_warning_filters_as_they_were():
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
 def test_files_are_closed_after_success_and_failure(tmp_path):
-    sources = {f"{format}.bin": encode(picture(), format) for format in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "AVIF")}
+    sources = {
+        f"{format}.bin": encode(picture(), format)
+        for format in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "AVIF")
+    }
     sources |= {
         "cut.bin": encode(picture(300, 300), "JPEG")[:900],
         "text.bin": b"text",
@@ -187,7 +203,11 @@ def assert_read_or_refused(data: bytes) -> None:
 
 
 SEEDS = [
-    encode(picture(), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"),
+    encode(
+        picture(),
+        "JPEG",
+        exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0",
+    ),
     encode(picture().convert("CMYK"), "JPEG", progressive=True),
     encode(picture(), "PNG"),
     encode(picture().convert("P"), "PNG", transparency=3),

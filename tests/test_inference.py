@@ -47,10 +47,14 @@ def on_torch(checkpoint_folder: Path) -> Captioner:
     return Captioner.from_pretrained(checkpoint_folder, backend="torch")
 
 
-def test_the_tiny_network_has_something_to_say(captioner: Captioner, pictures: list[Image.Image]) -> None:
+def test_the_tiny_network_has_something_to_say(
+    captioner: Captioner, pictures: list[Image.Image]
+) -> None:
     captions = captioner.caption(pictures)
     assert len({caption.text for caption in captions}) > 10
-    assert len({len(caption.words) for caption in captions}) > 3, "some images are done before others"
+    assert len({len(caption.words) for caption in captions}) > 3, (
+        "some images are done before others"
+    )
 
 
 @pytest.mark.parametrize("beam_size", [1, 2, 5])
@@ -61,7 +65,9 @@ def test_onnx_and_torch_write_the_same(
     assert_same(captioner.caption(pictures, **options), on_torch.caption(pictures, **options))
 
 
-def test_onnx_and_torch_draw_the_same(captioner: Captioner, on_torch: Captioner, pictures: list[Image.Image]) -> None:
+def test_onnx_and_torch_draw_the_same(
+    captioner: Captioner, on_torch: Captioner, pictures: list[Image.Image]
+) -> None:
     options = {"sample": True, "seed": 3, "alternatives": 2, "top_p": 0.9}
     assert_same(captioner.caption(pictures, **options), on_torch.caption(pictures, **options))
 
@@ -82,11 +88,17 @@ def test_what_is_sampled_does_not_depend_on_images_that_cannot_be_read(
 ) -> None:
     mixed: list[ImageSource] = [b"", *pictures[:5], b"", *pictures[5:10]]
     for batch_size in (3, 32):
-        captions = captioner.caption(mixed, on_error="skip", batch_size=batch_size, sample=True, seed=0)
-        assert_same(list(filter(None, captions)), captioner.caption(pictures[:10], sample=True, seed=0))
+        captions = captioner.caption(
+            mixed, on_error="skip", batch_size=batch_size, sample=True, seed=0
+        )
+        assert_same(
+            list(filter(None, captions)), captioner.caption(pictures[:10], sample=True, seed=0)
+        )
 
 
-def test_any_mix_of_sources_is_taken(captioner: Captioner, pictures: list[Image.Image], tmp_path: Path) -> None:
+def test_any_mix_of_sources_is_taken(
+    captioner: Captioner, pictures: list[Image.Image], tmp_path: Path
+) -> None:
     image = pictures[0]
     path = tmp_path / "image.png"
     image.save(path)
@@ -115,12 +127,16 @@ def test_a_caption_says_all_about_itself(captioner: Captioner, pictures: list[Im
         assert caption.to_dict() == {
             "caption": caption.text,
             "log_prob": caption.log_prob,
-            "alternatives": [{"caption": one.text, "log_prob": one.log_prob} for one in caption.alternatives],
+            "alternatives": [
+                {"caption": one.text, "log_prob": one.log_prob} for one in caption.alternatives
+            ],
             "tags": [{"noun": tag.noun, "probability": tag.probability} for tag in caption.tags],
         }
 
 
-def test_captions_can_be_compared_and_hashed(captioner: Captioner, pictures: list[Image.Image]) -> None:
+def test_captions_can_be_compared_and_hashed(
+    captioner: Captioner, pictures: list[Image.Image]
+) -> None:
     one, again = captioner.caption([pictures[0]]), captioner.caption([pictures[0]])
     assert one == again
     assert len({*one, *again}) == 1
@@ -147,7 +163,9 @@ def test_options_reach_the_search(captioner: Captioner, pictures: list[Image.Ima
         {"on_error": "ignore"},
     ],
 )
-def test_wrong_options_are_refused_before_an_image_is_read(captioner: Captioner, options: dict[str, object]) -> None:
+def test_wrong_options_are_refused_before_an_image_is_read(
+    captioner: Captioner, options: dict[str, object]
+) -> None:
     def images() -> Iterator[bytes]:
         raise AssertionError("was read")
         yield b""
@@ -172,11 +190,19 @@ def test_an_image_that_cannot_be_read_is_raised_or_skipped(
     assert [caption is None for caption in captions] == [False, True, False, True, False]
     assert_same([caption for caption in captions if caption], captioner.caption(pictures[:3]))
     results = list(captioner.stream(sources, batch_size=2))
-    assert [type(result) for result in results] == [Caption, ImageError, Caption, ImageError, Caption]
+    assert [type(result) for result in results] == [
+        Caption,
+        ImageError,
+        Caption,
+        ImageError,
+        Caption,
+    ]
     assert captioner.caption([missing], on_error="skip") == [None]
 
 
-def test_a_stream_reads_no_more_than_a_batch_ahead(captioner: Captioner, pictures: list[Image.Image]) -> None:
+def test_a_stream_reads_no_more_than_a_batch_ahead(
+    captioner: Captioner, pictures: list[Image.Image]
+) -> None:
     read = 0
 
     def endless() -> Iterator[Image.Image]:
@@ -198,16 +224,22 @@ def test_a_stream_reads_no_more_than_a_batch_ahead(captioner: Captioner, picture
     assert read == at_end
 
 
-def test_a_stream_that_is_left_leaves_no_threads(captioner: Captioner, pictures: list[Image.Image]) -> None:
+def test_a_stream_that_is_left_leaves_no_threads(
+    captioner: Captioner, pictures: list[Image.Image]
+) -> None:
     for _ in captioner.stream(pictures):
         break
-    readers = [thread for thread in threading.enumerate() if thread.name.startswith("captioner-reader")]
+    readers = [
+        thread for thread in threading.enumerate() if thread.name.startswith("captioner-reader")
+    ]
     for thread in readers:
         thread.join(timeout=10)
         assert not thread.is_alive()
 
 
-def test_an_error_of_the_source_itself_is_passed_on(captioner: Captioner, pictures: list[Image.Image]) -> None:
+def test_an_error_of_the_source_itself_is_passed_on(
+    captioner: Captioner, pictures: list[Image.Image]
+) -> None:
     def failing() -> Iterator[Image.Image]:
         yield pictures[0]
         raise ConnectionError("the camera is gone")
@@ -224,7 +256,9 @@ def test_encoded_images_can_be_decoded(captioner: Captioner, pictures: list[Imag
     assert_same(last, captioner.caption(pictures[:4], **options)[2:])
 
 
-def test_a_live_model_captions_without_a_checkpoint(on_torch: Captioner, pictures: list[Image.Image]) -> None:
+def test_a_live_model_captions_without_a_checkpoint(
+    on_torch: Captioner, pictures: list[Image.Image]
+) -> None:
     greedy = DecodingOptions(beam_size=1, max_length=12, no_repeat_ngram=2)
     live = Captioner(on_torch.backend, on_torch.vocabulary, Preprocessing(size=64), greedy)
     assert_same(live.caption(pictures[:3]), on_torch.caption(pictures[:3], beam_size=1))
@@ -234,14 +268,18 @@ def backend_name(captioner: Captioner) -> str:
     return type(captioner.backend).__name__
 
 
-def test_the_backend_is_chosen(checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_backend_is_chosen(
+    checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     light = tmp_path / "light"
     shutil.copytree(checkpoint_folder, light)
     assert backend_name(Captioner.from_pretrained(light)) == "OnnxBackend"
     assert backend_name(Captioner.from_pretrained(light, device="cpu")) == "OnnxBackend"
     (light / "decoder.onnx").unlink()
     assert backend_name(Captioner.from_pretrained(str(light))) == "TorchBackend"
-    with pytest.raises(CheckpointError, match=rf"decoder.onnx is missing.*captioner export {light}"):
+    with pytest.raises(
+        CheckpointError, match=rf"decoder.onnx is missing.*captioner export {light}"
+    ):
         Captioner.from_pretrained(light, backend="onnx")
     with pytest.raises(ConfigError, match="onnx or torch"):
         Captioner.from_pretrained(light, backend="tensorflow")  # type: ignore[arg-type]
@@ -249,7 +287,9 @@ def test_the_backend_is_chosen(checkpoint_folder: Path, tmp_path: Path, monkeypa
         Captioner.from_pretrained(light, backend="onnx", device="cuda")
     with pytest.raises(ConfigError, match="nonsense"):
         Captioner.from_pretrained(light, device="nonsense")
-    monkeypatch.setitem(sys.modules, "captioner.backends.torch", None)  # as if torch could not be imported
+    monkeypatch.setitem(
+        sys.modules, "captioner.backends.torch", None
+    )  # as if torch could not be imported
     with pytest.raises(MissingExtraError, match=r"pip install 'captioner\[train\]'"):
         Captioner.from_pretrained(light)
 
@@ -263,20 +303,27 @@ def test_a_damaged_onnx_file_is_named_with_the_remedy(
     shutil.copytree(checkpoint_folder, folder)
     data = (folder / name).read_bytes()
     (other,) = {"encoder.onnx", "decoder.onnx"} - {name}
-    damaged = {"empty": b"", "truncated": data[:-100], "foreign": b"GIF89a" * 9, "of the other": None}[damage]
+    damaged = {
+        "empty": b"",
+        "truncated": data[:-100],
+        "foreign": b"GIF89a" * 9,
+        "of the other": None,
+    }[damage]
     (folder / name).write_bytes((folder / other).read_bytes() if damaged is None else damaged)
     with pytest.raises(CheckpointError, match=f"coder.onnx.*captioner export {folder}") as caught:
         Captioner.from_pretrained(folder)
     assert "\n" not in str(caught.value)
 
 
-def test_the_light_world_captions_without_torch(checkpoint_folder: Path, tmp_path: Path, picture: Picture) -> None:
+def test_the_light_world_captions_without_torch(
+    checkpoint_folder: Path, tmp_path: Path, picture: Picture
+) -> None:
     path = tmp_path / "image.png"
     picture(0).save(path)
     code = (
-        "import sys; from captioner import Captioner; "
-        f"print(Captioner.from_pretrained({str(checkpoint_folder)!r}).caption([{str(path)!r}])[0].text); "
-        "assert not {'torch', 'safetensors', 'onnx', 'rich'} & set(sys.modules)"
+        "import sys; from captioner import Captioner;"
+        f" print(Captioner.from_pretrained({str(checkpoint_folder)!r}).caption([{str(path)!r}])[0].text);"
+        " assert not {'torch', 'safetensors', 'onnx', 'rich'} & set(sys.modules)"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(package.__file__).parents[1])}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)

@@ -46,7 +46,9 @@ def without_classifier(on_torch: TorchBackend, captioner: Captioner) -> Captione
     """The same model, live and without its classifier."""
     model = copy.deepcopy(on_torch).model
     model.drop_classifier()
-    return Captioner(TorchBackend(model), captioner.vocabulary, captioner.preprocessing, captioner.decoding)
+    return Captioner(
+        TorchBackend(model), captioner.vocabulary, captioner.preprocessing, captioner.decoding
+    )
 
 
 def test_scores_are_linear_in_the_mean_of_the_region_features(
@@ -56,7 +58,9 @@ def test_scores_are_linear_in_the_mean_of_the_region_features(
     with torch.inference_mode():
         features = on_torch.model.encoder(torch.from_numpy(pixels)).numpy().mean(axis=1)
     assert weights["classifier.weight"].dtype == np.float16
-    expected = features @ weights["classifier.weight"].astype(np.float32).T + weights["classifier.bias"]
+    expected = (
+        features @ weights["classifier.weight"].astype(np.float32).T + weights["classifier.bias"]
+    )
     for backend in (on_torch, OnnxBackend(checkpoint_folder)):
         scores = backend.encode(pixels).classes
         assert scores is not None
@@ -77,18 +81,27 @@ def test_captions_have_the_tags_of_their_images(
     for each in (captioner, Captioner.from_pretrained(checkpoint_folder, backend="torch")):
         captions = each.caption(pictures, alternatives=2, batch_size=3)
         found = [caption.tags for caption in captions]
-        assert [[tag.noun for tag in tags] for tags in found] == [[tag.noun for tag in tags] for tags in expected]
+        assert [[tag.noun for tag in tags] for tags in found] == [
+            [tag.noun for tag in tags] for tags in expected
+        ]
         for tags, others in zip(found, expected, strict=True):
-            assert [tag.probability for tag in tags] == pytest.approx([tag.probability for tag in others], abs=1e-4)
+            assert [tag.probability for tag in tags] == pytest.approx(
+                [tag.probability for tag in others], abs=1e-4
+            )
         assert all(one.tags == caption.tags for caption in captions for one in caption.alternatives)
 
 
-def test_tagging_alone_gives_the_same(captioner: Captioner, pictures: list[Image.Image], tmp_path: Path) -> None:
+def test_tagging_alone_gives_the_same(
+    captioner: Captioner, pictures: list[Image.Image], tmp_path: Path
+) -> None:
     expected = [caption.tags for caption in captioner.caption(pictures, batch_size=4)]
     assert captioner.tag(pictures, batch_size=4) == expected
     (single,) = captioner.tag(pictures[0])
     assert [tag.noun for tag in single] == [tag.noun for tag in expected[0]]
-    likely, everything = captioner.tag(pictures, threshold=0.7), captioner.tag(pictures, threshold=0, limit=2)
+    likely, everything = (
+        captioner.tag(pictures, threshold=0.7),
+        captioner.tag(pictures, threshold=0, limit=2),
+    )
     assert all(tag.probability >= 0.7 for tags in likely for tag in tags)
     assert [len(tags) for tags in everything] == [2] * len(pictures)
     assert captioner.tag([]) == []
@@ -124,7 +137,9 @@ def test_a_model_without_a_classifier_gives_none(
     assert Captioner.from_pretrained(tmp_path / "model").tags is None
 
 
-def test_an_ensemble_has_the_mean_of_the_calibrated_probabilities(on_torch: TorchBackend, pixels: np.ndarray) -> None:
+def test_an_ensemble_has_the_mean_of_the_calibrated_probabilities(
+    on_torch: TorchBackend, pixels: np.ndarray
+) -> None:
     other = copy.deepcopy(on_torch)
     assert other.model.classifier is not None
     with torch.no_grad():
@@ -145,7 +160,9 @@ def test_of_equal_models_tags_are_those_of_the_model(
     together = Captioner.from_pretrained([checkpoint_folder] * 2)
     for tags, others in zip(together.tag(pictures), captioner.tag(pictures), strict=True):
         assert [tag.noun for tag in tags] == [tag.noun for tag in others]
-        assert [tag.probability for tag in tags] == pytest.approx([tag.probability for tag in others], abs=1e-5)
+        assert [tag.probability for tag in tags] == pytest.approx(
+            [tag.probability for tag in others], abs=1e-5
+        )
 
 
 def test_the_command_prints_tags_behind_the_caption(
@@ -159,23 +176,32 @@ def test_the_command_prints_tags_behind_the_caption(
     for path, picture in zip(paths, pictures, strict=False):
         picture.save(path)
     captions = captioner.caption(paths)
-    said = [", ".join(f"{tag.noun} {tag.probability:.2f}" for tag in caption.tags) for caption in captions]
+    said = [
+        ", ".join(f"{tag.noun} {tag.probability:.2f}" for tag in caption.tags)
+        for caption in captions
+    ]
     model = ["--model", str(checkpoint_folder)]
     assert main(["caption", *map(str, paths), "--tags", *model]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines == [f"{p}\t{c.text}\t{tags}" for p, c, tags in zip(paths, captions, said, strict=True)]
+    assert lines == [
+        f"{p}\t{c.text}\t{tags}" for p, c, tags in zip(paths, captions, said, strict=True)
+    ]
     assert main(["caption", str(paths[0]), "--json", *model]) == 0
     printed = json.loads(capsys.readouterr().out)["tags"]
     assert [set(tag) for tag in printed] == [{"noun", "probability"}] * len(captions[0].tags)
     assert [tag["noun"] for tag in printed] == [tag.noun for tag in captions[0].tags]
 
 
-def test_tags_of_a_file_that_lacks_the_classifier_are_refused(checkpoint_folder: Path, tmp_path: Path) -> None:
+def test_tags_of_a_file_that_lacks_the_classifier_are_refused(
+    checkpoint_folder: Path, tmp_path: Path
+) -> None:
     folder = shutil.copytree(checkpoint_folder, tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
     assert config["format_version"] == 2
     assert config["tags"] == {"table": "imagenet", "temperature": TEMPERATURE}
-    (folder / "config.json").write_text(json.dumps({**config, "tags": {"table": "imagenet", "temperature": -1}}))
+    (folder / "config.json").write_text(
+        json.dumps({**config, "tags": {"table": "imagenet", "temperature": -1}})
+    )
     with pytest.raises(CheckpointError, match="temperature is -1"):
         read_checkpoint(folder)
     (folder / "config.json").write_text(json.dumps({**config, "format_version": 1}))

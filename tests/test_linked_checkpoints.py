@@ -13,7 +13,9 @@ from captioner.errors import CheckpointError
 from captioner.export import export_onnx
 from captioner.inference import Captioner
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows makes links for administrators alone")
+pytestmark = pytest.mark.skipif(
+    os.name == "nt", reason="Windows makes links for administrators alone"
+)
 
 
 def link(folder: Path, store: Path, names: set[str] | None = None) -> None:
@@ -30,18 +32,29 @@ def folder(checkpoint_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(checkpoint_folder, tmp_path / "snapshots" / "model"))
 
 
-@pytest.mark.parametrize("names", [None, {WEIGHTS}, set(ONNX_PAIR)], ids=["all", "weights", "graphs"])
+@pytest.mark.parametrize(
+    "names", [None, {WEIGHTS}, set(ONNX_PAIR)], ids=["all", "weights", "graphs"]
+)
 def test_linked_files_are_read(
-    captioner: Captioner, folder: Path, tmp_path: Path, names: set[str] | None, picture: Callable[[int], Image.Image]
+    captioner: Captioner,
+    folder: Path,
+    tmp_path: Path,
+    names: set[str] | None,
+    picture: Callable[[int], Image.Image],
 ) -> None:
     link(folder, tmp_path / "blobs", names)
     (tmp_path / "alias").symlink_to(folder)
     expected = captioner.caption([picture(0), picture(1)])
     for path in (folder, tmp_path / "alias"):
-        assert Captioner.from_pretrained(path, backend="onnx").caption([picture(0), picture(1)]) == expected
+        assert (
+            Captioner.from_pretrained(path, backend="onnx").caption([picture(0), picture(1)])
+            == expected
+        )
 
 
-def test_exporting_writes_no_linked_file(captioner: Captioner, folder: Path, tmp_path: Path) -> None:
+def test_exporting_writes_no_linked_file(
+    captioner: Captioner, folder: Path, tmp_path: Path
+) -> None:
     link(folder, tmp_path / "blobs")
     before = {path: path.read_bytes() for path in (tmp_path / "blobs").iterdir()}
     names = {path.name for path in folder.iterdir()}
@@ -50,7 +63,9 @@ def test_exporting_writes_no_linked_file(captioner: Captioner, folder: Path, tmp
     assert {path.name for path in folder.iterdir()} == names
     assert not any((folder / name).is_symlink() for name in ONNX_PAIR)
     image = Image.new("RGB", (64, 64), "red")
-    assert Captioner.from_pretrained(folder, backend="onnx").caption(image) == captioner.caption(image)
+    assert Captioner.from_pretrained(folder, backend="onnx").caption(image) == captioner.caption(
+        image
+    )
 
 
 @pytest.mark.parametrize("failing", ["_verify", "save_model"])
@@ -60,7 +75,11 @@ def test_the_old_pair_stays_until_the_new_one_is_verified(
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
     def fail(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device") if failing == "save_model" else CheckpointError("It differs.")
+        raise (
+            OSError(28, "No space left on device")
+            if failing == "save_model"
+            else CheckpointError("It differs.")
+        )
 
     monkeypatch.setattr(f"captioner.export.{failing}", fail)
     with pytest.raises(CheckpointError):

@@ -13,7 +13,9 @@ from captioner.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    )
 
 
 def torchvision_transform(preprocessing: Preprocessing):
@@ -43,7 +45,9 @@ def torchvision_transform(preprocessing: Preprocessing):
         [(IMAGENET_MEAN, IMAGENET_STD), ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), ((0, 0, 0), (1, 1, 1))]
     ),
 )
-def test_the_numbers_are_those_of_torchvision(width, height, size, resize, interpolation, statistics):
+def test_the_numbers_are_those_of_torchvision(
+    width, height, size, resize, interpolation, statistics
+):
     if max(width, height) > 32 * min(width, height):
         width = height
     image = noise(width, height, seed=width * height)
@@ -76,7 +80,9 @@ def test_squash_keeps_the_edges_and_center_crop_the_middle():
 @pytest.mark.parametrize("resize", ["squash", "center_crop"])
 def test_a_long_strip_is_not_blown_up_beyond_the_memory(size, resize):
     result = Preprocessing(resize=resize)(Image.new("RGB", size, "white"))
-    assert np.allclose(result, ((1 - np.array(IMAGENET_MEAN)) / IMAGENET_STD)[:, None, None], atol=1e-6)
+    assert np.allclose(
+        result, ((1 - np.array(IMAGENET_MEAN)) / IMAGENET_STD)[:, None, None], atol=1e-6
+    )
 
 
 def test_the_image_is_not_changed():
@@ -90,7 +96,9 @@ def test_normalize_takes_any_size():
     image = noise(5, 3)
     result = Preprocessing(mean=(0, 0, 0), std=(1, 1, 1)).normalize(image)
     assert result.shape == (3, 3, 5)
-    assert np.array_equal(result, np.asarray(image, np.float32).transpose(2, 0, 1) / np.float32(255))
+    assert np.array_equal(
+        result, np.asarray(image, np.float32).transpose(2, 0, 1) / np.float32(255)
+    )
 
 
 def test_only_rgb_is_taken():

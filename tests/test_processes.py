@@ -55,7 +55,8 @@ assert say() == before
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize(
-    ("backend", "then"), [("onnx", "idle"), ("onnx", "captioned"), ("onnx", "freed"), ("torch", "captioned")]
+    ("backend", "then"),
+    [("onnx", "idle"), ("onnx", "captioned"), ("onnx", "freed"), ("torch", "captioned")],
 )
 def test_a_forked_process_captions_and_ends(
     checkpoint_folder: Path, tmp_path: Path, picture: Picture, backend: str, then: str
@@ -69,7 +70,9 @@ def test_a_forked_process_captions_and_ends(
     assert (result.returncode, result.stdout.strip()) == (0, "7"), result.stderr
 
 
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, copy.copy, lambda given: pickle.loads(pickle.dumps(given))])
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, copy.copy, lambda given: pickle.loads(pickle.dumps(given))]
+)
 @pytest.mark.parametrize("backend", ["onnx", "torch", "both"])
 def test_a_captioner_is_copied_and_pickled(
     checkpoint_folder: Path,
@@ -102,7 +105,9 @@ def test_a_pickled_captioner_names_its_folder_from_anywhere(
         pickle.loads(data)
 
 
-def test_processes_of_a_pool_take_a_captioner(captioner: Captioner, tmp_path: Path, picture: Picture) -> None:
+def test_processes_of_a_pool_take_a_captioner(
+    captioner: Captioner, tmp_path: Path, picture: Picture
+) -> None:
     paths = [tmp_path / f"{number}.png" for number in range(3)]
     for number, path in enumerate(paths):
         picture(number).save(path)
@@ -113,7 +118,10 @@ def test_processes_of_a_pool_take_a_captioner(captioner: Captioner, tmp_path: Pa
 def test_a_live_model_is_copied_but_says_why_it_cannot_be_pickled(on_torch: Captioner) -> None:
     assert isinstance(on_torch.backend, TorchBackend)
     live = Captioner(
-        TorchBackend(on_torch.backend.model), on_torch.vocabulary, on_torch.preprocessing, on_torch.decoding
+        TorchBackend(on_torch.backend.model),
+        on_torch.vocabulary,
+        on_torch.preprocessing,
+        on_torch.decoding,
     )
     assert isinstance(copy.deepcopy(live), Captioner)
     with pytest.raises(ConfigError, match="in training cannot be sent to another process"):

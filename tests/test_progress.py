@@ -33,7 +33,9 @@ def test_a_line_a_minute_says_what_is_done_and_what_is_left() -> None:
         ([(3600.0, 10)], "about 9.0 hours"),
     ],
 )
-def test_the_time_that_is_left_follows_from_the_pace(steps: list[tuple[float, int]], said: str) -> None:
+def test_the_time_that_is_left_follows_from_the_pace(
+    steps: list[tuple[float, int]], said: str
+) -> None:
     assert lines(100, steps) == [f"Copying: {steps[0][1]} of 100 files, {said} left"]
 
 

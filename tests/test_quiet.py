@@ -28,7 +28,9 @@ def variables(code: str, **environment: str) -> dict[str, str]:
     clean = {name: value for name, value in os.environ.items() if name not in names}
     code = f"import json, os\n{code}\nprint(json.dumps(dict(os.environ)))"
     command = [sys.executable, "-c", code]
-    result = subprocess.run(command, cwd=ROOT, env=clean | environment, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        command, cwd=ROOT, env=clean | environment, capture_output=True, text=True, check=True
+    )
     return dict(json.loads(result.stdout))
 
 
@@ -62,16 +64,30 @@ class Trace:
             path.mkdir()
 
     def start(self, *arguments: object) -> subprocess.Popen[str]:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("XDG_")
+        }
         environment |= {
             "HOME": str(self.home),
             "TMPDIR": str(self._temporary),
             "PYTHONPATH": str(ROOT),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
-        strace = ["strace", "-f", "-qq", "-s", "300", "-e", f"trace={CALLS}", "-o", str(self._calls)]
+        strace = [
+            "strace",
+            "-f",
+            "-qq",
+            "-s",
+            "300",
+            "-e",
+            f"trace={CALLS}",
+            "-o",
+            str(self._calls),
+        ]
         command = [*strace, sys.executable, *map(str, arguments)]
-        return subprocess.Popen(command, cwd=self.given, env=environment, stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            command, cwd=self.given, env=environment, stdout=subprocess.PIPE, text=True
+        )
 
     def run(self, *arguments: object) -> None:
         process = self.start(*arguments)
@@ -80,7 +96,9 @@ class Trace:
 
     def addresses(self) -> set[str]:
         """Whom the processes spoke to, or listened at, over a network."""
-        return {first or second for line in self._lines() for first, second in ADDRESS.findall(line)}
+        return {
+            first or second for line in self._lines() for first, second in ADDRESS.findall(line)
+        }
 
     def sockets(self) -> list[str]:
         return [line for line in self._lines() if re.search(r"socket\((?!AF_UNIX)", line)]
@@ -88,9 +106,17 @@ class Trace:
     def written(self) -> set[str]:
         """Files that were opened to be written, and folders that were made, outside of those that were given."""
         allowed = (self.given, self._temporary, Path("/dev"), Path("/proc"))
-        paths = {Path(first or second) for line in self._lines() for first, second in WRITTEN.findall(line)}
+        paths = {
+            Path(first or second)
+            for line in self._lines()
+            for first, second in WRITTEN.findall(line)
+        }
         paths = {path for path in paths if path.is_absolute()}
-        return {str(path) for path in paths if not any(path.is_relative_to(folder) for folder in allowed)}
+        return {
+            str(path)
+            for path in paths
+            if not any(path.is_relative_to(folder) for folder in allowed)
+        }
 
     def _lines(self) -> Iterator[str]:
         with open(self._calls, encoding="utf-8", errors="replace") as file:
@@ -130,7 +156,9 @@ def test_explaining_opens_no_socket(trace: Trace, photo: Path) -> None:
 @pytest.mark.slow
 def test_evaluating_opens_no_socket(trace: Trace, photo: Path) -> None:
     pytest.importorskip("pycocotools")
-    (trace.given / "captions.csv").write_text("image,caption\nphoto.jpg,a dog sits on a bench\n", encoding="utf-8")
+    (trace.given / "captions.csv").write_text(
+        "image,caption\nphoto.jpg,a dog sits on a bench\n", encoding="utf-8"
+    )
     trace.run("-m", "captioner", "evaluate", "--annotations", "captions.csv", "--output", "report")
     assert not trace.sockets()
 
@@ -160,7 +188,9 @@ def test_the_demo_speaks_to_its_visitors_alone(trace: Trace, photo: Path) -> Non
         url = process.stdout.readline().split()[4]
         assert urllib.request.urlopen(url).status == 200
         body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="photo.jpg"\r\n\r\n'
-        request = urllib.request.Request(f"{url}/gradio_api/upload", body + photo.read_bytes() + b"\r\n--x--\r\n")
+        request = urllib.request.Request(
+            f"{url}/gradio_api/upload", body + photo.read_bytes() + b"\r\n--x--\r\n"
+        )
         request.add_header("Content-Type", "multipart/form-data; boundary=x")
         assert json.load(urllib.request.urlopen(request))
     finally:

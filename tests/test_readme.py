@@ -23,8 +23,14 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PHOTO = ROOT / "examples" / "pagoda.jpg"
 
 # What makes a training command small enough for a test.
-SMALL = "--trainer.accelerator cpu --trainer.max_epochs 1 --trainer.limit_train_batches 2 --data.cache_features 0"
-SMALL += " --data.preprocessing.size 64 --model.weights null --trainer.enable_progress_bar false --data.workers 0"
+SMALL = (
+    "--trainer.accelerator cpu --trainer.max_epochs 1 --trainer.limit_train_batches 2"
+    " --data.cache_features 0"
+)
+SMALL += (
+    " --data.preprocessing.size 64 --model.weights null --trainer.enable_progress_bar false"
+    " --data.workers 0"
+)
 SMALL += " --checkpoint.onnx false --plan.memory false"
 
 
@@ -50,7 +56,8 @@ def folder(tmp_path):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(PHOTO, tmp_path / place)
     references = [
-        {"id": i, "image_id": 1, "caption": text} for i, text in enumerate(("A man smiles .", "an astronaut"))
+        {"id": i, "image_id": 1, "caption": text}
+        for i, text in enumerate(("A man smiles .", "an astronaut"))
     ]
     annotations = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": references}
     (tmp_path / "captions_val.json").write_text(json.dumps(annotations))
@@ -68,7 +75,15 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     command = re.sub(r"^captioner ", f"{sys.executable} -m captioner ", command)
     command = re.sub(r"^python ", f"{sys.executable} ", command)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command,
+        shell=True,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 TRAINING, DOWNLOADING = "captioner train ", "captioner prepare-coco"
@@ -76,7 +91,11 @@ TRAINING, DOWNLOADING = "captioner train ", "captioner prepare-coco"
 
 @pytest.mark.parametrize(
     "command",
-    [line for line in commands() if line.startswith("captioner") and not line.startswith((TRAINING, DOWNLOADING))],
+    [
+        line
+        for line in commands()
+        if line.startswith("captioner") and not line.startswith((TRAINING, DOWNLOADING))
+    ],
 )
 def test_command(command, folder):
     done = run(command, folder)
@@ -95,7 +114,11 @@ def test_training_command(command, folder, monkeypatch, caplog):
     if "init_from" not in config_of(command) + command:  # a new network
         small += " --model.encoder.name resnet18"  # tests/training/test_coco.py has the larger one
     assert main(shlex.split(f"{command} {small}")[1:]) == 0, caplog.text
-    assert (folder / re.search("default_root_dir: (.*?)( |$)", config_of(command), re.MULTILINE)[1] / "best").is_dir()
+    assert (
+        folder
+        / re.search("default_root_dir: (.*?)( |$)", config_of(command), re.MULTILINE)[1]
+        / "best"
+    ).is_dir()
 
 
 def config_of(command):
@@ -105,7 +128,9 @@ def config_of(command):
 @pytest.mark.parametrize("command", [line for line in commands() if line.startswith(DOWNLOADING)])
 def test_download_command(command, folder):
     shutil.rmtree(folder / "data")
-    done = run(f"{command} --only annotations --mirror {(folder / 'empty').as_uri()}", folder)  # all need 27 GB of disk
+    done = run(
+        f"{command} --only annotations --mirror {(folder / 'empty').as_uri()}", folder
+    )  # all need 27 GB of disk
     assert done.returncode == 1
     assert "empty/" in done.stderr, "it asked for COCO's files where there are none"
 
@@ -159,4 +184,6 @@ def test_the_first_example_shows_what_the_model_says(folder):
 
 def test_the_table_of_own_photos_is_read(folder):
     with open(folder / "photos.csv", newline="") as file:
-        assert {row["image"] for row in csv.DictReader(file)} == {f"garden/00{n}.jpg" for n in (1, 2, 3)}
+        assert {row["image"] for row in csv.DictReader(file)} == {
+            f"garden/00{n}.jpg" for n in (1, 2, 3)
+        }

@@ -49,7 +49,9 @@ def test_the_benchmark_measures_inference(
     assert all(row["images/s"] > 0 for row in rows)
     read, *rest = rows
     assert (read[""], read["of encoder"]) == (benchmark.READ, None)
-    assert {(row["backend"], row["batch"]) for row in rest} == {(b, n) for b in ("onnx", "torch") for n in (1, 3)}
+    assert {(row["backend"], row["batch"]) for row in rest} == {
+        (b, n) for b in ("onnx", "torch") for n in (1, 3)
+    }
     assert {row["of encoder"] for row in rest if row[""] == benchmark.ENCODER} == {1}
     printed = capsys.readouterr().out
     assert "3 images" in printed
@@ -69,7 +71,10 @@ def test_the_benchmark_measures_every_way_of_training_that_a_config_has(
     stages = ["--model.finetune.stages=[features.12]", "--model.finetune.from_epoch=12"]
     rows = measure(tmp_path, "training", *SMALL, "--data.workers=1", *stages)
     plain, stored, same, cached, computed, read, plain_tuned, tuned = rows
-    assert all(row["captions/s"] == pytest.approx(5 * row["images/s"]) and row["captions/s"] > 0 for row in rows)
+    assert all(
+        row["captions/s"] == pytest.approx(5 * row["images/s"]) and row["captions/s"] > 0
+        for row in rows
+    )
     for row in (plain, stored, same, cached, computed, read):
         assert row["x plain loop"] == pytest.approx(row["captions/s"] / plain["captions/s"])
     assert tuned["x plain loop"] == pytest.approx(tuned["captions/s"] / plain_tuned["captions/s"])
@@ -80,7 +85,8 @@ def test_the_benchmark_measures_every_way_of_training_that_a_config_has(
     printed = capsys.readouterr().out
     assert all(row[""] in printed for row in rows)
     hours = re.search(
-        r"16 epochs of 113,287 images.*: (\S+) hours \(features (\S+), 12 .* (\S+), 4 .* (\S+)\)", printed
+        r"16 epochs of 113,287 images.*: (\S+) hours \(features (\S+), 12 .* (\S+), 4 .* (\S+)\)",
+        printed,
     )
     assert hours is not None
     total, *parts = map(float, hours.groups())
@@ -90,11 +96,26 @@ def test_the_benchmark_measures_every_way_of_training_that_a_config_has(
 
 
 def test_the_benchmark_trains_on_given_images(
-    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shapes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    data = ["--annotations", shapes / "annotations/captions_train.json", "--images", shapes / "images"]
-    rows = measure(tmp_path, "training", *SMALL, *data, "--data.cache_features=0", "--data.captions_per_image=2")
+    data = [
+        "--annotations",
+        shapes / "annotations/captions_train.json",
+        "--images",
+        shapes / "images",
+    ]
+    rows = measure(
+        tmp_path,
+        "training",
+        *SMALL,
+        *data,
+        "--data.cache_features=0",
+        "--data.captions_per_image=2",
+    )
     plain = benchmark_training.PLAIN, benchmark_training.STORED, benchmark_training.PLAIN_SAME
     assert [row[""] for row in rows] == [*plain, benchmark_training.READ]
     assert all(row["captions/s"] == pytest.approx(2 * row["images/s"]) for row in rows)
@@ -103,19 +124,31 @@ def test_the_benchmark_trains_on_given_images(
 
 
 @pytest.mark.parametrize("decoder", ["show_tell", "show_attend_tell", "up_down"])
-def test_the_plain_loop_has_the_loss_that_the_trainer_has(shapes: Path, tmp_path: Path, decoder: str) -> None:
+def test_the_plain_loop_has_the_loss_that_the_trainer_has(
+    shapes: Path, tmp_path: Path, decoder: str
+) -> None:
     """A batch of images with all their captions, and a row for each caption: the same number."""
 
     class Look(Callback):
-        def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
+        def on_train_batch_end(
+            self, trainer: Trainer, module: Any, outputs: Any, batch: Any, index: int
+        ) -> None:
             self.indices, self.loss = batch.indices.tolist(), outputs["loss"].item()
 
     options = benchmark.parse(
-        ["training", *map(str, SMALL), f"--annotations={shapes / 'annotations/captions_train.json'}"]
+        [
+            "training",
+            *map(str, SMALL),
+            f"--annotations={shapes / 'annotations/captions_train.json'}",
+        ]
     )
     plan = benchmark_training.make_plan(options, tmp_path)
     penalty = 0.0 if decoder == "show_tell" else 0.5
-    changes = [f"--model.decoder.name={decoder}", "--model.decoder.dropout=0", f"--model.coverage_penalty={penalty}"]
+    changes = [
+        f"--model.decoder.name={decoder}",
+        "--model.decoder.dropout=0",
+        f"--model.coverage_penalty={penalty}",
+    ]
     changes += ["--data.cache_features=0", "--model.label_smoothing=0.1", "--trainer.max_steps=1"]
     cli = benchmark_training.build(plan, changes)
     before = copy.deepcopy(cli.model.state_dict())
@@ -126,7 +159,9 @@ def test_the_plain_loop_has_the_loss_that_the_trainer_has(shapes: Path, tmp_path
     records = [cli.datamodule.records["train"][index] for index in look.indices]
     rows = plain_loop.CaptionRows(cli.datamodule, records)
     assert len(rows) == sum(len(record.captions) for record in records) > len(records)
-    loss = plain_loop.compute_loss(cli.model, *default_collate([rows[index] for index in range(len(rows))]))
+    loss = plain_loop.compute_loss(
+        cli.model, *default_collate([rows[index] for index in range(len(rows))])
+    )
     assert loss.item() == pytest.approx(look.loss, rel=1e-5)
 
 
@@ -163,7 +198,9 @@ def test_the_benchmark_says_what_is_wrong(
     assert reason in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("args", [["training", "--steps.x=1"], ["training", "--data.x"], ["start", "--data.x=1"]])
+@pytest.mark.parametrize(
+    "args", [["training", "--steps.x=1"], ["training", "--data.x"], ["start", "--data.x=1"]]
+)
 def test_the_benchmark_takes_changes_of_the_config_of_training_and_no_others(
     args: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,16 +209,32 @@ def test_the_benchmark_takes_changes_of_the_config_of_training_and_no_others(
     assert f"unrecognized argument: {args[1]}" in capsys.readouterr().err
 
 
-def test_the_evaluate_script_is_the_evaluate_command(checkpoint_folder: Path, shapes: Path, tmp_path: Path) -> None:
+def test_the_evaluate_script_is_the_evaluate_command(
+    checkpoint_folder: Path, shapes: Path, tmp_path: Path
+) -> None:
     annotations = shapes / "annotations/captions_train.json"
-    options = ["--annotations", annotations, "--images", shapes / "images", "--model", checkpoint_folder]
+    options = [
+        "--annotations",
+        annotations,
+        "--images",
+        shapes / "images",
+        "--model",
+        checkpoint_folder,
+    ]
     printed = []
-    for name, command in (("script", [ROOT / "scripts/evaluate.py"]), ("command", ["-m", "captioner", "evaluate"])):
+    for name, command in (
+        ("script", [ROOT / "scripts/evaluate.py"]),
+        ("command", ["-m", "captioner", "evaluate"]),
+    ):
         call = [sys.executable, *command, *options, "--output", tmp_path / name]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        result = subprocess.run([str(arg) for arg in call], env=environment, check=True, capture_output=True)
+        result = subprocess.run(
+            [str(arg) for arg in call], env=environment, check=True, capture_output=True
+        )
         printed.append((result.stdout, result.stderr))
     assert printed[0] == printed[1]
     for file in ("results.json", "scores.json"):
-        assert (tmp_path / "script" / file).read_bytes() == (tmp_path / "command" / file).read_bytes()
+        assert (tmp_path / "script" / file).read_bytes() == (
+            tmp_path / "command" / file
+        ).read_bytes()
     assert len(json.loads((tmp_path / "script/results.json").read_text(encoding="utf-8"))) == 16

@@ -8,7 +8,9 @@ from captioner.stopping import stop_at_once
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_what_runs_as_an_exception_and_handlers_come_back(number: int, status: int) -> None:
+def test_a_signal_ends_what_runs_as_an_exception_and_handlers_come_back(
+    number: int, status: int
+) -> None:
     before = signal.getsignal(number)
     closed = []
     with pytest.raises(SystemExit) as stopped, stop_at_once():

@@ -21,7 +21,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_text_is_escaped_and_json_ends_no_element(package: Path) -> None:
-    (package / "page.html").write_text("<p>{{ value }}</p><i{{ {'a': value}|xmlattr }}>\n{{ value|tojson }}", "utf-8")
+    (package / "page.html").write_text(
+        "<p>{{ value }}</p><i{{ {'a': value}|xmlattr }}>\n{{ value|tojson }}", "utf-8"
+    )
     page = render(package.name, "page.html", value=HOSTILE)
     shown, _, data = page.partition("\n")
     assert shown.count("<") == 3 and shown.count('"') == 2 and "'" not in shown

@@ -20,7 +20,9 @@ OFFICIAL = {
     # contractions
     "it's the dog's ball": "it 's the dog 's ball",
     "DON'T CAN'T I'M": "do n't ca n't i 'm",
-    "can't won't you're they've he'll she'd isn't.": "ca n't wo n't you 're they 've he 'll she 'd is n't",
+    "can't won't you're they've he'll she'd isn't.": (
+        "ca n't wo n't you 're they 've he 'll she 'd is n't"
+    ),
     "he'd've shouldn't've": "he 'd 've should n't 've",
     "cannot gonna gotta wanna lemme gimme": "can not gon na got ta wan na lem me gim me",
     "cannot-do gonnago": "cannot-do gonnago",
@@ -57,7 +59,9 @@ OFFICIAL = {
     "3 1/2 cups ½": "3 1/2 cups 1/2",
     "5'10\" tall": "5 10 tall",
     # other signs
-    "tub/shower schoolbus/boat/house mirror/ cabinet": "tub/shower schoolbus/boat/house mirror / cabinet",
+    "tub/shower schoolbus/boat/house mirror/ cabinet": (
+        "tub/shower schoolbus/boat/house mirror / cabinet"
+    ),
     "AT&T at&t R&B b & b &amp;": "at&t at & t r&b b & b &",
     "$5.50 £5 €5 5¢ 5%": "$ 5.50 # 5 $ 5 5 cents 5 %",
     "#41 #hello @bob bob@x.com": "# 41 #hello @bob bob@x.com",
@@ -110,7 +114,8 @@ def said(tokens: list[str]) -> str:
 
 
 @pytest.mark.parametrize(
-    "sentence", ["一只白色的猫坐在第10张桌子上", "สุนัขกำลังวิ่งบนหญ้า", "犬が走っている", "a dog's café"]
+    "sentence",
+    ["一只白色的猫坐在第10张桌子上", "สุนัขกำลังวิ่งบนหญ้า", "犬が走っている", "a dog's café"],
 )
 def test_what_a_model_says_has_spaces_where_its_script_has_them(sentence: str) -> None:
     assert said(tokenize(sentence)) == sentence
@@ -125,7 +130,9 @@ def test_what_a_model_says_has_the_tokens_it_said(caption: str) -> None:
 
 @settings(deadline=None)
 @given(st.text())
-def test_tokens_of_any_text_are_lower_case_words_without_spaces_or_punctuation(caption: str) -> None:
+def test_tokens_of_any_text_are_lower_case_words_without_spaces_or_punctuation(
+    caption: str,
+) -> None:
     for token in tokenize(caption):
         assert token
         assert token == token.lower()
@@ -147,5 +154,13 @@ def test_spaces_around_a_caption_change_nothing(caption: str) -> None:
 
 
 def test_importing_the_tokenizer_needs_neither_nltk_nor_torch() -> None:
-    code = "import sys, captioner.tokenizer; print(sorted({'nltk', 'torch', 'numpy'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    code = (
+        "import sys, captioner.tokenizer; print(sorted({'nltk', 'torch', 'numpy'} &"
+        " set(sys.modules)))"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "[]\n"
+    )

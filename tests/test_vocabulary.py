@@ -17,7 +17,9 @@ def vocabulary() -> Vocabulary:
     return Vocabulary(WORDS)
 
 
-def test_special_ids_are_four_different_ones_and_name_the_special_words(vocabulary: Vocabulary) -> None:
+def test_special_ids_are_four_different_ones_and_name_the_special_words(
+    vocabulary: Vocabulary,
+) -> None:
     assert (PAD, START, END, UNKNOWN) == (0, 1, 2, 3)
     assert vocabulary.words[:4] == SPECIAL_WORDS == ("<pad>", "<start>", "<end>", "<unk>")
 
@@ -25,7 +27,13 @@ def test_special_ids_are_four_different_ones_and_name_the_special_words(vocabula
 def test_build_keeps_frequent_words_by_count_then_spelling() -> None:
     captions = [["b", "a", "c"], ["c", "b", "rare"], ["a", "b"]]
     assert Vocabulary.build(captions, min_count=2).words == (*SPECIAL_WORDS, "b", "a", "c")
-    assert Vocabulary.build(iter(captions), min_count=1).words == (*SPECIAL_WORDS, "b", "a", "c", "rare")
+    assert Vocabulary.build(iter(captions), min_count=1).words == (
+        *SPECIAL_WORDS,
+        "b",
+        "a",
+        "c",
+        "rare",
+    )
     assert Vocabulary.build([], min_count=1).words == SPECIAL_WORDS
 
 
@@ -59,7 +67,14 @@ def test_encode_truncates_between_start_and_end(vocabulary: Vocabulary) -> None:
 
 
 def test_a_caption_cannot_smuggle_in_special_ids(vocabulary: Vocabulary) -> None:
-    assert vocabulary.encode(["a", "<end>", "<start>", "<pad>"]) == [START, 4, UNKNOWN, UNKNOWN, UNKNOWN, END]
+    assert vocabulary.encode(["a", "<end>", "<start>", "<pad>"]) == [
+        START,
+        4,
+        UNKNOWN,
+        UNKNOWN,
+        UNKNOWN,
+        END,
+    ]
 
 
 def test_decode_stops_at_the_end_and_leaves_out_start_and_padding(vocabulary: Vocabulary) -> None:
@@ -74,7 +89,10 @@ def test_decode_refuses_ids_outside_the_vocabulary(vocabulary: Vocabulary, index
 
 
 def test_text_joins_contractions(vocabulary: Vocabulary) -> None:
-    assert vocabulary.text(vocabulary.encode(["a", "dog", "'s", "do", "n't", "bark"])) == "a dog's don't bark"
+    assert (
+        vocabulary.text(vocabulary.encode(["a", "dog", "'s", "do", "n't", "bark"]))
+        == "a dog's don't bark"
+    )
     assert vocabulary.text([6, 5]) == "'s dog"
     assert vocabulary.text([START, END]) == ""
 
@@ -97,7 +115,9 @@ def test_index_and_membership(vocabulary: Vocabulary) -> None:
         ([*SPECIAL_WORDS, 7], "word 4 is 7"),
     ],
 )
-def test_a_list_that_is_no_vocabulary_is_refused(words: list[str], message: str, tmp_path: Path) -> None:
+def test_a_list_that_is_no_vocabulary_is_refused(
+    words: list[str], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match=message):
         Vocabulary(words)
     path = tmp_path / "vocabulary.json"
@@ -120,8 +140,14 @@ def test_a_missing_file_is_a_checkpoint_error(tmp_path: Path) -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.text(min_size=1), unique=True).map(lambda words: [w for w in words if w not in SPECIAL_WORDS]))
-def test_save_and_load_give_the_same_vocabulary(tmp_path_factory: pytest.TempPathFactory, words: list[str]) -> None:
+@given(
+    st.lists(st.text(min_size=1), unique=True).map(
+        lambda words: [w for w in words if w not in SPECIAL_WORDS]
+    )
+)
+def test_save_and_load_give_the_same_vocabulary(
+    tmp_path_factory: pytest.TempPathFactory, words: list[str]
+) -> None:
     path = tmp_path_factory.mktemp("vocabulary") / "vocabulary.json"
     vocabulary = Vocabulary([*SPECIAL_WORDS, *words])
     vocabulary.save(path)
@@ -164,7 +190,9 @@ def test_a_start_token_is_never_a_word_of_a_caption(vocabulary: Vocabulary) -> N
 def test_a_style_that_is_not_there_is_refused_with_those_that_are(vocabulary: Vocabulary) -> None:
     with pytest.raises(ConfigError, match="There is no style 'x'; expected one of coco, own"):
         vocabulary.with_styles(["coco", "own"]).start("x")
-    with pytest.raises(ConfigError, match="There is no style 'x'; the model has none but the plain"):
+    with pytest.raises(
+        ConfigError, match="There is no style 'x'; the model has none but the plain"
+    ):
         vocabulary.start("x")
     with pytest.raises(ConfigError, match="'my style' is no name"):
         vocabulary.with_styles(["my style"])

@@ -14,7 +14,12 @@ from captioner.errors import DataError, MissingExtraError
 Row = tuple[str, Mapping[Any, Any]]  # where it stands, to begin a message with, and what it says
 
 _COLUMNS = ("image", "caption")
-_SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}  # Karpathy's names: what they count as
+_SPLITS = {
+    "train": "train",
+    "restval": "train",
+    "val": "val",
+    "test": "test",
+}  # Karpathy's names: what they count as
 
 
 class Entry(NamedTuple):
@@ -24,7 +29,8 @@ class Entry(NamedTuple):
         image_id: How the file names the image.
         name: The path of the image, from the folder of images.
         captions: One or more captions, raw, in the order of the file.
-        ranks: Of each caption, from 1 on; empty where the file has none, and captions have but their places.
+        ranks: Of each caption, from 1 on; empty where the file has none, and captions have but
+            their places.
         captions_by: Who wrote the captions; empty where the file doesn't say.
     """
 
@@ -51,10 +57,17 @@ def _parse(text: str, where: str) -> Any:
     except json.JSONDecodeError as error:
         # Whatever is expected behind the last characters was lost with the rest of the file.
         cut = error.msg.startswith("Unterminated string") or error.pos >= len(text.rstrip())
-        hint = "; the file is empty or ends too early: was it saved or downloaded to its end?" if cut else ""
+        hint = (
+            "; the file is empty or ends too early: was it saved or downloaded to its end?"
+            if cut
+            else ""
+        )
         message = f"not JSON ({error.msg} at column {error.colno}){hint}"
         raise DataError(f"{where.format(error.lineno)}: {message}") from error
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, thousands of brackets
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # numbers of thousands of digits, thousands of brackets
         raise DataError(f"{where.format(1)}: not JSON that can be read ({error})") from error
 
 
@@ -74,7 +87,9 @@ def read_coco(path: Path, dataset: Any) -> list[Entry]:
     except ImportError as error:
         raise MissingExtraError("Reading COCO annotations", "eval") from error
     _check_coco(path, dataset)
-    coco = COCO()  # not COCO(path): that would read the file again, in whatever encoding the system prefers
+    coco = (
+        COCO()
+    )  # not COCO(path): that would read the file again, in whatever encoding the system prefers
     coco.dataset = {"images": dataset["images"], "annotations": dataset["annotations"]}
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         coco.createIndex()
@@ -86,7 +101,9 @@ def read_coco(path: Path, dataset: Any) -> list[Entry]:
         if captions:
             # In a file with ranks, a caption without one is as good as a first one.
             ranks = tuple(annotation.get("rank", 1) for annotation in annotations) if ranked else ()
-            entries.append(Entry(image_id, image["file_name"], captions, ranks, image.get("captions_by", "")))
+            entries.append(
+                Entry(image_id, image["file_name"], captions, ranks, image.get("captions_by", ""))
+            )
     return entries
 
 
@@ -94,7 +111,9 @@ def _check_coco(path: Path, dataset: Any) -> None:
     """Looks for everything that pycocotools would take without a word or stumble over with a KeyError."""
     if isinstance(dataset, list):
         _refuse_list(path, dataset)
-    if not isinstance(dataset, dict) or not all(isinstance(dataset.get(k), list) for k in ("images", "annotations")):
+    if not isinstance(dataset, dict) or not all(
+        isinstance(dataset.get(k), list) for k in ("images", "annotations")
+    ):
         raise DataError(
             f'{path}: not COCO captions JSON, an object with lists "images" and "annotations", '
             "nor one of Karpathy's files, such as dataset_coco.json"
@@ -112,16 +131,21 @@ def _check_coco(path: Path, dataset: Any) -> None:
         where = f"{file}, annotations[{number}]"
         image_id = _id(where, annotation, "image_id")
         if image_id not in ids:
-            raise DataError(f'{where}: image id {image_id!r} is not among the "images"{_other_kind(image_id, ids)}')
+            raise DataError(
+                f"{where}: image id {image_id!r} is not among the"
+                f' "images"{_other_kind(image_id, ids)}'
+            )
         if "caption" not in annotation and ("bbox" in annotation or "category_id" in annotation):
             raise DataError(
-                f'{where}: no "caption"; this file tells objects in images, and the captions are in another, '
-                "which COCO names like captions_train2017.json"
+                f'{where}: no "caption"; this file tells objects in images, and the captions are in'
+                " another, which COCO names like captions_train2017.json"
             )
         _caption(where, annotation, "caption")
         rank = annotation.get("rank", 1)
         if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
-            raise DataError(f'{where}: "rank" is {rank!r}; expected a whole number, 1 for the first caption')
+            raise DataError(
+                f'{where}: "rank" is {rank!r}; expected a whole number, 1 for the first caption'
+            )
         _add_id(where, used, _id(where, annotation, "id"), "annotation")
 
 
@@ -132,14 +156,18 @@ def _refuse_list(path: Path, entries: list[Any]) -> NoReturn:
             'an object with lists "images" and "annotations"'
         )
     raise DataError(
-        f'{path}: not COCO captions JSON but a list; expected an object with lists "images" and "annotations", '
-        "or a .jsonl file with one object a line"
+        f'{path}: not COCO captions JSON but a list; expected an object with lists "images" and'
+        ' "annotations", or a .jsonl file with one object a line'
     )
 
 
 def is_karpathy(dataset: Any) -> bool:
     """Whether this is a file of Karpathy's splits: images that know their sentences and their split."""
-    if not isinstance(dataset, dict) or "annotations" in dataset or not isinstance(dataset.get("images"), list):
+    if (
+        not isinstance(dataset, dict)
+        or "annotations" in dataset
+        or not isinstance(dataset.get("images"), list)
+    ):
         return False
     first = dataset["images"][0] if dataset["images"] else None
     return isinstance(first, dict) and ("sentences" in first or "split" in first)
@@ -148,9 +176,10 @@ def is_karpathy(dataset: Any) -> bool:
 def read_karpathy(path: Path, dataset: Any, split: str | None) -> list[Entry]:
     """The images of one of Karpathy's splits (Karpathy and Fei-Fei 2015).
 
-    `dataset_coco.json` and its likes hold `{"images": [{"filename", "split", "sentences": [{"raw"}], "imgid"}]}`; that
-    of COCO knows `cocoid` and `filepath`, the folder of the file, too. `restval`, the images of COCO's validation half
-    that are in neither `val` nor `test`, is training data.
+    `dataset_coco.json` and its likes hold `{"images": [{"filename", "split", "sentences":
+    [{"raw"}], "imgid"}]}`; that of COCO knows `cocoid` and `filepath`, the folder of the file, too.
+    `restval`, the images of COCO's validation half that are in neither `val` nor `test`, is
+    training data.
 
     Args:
         path: The file, for messages.
@@ -166,25 +195,36 @@ def read_karpathy(path: Path, dataset: Any, split: str | None) -> list[Entry]:
     ids: set[int | str] = set()
     for number, image in enumerate(dataset["images"]):
         where = f"{file}, images[{number}]"
-        image_id = _id(where, image, "cocoid" if isinstance(image, dict) and "cocoid" in image else "imgid")
+        image_id = _id(
+            where, image, "cocoid" if isinstance(image, dict) and "cocoid" in image else "imgid"
+        )
         _add_id(where, ids, image_id, "image")
         name = _text(where, image, "filename")
         if "filepath" in image:
             name = f"{_text(where, image, 'filepath')}/{name}"
         its_split = _SPLITS.get(_text(where, image, "split"))
         if its_split is None:
-            raise DataError(f'{where}: "split" is {image["split"]!r}; expected one of {", ".join(_SPLITS)}')
+            raise DataError(
+                f'{where}: "split" is {image["split"]!r}; expected one of {", ".join(_SPLITS)}'
+            )
         sentences = image.get("sentences")
         if not isinstance(sentences, list) or not sentences:
             raise DataError(f'{where}: expected "sentences", a list of one or more')
-        captions = tuple(_caption(f"{where}, sentences[{k}]", sentence, "raw") for k, sentence in enumerate(sentences))
+        captions = tuple(
+            _caption(f"{where}, sentences[{k}]", sentence, "raw")
+            for k, sentence in enumerate(sentences)
+        )
         sizes[its_split] += 1
         if its_split == split:
             chosen.append(Entry(image_id, name, captions))
     if not chosen:
-        held = ", ".join(f"{name} ({sizes[name]:,})" for name in dict.fromkeys(_SPLITS.values()) if sizes[name])
+        held = ", ".join(
+            f"{name} ({sizes[name]:,})" for name in dict.fromkeys(_SPLITS.values()) if sizes[name]
+        )
         what = "no split was named" if split is None else f"no images of the split {split!r} in it"
-        raise DataError(f"{path}: {what}; expected one of {held}, for example --split {next(iter(sizes))}")
+        raise DataError(
+            f"{path}: {what}; expected one of {held}, for example --split {next(iter(sizes))}"
+        )
     return chosen
 
 
@@ -221,11 +261,16 @@ def _csv_rows(path: Path) -> Iterator[Row]:
                 if not any("".join(value or ()).strip() for value in row.values()):
                     continue  # spreadsheets write rows that were filled once: ,,
                 if any(row.get(None) or ()):
-                    raise DataError(f"{where}: more values than columns; put a caption with commas in double quotes")
+                    raise DataError(
+                        f"{where}: more values than columns; put a caption with commas in double"
+                        " quotes"
+                    )
                 yield where, row
                 line = reader.line_num
         except csv.Error as error:
-            raise DataError(f"{path}, line {line + 1}: not CSV ({error}); is a double quote left open?") from error
+            raise DataError(
+                f"{path}, line {line + 1}: not CSV ({error}); is a double quote left open?"
+            ) from error
 
 
 def _known_names(names: Iterable[str]) -> list[str]:
@@ -233,7 +278,8 @@ def _known_names(names: Iterable[str]) -> list[str]:
     names = list(names)
     plain = [name.strip().lower() for name in names]
     return [
-        known if known in _COLUMNS and known not in names else name for name, known in zip(names, plain, strict=True)
+        known if known in _COLUMNS and known not in names else name
+        for name, known in zip(names, plain, strict=True)
     ]
 
 
@@ -244,7 +290,9 @@ def _check_columns(path: Path, columns: list[str]) -> None:
         for name, delimiter in (("semicolons", ";"), ("tabs", "\t"), ("bars", "|")):
             parts = [part.strip(' "').lower() for part in ",".join(columns).split(delimiter)]
             if set(_COLUMNS) <= set(parts):
-                raise DataError(f"{message}, whose columns are divided by {name}; save it with commas")
+                raise DataError(
+                    f"{message}, whose columns are divided by {name}; save it with commas"
+                )
         raise DataError(f"{message}; expected image,caption (and others, if you like)")
     twice = [column for column in _COLUMNS if columns.count(column) > 1]
     if twice:
@@ -290,7 +338,9 @@ def _add_id(where: str, ids: set[int | str], value: int | str, what: str) -> Non
 def _other_kind(image_id: int | str, ids: Iterable[int | str]) -> str:
     """A hint where 42 was written as "42" or the other way round."""
     if str(image_id) in map(str, ids):
-        return f" (but {'text' if isinstance(image_id, int) else 'a number'} with the same digits is)"
+        return (
+            f" (but {'text' if isinstance(image_id, int) else 'a number'} with the same digits is)"
+        )
     return ""
 
 

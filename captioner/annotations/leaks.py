@@ -10,9 +10,13 @@ from pathlib import Path
 from captioner.annotations.records import Record
 from captioner.tokenizer import tokenize
 
-_Group = tuple[list[Record], list[Record]]  # images of training and of validation that may be the same
+_Group = tuple[
+    list[Record], list[Record]
+]  # images of training and of validation that may be the same
 
-_TAIL = 1024  # bytes; in the last of a compressed image, images that aren't the same hardly ever agree
+_TAIL = (
+    1024  # bytes; in the last of a compressed image, images that aren't the same hardly ever agree
+)
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,10 @@ class Leaks:
         images: How many images the validation split has.
         shared_images: How many of them the training split has too.
         copies: How many of these are another file there, with the same bytes.
-        shared_captions: How many of the shared images' validation captions the training split has verbatim.
-        leaked_words: How many words would not be in the vocabulary without the shared images' training captions.
+        shared_captions: How many of the shared images' validation captions the training split has
+            verbatim.
+        leaked_words: How many words would not be in the vocabulary without the shared images'
+            training captions.
         example: A training and a validation file that hold the same image.
     """
 
@@ -42,14 +48,18 @@ class Leaks:
         train, val = self.example
         copies = f", {self.copies:,} as copies" if self.copies else ""
         told = [
-            f"Training sees validation images, {self.shared_images:,} of {self.images:,}{copies}: scores will be too "
-            f"good. For one, {val}{f' is {train}' if train != val else ''}."
+            f"Training sees validation images, {self.shared_images:,} of {self.images:,}{copies}:"
+            f" scores will be too good. For one, {val}{f' is {train}' if train != val else ''}."
         ]
         if self.shared_captions:
-            told.append(f"Training sees captions that these images are validated on: {self.shared_captions:,}.")
+            told.append(
+                "Training sees captions that these images are validated on:"
+                f" {self.shared_captions:,}."
+            )
         if self.leaked_words:
             told.append(
-                f"Words that only the captions of these images bring into the vocabulary: {self.leaked_words:,}."
+                "Words that only the captions of these images bring into the vocabulary:"
+                f" {self.leaked_words:,}."
             )
         return told
 
@@ -57,8 +67,9 @@ class Leaks:
 def find_leaks(train: Sequence[Record], val: Sequence[Record], min_count: int) -> Leaks:
     """Looks for images that are in both splits, and for what their captions bring into the vocabulary.
 
-    Images are the same if their files have the same bytes, whatever their names; files that cannot be read are passed
-    over. Sizes are compared first and the last bytes next, so that few files are read whole.
+    Images are the same if their files have the same bytes, whatever their names; files that cannot
+    be read are passed over. Sizes are compared first and the last bytes next, so that few files are
+    read whole.
 
     Args:
         train: The training split.
@@ -75,7 +86,9 @@ def find_leaks(train: Sequence[Record], val: Sequence[Record], min_count: int) -
         shared_images=sum(len(theirs) for _, theirs in shared),
         copies=sum(_copies(group) for group in shared),
         shared_captions=sum(_shared_captions(group) for group in shared),
-        leaked_words=_leaked_words(train, [record for ours, _ in shared for record in ours], min_count),
+        leaked_words=_leaked_words(
+            train, [record for ours, _ in shared for record in ours], min_count
+        ),
         example=(shared[0][0][0].path, shared[0][1][0].path),
     )
 
@@ -133,8 +146,13 @@ def _shared_captions(group: _Group) -> int:
 def _leaked_words(train: Sequence[Record], shared: Sequence[Record], min_count: int) -> int:
     """How many words reach `min_count` with the captions of shared images and don't without them."""
     counts = _count_words(train)
-    return sum(counts[word] - count < min_count <= counts[word] for word, count in _count_words(shared).items())
+    return sum(
+        counts[word] - count < min_count <= counts[word]
+        for word, count in _count_words(shared).items()
+    )
 
 
 def _count_words(records: Sequence[Record]) -> Counter[str]:
-    return Counter(word for record in records for caption in record.captions for word in tokenize(caption))
+    return Counter(
+        word for record in records for caption in record.captions for word in tokenize(caption)
+    )

@@ -11,8 +11,8 @@ _WINDOWS = re.compile(r"(^|/)([A-Za-z]:[\\/]|\\\\)")  # C:\, C:/ and \\server
 def existing_name(folder: Path, name: str) -> str:
     """Find how a path is written in the file system.
 
-    Blanks around it, backslashes, and accents as letters of their own or not (NFC, NFD) are what a table may differ in
-    from the disk without a doubt of what is meant.
+    Blanks around it, backslashes, and accents as letters of their own or not (NFC, NFD) are what a
+    table may differ in from the disk without a doubt of what is meant.
 
     Args:
         folder: Where the path starts.
@@ -24,7 +24,11 @@ def existing_name(folder: Path, name: str) -> str:
     if _is_plain(name) or os.path.isfile(folder / name):
         return name
     slashed = name.strip().replace("\\", "/") if os.sep == "/" else name.strip()
-    ways = [name.strip(), slashed, *(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))]
+    ways = [
+        name.strip(),
+        slashed,
+        *(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD")),
+    ]
     return next((way for way in ways if way and os.path.isfile(folder / way)), name)
 
 
@@ -52,7 +56,12 @@ def _in_other_case(path: Path) -> Path | None:
     there = [Path(path.anchor)] if path.anchor else [Path()]
     for part in path.parts[1:] if path.anchor else path.parts:
         exact = [folder / part for folder in there if os.path.exists(folder / part)]
-        there = exact or [folder / name for folder in there for name in _names(folder) if name.lower() == part.lower()]
+        there = exact or [
+            folder / name
+            for folder in there
+            for name in _names(folder)
+            if name.lower() == part.lower()
+        ]
     files = [found for found in there if found.is_file()]
     return files[0] if len(files) == 1 and files[0] != path else None
 

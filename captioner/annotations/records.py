@@ -18,7 +18,13 @@ Split = Literal["train", "val", "test"]
 
 logger = logging.getLogger(__name__)
 
-_FLICKR_FOLDERS = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images", "flickr30k-images", "flickr30k_images")
+_FLICKR_FOLDERS = (
+    "Flicker8k_Dataset",
+    "Flickr8k_Dataset",
+    "Images",
+    "flickr30k-images",
+    "flickr30k_images",
+)
 _OF_COCO = re.compile(r"dataset_coco\.json|(captions|instances)_(train|val)20(14|17)\.json")
 _SAMPLE = 16  # so many images are looked for where the folder of images must be found
 
@@ -28,14 +34,14 @@ class Record:
     """An image with its reference captions.
 
     Attributes:
-        image_id: As the annotations name the image: COCO's number or string; `imgid` in Karpathy's files of other data
-            sets; for CSV and JSON lines the text of the `image` column.
+        image_id: As the annotations name the image: COCO's number or string; `imgid` in Karpathy's
+            files of other data sets; for CSV and JSON lines the text of the `image` column.
         path: Where the image should be; not checked (see `check_images`).
         captions: One or more captions, raw, in the order of the file.
-        ranks: Of each caption, from 1 on: `rank` in COCO JSON, 1 where a file with ranks has none; empty where the file
-            has no ranks, and the place among the captions counts.
-        captions_by: Who wrote the captions, `captions_by` of an image in COCO JSON: "human" or other; empty where the
-            file doesn't say.
+        ranks: Of each caption, from 1 on: `rank` in COCO JSON, 1 where a file with ranks has none;
+            empty where the file has no ranks, and the place among the captions counts.
+        captions_by: Who wrote the captions, `captions_by` of an image in COCO JSON: "human" or
+            other; empty where the file doesn't say.
     """
 
     image_id: int | str
@@ -59,21 +65,24 @@ def load_records(
 ) -> list[Record]:
     """Reads an annotation file; its suffix and content say which kind it is.
 
-    `.json` is COCO captions JSON: `{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}`, read
-    with pycocotools; or one of Karpathy's files, `dataset_coco.json` and its likes, which hold all splits. `.csv` (with
-    a header) and `.jsonl` (an object a line) have `image` and `caption`; several rows of an image are gathered, other
-    columns are passed over, and so are rows of empty fields. Paths may have backslashes, and blanks around them.
+    `.json` is COCO captions JSON: `{"images": [{"id", "file_name"}], "annotations": [{"image_id",
+    "caption"}]}`, read with pycocotools; or one of Karpathy's files, `dataset_coco.json` and its
+    likes, which hold all splits. `.csv` (with a header) and `.jsonl` (an object a line) have
+    `image` and `caption`; several rows of an image are gathered, other columns are passed over, and
+    so are rows of empty fields. Paths may have backslashes, and blanks around them.
 
-    For JSON, folders are tried as the data sets are laid out. With `X/annotations/captions_train2017.json`, images are
-    looked for in `X/train2017`, `X/images/train2017`, `X/images`, `X` and the folders of Flickr8k and Flickr30k, then
-    likewise beside the file; with a given folder, in it and in its `train2017`. The folder that has the most of a few
-    images is taken, the first of equals.
+    For JSON, folders are tried as the data sets are laid out. With
+    `X/annotations/captions_train2017.json`, images are looked for in `X/train2017`,
+    `X/images/train2017`, `X/images`, `X` and the folders of Flickr8k and Flickr30k, then likewise
+    beside the file; with a given folder, in it and in its `train2017`. The folder that has the most
+    of a few images is taken, the first of equals.
 
     Args:
         annotations: The annotation file, in UTF-8.
-        images: The folder that image paths start from; if not given, the folder where the images of JSON are found, or
-            else the annotation file's own.
-        split: Which split of a Karpathy file; its `restval` belongs to "train". Other files are taken whole.
+        images: The folder that image paths start from; if not given, the folder where the images of
+            JSON are found, or else the annotation file's own.
+        split: Which split of a Karpathy file; its `restval` belongs to "train". Other files are
+            taken whole.
         strict: Refuse a split for a file that has none.
 
     Returns:
@@ -91,14 +100,17 @@ def load_records(
         with _collector_paused():  # or COCO's files would take half as long again
             entries, has_splits = _read(path, split)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}){_whence(path)}") from error
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror or error}){_whence(path)}"
+        ) from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     if not entries:
         raise DataError(f"{path}: no captions in it; expected at least one image with a caption")
     if strict and split is not None and not has_splits:
         raise DataError(
-            f"{path}: it has no splits, only Karpathy's files do; leave out --split {split} to take it whole"
+            f"{path}: it has no splits, only Karpathy's files do; leave out --split {split} to take"
+            " it whole"
         )
     given = None if images is None else Path(images)
     folder = given or path.parent
@@ -109,7 +121,10 @@ def load_records(
         entries = [entry._replace(name=existing_name(folder, entry.name)) for entry in entries]
     else:
         entries = _merged(entries, folder)
-    return [Record(image_id, folder / name, captions, ranks, by) for image_id, name, captions, ranks, by in entries]
+    return [
+        Record(image_id, folder / name, captions, ranks, by)
+        for image_id, name, captions, ranks, by in entries
+    ]
 
 
 def _merged(entries: Iterable[Entry], folder: Path) -> list[Entry]:
@@ -147,7 +162,10 @@ def _read(path: Path, split: Split | None) -> tuple[list[Entry], bool]:
     reader = FORMATS.get(path.suffix.lower())
     if reader is None:
         *others, last = FORMATS
-        raise DataError(f"{path}: annotations must be a {', '.join(others)} or {last} file; .json is COCO's captions")
+        raise DataError(
+            f"{path}: annotations must be a {', '.join(others)} or {last} file; .json is COCO's"
+            " captions"
+        )
     return reader(path, split)
 
 
@@ -156,7 +174,9 @@ def _folders(path: Path, given: Path | None) -> list[Path]:
     half = path.stem.partition("_")[2]  # train2017 of captions_train2017.json
     if given is not None:
         return [given, given / half]
-    roots = [path.parent.parent, path.parent] if path.parent.name == "annotations" else [path.parent]
+    roots = (
+        [path.parent.parent, path.parent] if path.parent.name == "annotations" else [path.parent]
+    )
     names = [half, f"images/{half}", "images", "", *_FLICKR_FOLDERS]
     return [root / name for root in roots for name in names]
 
@@ -164,7 +184,9 @@ def _folders(path: Path, given: Path | None) -> list[Path]:
 def _find_folder(entries: Sequence[Entry], folders: Iterable[Path], otherwise: Path) -> Path:
     """The folder that has the most images of a sample; the first of equals."""
     sample = entries[:: max(1, len(entries) // _SAMPLE)][:_SAMPLE]
-    counts = {folder: sum(os.path.isfile(folder / entry.name) for entry in sample) for folder in folders}
+    counts = {
+        folder: sum(os.path.isfile(folder / entry.name) for entry in sample) for folder in folders
+    }
     best = max(counts, key=lambda folder: counts[folder])
     return best if counts[best] else otherwise
 
@@ -178,7 +200,8 @@ def check_images(records: Sequence[Record]) -> None:
     """Makes sure that the image file of every record exists.
 
     Raises:
-        DataError: Some are missing; the message names the first few, and the folder they should be in.
+        DataError: Some are missing; the message names the first few, and the folder they should be
+            in.
     """
     missing = [record.path for record in find_missing(records)]
     if missing:
@@ -186,6 +209,7 @@ def check_images(records: Sequence[Record]) -> None:
         where = f" in {missing[0].parent}" if len(folders) == 1 else ""
         named = ", ".join(path.name if where else str(path) for path in missing[:3])
         raise DataError(
-            f"{len(missing):,} of {len(records):,} images are missing{where}: {named}"
-            f"{', ...' if len(missing) > 3 else ''}{hint(missing[0])}; name the folder that image paths start from"
+            f"{len(missing):,} of {len(records):,} images are missing{where}:"
+            f" {named}{', ...' if len(missing) > 3 else ''}{hint(missing[0])}; name the folder that"
+            " image paths start from"
         )

@@ -16,12 +16,15 @@ BACKENDS: dict[str, tuple[str, str | None]] = {
 """Each backend's class as "module:class", and the extra that it needs; "auto" takes the first that suits."""
 
 
-def load_backend(checkpoint: "Checkpoint", name: str = "auto", device: str | None = None) -> "Backend":
+def load_backend(
+    checkpoint: "Checkpoint", name: str = "auto", device: str | None = None
+) -> "Backend":
     """Load a checkpoint's network.
 
     Args:
         checkpoint: The checkpoint.
-        name: One of `BACKENDS`, or "auto" for the first of them that suits the checkpoint and the device.
+        name: One of `BACKENDS`, or "auto" for the first of them that suits the checkpoint and the
+            device.
         device: "cpu", "cuda", "cuda:1", ...; None is the CPU.
 
     Raises:

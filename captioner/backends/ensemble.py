@@ -14,20 +14,25 @@ class Ensemble:
 
     Args:
         backends: The models' backends, whose ids mean the same words.
-        temperatures: What each model's scores of classes are divided by to give calibrated probabilities, whose mean
-            the scores of the ensemble stand for, at a temperature of 1. None leaves out a model, such as one without a
-            classifier; without any, there are no scores.
+        temperatures: What each model's scores of classes are divided by to give calibrated
+            probabilities, whose mean the scores of the ensemble stand for, at a temperature of 1.
+            None leaves out a model, such as one without a classifier; without any, there are no
+            scores.
     """
 
     name = "ensemble"
 
-    def __init__(self, backends: Sequence[Backend], temperatures: Sequence[float | None] = ()) -> None:
+    def __init__(
+        self, backends: Sequence[Backend], temperatures: Sequence[float | None] = ()
+    ) -> None:
         self.backends = tuple(backends)
         self.temperatures = tuple(temperatures)
 
     def encode(self, pixels: NDArray[np.float32]) -> "EnsembleStepper":
         """Encode preprocessed images (B, 3, S, S) by each model; a stepper over them."""
-        return EnsembleStepper([backend.encode(pixels) for backend in self.backends], self.temperatures)
+        return EnsembleStepper(
+            [backend.encode(pixels) for backend in self.backends], self.temperatures
+        )
 
 
 class EnsembleStepper:
@@ -41,7 +46,9 @@ class EnsembleStepper:
         classes: Log-probabilities of the classes, (B, C); None if no model has a classifier.
     """
 
-    def __init__(self, steppers: Sequence[Encoded], temperatures: Sequence[float | None] = ()) -> None:
+    def __init__(
+        self, steppers: Sequence[Encoded], temperatures: Sequence[float | None] = ()
+    ) -> None:
         self.batch_size = steppers[0].batch_size
         self._steppers = steppers
         scores = [
@@ -52,15 +59,24 @@ class EnsembleStepper:
         self.classes: NDArray[np.float32] | None = _mean_log_probs(scores) if scores else None
 
     def step(
-        self, parents: NDArray[np.int64], words: NDArray[np.int64], k: int, *, all_log_probs: bool = False
+        self,
+        parents: NDArray[np.int64],
+        words: NDArray[np.int64],
+        k: int,
+        *,
+        all_log_probs: bool = False,
     ) -> Step:
         """Continue the rows `parents` (B, K) of the previous step by `words` (B, K); see `Stepper.step`.
 
         The attention is the mean of the models', if all of them attend to as many regions.
         """
         steps = [stepper.step(parents, words, k, all_log_probs=True) for stepper in self._steppers]
-        everything = np.stack([step.all_log_probs for step in steps if step.all_log_probs is not None])  # (M, B, K, V)
-        log_probs = np.logaddexp.reduce(everything, axis=0) - np.float32(np.log(len(steps)))  # (B, K, V)
+        everything = np.stack(
+            [step.all_log_probs for step in steps if step.all_log_probs is not None]
+        )  # (M, B, K, V)
+        log_probs = np.logaddexp.reduce(everything, axis=0) - np.float32(
+            np.log(len(steps))
+        )  # (B, K, V)
         best = np.sort(np.argpartition(-log_probs, k - 1, axis=2)[:, :, :k], axis=2)
         order = np.argsort(-np.take_along_axis(log_probs, best, axis=2), axis=2, kind="stable")
         best = np.take_along_axis(best, order, axis=2)  # the best first, of equal ones the lower id
@@ -77,5 +93,7 @@ class EnsembleStepper:
 def _mean_log_probs(scores: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """The logarithm of the mean of the probabilities that scores (B, C) stand for."""
     log_probs = [each - np.logaddexp.reduce(each, axis=1, keepdims=True) for each in scores]
-    mean: NDArray[np.float32] = np.logaddexp.reduce(log_probs, axis=0) - np.float32(np.log(len(scores)))
+    mean: NDArray[np.float32] = np.logaddexp.reduce(log_probs, axis=0) - np.float32(
+        np.log(len(scores))
+    )
     return mean

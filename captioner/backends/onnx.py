@@ -23,7 +23,8 @@ _Sessions = tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession]
 class OnnxBackend:
     """Runs the ONNX pair of a checkpoint folder, on the CPU.
 
-    It can be copied and sent to other processes, which load the folder again; a forked process does so too.
+    It can be copied and sent to other processes, which load the folder again; a forked process does
+    so too.
 
     Args:
         folder: The checkpoint folder.
@@ -60,7 +61,10 @@ class OnnxBackend:
             ConfigError: Another device than the CPU is asked for.
         """
         if device not in (None, "cpu"):
-            raise ConfigError(f"The ONNX backend runs on the CPU, not on {device!r}; use the torch backend for that.")
+            raise ConfigError(
+                f"The ONNX backend runs on the CPU, not on {device!r}; use the torch backend for"
+                " that."
+            )
         return cls(checkpoint.folder)
 
     def encode(self, pixels: NDArray[np.float32]) -> "OnnxStepper":
@@ -92,8 +96,13 @@ class OnnxBackend:
         first, second = (self._folder / name for name in self._pair)
         encoder, decoder = _session(first, self._threads), _session(second, self._threads)
         outputs = {output.name for output in encoder.get_outputs()} - {CLASSES}
-        if _inputs(encoder) != {"pixels"} or _inputs(decoder) != {"parents", "words", "k"} | outputs:
-            raise CheckpointError(f"{first} and {second.name} don't belong together. {_advice(self._folder)}")
+        if (
+            _inputs(encoder) != {"pixels"}
+            or _inputs(decoder) != {"parents", "words", "k"} | outputs
+        ):
+            raise CheckpointError(
+                f"{first} and {second.name} don't belong together. {_advice(self._folder)}"
+            )
         return encoder, decoder
 
 
@@ -116,8 +125,8 @@ def _load_backend(folder: str | None, threads: int | None) -> OnnxBackend:
 class OnnxStepper:
     """One batch of encoded images, being decoded; see `captioner.decoding.search.Stepper`.
 
-    Arrays go in and come out as NumPy's: ONNX Runtime uses their memory as it is, so keeping them on its side
-    (`OrtValue`, IO binding) is no quicker.
+    Arrays go in and come out as NumPy's: ONNX Runtime uses their memory as it is, so keeping them
+    on its side (`OrtValue`, IO binding) is no quicker.
 
     Args:
         decoder: The session of decoder.onnx, which also reorders the states by the parents.
@@ -144,7 +153,12 @@ class OnnxStepper:
         self._attends = any(output.name == "attention" for output in decoder.get_outputs())
 
     def step(
-        self, parents: NDArray[np.int64], words: NDArray[np.int64], k: int, *, all_log_probs: bool = False
+        self,
+        parents: NDArray[np.int64],
+        words: NDArray[np.int64],
+        k: int,
+        *,
+        all_log_probs: bool = False,
     ) -> Step:
         """Continue the rows `parents` (B, K) of the previous step by `words` (B, K); see `Stepper.step`."""
         images, beams = self._grid
@@ -152,10 +166,18 @@ class OnnxStepper:
             going = parents[:, 0] // beams
             self._image = {name: array[going] for name, array in self._image.items()}
         self._grid = parents.shape
-        feeds = {**self._image, **self._state, "parents": parents, "words": words, "k": np.array([k])}
+        feeds = {
+            **self._image,
+            **self._state,
+            "parents": parents,
+            "words": words,
+            "k": np.array([k]),
+        }
         wanted = ["top_words", "top_log_probs", *(f"{name}.next" for name in self._state)]
         wanted += ["attention"] * self._attends + ["log_probs"] * all_log_probs
-        outputs: dict[str, NDArray[Any]] = dict(zip(wanted, self._decoder.run(wanted, feeds), strict=True))
+        outputs: dict[str, NDArray[Any]] = dict(
+            zip(wanted, self._decoder.run(wanted, feeds), strict=True)
+        )
         self._state = {name: outputs[f"{name}.next"] for name in self._state}  # (B * K, H) each
         return Step(
             words=outputs["top_words"],
@@ -171,25 +193,32 @@ def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised, and said by us
     options.intra_op_num_threads = threads or 0
-    # Threads that wait by spinning gain little on an idle machine, and on a busy one they double the time.
+    # Threads that wait by spinning gain little on an idle machine, and on a busy one they double
+    # the time.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     weights = path.parent / WEIGHTS
-    # Newer versions of ONNX Runtime follow no links into another folder; older ones do, and cannot be given the bytes.
-    # Nor do any take a path that is no UTF-8.
+    # Newer versions of ONNX Runtime follow no links into another folder; older ones do, and cannot
+    # be given the bytes. Nor do any take a path that is no UTF-8.
     odd = not _is_utf8(path)
     by_bytes = (odd or path.is_symlink() or weights.is_symlink()) and hasattr(options, _GIVE_BYTES)
     if odd and not by_bytes:
-        raise CheckpointError(f"{path}: this ONNX Runtime takes no path that isn't UTF-8; rename the folder.")
+        raise CheckpointError(
+            f"{path}: this ONNX Runtime takes no path that isn't UTF-8; rename the folder."
+        )
     try:
         if not by_bytes:
             return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         content = weights.read_bytes()
         getattr(options, _GIVE_BYTES)([WEIGHTS], [content], [len(content)])
-        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            path.read_bytes(), options, providers=["CPUExecutionProvider"]
+        )
         session.weights = content  # it uses their memory as it is, without keeping it
         return session
     except Exception as error:  # ONNX Runtime's exceptions have no common base but this
-        raise CheckpointError(f"{path} cannot be loaded: {_short(error)}. {_advice(path.parent)}") from error
+        raise CheckpointError(
+            f"{path} cannot be loaded: {_short(error)}. {_advice(path.parent)}"
+        ) from error
 
 
 def _is_utf8(path: Path) -> bool:

@@ -65,7 +65,9 @@ class TorchBackend:
                 tags=checkpoint.tags,
             )
         except (KeyError, TypeError, ConfigError) as error:
-            raise CheckpointError(f"{checkpoint.folder / 'config.json'}: unknown architecture: {error}") from error
+            raise CheckpointError(
+                f"{checkpoint.folder / 'config.json'}: unknown architecture: {error}"
+            ) from error
         path = checkpoint.weights
         try:
             state = load_file(path)
@@ -117,8 +119,8 @@ class TorchBackend:
             return
         if self.device.type != "cpu":
             raise ConfigError(
-                f"A model on {self.device} doesn't work in a forked process. Load it in that process, or start "
-                "processes by spawn: multiprocessing.get_context('spawn')."
+                f"A model on {self.device} doesn't work in a forked process. Load it in that"
+                " process, or start processes by spawn: multiprocessing.get_context('spawn')."
             )
         torch.set_num_threads(1)
         self._process = os.getpid()
@@ -155,7 +157,12 @@ class TorchStepper:
 
     @torch.inference_mode()
     def step(
-        self, parents: NDArray[np.int64], words: NDArray[np.int64], k: int, *, all_log_probs: bool = False
+        self,
+        parents: NDArray[np.int64],
+        words: NDArray[np.int64],
+        k: int,
+        *,
+        all_log_probs: bool = False,
     ) -> Step:
         """Continue the rows `parents` (B, K) of the previous step by `words` (B, K); see `Stepper.step`."""
         device = next(iter(self._state.values())).device

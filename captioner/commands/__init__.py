@@ -5,6 +5,6 @@
     decoding.py   the flags of `DecodingOptions`
     terminal.py   what goes to stderr
 
-A command imports what it needs when it runs, so that help takes a blink. A new one is a file here, and a line in
-`captioner.cli`.
+A command imports what it needs when it runs, so that help takes a blink. A new one is a file here,
+and a line in `captioner.cli`.
 """

@@ -16,7 +16,14 @@ from captioner.commands.captions_file import CaptionsFile, Run, check_output, es
 from captioner.commands.decoding import DECODING, add_decoding
 from captioner.commands.model import add_model, given
 from captioner.commands.parser import STANDARD_INPUT, Add
-from captioner.commands.terminal import check_stdout, note, print_odd_characters, report, show_warnings, track
+from captioner.commands.terminal import (
+    check_stdout,
+    note,
+    print_odd_characters,
+    report,
+    show_warnings,
+    track,
+)
 from captioner.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
@@ -51,12 +58,22 @@ examples:
     )
     parser.set_defaults(run=run)
     parser.add_argument("--json", action="store_true", help="Print a JSON object per image.")
-    parser.add_argument("--tags", action="store_true", help="Print what is recognised in the image after its caption.")
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="Write captions there, as they come, or go on with them."
+        "--tags",
+        action="store_true",
+        help="Print what is recognised in the image after its caption.",
     )
     parser.add_argument(
-        "--save-attention", type=Path, metavar="DIR", help="Write an .npz per image: words, attention, log_probs."
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="Write captions there, as they come, or go on with them.",
+    )
+    parser.add_argument(
+        "--save-attention",
+        type=Path,
+        metavar="DIR",
+        help="Write an .npz per image: words, attention, log_probs.",
     )
     add_model(parser)
     add_decoding(parser)
@@ -79,7 +96,9 @@ def run(options: Namespace) -> int:
 
     from captioner.inference import NO_TAGS, Captioner
 
-    captioner = Captioner.from_pretrained(options.model, backend=options.backend, device=options.device)
+    captioner = Captioner.from_pretrained(
+        options.model, backend=options.backend, device=options.device
+    )
     if options.tags and captioner.tags is None:
         raise ConfigError(NO_TAGS)
     file = None if output is None else _captions_file(output, options, captioner, several)
@@ -107,7 +126,9 @@ def run(options: Namespace) -> int:
                 except OSError as error:
                     fail(f"{called}: its attention cannot be saved ({error.strerror or error})")
             if file is None:
-                print(_text(name, result, options, several, sys.stdout.encoding), end="", flush=True)
+                print(
+                    _text(name, result, options, several, sys.stdout.encoding), end="", flush=True
+                )
             elif name not in file:
                 file.write(name, _text(name, result, options, several, "utf-8"))
     return 1 if failed else 0
@@ -126,7 +147,9 @@ def _check_paths(paths: list[str], output: Path | None) -> None:
         check_output(output, paths)
 
 
-def _captions_file(output: Path, options: Namespace, captioner: "Captioner", several: bool) -> CaptionsFile:
+def _captions_file(
+    output: Path, options: Namespace, captioner: "Captioner", several: bool
+) -> CaptionsFile:
     """The file of captions, which says what is there already."""
     from captioner.checkpoint import BUNDLED
     from captioner.decoding import DecodingOptions

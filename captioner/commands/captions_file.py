@@ -27,7 +27,8 @@ class Run:
     """What all captions of a file have in common.
 
     Attributes:
-        form: A "caption alone", a "table" of paths and captions, both maybe "with tags", or "JSON lines".
+        form: A "caption alone", a "table" of paths and captions, both maybe "with tags", or "JSON
+            lines".
         folder: Where relative paths start.
         models: What tells one checkpoint from another, for each that decides (see `fingerprint`).
         decoding: All decoding options.
@@ -91,12 +92,19 @@ def check_output(output: Path, inputs: Sequence[str]) -> None:
 
     target = output.resolve()
     if {output.suffix.lower(), target.suffix.lower()} & set(IMAGE_SUFFIXES):
-        raise ConfigError(f"--output {output} would overwrite an image; expected a text file, such as captions.txt.")
+        raise ConfigError(
+            f"--output {output} would overwrite an image; expected a text file, such as"
+            " captions.txt."
+        )
     for path in inputs:
         if path != STANDARD_INPUT and not os.path.isdir(path) and _same(target, path):
-            raise ConfigError(f"--output {output} is one of the images to caption; expected another file.")
+            raise ConfigError(
+                f"--output {output} is one of the images to caption; expected another file."
+            )
     if target.is_dir():
-        raise ConfigError(f"--output {output} is a folder; expected a file, such as {output / 'captions.tsv'}.")
+        raise ConfigError(
+            f"--output {output} is a folder; expected a file, such as {output / 'captions.tsv'}."
+        )
     if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(output))
     if not os.access(target if target.exists() else target.parent, os.W_OK):
@@ -155,7 +163,9 @@ class CaptionsFile:
             _lock(self._file, self.output)
             if self._size == 0:
                 with replacing(_companion(self.output)) as path:
-                    path.write_text(json.dumps(asdict(self._run), indent=2) + "\n", encoding="utf-8")
+                    path.write_text(
+                        json.dumps(asdict(self._run), indent=2) + "\n", encoding="utf-8"
+                    )
             self._file.truncate(self._size)
         except BaseException:
             self._file.close()
@@ -200,7 +210,9 @@ class CaptionsFile:
                     break
                 name = self._name_in(line)
                 if name is None:
-                    raise ConfigError(f"{self.output}, line {number}: no caption of this program's. {_ELSE}")
+                    raise ConfigError(
+                        f"{self.output}, line {number}: no caption of this program's. {_ELSE}"
+                    )
                 names.append(name)
                 self._size += len(line)
         return names
@@ -222,7 +234,9 @@ class CaptionsFile:
 
     def _check_same_form(self, before: Mapping[str, Any]) -> None:
         if before["form"] != self._run.form:
-            raise ConfigError(f"{self.output} is written as {before['form']}, not {self._run.form}. {_ELSE}")
+            raise ConfigError(
+                f"{self.output} is written as {before['form']}, not {self._run.form}. {_ELSE}"
+            )
         if before["photo"] != self._run.photo or self._run.photo == STANDARD_INPUT:
             raise ConfigError(f"{self.output} has the caption of another image. {_ELSE}")
 
@@ -230,15 +244,23 @@ class CaptionsFile:
         now: dict[str, Any] = json.loads(json.dumps(asdict(self._run)))
         same = f"{self.output} has captions of another run"
         if before["models"] != now["models"]:
-            raise ConfigError(f"{same}, by another model; captions of two models would mix. {_ELSE}")
+            raise ConfigError(
+                f"{same}, by another model; captions of two models would mix. {_ELSE}"
+            )
         keys = {**before["decoding"], **now["decoding"]}
         changed = [key for key in keys if before["decoding"].get(key) != now["decoding"].get(key)]
         if changed:
-            told = "; ".join(f"{key} {before['decoding'].get(key)}, now {now['decoding'].get(key)}" for key in changed)
-            raise ConfigError(f"{same}, with other options: {told}. Take the same options, or remove the file.")
+            told = "; ".join(
+                f"{key} {before['decoding'].get(key)}, now {now['decoding'].get(key)}"
+                for key in changed
+            )
+            raise ConfigError(
+                f"{same}, with other options: {told}. Take the same options, or remove the file."
+            )
         if before["folder"] != now["folder"] and not all(map(os.path.isabs, names)):
             raise ConfigError(
-                f"{same}, whose paths start at {before['folder']}. Start it there again, or name another file."
+                f"{same}, whose paths start at {before['folder']}. Start it there again, or name"
+                " another file."
             )
 
 
@@ -251,15 +273,16 @@ def _read_run(output: Path) -> dict[str, Any]:
     """What the captions of an existing file have in common.
 
     Raises:
-        ConfigError: Nothing says so: the file isn't one of captions, or came without what lay beside it.
+        ConfigError: Nothing says so: the file isn't one of captions, or came without what lay
+            beside it.
     """
     path = _companion(output)
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
-            f"{output} is there already, and is not known to be of `captioner caption` (there is no {path.name} beside "
-            f"it), so it is left as it is. {_ELSE}"
+            f"{output} is there already, and is not known to be of `captioner caption` (there is no"
+            f" {path.name} beside it), so it is left as it is. {_ELSE}"
         ) from None
     except (ValueError, RecursionError):
         run = None
@@ -288,6 +311,8 @@ def _lock(file: FileIO, output: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise ConfigError(f"Another process is writing to {output}; wait for it, or name another file.") from error
+        raise ConfigError(
+            f"Another process is writing to {output}; wait for it, or name another file."
+        ) from error
     except OSError:  # a file system without locks
         return

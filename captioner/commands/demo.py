@@ -28,12 +28,22 @@ examples:
         "--host",
         default="127.0.0.1",
         metavar="ADDRESS",
-        help="Where to listen: 127.0.0.1 for this machine alone, 0.0.0.0 for its network. [default: %(default)s]",
+        help=(
+            "Where to listen: 127.0.0.1 for this machine alone, 0.0.0.0 for its network. [default:"
+            " %(default)s]"
+        ),
     )
     parser.add_argument(
-        "--port", type=int, metavar="N", help="Port to listen at. [default: the first free one from 7860 on]"
+        "--port",
+        type=int,
+        metavar="N",
+        help="Port to listen at. [default: the first free one from 7860 on]",
     )
-    parser.add_argument("--share", action="store_true", help="Also make a public address, by a tunnel of gradio.live.")
+    parser.add_argument(
+        "--share",
+        action="store_true",
+        help="Also make a public address, by a tunnel of gradio.live.",
+    )
     add_model(parser, batches=False)
 
 

@@ -45,12 +45,19 @@ examples:
         metavar="SPLIT",
         help="train, val or test: which of Karpathy's splits; other files are scored whole.",
     )
-    parser.add_argument("--results", type=Path, metavar="FILE", help="Score these COCO results instead.")
     parser.add_argument(
-        "--compare", type=Path, metavar="FILE", help="Test the difference to these COCO results (paired bootstrap)."
+        "--results", type=Path, metavar="FILE", help="Score these COCO results instead."
     )
     parser.add_argument(
-        "--allow-missing", action="store_true", help="Score what there is where images have no caption."
+        "--compare",
+        type=Path,
+        metavar="FILE",
+        help="Test the difference to these COCO results (paired bootstrap).",
+    )
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="Score what there is where images have no caption.",
     )
     parser.add_argument(
         "--metrics",
@@ -62,16 +69,27 @@ examples:
         "--training-captions",
         type=Path,
         metavar="FILE",
-        help="To see which captions are new. [default: the train split of --annotations, if it has splits]",
+        help=(
+            "To see which captions are new. [default: the train split of --annotations, if it has"
+            " splits]"
+        ),
     )
     parser.add_argument(
-        "--instances", type=Path, metavar="FILE", help="COCO instances JSON, for scores by what is in the images."
+        "--instances",
+        type=Path,
+        metavar="FILE",
+        help="COCO instances JSON, for scores by what is in the images.",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="For report.html, scores.json, per_image.csv and results.json."
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="For report.html, scores.json, per_image.csv and results.json.",
     )
     add_model(parser)
-    parser.set_defaults(backend=None, batch_size=None)  # so that what is said can be refused beside --results
+    parser.set_defaults(
+        backend=None, batch_size=None
+    )  # so that what is said can be refused beside --results
     add_decoding(parser, without=["alternatives", "include"])
 
 
@@ -92,8 +110,15 @@ def run(options: Namespace) -> int:
     running = given(options, "model", "backend", "device", "batch_size", *DECODING)
     if options.results is not None and running:
         name = next(iter(running)).replace("_", "-")
-        raise ConfigError(f"Finished results are scored as they are, by no model; leave out --{name}, or --results.")
-    how = {name: running.pop(name) for name in ("model", "backend", "device", "batch_size") if name in running}
+        raise ConfigError(
+            f"Finished results are scored as they are, by no model; leave out --{name}, or"
+            " --results."
+        )
+    how = {
+        name: running.pop(name)
+        for name in ("model", "backend", "device", "batch_size")
+        if name in running
+    }
     evaluation = evaluate(
         options.annotations,
         options.images,

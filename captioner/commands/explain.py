@@ -34,14 +34,20 @@ examples:
     )
     parser.set_defaults(run=run)
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help=".png, .pdf, .svg or .html. [required]"
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help=".png, .pdf, .svg or .html. [required]",
     )
     parser.add_argument(
         "--method",
         choices=("attention", "occlusion", "gradient"),
         metavar="METHOD",
-        help="attention, occlusion (hides parts of the photo; for all models) or gradient (needs torch). "
-        "[default: attention]",
+        help=(
+            "attention, occlusion (hides parts of the photo; for all models) or gradient (needs"
+            " torch). [default: attention]"
+        ),
     )
     add_model(parser)
     add_decoding(parser, without=["alternatives"])
@@ -55,7 +61,9 @@ def run(options: Namespace) -> int:
     show_warnings()
     (path,) = options.operands
     if os.path.exists(path) and options.output.exists() and os.path.samefile(path, options.output):
-        raise ConfigError(f"--output {options.output} would overwrite the photo; expected another name.")
+        raise ConfigError(
+            f"--output {options.output} would overwrite the photo; expected another name."
+        )
     check_output(options.output)
     backend: str = options.backend
     if options.method == "gradient" and backend == "auto":
@@ -63,7 +71,9 @@ def run(options: Namespace) -> int:
     captioner = Captioner.from_pretrained(options.model, backend=backend, device=options.device)
     try:
         image = sys.stdin.buffer.read() if path == STANDARD_INPUT else path
-        explanation = explain(captioner, image, options.method, **given(options, "batch_size", *DECODING))
+        explanation = explain(
+            captioner, image, options.method, **given(options, "batch_size", *DECODING)
+        )
     except ImageError as error:
         report(f"{'standard input' if path == STANDARD_INPUT else path}: {error.reason}")
         return 1

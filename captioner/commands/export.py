@@ -15,7 +15,9 @@ def declare(add: Add) -> None:
         usage="captioner export DIR",
         operands=("DIR", 1, 1),
         help="Write the ONNX pair of a checkpoint.",
-        description="Write the ONNX pair of the checkpoint folder DIR, so that it captions without torch.",
+        description=(
+            "Write the ONNX pair of the checkpoint folder DIR, so that it captions without torch."
+        ),
         epilog="example:\n  captioner export runs/tiny/best",
     )
     parser.set_defaults(run=run)
@@ -27,7 +29,9 @@ def run(options: Namespace) -> int:
 
     show_warnings()
     folder = Path(*options.operands)
-    read_checkpoint(folder)  # says what is wrong with the folder before torch is imported, which takes its time
+    read_checkpoint(
+        folder
+    )  # says what is wrong with the folder before torch is imported, which takes its time
     try:
         from captioner.export import export_onnx
     except ModuleNotFoundError as error:

@@ -36,7 +36,11 @@ def run(options: Namespace) -> int:
     for name, value in facts.items():
         if value is None:
             continue
-        text = ", ".join(f"{key} {entry}" for key, entry in value.items()) if isinstance(value, dict) else value
+        text = (
+            ", ".join(f"{key} {entry}" for key, entry in value.items())
+            if isinstance(value, dict)
+            else value
+        )
         text = ", ".join(text) if isinstance(text, list) else text
         print(f"{name.replace('_', ' '):16} {text}")
     if card:

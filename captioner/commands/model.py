@@ -16,17 +16,25 @@ def add_model(parser: Parser, *, batches: bool = True) -> None:
         type=Path,
         metavar="DIR",
         action="append",
-        help="Checkpoint folder; given several times, they decide together. [default: the bundled model]",
+        help=(
+            "Checkpoint folder; given several times, they decide together. [default: the bundled"
+            " model]"
+        ),
     )
     model.add_argument(
         "--backend",
         choices=("auto", *BACKENDS),
         default="auto",
         metavar="BACKEND",
-        help=f"auto, {' or '.join(BACKENDS)}: what runs the network; onnx needs no torch. [default: auto]",
+        help=(
+            f"auto, {' or '.join(BACKENDS)}: what runs the network; onnx needs no torch. [default:"
+            " auto]"
+        ),
     )
     model.add_argument(
-        "--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...; all but cpu need torch. [default: cpu]"
+        "--device",
+        metavar="DEVICE",
+        help="cpu, cuda, cuda:1, ...; all but cpu need torch. [default: cpu]",
     )
     if batches:
         model.add_argument(

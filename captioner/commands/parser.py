@@ -13,13 +13,19 @@ class Parser(argparse.ArgumentParser):
     """A parser that takes options anywhere, but never shortened, and says what is wrong in one line below the usage.
 
     Args:
-        operands: What the arguments that are no options are called, and the fewest and the most of them.
-        passed_on: Whether the command reads its arguments itself: all of them are operands, `--help` included.
+        operands: What the arguments that are no options are called, and the fewest and the most of
+            them.
+        passed_on: Whether the command reads its arguments itself: all of them are operands,
+            `--help` included.
         **settings: As for `argparse.ArgumentParser`.
     """
 
     def __init__(
-        self, *, operands: tuple[str, int, float] = ("", 0, 0), passed_on: bool = False, **settings: Any
+        self,
+        *,
+        operands: tuple[str, int, float] = ("", 0, 0),
+        passed_on: bool = False,
+        **settings: Any,
     ) -> None:
         layout = partial(argparse.RawDescriptionHelpFormatter, max_help_position=26)
         super().__init__(formatter_class=layout, allow_abbrev=False, add_help=False, **settings)
@@ -36,8 +42,8 @@ class Parser(argparse.ArgumentParser):
             The options by name, and as `operands` the arguments that are no options.
 
         Raises:
-            SystemExit: Help was asked for and is printed (status 0), or the call is wrong, and stderr says why
-                (status 2).
+            SystemExit: Help was asked for and is printed (status 0), or the call is wrong, and
+                stderr says why (status 2).
         """
         if self._passed_on:
             return argparse.Namespace(**self._defaults, operands=list(argv))
@@ -46,7 +52,9 @@ class Parser(argparse.ArgumentParser):
         for word in others:
             if word.startswith("-") and word != STANDARD_INPUT:
                 name = word.partition("=")[0]
-                self.error(f"There is no option {name}.{suggestion(name, self._option_string_actions)}")
+                self.error(
+                    f"There is no option {name}.{suggestion(name, self._option_string_actions)}"
+                )
         options.operands = [*others, *argv[end + 1 :]]
         name, fewest, most = self._operands
         if len(options.operands) < fewest:

@@ -37,19 +37,33 @@ exit status: 0 all is there; 1 something could not be downloaded; 2 the call was
     )
     parser.set_defaults(run=run)
     parser.add_argument(
-        "--year", type=int, choices=(2014, 2017), default=2014, metavar="YEAR", help="2014 or 2017. [default: 2014]"
+        "--year",
+        type=int,
+        choices=(2014, 2017),
+        default=2014,
+        metavar="YEAR",
+        help="2014 or 2017. [default: 2014]",
     )
     parser.add_argument(
-        "--only", choices=("annotations", "images"), metavar="PART", help="annotations or images: leave the other out."
+        "--only",
+        choices=("annotations", "images"),
+        metavar="PART",
+        help="annotations or images: leave the other out.",
     )
     parser.add_argument(
-        "--folder", type=Path, default=Path("data/coco"), metavar="DIR", help="Where to. [default: %(default)s]"
+        "--folder",
+        type=Path,
+        default=Path("data/coco"),
+        metavar="DIR",
+        help="Where to. [default: %(default)s]",
     )
     parser.add_argument(
         "--mirror",
         metavar="URL",
-        help="A server that has zips/train2014.zip, annotations/annotations_trainval2014.zip, caption_datasets.zip and "
-        "so on below this URL; file:// works, too.",
+        help=(
+            "A server that has zips/train2014.zip, annotations/annotations_trainval2014.zip,"
+            " caption_datasets.zip and so on below this URL; file:// works, too."
+        ),
     )
 
 
@@ -58,7 +72,10 @@ def run(options: Namespace) -> int:
     from captioner.datasets.coco import COCO, prepare_coco
 
     if options.mirror and not options.mirror.startswith(("https://", "http://", "file://")):
-        raise ConfigError(f"--mirror {options.mirror}: expected a URL that begins with https://, http:// or file://.")
+        raise ConfigError(
+            f"--mirror {options.mirror}: expected a URL that begins with https://, http:// or"
+            " file://."
+        )
     archives = [archive for archive in COCO[options.year] if options.only in (None, archive.kind)]
     try:
         with _progress() as progress:
@@ -82,11 +99,25 @@ def _progress() -> Iterator["Report"]:
         yield log_progress()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
-    text, columns = TextColumn("{task.description}"), (BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(text, *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as progress:
-        logging.basicConfig(level=logging.INFO, format="%(message)s")  # now, so that lines go above the bars
+    text, columns = (
+        TextColumn("{task.description}"),
+        (BarColumn(), DownloadColumn(), TransferSpeedColumn()),
+    )
+    with Progress(
+        text, *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True
+    ) as progress:
+        logging.basicConfig(
+            level=logging.INFO, format="%(message)s"
+        )  # now, so that lines go above the bars
         tasks = {}
 
         def show(what: str, done: int, total: int) -> None:

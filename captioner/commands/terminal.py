@@ -45,7 +45,9 @@ def _silence_c_libraries() -> None:
     """Keep what C code writes to stderr, as libtiff does of odd images, from mixing with what we say there."""
     if sys.stderr is not sys.__stderr__ or sys.stderr is None or sys.stderr.fileno() != _STDERR:
         return  # somebody else's
-    ours = os.fdopen(os.dup(_STDERR), "w", buffering=1, encoding=sys.stderr.encoding, errors=sys.stderr.errors)
+    ours = os.fdopen(
+        os.dup(_STDERR), "w", buffering=1, encoding=sys.stderr.encoding, errors=sys.stderr.errors
+    )
     sys.stderr.flush()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, _STDERR)
@@ -59,7 +61,8 @@ def _silence_c_libraries() -> None:
 def open_closed_streams() -> None:
     """Open nothing in the place of standard streams that are closed.
 
-    Python has None for them, and the next file that is opened would get their number, and what C code writes there.
+    Python has None for them, and the next file that is opened would get their number, and what C
+    code writes there.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -73,7 +76,10 @@ def check_stdout() -> None:
         ConfigError: Standard output is closed.
     """
     if sys.__stdout__ is None:
-        raise ConfigError("Standard output is closed, so nothing can be printed; send it to a file, or leave it open.")
+        raise ConfigError(
+            "Standard output is closed, so nothing can be printed; send it to a file, or leave it"
+            " open."
+        )
 
 
 def print_odd_characters(*, names: bool = False) -> None:
@@ -112,8 +118,16 @@ def track(items: Iterable[T], total: int | None, shown: bool = True) -> Iterator
             lines.at(done)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, redirect_stdout=False
+    ) as progress:
         yield from progress.track(items, total=total)

@@ -21,8 +21,12 @@ def declare(add: Add) -> None:
 
 def run(options: Namespace) -> int:
     """Train a model."""
-    arguments = list(with_paths(options.operands))  # says what is wrong before torch is imported, which takes its time
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch on huge pages: up to twice the speed on a CPU
+    arguments = list(
+        with_paths(options.operands)
+    )  # says what is wrong before torch is imported, which takes its time
+    os.environ.setdefault(
+        "THP_MEM_ALLOC_ENABLE", "1"
+    )  # torch on huge pages: up to twice the speed on a CPU
     try:
         from captioner.training.train import main
     except ModuleNotFoundError as error:
@@ -49,7 +53,8 @@ def find_config(config: str) -> str:
         config: The name of a shipped config, or the path of any.
 
     Returns:
-        Its path. What is neither name nor path is given back: LightningCLI takes URLs and the YAML itself, too.
+        Its path. What is neither name nor path is given back: LightningCLI takes URLs and the YAML
+            itself, too.
 
     Raises:
         ConfigError: There is no such config.
@@ -60,8 +65,8 @@ def find_config(config: str) -> str:
     if os.path.isfile(config) or re.search(r"[:\n]", config):
         return config
     raise ConfigError(
-        f"There is no config {config}.{suggestion(Path(config).stem, shipped)} Expected a YAML file, or one of "
-        f"{', '.join(shipped)}."
+        f"There is no config {config}.{suggestion(Path(config).stem, shipped)} Expected a YAML"
+        f" file, or one of {', '.join(shipped)}."
     )
 
 

@@ -35,41 +35,51 @@ logger = logging.getLogger(__name__)
 class CaptionData(LightningDataModule):
     """Images with their captions: a training and a validation split.
 
-    A split is a COCO captions JSON (read by pycocotools), Karpathy's `dataset_*.json`, or a CSV or JSONL file with the
-    columns `image` and `caption`. An image is read once an epoch and feeds all its captions. A run may train on several
-    sources and be validated on several sets, `train` and `val` are the simple form of one each.
+    A split is a COCO captions JSON (read by pycocotools), Karpathy's `dataset_*.json`, or a CSV or
+    JSONL file with the columns `image` and `caption`. An image is read once an epoch and feeds all
+    its captions. A run may train on several sources and be validated on several sets, `train` and
+    `val` are the simple form of one each.
 
     Args:
-        train: Annotations of the training split; Karpathy's "train" and "restval". Null where `sources` says all.
-        val: Annotations of the validation split; null holds some of the images of `train` out for it.
-        train_images: Folder of the training images; null looks where data sets have them, see `load_records`.
+        train: Annotations of the training split; Karpathy's "train" and "restval". Null where
+            `sources` says all.
+        val: Annotations of the validation split; null holds some of the images of `train` out for
+            it.
+        train_images: Folder of the training images; null looks where data sets have them, see
+            `load_records`.
         val_images: Folder of the validation images; null takes `train_images`.
         sources: Data to train on, each under a name of your choice, beside or in place of `train`.
-        validation: Sets to validate on in place of `val`, each under a name of your choice: scores are logged under it,
-            and their mean by weight selects the best model.
-        held_out: Share of the images that is held out where there is no set to validate on; two at least,
-            and the same in every run.
-        leave_out: Share of the images of `train` that is left out, to test choices on: those `held_out` would choose.
-        unreadable: What a damaged or missing image does: "error" stops and names it, "skip" names it and goes on.
-        preprocessing: From image to pixels, in training and inference alike; stored in the checkpoint. With
-            `init_from`, that checkpoint's holds.
+        validation: Sets to validate on in place of `val`, each under a name of your choice: scores
+            are logged under it, and their mean by weight selects the best model.
+        held_out: Share of the images that is held out where there is no set to validate on; two at
+            least, and the same in every run.
+        leave_out: Share of the images of `train` that is left out, to test choices on: those
+            `held_out` would choose.
+        unreadable: What a damaged or missing image does: "error" stops and names it, "skip" names
+            it and goes on.
+        preprocessing: From image to pixels, in training and inference alike; stored in the
+            checkpoint. With `init_from`, that checkpoint's holds.
         min_count: Words seen fewer times in the training captions become the unknown word.
         max_length: Longest training caption in words; longer ones are cut.
-        captions_per_image: At most so many captions of an image are used in an epoch, drawn by their weight.
+        captions_per_image: At most so many captions of an image are used in an epoch, drawn by
+            their weight.
         batch_size: Images a batch, of each process where several train together.
-        workers: Processes that load images, for each training process; 0 loads in the training process itself.
+        workers: Processes that load images, for each training process; 0 loads in the training
+            process itself.
         augmentation: How training images are varied.
-        cache_features: While the encoder is frozen, compute its features once, in so many augmented views, and train
-            on them; 0 encodes anew every time.
-        cache_folder: Where computed features are kept, of whatever images. About 0.13 MB an image and view for 7x7
-            regions of width 1280.
-        draw_shapes: Draw a data set of so many images of coloured shapes into the folder of `train` if it isn't there.
+        cache_features: While the encoder is frozen, compute its features once, in so many augmented
+            views, and train on them; 0 encodes anew every time.
+        cache_folder: Where computed features are kept, of whatever images. About 0.13 MB an image
+            and view for 7x7 regions of width 1280.
+        draw_shapes: Draw a data set of so many images of coloured shapes into the folder of `train`
+            if it isn't there.
         seed: Of the order of images, their variations and the choice of captions.
-        init_from: Linked from the model: the checkpoint folder whose words and preprocessing are taken over.
+        init_from: Linked from the model: the checkpoint folder whose words and preprocessing are
+            taken over.
 
     Attributes:
-        feature_source: Computes the features that are cached; whoever trains sets it. Without one, images are encoded
-            anew every time.
+        feature_source: Computes the features that are cached; whoever trains sets it. Without one,
+            images are encoded anew every time.
     """
 
     def __init__(
@@ -99,7 +109,11 @@ class CaptionData(LightningDataModule):
         super().__init__()
         self.unreadable = unreadable
         self._unreadable_images = UnreadableImages(unreadable)
-        self._base = None if init_from is None else read_checkpoint(None if init_from == "bundled" else init_from)
+        self._base = (
+            None
+            if init_from is None
+            else read_checkpoint(None if init_from == "bundled" else init_from)
+        )
         self.preprocessing = preprocessing if self._base is None else self._base.preprocessing
         self.min_count = min_count
         self.max_length = max_length
@@ -116,7 +130,11 @@ class CaptionData(LightningDataModule):
         for name in ("min_count", "max_length", "captions_per_image", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"data.{name} is {getattr(self, name)}; expected 1 or more.")
-        for name, value in (("workers", workers), ("cache_features", cache_features), ("draw_shapes", draw_shapes)):
+        for name, value in (
+            ("workers", workers),
+            ("cache_features", cache_features),
+            ("draw_shapes", draw_shapes),
+        ):
             if value < 0:
                 raise ConfigError(f"data.{name} is {value}; expected 0 or more.")
         for name, share in (("held_out", held_out), ("leave_out", leave_out or 0.5)):
@@ -156,8 +174,9 @@ class CaptionData(LightningDataModule):
         images = self.batch_size * self.trainer.world_size
         if state_dict["within"] and state_dict["images"] != images:
             raise ConfigError(
-                f"The run stopped within an epoch of batches of {state_dict['images']} images (data.batch_size x "
-                f"processes), and would go on with {images}; go on with as many."
+                f"The run stopped within an epoch of batches of {state_dict['images']} images"
+                f" (data.batch_size x processes), and would go on with {images}; go on with as"
+                " many."
             )
 
     # --- What the splits hold ---
@@ -197,8 +216,13 @@ class CaptionData(LightningDataModule):
             vocabulary = self._base.vocabulary.extended(vocabulary.words)
         elif len(vocabulary) == len(SPECIAL_WORDS):
             if not any(map(any, self.tokens["train"])):
-                raise DataError("The training captions have no word; emoji and punctuation are none.")
-            raise ConfigError(f"No word occurs {self.min_count} times in the training captions; lower data.min_count.")
+                raise DataError(
+                    "The training captions have no word; emoji and punctuation are none."
+                )
+            raise ConfigError(
+                f"No word occurs {self.min_count} times in the training captions; lower"
+                " data.min_count."
+            )
         vocabulary = vocabulary.with_styles(sorted(set(chain.from_iterable(self.training.styles))))
         for images in self.validation_sets:
             vocabulary.start(images.style)  # a style that isn't there is refused now
@@ -207,7 +231,9 @@ class CaptionData(LightningDataModule):
     @cached_property
     def word_counts(self) -> list[int]:
         """How often each word, the end and the unknown word occur in the training split, in id order."""
-        counts = Counter(word for captions in self.ids["train"] for caption in captions for word in caption[1:])
+        counts = Counter(
+            word for captions in self.ids["train"] for caption in captions for word in caption[1:]
+        )
         return [counts[word] for word in range(len(self.vocabulary))]
 
     @cached_property
@@ -262,7 +288,8 @@ class CaptionData(LightningDataModule):
         rank, ranks = self.trainer.global_rank, self.trainer.world_size
         dataset = self._dataset("val")
         return self._loaders.load(
-            dataset, ValidationBatches(len(dataset), self.batch_size, self._epoch, rank=rank, ranks=ranks)
+            dataset,
+            ValidationBatches(len(dataset), self.batch_size, self._epoch, rank=rank, ranks=ranks),
         )
 
     def _epoch(self) -> int:
@@ -280,7 +307,11 @@ class CaptionData(LightningDataModule):
             weights=self.training.weights if split == "train" else None,
             captions_per_image=self.captions_per_image,
             augmentation=self.augmentation if split == "train" else None,
-            features=self._features(split, source) if self.views and source is not None and frozen else None,
+            features=(
+                self._features(split, source)
+                if self.views and source is not None and frozen
+                else None
+            ),
             features_until=until,
             substitute=split == "train" and self.unreadable == "skip",
             seed=self.seed,
@@ -302,10 +333,14 @@ class CaptionData(LightningDataModule):
         """
         self._unreadable_images.report(batch.unreadable)
         if self.trainer is not None and self.trainer.training and not len(batch.indices):
-            raise DataError(f"{self.plan.first}: none of its images can be read, whose names stand above.")
+            raise DataError(
+                f"{self.plan.first}: none of its images can be read, whose names stand above."
+            )
         return batch
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
         """Send the images. Captions stay: they decide what the decoder runs, and asking a GPU for them is to wait."""
         return batch._replace(images=batch.images.to(device, non_blocking=batch.images.is_pinned()))
 
@@ -318,14 +353,24 @@ class CaptionData(LightningDataModule):
     def _features(self, split: Split, source: FeatureSource) -> Features:
         training = split == "train"
         views = ImageViews(
-            self.records[split], self.preprocessing, self.views if training else 1, self.augmentation, self.seed
+            self.records[split],
+            self.preprocessing,
+            self.views if training else 1,
+            self.augmentation,
+            self.seed,
         )
-        return source.compute(views, self._image_batches, folder=self.cache_folder, training=training)
+        return source.compute(
+            views, self._image_batches, folder=self.cache_folder, training=training
+        )
 
-    def _image_batches(self, views: ImageViews, keys: Sequence[Key]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _image_batches(
+        self, views: ImageViews, keys: Sequence[Key]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         assert self.trainer is not None
         for batch in self._loaders.load_views(views, keys, self.batch_size):
             self._unreadable_images.report(batch.unreadable)
             if len(batch.indices):
-                pixels = as_input(batch.images.to(self.trainer.strategy.root_device), self.preprocessing)
+                pixels = as_input(
+                    batch.images.to(self.trainer.strategy.root_device), self.preprocessing
+                )
                 yield pixels, batch.indices

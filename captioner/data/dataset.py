@@ -19,7 +19,9 @@ from captioner.images import open_image
 from captioner.preprocessing import Preprocessing
 from captioner.vocabulary import PAD
 
-_SIDES = re.compile(r"\b(?:left|right)(?:most|wards?|hand(?:ed)?)?\b", re.IGNORECASE)  # not: bright, leftover
+_SIDES = re.compile(
+    r"\b(?:left|right)(?:most|wards?|hand(?:ed)?)?\b", re.IGNORECASE
+)  # not: bright, leftover
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Augmentation:
     Args:
         crop: Smallest share of the image's area that a random crop keeps; 1 doesn't crop.
         flip: Mirror half of the images, but for those whose captions speak of left or right.
-        color: Largest relative change of brightness, contrast and saturation, each; 0 leaves colours alone.
+        color: Largest relative change of brightness, contrast and saturation, each; 0 leaves
+            colours alone.
     """
 
     crop: float = 1.0
@@ -39,11 +42,13 @@ class Augmentation:
     def __post_init__(self) -> None:
         if not 0 < self.crop <= 1 or not 0 <= self.color < 1:
             raise ConfigError(
-                f"Augmentation with crop {self.crop} and color {self.color}; expected a crop above 0 and up to 1, "
-                "and a color from 0 to below 1."
+                f"Augmentation with crop {self.crop} and color {self.color}; expected a crop above"
+                " 0 and up to 1, and a color from 0 to below 1."
             )
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator, *, may_flip: bool) -> Image.Image:
+    def __call__(
+        self, image: Image.Image, rng: np.random.Generator, *, may_flip: bool
+    ) -> Image.Image:
         """Vary one image, keeping its size in pixels to the crop's."""
         mirrored = self.draw_flip(rng) and may_flip
         if self.crop < 1:
@@ -80,7 +85,8 @@ class Features:
 
     Args:
         files: Files of float16 (n, L, D), in numpy's format.
-        places: (views, N, 2): in which file, and in which row of it, the features of each view of each image are.
+        places: (views, N, 2): in which file, and in which row of it, the features of each view of
+            each image are.
 
     Attributes:
         views: How many augmented views of each image there are.
@@ -123,8 +129,10 @@ class Batch(NamedTuple):
     """Images with their captions.
 
     Attributes:
-        images: Pixels (B, S, S, 3) uint8, or region features (B, L, D) float16 that were computed before.
-        captions: (B, K, T) ids, padded; see `captioner.model.decoder.Decoder.forward` for their order.
+        images: Pixels (B, S, S, 3) uint8, or region features (B, L, D) float16 that were computed
+            before.
+        captions: (B, K, T) ids, padded; see `captioner.model.decoder.Decoder.forward` for their
+            order.
         indices: (B,), which of the split's records these are.
         weights: (B, K), what each caption counts in the loss; 0 where there is none.
         unreadable: What was wrong with images that could not be read, a sentence each.
@@ -140,21 +148,23 @@ class Batch(NamedTuple):
 class CaptionDataset(Dataset[Example]):
     """One example an image: what the encoder sees, its captions' ids, its index.
 
-    It is asked for (epoch, index). Every random choice depends on the seed, the epoch and the image alone: not on the
-    number of workers or processes, nor on whether the run was resumed; and workers live as long as the run.
+    It is asked for (epoch, index). Every random choice depends on the seed, the epoch and the image
+    alone: not on the number of workers or processes, nor on whether the run was resumed; and
+    workers live as long as the run.
 
     Args:
         records: The split's records.
         captions: Their captions' ids, in the records' order.
         preprocessing: From image to pixels.
         weights: What each caption counts in the loss; None: all count 1.
-        captions_per_image: At most so many captions of an image are used in an epoch. They are drawn by their weight,
-            and then count alike: the mean of the image's weights, so that none is weighed twice.
+        captions_per_image: At most so many captions of an image are used in an epoch. They are
+            drawn by their weight, and then count alike: the mean of the image's weights, so that
+            none is weighed twice.
         augmentation: How images are varied; null leaves them.
         features: Region features to use instead of images, one view chosen at random.
         features_until: The first epoch that uses images again; null for none.
-        substitute: Let the next image that can be read take the place of one that can't, with its captions, so that
-            training batches stay full.
+        substitute: Let the next image that can be read take the place of one that can't, with its
+            captions, so that training batches stay full.
         seed: Of the random choices.
     """
 
@@ -188,7 +198,9 @@ class CaptionDataset(Dataset[Example]):
 
     def has_features(self, epoch: int) -> bool:
         """Whether an epoch's examples are features, not images."""
-        return self.features is not None and (self.features_until is None or epoch < self.features_until)
+        return self.features is not None and (
+            self.features_until is None or epoch < self.features_until
+        )
 
     def __getitem__(self, key: tuple[int, int]) -> Example:
         epoch, index = key
@@ -198,12 +210,16 @@ class CaptionDataset(Dataset[Example]):
             rng = np.random.default_rng((self.seed, epoch, index))
             captions, weights = self._choose(index, rng)
             try:
-                return Example(self._image(epoch, index, rng), captions, index, tuple(unreadable), weights)
+                return Example(
+                    self._image(epoch, index, rng), captions, index, tuple(unreadable), weights
+                )
             except ImageError as error:
                 unreadable.append(str(error))
         return Example(None, captions, index, tuple(unreadable), weights)
 
-    def _choose(self, index: int, rng: np.random.Generator) -> tuple[list[list[int]], Sequence[float]]:
+    def _choose(
+        self, index: int, rng: np.random.Generator
+    ) -> tuple[list[list[int]], Sequence[float]]:
         captions, count = self.captions[index], self.captions_per_image
         weights = () if self.weights is None else self.weights[index]
         if len(captions) <= count:
@@ -213,12 +229,16 @@ class CaptionDataset(Dataset[Example]):
         chosen = rng.choice(len(captions), count, replace=False, p=odds)
         return [captions[i] for i in chosen], [mean] * count if weights else ()
 
-    def _image(self, epoch: int, index: int, rng: np.random.Generator) -> NDArray[np.uint8] | NDArray[np.float16]:
+    def _image(
+        self, epoch: int, index: int, rng: np.random.Generator
+    ) -> NDArray[np.uint8] | NDArray[np.float16]:
         record = self.records[index]
         if self.features is not None and self.has_features(epoch):
             features = self.features[int(rng.integers(self.features.views)), index]
             if np.isnan(features[0, 0]):
-                raise ImageError(str(record.path), "could not be read when its features were computed")
+                raise ImageError(
+                    str(record.path), "could not be read when its features were computed"
+                )
             return features
         image = open_image(record.path, min_size=self.preprocessing.size)
         if self.augmentation is not None:
@@ -237,7 +257,9 @@ def collate(examples: Sequence[Example]) -> Batch:
     Images that cannot be read are left out; a batch may end up empty.
     """
     ordered = [
-        (example.image, _longest_first(example), example.record) for example in examples if example.image is not None
+        (example.image, _longest_first(example), example.record)
+        for example in examples
+        if example.image is not None
     ]
     ordered.sort(key=lambda example: len(example[1][0][0]), reverse=True)
     rows = max((len(captions) for _, captions, _ in ordered), default=0)
@@ -248,7 +270,11 @@ def collate(examples: Sequence[Example]) -> Batch:
             padded[i, k, : len(caption)] = torch.tensor(caption)
             weights[i, k] = weight
     return Batch(
-        images=torch.from_numpy(np.stack([image for image, _, _ in ordered])) if ordered else torch.empty(0),
+        images=(
+            torch.from_numpy(np.stack([image for image, _, _ in ordered]))
+            if ordered
+            else torch.empty(0)
+        ),
         captions=padded,
         indices=torch.tensor([index for _, _, index in ordered], dtype=torch.long),
         weights=weights,
@@ -259,7 +285,11 @@ def collate(examples: Sequence[Example]) -> Batch:
 def _longest_first(example: Example) -> list[tuple[list[int], float]]:
     """An example's captions with their weights."""
     weights = example.weights or [1.0] * len(example.captions)
-    return sorted(zip(example.captions, weights, strict=True), key=lambda caption: len(caption[0]), reverse=True)
+    return sorted(
+        zip(example.captions, weights, strict=True),
+        key=lambda caption: len(caption[0]),
+        reverse=True,
+    )
 
 
 def as_input(images: Tensor, preprocessing: Preprocessing) -> Tensor:
@@ -275,5 +305,7 @@ def as_input(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     if images.dtype != torch.uint8:
         return images.float()
     pixels = images.permute(0, 3, 1, 2).float() / 255
-    mean, std = (pixels.new_tensor(three).view(3, 1, 1) for three in (preprocessing.mean, preprocessing.std))
+    mean, std = (
+        pixels.new_tensor(three).view(3, 1, 1) for three in (preprocessing.mean, preprocessing.std)
+    )
     return (pixels - mean) / std

@@ -59,9 +59,13 @@ class Loaders:
             return images
         return StagedLoader(dataset, self._loader(dataset, batches, 0), images, batches.epoch)
 
-    def load_views(self, views: ImageViews, keys: Sequence[Key], batch_size: int) -> DataLoader[Example]:
+    def load_views(
+        self, views: ImageViews, keys: Sequence[Key], batch_size: int
+    ) -> DataLoader[Example]:
         """A loader of views of images, in the order of their keys."""
-        batches = [list(keys[start : start + batch_size]) for start in range(0, len(keys), batch_size)]
+        batches = [
+            list(keys[start : start + batch_size]) for start in range(0, len(keys), batch_size)
+        ]
         return self._loader(views, batches, self.workers)
 
     def _loader(

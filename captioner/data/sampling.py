@@ -1,7 +1,7 @@
 """Which images are held out, and which make up each batch of each epoch, for each process that trains with others.
 
-Everything follows from the seed and the epoch, so a resumed run goes on in the middle of an epoch with the very batch
-that was next, and several processes share out the batches that one would have.
+Everything follows from the seed and the epoch, so a resumed run goes on in the middle of an epoch
+with the very batch that was next, and several processes share out the batches that one would have.
 """
 
 import hashlib
@@ -23,8 +23,8 @@ class Draws:
 
     Args:
         count: How many images it has.
-        an_epoch: How many of them an epoch draws: the next ones in each, in a shuffled order that begins anew behind
-            its end. So none comes a second time before all have come.
+        an_epoch: How many of them an epoch draws: the next ones in each, in a shuffled order that
+            begins anew behind its end. So none comes a second time before all have come.
     """
 
     count: int
@@ -33,15 +33,19 @@ class Draws:
     def of(self, epoch: int, seed: tuple[int, ...]) -> NDArray[np.int64]:
         """The images of an epoch, ascending."""
         order = np.random.default_rng(seed).permutation(self.count)
-        return np.sort(order[np.arange(epoch * self.an_epoch, (epoch + 1) * self.an_epoch) % max(1, self.count)])
+        return np.sort(
+            order[
+                np.arange(epoch * self.an_epoch, (epoch + 1) * self.an_epoch) % max(1, self.count)
+            ]
+        )
 
 
 class TrainingBatches(Sampler[list[Key]]):
     """The shuffled training batches of one process.
 
     Args:
-        sources: How many images each source has and an epoch draws. The last ones of an epoch's that make no whole
-            batch are left out of it, unless there is no whole batch at all.
+        sources: How many images each source has and an epoch draws. The last ones of an epoch's
+            that make no whole batch are left out of it, unless there is no whole batch at all.
         batch_size: Images a batch of this process.
         epoch: Says which epoch it is.
         seed: Of the order.
@@ -72,7 +76,9 @@ class TrainingBatches(Sampler[list[Key]]):
         self.rank, self.ranks = rank, ranks
         self.resumed = resumed
         if self.step < ranks:
-            raise ConfigError(f"{ranks} processes cannot share {self.step} training images; start fewer.")
+            raise ConfigError(
+                f"{ranks} processes cannot share {self.step} training images; start fewer."
+            )
 
     def __len__(self) -> int:
         return self.images // self.step
@@ -82,19 +88,26 @@ class TrainingBatches(Sampler[list[Key]]):
         order = self.order(epoch)
         first = self.resumed[1] if epoch == self.resumed[0] else 0
         for start in range(first * self.step, len(self) * self.step, self.step):
-            yield [(epoch, int(index)) for index in order[start : start + self.step][self.rank :: self.ranks]]
+            yield [
+                (epoch, int(index))
+                for index in order[start : start + self.step][self.rank :: self.ranks]
+            ]
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """The indices of an epoch's images, in its order; a source's begin behind those of the ones before it."""
         firsts = np.cumsum([0, *(source.count for source in self.sources)])
-        drawn = [firsts[number] + source.of(epoch, (self.seed, number)) for number, source in enumerate(self.sources)]
+        drawn = [
+            firsts[number] + source.of(epoch, (self.seed, number))
+            for number, source in enumerate(self.sources)
+        ]
         return np.random.default_rng((self.seed, epoch)).permutation(np.concatenate(drawn))
 
 
 class ValidationBatches(Sampler[list[Key]]):
     """The batches of one process, in order: together, the processes see every image once.
 
-    A process that is left without an image has an empty batch, so that all of them validate together.
+    A process that is left without an image has an empty batch, so that all of them validate
+    together.
 
     Args:
         count: How many images there are.
@@ -104,7 +117,15 @@ class ValidationBatches(Sampler[list[Key]]):
         ranks: How many processes there are.
     """
 
-    def __init__(self, count: int, batch_size: int, epoch: Callable[[], int], *, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        epoch: Callable[[], int],
+        *,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
         self.indices = range(rank, count, ranks)
         self.batch_size = batch_size
         self.epoch = epoch
@@ -121,16 +142,18 @@ class ValidationBatches(Sampler[list[Key]]):
 def hold_out(names: Sequence[object], share: float) -> frozenset[int]:
     """Which images validation gets where there is no other split.
 
-    A hash of its name says on which side an image is: the same in every run and order, and hardly ever another when
-    images are added.
+    A hash of its name says on which side an image is: the same in every run and order, and hardly
+    ever another when images are added.
 
     Args:
         names: What the images are called.
-        share: How many are held out: this share of them, rounded, but two at least, for of a single image CIDEr-D is
-            always 0; all if there are no more.
+        share: How many are held out: this share of them, rounded, but two at least, for of a single
+            image CIDEr-D is always 0; all if there are no more.
 
     Returns:
         Their indices.
     """
-    order = sorted(range(len(names)), key=lambda index: hashlib.sha256(f"{names[index]}".encode()).digest())
+    order = sorted(
+        range(len(names)), key=lambda index: hashlib.sha256(f"{names[index]}".encode()).digest()
+    )
     return frozenset(order[: max(2, round(share * len(names)))])

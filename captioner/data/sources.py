@@ -16,7 +16,8 @@ from captioner.errors import ConfigError, DataError
 logger = logging.getLogger(__name__)
 
 Unreadable = Literal["error", "skip"]  # what a damaged or missing image does
-EPOCHS = 10  # a source that is drawn from has different images for so many epochs, where there are enough
+# a source that is drawn from has different images for so many epochs, where there are enough
+EPOCHS = 10
 
 
 @dataclass(frozen=True)
@@ -24,20 +25,23 @@ class Source:
     """Images with captions to train on.
 
     Args:
-        annotations: A COCO captions JSON, Karpathy's `dataset_*.json`, a CSV or a JSONL file; null leaves the source
-            out.
+        annotations: A COCO captions JSON, Karpathy's `dataset_*.json`, a CSV or a JSONL file; null
+            leaves the source out.
         images: The folder of the images; null looks where data sets have it, see `load_records`.
-        weight: How often its images are drawn in an epoch: 1 is each once, 0.5 another half in each epoch, 2 each
-            twice.
+        weight: How often its images are drawn in an epoch: 1 is each once, 0.5 another half in each
+            epoch, 2 each twice.
         share: In place of `weight`: share of an epoch's images that comes from it.
-        rank_weights: What captions count in the loss by their rank: [1, 0.3, 0] weighs the words of first ones 1, of
-            second ones 0.3, and leaves third ones out, as it does those of ranks behind its end. Empty: all count 1.
-            The rank is the integer key `rank` in COCO JSON, else the caption's place.
+        rank_weights: What captions count in the loss by their rank: [1, 0.3, 0] weighs the words of
+            first ones 1, of second ones 0.3, and leaves third ones out, as it does those of ranks
+            behind its end. Empty: all count 1. The rank is the integer key `rank` in COCO JSON,
+            else the caption's place.
         style: The manner of speech that its captions have, a name; empty for the plain one.
-        rank_styles: The same by rank, empty names for the plain style; ranks behind its end have `style`.
+        rank_styles: The same by rank, empty names for the plain style; ranks behind its end have
+            `style`.
         words: Whether its captions bring words into the vocabulary.
         captions_by: Who wrote its captions, "human" or other; empty takes what the annotations say.
-        leave_out: Share of its images that is left out, to test choices on: those `held_out` would choose.
+        leave_out: Share of its images that is left out, to test choices on: those `held_out` would
+            choose.
     """
 
     annotations: Path | None = None
@@ -63,10 +67,17 @@ class Source:
             raise ConfigError(f"{name}.share is {self.share}; expected a share from 0 to below 1.")
         if self.share is not None and self.weight != 1:
             raise ConfigError(f"{name} has a weight and a share; expected one of them.")
-        if self.rank_weights and not (min(self.rank_weights) >= 0 and 0 < max(self.rank_weights) < np.inf):
-            raise ConfigError(f"{name}.rank_weights is {self.rank_weights}; expected numbers from 0 on, not all 0.")
+        if self.rank_weights and not (
+            min(self.rank_weights) >= 0 and 0 < max(self.rank_weights) < np.inf
+        ):
+            raise ConfigError(
+                f"{name}.rank_weights is {self.rank_weights}; expected numbers from 0 on, not"
+                " all 0."
+            )
         if not 0 <= self.leave_out < 1:
-            raise ConfigError(f"{name}.leave_out is {self.leave_out}; expected a share between 0 and 1.")
+            raise ConfigError(
+                f"{name}.leave_out is {self.leave_out}; expected a share between 0 and 1."
+            )
 
     def weigh(self, rank: int) -> float:
         """What a caption of this rank counts in the loss."""
@@ -94,8 +105,8 @@ class Source:
         counting = [record for record in map(self._only_counting, records) if record.captions]
         if not counting:
             raise DataError(
-                f"{self.annotations}: no caption has a rank with a weight above 0 in {self.rank_weights}; raise one of "
-                "its rank_weights."
+                f"{self.annotations}: no caption has a rank with a weight above 0 in"
+                f" {self.rank_weights}; raise one of its rank_weights."
             )
         return counting
 
@@ -123,7 +134,9 @@ class ValidationSource:
     weight: float = 1.0
 
 
-def load_split(annotations: Path, images: Path | None, split: Split, unreadable: Unreadable) -> list[Record]:
+def load_split(
+    annotations: Path, images: Path | None, split: Split, unreadable: Unreadable
+) -> list[Record]:
     """The records of a split whose images are there.
 
     Args:
@@ -139,8 +152,9 @@ def load_split(annotations: Path, images: Path | None, split: Split, unreadable:
     missing = find_missing(records)
     if missing and (unreadable == "error" or len(missing) == len(records)):
         raise DataError(
-            f"{annotations}: {len(missing)} of its {len(records)} images are missing, {missing[0].path} "
-            f"first{hint(missing[0].path)}. Check the images folder, or leave them out with data.unreadable=skip."
+            f"{annotations}: {len(missing)} of its {len(records)} images are missing,"
+            f" {missing[0].path} first{hint(missing[0].path)}. Check the images folder, or leave"
+            " them out with data.unreadable=skip."
         )
     for record in missing:
         logger.warning("Skipped: %s: no such file", record.path)
@@ -151,11 +165,15 @@ def load_split(annotations: Path, images: Path | None, split: Split, unreadable:
 def divide(records: Sequence[Record], share: float) -> tuple[list[Record], list[Record]]:
     """The records that stay, and those that `hold_out` holds out, both in their order."""
     out = hold_out([record.image_id for record in records], share)
-    stay, held = ([record for i, record in enumerate(records) if (i in out) is side] for side in (False, True))
+    stay, held = (
+        [record for i, record in enumerate(records) if (i in out) is side] for side in (False, True)
+    )
     return stay, held
 
 
-def hold_out_validation(annotations: Path, records: list[Record], share: float) -> tuple[list[Record], list[Record]]:
+def hold_out_validation(
+    annotations: Path, records: list[Record], share: float
+) -> tuple[list[Record], list[Record]]:
     """Divide a training split into what is trained on and what is validated on.
 
     Raises:
@@ -164,10 +182,12 @@ def hold_out_validation(annotations: Path, records: list[Record], share: float) 
     train, val = divide(records, share)
     if not train:
         raise DataError(
-            f"{annotations}: too few images ({len(records)}) to hold some out for validation. Add some, lower "
-            "data.held_out, or name others in data.val."
+            f"{annotations}: too few images ({len(records)}) to hold some out for validation. Add"
+            " some, lower data.held_out, or name others in data.val."
         )
-    logger.info("%s: %d of its %d images are held out for validation", annotations, len(val), len(records))
+    logger.info(
+        "%s: %d of its %d images are held out for validation", annotations, len(val), len(records)
+    )
     return train, val
 
 
@@ -188,7 +208,8 @@ def images_an_epoch(sources: Sequence[Source], counts: Sequence[int]) -> list[in
     shares = [source.share or 0.0 for source in sources]
     if sum(shares) >= 1 or not sum(weighed):
         raise ConfigError(
-            f"The sources' shares add up to {sum(shares):g}; expected less than 1, and a source with a weight beside."
+            f"The sources' shares add up to {sum(shares):g}; expected less than 1, and a source"
+            " with a weight beside."
         )
     whole = sum(weighed) / (1 - sum(shares))
     return [
@@ -231,7 +252,10 @@ class UnreadableImages:
         """
         for sentence in sentences:
             if self.reaction == "error":
-                raise DataError(f"{sentence}. Mend or remove it, or leave such images out with data.unreadable=skip.")
+                raise DataError(
+                    f"{sentence}. Mend or remove it, or leave such images out with"
+                    " data.unreadable=skip."
+                )
             path = sentence.partition(": ")[0]  # once an image, in whatever way it is met again
             if path not in self._named:
                 logger.warning("Skipped: %s", sentence)

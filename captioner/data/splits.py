@@ -90,13 +90,22 @@ class Plan:
             source.check(name)
         for name, valued in self.validation.items():
             if name and not is_name(name):
-                raise ConfigError(f"The validation set {name!r} is no name; expected letters, digits, dots, _ and -.")
+                raise ConfigError(
+                    f"The validation set {name!r} is no name; expected letters, digits, dots, _"
+                    " and -."
+                )
             if not 0 <= valued.weight < float("inf"):
-                raise ConfigError(f"data.validation.{name}.weight is {valued.weight}; expected 0 or more.")
+                raise ConfigError(
+                    f"data.validation.{name}.weight is {valued.weight}; expected 0 or more."
+                )
         if not self.sources:
-            raise ConfigError("There is nothing to train on; name annotations in data.train or data.sources.")
+            raise ConfigError(
+                "There is nothing to train on; name annotations in data.train or data.sources."
+            )
         if self.validation and not sum(valued.weight for valued in self.validation.values()):
-            raise ConfigError("All sets of data.validation have the weight 0; expected one above it.")
+            raise ConfigError(
+                "All sets of data.validation have the weight 0; expected one above it."
+            )
 
     @property
     def first(self) -> Path:
@@ -170,14 +179,23 @@ def plan_data(
     Raises:
         ConfigError: They don't go together, or a number is out of range.
     """
-    named = {f"data.sources.{name}": source for name, source in sources.items() if source.annotations is not None}
+    named = {
+        f"data.sources.{name}": source
+        for name, source in sources.items()
+        if source.annotations is not None
+    }
     sets = {name: source for name, source in validation.items() if source.annotations is not None}
     if train.annotations is not None:
         named = {"data.train": train, **named}
     if val.annotations is not None and sets:
-        raise ConfigError("There are data.val and data.validation; expected one of them. Name all sets in the second.")
+        raise ConfigError(
+            "There are data.val and data.validation; expected one of them. Name all sets in the"
+            " second."
+        )
     if val.annotations is not None:
         sets = {"": val}
     if not sets and train.annotations is None and named:
-        raise ConfigError("There is nothing to validate on; name annotations in data.val or data.validation.")
+        raise ConfigError(
+            "There is nothing to validate on; name annotations in data.val or data.validation."
+        )
     return Plan(named, sets, held_out, unreadable, seed)

@@ -18,8 +18,8 @@ Facts = tuple[object, ...]
 class ImageViews(Dataset[Example]):
     """Images in several views: the first as they are, the others varied. It is asked for (view, index).
 
-    A view of an image depends on its file, the seed and the view alone: not on which other images there are, nor on
-    the captions, but for whether it may be mirrored.
+    A view of an image depends on its file, the seed and the view alone: not on which other images
+    there are, nor on the captions, but for whether it may be mirrored.
 
     Args:
         records: The images.
@@ -70,7 +70,9 @@ class ImageViews(Dataset[Example]):
         file = (str(path), stat.st_size, stat.st_mtime_ns)
         if not view:
             return file
-        mirrored = self.augmentation.draw_flip(self._rng(view, index)) and not speaks_of_sides(record.captions)
+        mirrored = self.augmentation.draw_flip(self._rng(view, index)) and not speaks_of_sides(
+            record.captions
+        )
         return (*file, self.augmentation, self.seed, view, mirrored)
 
     def _rng(self, view: int, index: int) -> np.random.Generator:

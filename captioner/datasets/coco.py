@@ -2,10 +2,12 @@
 
 The folder then looks like this:
 
-train2014/*.jpg val2014/*.jpg     82,783 and 40,504 images (2017: 118,287 and 5,000 in train2017/, val2017/)
-annotations/captions_*.json       five captions an image
-dataset_coco.json                 Karpathy's splits of COCO 2014
-downloads/                        what is not whole yet, and a list of files for each archive that was unpacked
+    train2014/*.jpg val2014/*.jpg    82,783 and 40,504 images
+                                     (2017: 118,287 and 5,000 in train2017/, val2017/)
+    annotations/captions_*.json      five captions an image
+    dataset_coco.json                Karpathy's splits of COCO 2014
+    downloads/                       incomplete downloads, and a list of files for each archive
+                                     that was unpacked
 """
 
 import json
@@ -17,7 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
-from captioner.datasets.download import PAUSES, Report, download, find_damage, in_words, log_progress, unpack, writing
+from captioner.datasets.download import (
+    PAUSES,
+    Report,
+    download,
+    find_damage,
+    in_words,
+    log_progress,
+    unpack,
+    writing,
+)
 from captioner.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -64,9 +75,10 @@ class Archive:
         return f"{(mirror or self.server).rstrip('/')}/{self.path}"
 
 
-# Sizes and checksums are those of TensorFlow Datasets (url_checksums/coco_captions.txt); other projects state the same.
-# Small ones first, then those with most images: while an archive is unpacked its images are there twice, and that takes
-# the least room while no others are there.
+# Sizes and checksums are those of TensorFlow Datasets (url_checksums/coco_captions.txt); other
+# projects state the same.
+# Small ones first, then those with most images: while an archive is unpacked its images are there
+# twice, and that takes the least room while no others are there.
 COCO: dict[int, tuple[Archive, ...]] = {
     2014: (
         Archive(
@@ -148,28 +160,32 @@ def prepare_coco(
 ) -> None:
     """Bring archives and unpack them into a folder, but for what is there already.
 
-    One after the other is downloaded, checked, unpacked and deleted. It may be interrupted anywhere: the next call goes
-    on. What was unpacked is known by the names and sizes of its files, so a call that finds them all asks no server,
-    and one that misses some brings their archive again. An archive that lies in the folder itself is checked, used
-    instead of a download, and left alone.
+    One after the other is downloaded, checked, unpacked and deleted. It may be interrupted
+    anywhere: the next call goes on. What was unpacked is known by the names and sizes of its files,
+    so a call that finds them all asks no server, and one that misses some brings their archive
+    again. An archive that lies in the folder itself is checked, used instead of a download, and
+    left alone.
 
     Args:
         folder: Where to.
         archives: Which: `COCO[2014]`, `COCO[2017]` or some of them.
-        mirror: Another server: its URL instead of `Archive.server`, above the same paths (MIRROR/zips/train2014.zip,
-            MIRROR/annotations/annotations_trainval2014.zip, MIRROR/caption_datasets.zip, ...).
+        mirror: Another server: its URL instead of `Archive.server`, above the same paths
+            (MIRROR/zips/train2014.zip, MIRROR/annotations/annotations_trainval2014.zip,
+            MIRROR/caption_datasets.zip, ...).
         report: Is told the progress; if None, it is logged.
         pauses: Seconds to wait before each further attempt when a connection fails.
 
     Raises:
-        DataError: If a file cannot be had, is damaged or cannot be written, the disk has no room for all of it, or
-            another process is filling the folder.
+        DataError: If a file cannot be had, is damaged or cannot be written, the disk has no room
+            for all of it, or another process is filling the folder.
     """
     if not _find_missing(folder, archives):
         logger.info("All of it is in %s already.", folder)
         return
     with _alone(folder):
-        missing = _find_missing(folder, archives)  # again: who filled the folder until now may have brought them
+        missing = _find_missing(
+            folder, archives
+        )  # again: who filled the folder until now may have brought them
         _check_space(folder, missing)
         for archive in missing:
             _bring(folder, archive, mirror, report or log_progress(), pauses)
@@ -185,23 +201,42 @@ def _find_missing(folder: Path, archives: Sequence[Archive]) -> list[Archive]:
     return missing
 
 
-def _bring(folder: Path, archive: Archive, mirror: str | None, report: Report, pauses: Sequence[float]) -> None:
+def _bring(
+    folder: Path, archive: Archive, mirror: str | None, report: Report, pauses: Sequence[float]
+) -> None:
     source, record = folder / archive.name, _record(folder, archive)
     if source.exists():
         if damage := find_damage(source, size=archive.size, sha256=archive.sha256, report=report):
-            raise DataError(f"{source} {damage}; delete it to have it downloaded, or put the right one there.")
+            raise DataError(
+                f"{source} {damage}; delete it to have it downloaded, or put the right one there."
+            )
     else:
         source = folder / DOWNLOADS / archive.name
         if record.exists():
-            logger.warning("Not all files of %s are in %s any more: it is brought again", archive.name, folder)
+            logger.warning(
+                "Not all files of %s are in %s any more: it is brought again", archive.name, folder
+            )
         url = archive.url(mirror)
         logger.info("%s (%s)", url, in_words(archive.size))
-        advice = f"Another server may have it (--mirror URL), or put the file there yourself: {folder / archive.name}"
-        download(url, source, size=archive.size, sha256=archive.sha256, report=report, pauses=pauses, advice=advice)
+        advice = (
+            "Another server may have it (--mirror URL), or put the file there yourself:"
+            f" {folder / archive.name}"
+        )
+        download(
+            url,
+            source,
+            size=archive.size,
+            sha256=archive.sha256,
+            report=report,
+            pauses=pauses,
+            advice=advice,
+        )
     files = unpack(source, folder, archive.members, report)
     temporary = record.with_name(f"{record.name}.part")
     with writing(record):
-        temporary.write_text(json.dumps({"sha256": archive.sha256, "files": files}), encoding="utf-8")
+        temporary.write_text(
+            json.dumps({"sha256": archive.sha256, "files": files}), encoding="utf-8"
+        )
         temporary.replace(record)
     _tidy(folder, archive)
 
@@ -226,7 +261,13 @@ def _is_unpacked(folder: Path, archive: Archive) -> bool:
         return record["sha256"] == archive.sha256 and all(
             (folder / name).stat().st_size == size for name, size in record["files"].items()
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no such file, or not one that we wrote
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ):  # no such file, or not one that we wrote
         return False
 
 
@@ -236,8 +277,8 @@ def _check_space(folder: Path, archives: Sequence[Archive]) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
-            f"{folder} needs {in_words(needed)} of free disk, and has {in_words(free)}: make room for "
-            f"{in_words(needed - free)} more, or name a folder on another disk (--folder)."
+            f"{folder} needs {in_words(needed)} of free disk, and has {in_words(free)}: make room"
+            f" for {in_words(needed - free)} more, or name a folder on another disk (--folder)."
         )
 
 
@@ -249,7 +290,9 @@ def _space(folder: Path, archives: Sequence[Archive]) -> int:
         there = max(_on_disk([target]), _on_disk([target.with_name(f"{target.name}.part")]))
         to_load = 0 if (folder / archive.name).exists() else max(0, archive.size - there)
         to_unpack = max(
-            0, archive.unpacked - _on_disk(found for name in archive.members for found in folder.glob(name))
+            0,
+            archive.unpacked
+            - _on_disk(found for name in archive.members for found in folder.glob(name)),
         )
         most = max(most, kept + to_load + to_unpack)
         kept += to_unpack - there  # the archive is deleted
@@ -272,7 +315,9 @@ def _alone(folder: Path) -> Iterator[None]:
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise DataError(f"Another process is filling {folder}; wait for it, then call again.") from error
+            raise DataError(
+                f"Another process is filling {folder}; wait for it, then call again."
+            ) from error
         except (ImportError, OSError):  # Windows; a network disk without locks
             logger.debug("%s cannot be locked", folder)
         yield

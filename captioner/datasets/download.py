@@ -1,6 +1,7 @@
 """Download a file and unpack it so that both may break off anywhere: the next call goes on, and nothing is half there.
 
-Needs nothing but the standard library. Proxies are taken from the environment (`https_proxy`), as `urllib` does.
+Needs nothing but the standard library. Proxies are taken from the environment (`https_proxy`), as
+`urllib` does.
 """
 
 import hashlib
@@ -32,7 +33,15 @@ PAUSES = (1.0, 5.0, 15.0, 60.0)
 
 _TIMEOUT = 60.0  # seconds without a byte
 _CHUNK = 1 << 20
-_ASK_AGAIN = (408, 425, 429, 500, 502, 503, 504)  # the server's answers that may be another a little later
+_ASK_AGAIN = (
+    408,
+    425,
+    429,
+    500,
+    502,
+    503,
+    504,
+)  # the server's answers that may be another a little later
 
 
 class _BrokenOffError(Exception):
@@ -55,9 +64,10 @@ def download(
 ) -> None:
     """Bring a file, or go on where an earlier call stopped.
 
-    The file grows in `NAME.part` beside the target and gets its name when size and checksum are right. When the
-    connection fails the server is asked for the rest, as long as that brings something new. If the server has changed
-    its file since an earlier call, the checksum is wrong, and all of it is downloaded once more.
+    The file grows in `NAME.part` beside the target and gets its name when size and checksum are
+    right. When the connection fails the server is asked for the rest, as long as that brings
+    something new. If the server has changed its file since an earlier call, the checksum is wrong,
+    and all of it is downloaded once more.
 
     Args:
         url: Where it is: `http:`, `https:` or `file:`.
@@ -66,11 +76,13 @@ def download(
         sha256: Its checksum, in hexadecimal digits.
         report: Is told the progress.
         pauses: Seconds to wait before each further attempt.
-        advice: What to do if the server does not give the file: a sentence that ends the error message.
+        advice: What to do if the server does not give the file: a sentence that ends the error
+            message.
 
     Raises:
-        DataError: If the server has no such file, or another one; if the connection fails again and again; if what
-            came is damaged (it is removed); or if it cannot be written (what was downloaded is kept).
+        DataError: If the server has no such file, or another one; if the connection fails again and
+            again; if what came is damaged (it is removed); or if it cannot be written (what was
+            downloaded is kept).
     """
     if target.exists():
         if not (damage := find_damage(target, size=size, sha256=sha256, report=report)):
@@ -85,7 +97,10 @@ def download(
         except _RefusedError as error:
             raise DataError(f"{url}: {error}. {advice}") from error
         except _BrokenOffError as error:
-            kept = f"{in_words(_size(part))} of {in_words(size)} are kept, and the same call goes on from there"
+            kept = (
+                f"{in_words(_size(part))} of {in_words(size)} are kept, and the same call goes on"
+                " from there"
+            )
             raise DataError(f"{url}: {error}; {kept}. {advice}") from error
         damage = find_damage(part, size=size, sha256=sha256, report=report)
         if not damage:
@@ -108,14 +123,18 @@ def find_damage(path: Path, *, size: int, sha256: str, report: Report) -> str | 
             digest.update(chunk)
             done += len(chunk)
             report(f"Checking {path.name.removesuffix('.part')}", done, size)
-    return None if digest.hexdigest() == sha256 else f"has the SHA-256 {digest.hexdigest()} instead of {sha256}"
+    return (
+        None
+        if digest.hexdigest() == sha256
+        else f"has the SHA-256 {digest.hexdigest()} instead of {sha256}"
+    )
 
 
 def unpack(archive: Path, folder: Path, members: Sequence[str], report: Report) -> dict[str, int]:
     """Unpack some members of a ZIP archive, or go on where an earlier call stopped.
 
-    Each file grows under another name and is renamed when its CRC is right, so a file with the right name and size is
-    whole, and stays.
+    Each file grows under another name and is renamed when its CRC is right, so a file with the
+    right name and size is whole, and stays.
 
     Args:
         archive: The ZIP archive.
@@ -127,8 +146,8 @@ def unpack(archive: Path, folder: Path, members: Sequence[str], report: Report) 
         The size of each file by its name in the archive.
 
     Raises:
-        DataError: If the archive is damaged, lacks a member, or has one that would leave the folder (nothing is
-            unpacked then); or if a file cannot be written.
+        DataError: If the archive is damaged, lacks a member, or has one that would leave the folder
+            (nothing is unpacked then); or if a file cannot be written.
     """
     try:
         with ZipFile(archive) as opened:
@@ -140,7 +159,9 @@ def unpack(archive: Path, folder: Path, members: Sequence[str], report: Report) 
                 done += info.file_size
                 report(f"Unpacking {archive.name}", done, total)
     except (BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise DataError(f"{archive} is no ZIP archive that can be read ({error}); delete it and call again.") from error
+        raise DataError(
+            f"{archive} is no ZIP archive that can be read ({error}); delete it and call again."
+        ) from error
     return {info.filename: info.file_size for info in chosen}
 
 
@@ -184,13 +205,21 @@ def _fetch(url: str, part: Path, size: int, report: Report, pauses: Sequence[flo
     while (start := _size(part)) < size:
         try:
             with closing(_ask(url, start, size)) as response:
-                _append(response, part, start if response.status == http.client.PARTIAL_CONTENT else 0, size, report)
+                _append(
+                    response,
+                    part,
+                    start if response.status == http.client.PARTIAL_CONTENT else 0,
+                    size,
+                    report,
+                )
         except _BrokenOffError as error:
             reached = _size(part)
             failures = 1 if reached > most else failures + 1
             most = max(most, reached)
             if failures > len(pauses):
-                raise _BrokenOffError(f"the connection failed {failures} times in a row ({error})") from error
+                raise _BrokenOffError(
+                    f"the connection failed {failures} times in a row ({error})"
+                ) from error
             logger.warning("%s: %s; asking again in %g s", url, error, pauses[failures - 1])
             time.sleep(pauses[failures - 1])
 
@@ -198,7 +227,8 @@ def _fetch(url: str, part: Path, size: int, report: Report, pauses: Sequence[flo
 def _ask(url: str, start: int, size: int) -> Any:
     """Ask for the bytes from `start` on. The answer may be all of them: its status says so.
 
-    Servers name the size of their file with the answer, so a wrong file is refused before it is downloaded.
+    Servers name the size of their file with the answer, so a wrong file is refused before it is
+    downloaded.
     """
     headers = {"User-Agent": "captioner", **({"Range": f"bytes={start}-"} if start else {})}
     try:
@@ -208,13 +238,19 @@ def _ask(url: str, start: int, size: int) -> Any:
             if error.code in _ASK_AGAIN:
                 raise _BrokenOffError(f"{error.code} {error.reason}") from error
             if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-                raise _RefusedError(f"its file ends before {start:,} bytes, expected {size:,}") from error
-            raise _RefusedError(f"the server does not give out this file ({error.code} {error.reason})") from error
+                raise _RefusedError(
+                    f"its file ends before {start:,} bytes, expected {size:,}"
+                ) from error
+            raise _RefusedError(
+                f"the server does not give out this file ({error.code} {error.reason})"
+            ) from error
     except (http.client.InvalidURL, ValueError) as error:
         raise _RefusedError(f"no address that can be asked ({error})") from error
     except (OSError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, URLError) else error
-        if isinstance(reason, str | FileNotFoundError | ssl.SSLCertVerificationError):  # str: of the URL itself
+        if isinstance(
+            reason, str | FileNotFoundError | ssl.SSLCertVerificationError
+        ):  # str: of the URL itself
             raise _RefusedError(str(reason)) from error
         raise _BrokenOffError(_describe(reason)) from error
     if response.status == http.client.PARTIAL_CONTENT:
@@ -227,7 +263,9 @@ def _ask(url: str, start: int, size: int) -> Any:
         length = response.headers.get("Content-Length", "*")
     if length.isdecimal() and int(length) != size:
         response.close()
-        raise _RefusedError(f"this file has {int(length):,} bytes, expected {size:,}: it is another one")
+        raise _RefusedError(
+            f"this file has {int(length):,} bytes, expected {size:,}: it is another one"
+        )
     return response
 
 
@@ -269,11 +307,16 @@ def _choose(archive: ZipFile, members: Sequence[str]) -> list[ZipInfo]:
     for member in members:
         if not any(fnmatchcase(info.filename, member) for info in infos):
             raise DataError(f"{archive.filename} has no {member}; expected an archive that does.")
-    chosen = [info for info in infos if any(fnmatchcase(info.filename, member) for member in members)]
+    chosen = [
+        info for info in infos if any(fnmatchcase(info.filename, member) for member in members)
+    ]
     for info in chosen:
         steps = re.split(r"[/\\]", info.filename)
         if ".." in steps or not steps[0] or ":" in info.filename:  # ../x, /x, C:x
-            raise DataError(f"{archive.filename} would write outside of its folder ({info.filename}); don't use it.")
+            raise DataError(
+                f"{archive.filename} would write outside of its folder ({info.filename}); don't"
+                " use it."
+            )
     return chosen
 
 

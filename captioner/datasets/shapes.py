@@ -1,6 +1,7 @@
 """A small drawn data set in COCO's layout: coloured shapes and sentences about them.
 
-It needs no download, and a model learns it in a minute or two: the first thing to train, and what tests train on.
+It needs no download, and a model learns it in a minute or two: the first thing to train, and what
+    tests train on.
 """
 
 import json
@@ -27,8 +28,9 @@ VAL_SHARE = 0.2
 def draw_shapes(folder: Path, count: int, seed: int = 0) -> None:
     """Draw the data set into a folder, unless it is there.
 
-    The folder gets `images/`, `annotations/captions_train.json` and `annotations/captions_val.json`: a fifth of the
-    images is held out for validation. Each image shows two different shapes, and has three captions.
+    The folder gets `images/`, `annotations/captions_train.json` and
+    `annotations/captions_val.json`: a fifth of the images is held out for validation. Each image
+    shows two different shapes, and has three captions.
 
     Args:
         folder: Where; written beside and renamed, so that it is there whole or not at all.
@@ -60,12 +62,22 @@ def _draw(folder: Path, count: int, rng: np.random.Generator) -> Iterator[tuple[
         names = [
             f"{color} {shape}"
             for color, shape in zip(
-                rng.choice(list(COLORS), 2, replace=False), rng.choice(SHAPES, 2, replace=False), strict=True
+                rng.choice(list(COLORS), 2, replace=False),
+                rng.choice(SHAPES, 2, replace=False),
+                strict=True,
             )
         ]
-        image = Image.new("RGB", (SIZE, SIZE), tuple(int(gray) for gray in np.full(3, rng.integers(110, 190))))
-        centers = ((0.5, 0.28), (0.5, 0.72)) if place in ("above", "below") else ((0.28, 0.5), (0.72, 0.5))
-        for name, center in zip(names, centers if place in ("above", "left of") else centers[::-1], strict=True):
+        image = Image.new(
+            "RGB", (SIZE, SIZE), tuple(int(gray) for gray in np.full(3, rng.integers(110, 190)))
+        )
+        centers = (
+            ((0.5, 0.28), (0.5, 0.72))
+            if place in ("above", "below")
+            else ((0.28, 0.5), (0.72, 0.5))
+        )
+        for name, center in zip(
+            names, centers if place in ("above", "left of") else centers[::-1], strict=True
+        ):
             x, y = np.array(center) * SIZE + rng.uniform(-2, 2, 2)
             _draw_shape(ImageDraw.Draw(image), name, x, y, rng.uniform(9, 12))
         file_name = f"{index:05d}.png"
@@ -89,13 +101,22 @@ def _draw_shape(draw: ImageDraw.ImageDraw, name: str, x: float, y: float, radius
     elif shape == "square":
         draw.rectangle(box, fill=COLORS[color])
     else:
-        draw.polygon([(x, y - radius), (x + radius, y + radius), (x - radius, y + radius)], fill=COLORS[color])
+        draw.polygon(
+            [(x, y - radius), (x + radius, y + radius), (x - radius, y + radius)],
+            fill=COLORS[color],
+        )
 
 
 def _write(path: Path, drawn: list[tuple[str, list[str]]]) -> None:
     images = [
-        {"id": number, "file_name": name, "width": SIZE, "height": SIZE} for number, (name, _) in enumerate(drawn)
+        {"id": number, "file_name": name, "width": SIZE, "height": SIZE}
+        for number, (name, _) in enumerate(drawn)
     ]
     captions = [(number, caption) for number, (_, texts) in enumerate(drawn) for caption in texts]
-    annotations = [{"id": i, "image_id": number, "caption": caption} for i, (number, caption) in enumerate(captions)]
-    path.write_text(json.dumps({"info": {}, "licenses": [], "images": images, "annotations": annotations}))
+    annotations = [
+        {"id": i, "image_id": number, "caption": caption}
+        for i, (number, caption) in enumerate(captions)
+    ]
+    path.write_text(
+        json.dumps({"info": {}, "licenses": [], "images": images, "annotations": annotations})
+    )

@@ -1,7 +1,7 @@
 """From a model's next-word probabilities to captions: greedy, beam search and sampling, on numpy alone.
 
-The names are loaded when they are first used: the help of the commands asks for the options alone, and doesn't wait
-for numpy. The search itself is `captioner.decoding.search.search`.
+The names are loaded when they are first used: the help of the commands asks for the options alone,
+and doesn't wait for numpy. The search itself is `captioner.decoding.search.search`.
 """
 
 from importlib import import_module

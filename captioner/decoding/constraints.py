@@ -19,7 +19,8 @@ class Constraints:
     Args:
         vocab_size: V, the number of word ids.
         min_length: The fewest words of a caption.
-        no_repeat_ngram: No sequence of this many words occurs twice in a caption; 0 allows repetition.
+        no_repeat_ngram: No sequence of this many words occurs twice in a caption; 0 allows
+            repetition.
         forbidden_endings: Ids of the words that a caption may not end with.
         inclusion: What a caption must contain; None if nothing.
         start: The id that captions begin with.
@@ -49,20 +50,28 @@ class Constraints:
 
     @classmethod
     def from_options(
-        cls, options: DecodingOptions, vocabulary: Vocabulary, include: Sequence[Iterable[str]] | None = None
+        cls,
+        options: DecodingOptions,
+        vocabulary: Vocabulary,
+        include: Sequence[Iterable[str]] | None = None,
     ) -> "Constraints":
         """Translate the options into word ids; forbidden endings that the vocabulary lacks are ignored.
 
         Args:
             options: What is asked of the search.
             vocabulary: The model's words.
-            include: What the caption of each image must contain; None is `options.include` for all of them.
+            include: What the caption of each image must contain; None is `options.include` for all
+                of them.
 
         Raises:
-            ConfigError: The vocabulary lacks a word of `include`, or a caption hasn't room for all of them; or there is
-                no such style.
+            ConfigError: The vocabulary lacks a word of `include`, or a caption hasn't room for all
+                of them; or there is no such style.
         """
-        endings = {vocabulary.index(word) for word in options.forbidden_endings} - {END, UNKNOWN, PAD}
+        endings = {vocabulary.index(word) for word in options.forbidden_endings} - {
+            END,
+            UNKNOWN,
+            PAD,
+        }
         inclusion = None
         wanted = [options.include] if include is None else include
         if any(wanted):
@@ -70,8 +79,9 @@ class Constraints:
             inclusion = Inclusion(len(vocabulary), phrases, endings)
             if inclusion.fewest > options.max_length:
                 raise ConfigError(
-                    f"A caption that includes all that it must has {inclusion.fewest} words at least; "
-                    f"max_length is {options.max_length}. Raise max_length, or include less."
+                    f"A caption that includes all that it must has {inclusion.fewest} words at"
+                    f" least; max_length is {options.max_length}. Raise max_length, or include"
+                    " less."
                 )
         return cls(
             len(vocabulary),
@@ -105,13 +115,18 @@ class Constraints:
             last: Whether there is room for one more word only, so that it is an ending.
 
         Returns:
-            (B, K, M) word ids, M the most that any beam has; beams that have fewer are filled up with `PAD`.
+            (B, K, M) word ids, M the most that any beam has; beams that have fewer are filled up
+            with `PAD`.
         """
         repeating = self._repeating(history)
-        always = np.concatenate([self._other_starts, self._never_last if last else self._never_last[:0]])
+        always = np.concatenate(
+            [self._other_starts, self._never_last if last else self._never_last[:0]]
+        )
         if not always.size:
             return repeating
-        return np.concatenate([repeating, np.broadcast_to(always, (*history.shape[:-1], always.size))], axis=-1)
+        return np.concatenate(
+            [repeating, np.broadcast_to(always, (*history.shape[:-1], always.size))], axis=-1
+        )
 
     def _repeating(self, history: IntArray) -> IntArray:
         n, windows = self.no_repeat_ngram, history.shape[-1] - self.no_repeat_ngram + 1

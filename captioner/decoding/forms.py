@@ -1,8 +1,9 @@
 """Which words are forms of one another: cat and cats, ride, rides and riding, man and men.
 
-`base` takes off plural and verb endings by the first and the last step of the English Snowball stemmer (Porter 2001,
-"Snowball: A language for stemming algorithms"). The steps between them, which would make one word of skateboard and
-skateboarder, are left out: a skateboard isn't said by its rider.
+`base` takes off plural and verb endings by the first and the last step of the English Snowball
+stemmer (Porter 2001, "Snowball: A language for stemming algorithms"). The steps between them, which
+would make one word of skateboard and skateboarder, are left out: a skateboard isn't said by its
+rider.
 """
 
 import re
@@ -23,11 +24,25 @@ _IRREGULAR = {
     "tutus": "tutu",
     "goes": "go",
     "does": "do",
-    **{f"{stem}ves": f"{stem}f" for stem in ("lea", "shel", "scar", "wol", "cal", "loa", "hal", "hoo")},
+    **{
+        f"{stem}ves": f"{stem}f"
+        for stem in ("lea", "shel", "scar", "wol", "cal", "loa", "hal", "hoo")
+    },
     **{f"{stem}ves": f"{stem}fe" for stem in ("kni", "li", "wi")},
 }
 _INVARIANT = frozenset(
-    {"this", "his", "its", "clothes", "clothing", "evening", "inning", "outing", "herring", "earring"}
+    {
+        "this",
+        "his",
+        "its",
+        "clothes",
+        "clothing",
+        "evening",
+        "inning",
+        "outing",
+        "herring",
+        "earring",
+    }
 )
 
 _VOWEL = "[aeiouy]"
@@ -66,7 +81,8 @@ def groups(vocabulary: Vocabulary) -> dict[str, tuple[int, ...]]:
         vocabulary: The words.
 
     Returns:
-        The ids of the words of each base, ascending. Each word is in one group; special words are in none.
+        The ids of the words of each base, ascending. Each word is in one group; special words are
+        in none.
     """
     found: dict[str, list[int]] = {}
     for index, word in enumerate(vocabulary.words):
@@ -97,7 +113,11 @@ def _without_verb_ending(word: str) -> str:
         return f"{stem}e"
     if re.search(r"([bdfgmnprt])\1$", stem):
         return stem[:-1]
-    return f"{stem}e" if _SHORT_SYLLABLE.search(stem) and not _FIRST_SYLLABLE.search(stem[:-1]) else stem
+    return (
+        f"{stem}e"
+        if _SHORT_SYLLABLE.search(stem) and not _FIRST_SYLLABLE.search(stem[:-1])
+        else stem
+    )
 
 
 def _ends_in_mute_e(word: str) -> bool:

@@ -1,16 +1,19 @@
 """What a caption must contain, as questions that the search asks about all beams at once.
 
-A phrase is one word or several in a row, each in any of its forms. Nothing is kept between steps: how far a beam is
-with each phrase is read off its words, so there are no states that must follow the beams.
+A phrase is one word or several in a row, each in any of its forms. Nothing is kept between steps:
+how far a beam is with each phrase is read off its words, so there are no states that must follow
+the beams.
 
-How phrases get in: their words are candidates of every beam, however improbable they are (constrained beam search,
-Anderson et al. 2017, "Guided Open Vocabulary Image Captioning with Constrained Beam Search"). Beams compete only with
-those that lack as many words, so that one that has "cat" isn't crowded out by more probable ones that don't: banks by
-what is lacking, as in dynamic beam allocation (Post and Vilar 2018, "Fast Lexically Constrained Decoding with Dynamic
-Beam Allocation for Neural Machine Translation"), but each `beam_size` wide, as in grid beam search (Hokamp and Liu
-2017, "Lexically Constrained Decoding for Sequence Generation Using Grid Beam Search"): captions are short and phrases
-few, and sharing one beam among the banks would make captions worse. Within a bank, beams that can still get all words
-in before `max_length` come first, so there always is one.
+How phrases get in: their words are candidates of every beam, however improbable they are
+(constrained beam search, Anderson et al. 2017, "Guided Open Vocabulary Image Captioning with
+Constrained Beam Search"). Beams compete only with those that lack as many words, so that one that
+has "cat" isn't crowded out by more probable ones that don't: banks by what is lacking, as in
+dynamic beam allocation (Post and Vilar 2018, "Fast Lexically Constrained Decoding with Dynamic Beam
+Allocation for Neural Machine Translation"), but each `beam_size` wide, as in grid beam search
+(Hokamp and Liu 2017, "Lexically Constrained Decoding for Sequence Generation Using Grid Beam
+Search"): captions are short and phrases few, and sharing one beam among the banks would make
+captions worse. Within a bank, beams that can still get all words in before `max_length` come first,
+so there always is one.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,7 +34,8 @@ class Progress(NamedTuple):
     """How far beams are with each phrase."""
 
     met: BoolArray  # (B, K, P) whether the phrase is there, or isn't asked for
-    begun: BoolArray  # (B, K, P, J) whether the last j words are the first j of the phrase, j from 0 on
+    # (B, K, P, J) whether the last j words are the first j of the phrase, j from 0 on
+    begun: BoolArray
 
 
 class _Standing(NamedTuple):
@@ -46,33 +50,49 @@ class Inclusion:
 
     Args:
         vocab_size: V, the number of word ids.
-        phrases: The phrases of each image, or a single entry for all images. A phrase is, for each of its words, the
-            ids of that word's forms; two such sets, of any phrases, are equal or have nothing in common.
+        phrases: The phrases of each image, or a single entry for all images. A phrase is, for each
+            of its words, the ids of that word's forms; two such sets, of any phrases, are equal or
+            have nothing in common.
         forbidden_endings: Ids of the words that a caption may not end with.
     """
 
     def __init__(
-        self, vocab_size: int, phrases: Sequence[Iterable[Phrase]], forbidden_endings: Iterable[int] = ()
+        self,
+        vocab_size: int,
+        phrases: Sequence[Iterable[Phrase]],
+        forbidden_endings: Iterable[int] = (),
     ) -> None:
         wanted = [_without_parts(each) for each in phrases]
-        self._phrases: list[Phrase] = list(dict.fromkeys(phrase for each in wanted for phrase in each))
-        self._asked = np.array([[phrase in each for phrase in self._phrases] for each in wanted], np.bool_)  # (B, P)
+        self._phrases: list[Phrase] = list(
+            dict.fromkeys(phrase for each in wanted for phrase in each)
+        )
+        self._asked = np.array(
+            [[phrase in each for phrase in self._phrases] for each in wanted], np.bool_
+        )  # (B, P)
         self._asked = self._asked.reshape(len(wanted), len(self._phrases))
-        self._sizes: IntArray = np.array([len(phrase) for phrase in self._phrases], np.int64)  # (P,)
-        # Sets of forms have numbers, from 1 on; 0 are the words of no phrase, and -1 is behind the end of a phrase.
+        self._sizes: IntArray = np.array(
+            [len(phrase) for phrase in self._phrases], np.int64
+        )  # (P,)
+        # Sets of forms have numbers, from 1 on; 0 are the words of no phrase, and -1 is behind the
+        # end of a phrase.
         numbers: dict[frozenset[int], int] = {}
         self._group: IntArray = np.zeros(vocab_size, np.int64)  # (V,)
-        self._groups: IntArray = np.full((len(self._phrases), self._sizes.max(initial=1)), -1)  # (P, J)
+        self._groups: IntArray = np.full(
+            (len(self._phrases), self._sizes.max(initial=1)), -1
+        )  # (P, J)
         self._never_last: BoolArray = np.zeros(vocab_size, np.bool_)  # (V,)
         self._never_last[list(forbidden_endings)] = True
-        self._ends_well: BoolArray = np.zeros(len(self._phrases), np.bool_)  # (P,) in any of its forms
+        self._ends_well: BoolArray = np.zeros(
+            len(self._phrases), np.bool_
+        )  # (P,) in any of its forms
         for p, phrase in enumerate(self._phrases):
             for j, forms in enumerate(phrase):
                 self._groups[p, j] = numbers.setdefault(forms, len(numbers) + 1)
                 self._group[list(forms)] = self._groups[p, j]
             self._ends_well[p] = not self._never_last[list(phrase[-1])].all()
         self._words: IntArray = np.flatnonzero(self._group)  # (S,)
-        # How many of a beam's most probable words may be listed apart, or come after others in a bank.
+        # How many of a beam's most probable words may be listed apart, or come after others in a
+        # bank.
         self.uncommon = self._words.size + int(self._never_last.sum())
         start = _Standing(~self._asked, np.zeros(self._asked.shape, np.int64))
         self.banks = int(self._lacking(start).max(initial=0)) + 1
@@ -97,14 +117,17 @@ class Inclusion:
             for j in range(1, min(size, length + 1)):
                 begun[..., p, j] = (groups[..., length - j :] == self._groups[p, :j]).all(axis=-1)
             if length >= size:
-                windows = np.lib.stride_tricks.sliding_window_view(groups, size, axis=-1)  # (B, K, T - n + 1, n)
+                windows = np.lib.stride_tricks.sliding_window_view(
+                    groups, size, axis=-1
+                )  # (B, K, T - n + 1, n)
                 met[..., p] |= (windows == self._groups[p, :size]).all(axis=-1).any(axis=-1)
         return Progress(met, begun)
 
     def spared(self, banned: IntArray, progress: Progress) -> IntArray:
         """Take off `banned` (B, K, M) the words that go on with a phrase that a beam has begun.
 
-        So that a phrase that is longer than the n-grams that may not be repeated is never stuck half-way.
+        So that a phrase that is longer than the n-grams that may not be repeated is never stuck
+        half-way.
         """
         begun = progress.begun[..., 1:] & ~progress.met[..., None]  # (B, K, P, J - 1)
         goes_on = begun[:, :, None] & (self._group[banned][..., None, None] == self._groups[:, 1:])
@@ -121,29 +144,42 @@ class Inclusion:
             everything: (B, K, V) the log-probabilities of all words.
 
         Returns:
-            (B, K, k + S) words and log-probabilities, the best first, of equal ones the lower id; words that were among
-            the most probable ones are there again, once with the log-probability -inf.
+            (B, K, k + S) words and log-probabilities, the best first, of equal ones the lower id;
+            words that were among the most probable ones are there again, once with the
+            log-probability -inf.
         """
         log_probs = np.where(np.isin(words, self._words), -np.inf, log_probs)
-        words = np.concatenate([words, np.broadcast_to(self._words, (*words.shape[:2], self._words.size))], axis=-1)
+        words = np.concatenate(
+            [words, np.broadcast_to(self._words, (*words.shape[:2], self._words.size))], axis=-1
+        )
         log_probs = np.concatenate([log_probs, everything[..., self._words]], axis=-1)
         order = np.lexsort((words, -log_probs), axis=-1)
-        return np.take_along_axis(words, order, axis=-1), np.take_along_axis(log_probs, order, axis=-1)
+        return np.take_along_axis(words, order, axis=-1), np.take_along_axis(
+            log_probs, order, axis=-1
+        )
 
     def keep(
-        self, candidates: FloatArray, words: IntArray, progress: Progress, *, beam_size: int, room: int
+        self,
+        candidates: FloatArray,
+        words: IntArray,
+        progress: Progress,
+        *,
+        beam_size: int,
+        room: int,
     ) -> tuple[BoolArray, FloatArray]:
         """Choose which candidates go on: the best of each bank.
 
         Args:
-            candidates: (B, K, k) the log-probability of the caption up to each candidate, -inf if there is none.
+            candidates: (B, K, k) the log-probability of the caption up to each candidate, -inf if
+                there is none.
             words: (B, K, k) the candidates' last words.
             progress: How far the beams are without them.
             beam_size: How many may go on in each bank.
             room: How many more words a caption may have after these.
 
         Returns:
-            Which go on (B, K, k); and the log-probability that END must have to be among those that lack nothing (B,).
+            Which go on (B, K, k); and the log-probability that END must have to be among those that
+            lack nothing (B,).
         """
         shape = len(candidates), -1
         standing = self._advance(progress, words)
@@ -153,21 +189,31 @@ class Inclusion:
         order = np.lexsort((-flat, late, lacking, flat == -np.inf), axis=-1)
         banks = np.take_along_axis(np.where(flat == -np.inf, self.banks, lacking), order, axis=-1)
         places = np.arange(flat.shape[1])
-        first = np.maximum.accumulate(np.where(np.diff(banks, axis=1, prepend=-1) > 0, places, 0), axis=1)
+        first = np.maximum.accumulate(
+            np.where(np.diff(banks, axis=1, prepend=-1) > 0, places, 0), axis=1
+        )
         kept = np.zeros(flat.shape, np.bool_)
         np.put_along_axis(kept, order, (places - first < beam_size) & (banks < self.banks), axis=-1)
         lowest = np.full(len(flat), -np.inf)
         if flat.shape[1] >= beam_size:
-            lowest = np.partition(np.where(lacking == 0, flat, -np.inf), -beam_size, axis=1)[:, -beam_size]
+            lowest = np.partition(np.where(lacking == 0, flat, -np.inf), -beam_size, axis=1)[
+                :, -beam_size
+            ]
         return kept.reshape(candidates.shape), lowest
 
     def _asked_of(self, images: IntArray) -> BoolArray:
         """(B, P); a single entry is that of all images."""
-        return self._asked[images] if len(self._asked) > 1 else np.repeat(self._asked, len(images), axis=0)
+        return (
+            self._asked[images]
+            if len(self._asked) > 1
+            else np.repeat(self._asked, len(images), axis=0)
+        )
 
     def _advance(self, progress: Progress, words: IntArray) -> _Standing:
         """How far each candidate is: `words` (B, K, k) as the next ones."""
-        hits = progress.begun[:, :, None] & (self._group[words][..., None, None] == self._groups)  # (B, K, k, P, J)
+        hits = progress.begun[:, :, None] & (
+            self._group[words][..., None, None] == self._groups
+        )  # (B, K, k, P, J)
         ends = np.arange(1, hits.shape[-1] + 1) == self._sizes[:, None]  # (P, J)
         met = progress.met[:, :, None] | (hits & ends).any(axis=-1)
         begun = ((hits & ~ends) * np.arange(1, hits.shape[-1] + 1)).max(axis=-1)
@@ -182,14 +228,20 @@ class Inclusion:
     def _least(self, standing: _Standing, never_last: BoolArray) -> IntArray:
         """How many words suffice until END may come (...), whatever may be repeated.
 
-        That is the words that are lacking, and one more if the last of them would be none to end with. For each state
-        there is a word that lowers it by one. `never_last` (...): whether the last word so far is none to end with.
+        That is the words that are lacking, and one more if the last of them would be none to end
+        with. For each state there is a word that lowers it by one. `never_last` (...): whether the
+        last word so far is none to end with.
         """
         open_ = ~standing.met
-        count, well = open_.sum(axis=-1)[..., None], (open_ & self._ends_well).sum(axis=-1)[..., None]
+        count, well = (
+            open_.sum(axis=-1)[..., None],
+            (open_ & self._ends_well).sum(axis=-1)[..., None],
+        )
         # If phrase p comes first, does one that ends well remain for the end?
         ends_well = (well > self._ends_well) | (self._ends_well & (count == 1))  # (..., P)
-        more = np.where(open_, np.where(ends_well, 0, 1) - standing.begun, 1).min(axis=-1, initial=1)
+        more = np.where(open_, np.where(ends_well, 0, 1) - standing.begun, 1).min(
+            axis=-1, initial=1
+        )
         least: IntArray = np.where(open_.any(axis=-1), open_ @ self._sizes + more, never_last)
         return least
 
@@ -198,7 +250,8 @@ def find_phrases(include: Iterable[str], vocabulary: Vocabulary) -> list[Phrase]
     """Look up what captions must contain.
 
     Args:
-        include: Words, or phrases: words in a row. In any case and any form: "cat" stands for cats, too.
+        include: Words, or phrases: words in a row. In any case and any form: "cat" stands for cats,
+            too.
         vocabulary: The model's words.
 
     Returns:
@@ -230,12 +283,15 @@ def of_each_image(include: object, images: int | None) -> list[Any] | None:
     Raises:
         ConfigError: There is not one list for each image.
     """
-    if not isinstance(include, (list, tuple)) or not any(isinstance(each, (list, tuple)) for each in include):
+    if not isinstance(include, (list, tuple)) or not any(
+        isinstance(each, (list, tuple)) for each in include
+    ):
         return None
     if len(include) != images:
         number = "images without a length" if images is None else f"{images} images"
         raise ConfigError(
-            f"include has {len(include)} lists for {number}; expected a list of images, and one for each."
+            f"include has {len(include)} lists for {number}; expected a list of images, and one for"
+            " each."
         )
     return list(include)
 
@@ -243,15 +299,25 @@ def of_each_image(include: object, images: int | None) -> list[Any] | None:
 def _unknown(word: str, vocabulary: Vocabulary) -> str:
     from difflib import get_close_matches
 
-    near = get_close_matches(word, [known for known in vocabulary.words if not is_special(known)], n=3, cutoff=0.6)
-    nearest = f" the nearest that it has: {', '.join(near)}." if near else " and has none that is spelled like it."
+    near = get_close_matches(
+        word, [known for known in vocabulary.words if not is_special(known)], n=3, cutoff=0.6
+    )
+    nearest = (
+        f" the nearest that it has: {', '.join(near)}."
+        if near
+        else " and has none that is spelled like it."
+    )
     return f"The model doesn't know the word {word}{';' if near else ','}{nearest}"
 
 
 def _without_parts(phrases: Iterable[Phrase]) -> list[Phrase]:
     """Leave out phrases that are there twice, or inside another: "traffic light" contains "light"."""
     unique = list(dict.fromkeys(phrases))
-    return [phrase for phrase in unique if not any(phrase != other and _is_in(phrase, other) for other in unique)]
+    return [
+        phrase
+        for phrase in unique
+        if not any(phrase != other and _is_in(phrase, other) for other in unique)
+    ]
 
 
 def _is_in(part: Phrase, whole: Phrase) -> bool:

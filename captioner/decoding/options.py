@@ -1,11 +1,13 @@
 """What a user may ask of the search: one table, of which flags, help, checks, the demo and its API are made.
 
-A new option is one field of `DecodingOptions`, made by `_option`. Its name and its type, together with what `Option`
-says of it, give
+A new option is one field of `DecodingOptions`, made by `_option`. Its name and its type, together
+with what `Option` says of it, give
 
-- the flag and its help (`captioner.commands.decoding`), and the key `model.decoding.NAME` of a config of training;
+- the flag and its help (`captioner.commands.decoding`), and the key `model.decoding.NAME` of a
+  config of training;
 - the check of its type and its range, in `DecodingOptions` itself;
-- the parameter of the demo's API, its limit there and, if it has a `Control`, its field on the page (`captioner.demo`);
+- the parameter of the demo's API, its limit there and, if it has a `Control`, its field on the page
+  (`captioner.demo`);
 - the documentation of `DecodingOptions`.
 
 Standard library alone, so that the commands' help takes a blink.
@@ -102,7 +104,11 @@ class Option:
 
     def words(self, line: str) -> list[str] | str:
         """Read what a person wrote: the words between commas, or the name of a list; `name,` is the word itself."""
-        return line if line in self.names else [word.strip() for word in line.split(",") if word.strip()]
+        return (
+            line
+            if line in self.names
+            else [word.strip() for word in line.split(",") if word.strip()]
+        )
 
     def settle(self, value: Any) -> Any:
         """Turn a list, as JSON has it, and the name of one into a tuple of words; leave all else as it is."""
@@ -119,7 +125,9 @@ class Option:
         if value is None and self.optional:
             return
         kind = _KINDS[self.type]
-        _expect(self._has_type(value), self.name, value, f"{kind} or none" if self.optional else kind)
+        _expect(
+            self._has_type(value), self.name, value, f"{kind} or none" if self.optional else kind
+        )
         _expect(self.in_range(value), self.name, value, self.expected)
 
     def _has_type(self, value: object) -> bool:
@@ -153,8 +161,10 @@ class DecodingOptions:
     alternatives: int = _option(
         1,
         "Captions per image, the best first.",
-        more="At most `beam_size` from the beam search, any number of independent draws from sampling. An image gets "
-        "fewer if fewer captions were finished.",
+        more=(
+            "At most `beam_size` from the beam search, any number of independent draws from"
+            " sampling. An image gets fewer if fewer captions were finished."
+        ),
         in_range=lambda count: count >= 1,
         expected="1 or more",
         public_limit=10,
@@ -178,9 +188,11 @@ class DecodingOptions:
     length_penalty: float = _option(
         0.0,
         "Above 0 favours longer captions.",
-        more="Captions are ranked by log_prob / length**length_penalty, where the length counts the words and END. 0 "
-        "ranks by log-probability, which favours short captions. Greedy decoding and sampling choose their words "
-        "without it.",
+        more=(
+            "Captions are ranked by log_prob / length**length_penalty, where the length counts the"
+            " words and END. 0 ranks by log-probability, which favours short captions. Greedy"
+            " decoding and sampling choose their words without it."
+        ),
         metavar="X",
         in_range=lambda penalty: -10 <= penalty <= 10,
         expected="-10 to 10",
@@ -196,8 +208,10 @@ class DecodingOptions:
     forbidden_endings: tuple[str, ...] | Literal["english"] = _option(
         (),
         "What no caption ends with: a,the,of; or english, for such words.",
-        more='"english" stands for `ENGLISH_ENDINGS`, and becomes these words. Words that a vocabulary lacks are '
-        "ignored.",
+        more=(
+            '"english" stands for `ENGLISH_ENDINGS`, and becomes these words. Words that a'
+            " vocabulary lacks are ignored."
+        ),
         metavar="WORDS",
         names={"english": ENGLISH_ENDINGS},
         public_limit=100,
@@ -205,9 +219,12 @@ class DecodingOptions:
     include: tuple[str, ...] = _option(
         (),
         "What captions must contain: cat,traffic light; repeatable.",
-        more='Words and phrases, each word in any of its forms: "cat" stands for cats too, and the words of "traffic '
-        'light" come in a row. Beam search alone can do so; it takes `beam_size` beams for each number of words that '
-        "are still lacking. No model has it among its defaults.",
+        more=(
+            'Words and phrases, each word in any of its forms: "cat" stands for cats too, and the'
+            ' words of "traffic light" come in a row. Beam search alone can do so; it takes'
+            " `beam_size` beams for each number of words that are still lacking. No model has it"
+            " among its defaults."
+        ),
         metavar="WORDS",
         public_limit=5,
         control=Control("Must contain", "Words or phrases, between commas"),
@@ -235,7 +252,11 @@ class DecodingOptions:
         in_range=lambda temperature: 0 < temperature < math.inf,
         expected="a finite number above 0",
         control=Control(
-            "Temperature", "Of random words: below 1 is cautious, above 1 varied", least=0.1, most=2, step=0.1
+            "Temperature",
+            "Of random words: below 1 is cautious, above 1 varied",
+            least=0.1,
+            most=2,
+            step=0.1,
         ),
     )
     top_k: int = _option(
@@ -249,8 +270,10 @@ class DecodingOptions:
     top_p: float = _option(
         1.0,
         "Draw from words of this joint probability; 1 for all.",
-        more='The fewest most probable words that together have it (Holtzman et al. 2020, "The Curious Case of Neural '
-        'Text Degeneration"), after `temperature` and `top_k`.',
+        more=(
+            'The fewest most probable words that together have it (Holtzman et al. 2020, "The'
+            ' Curious Case of Neural Text Degeneration"), after `temperature` and `top_k`.'
+        ),
         metavar="P",
         group="sampling",
         needs="sample",
@@ -270,16 +293,28 @@ class DecodingOptions:
             value = option.settle(getattr(self, option.name))
             object.__setattr__(self, option.name, value)
             option.check(value)
-        _expect(self.min_length <= self.max_length, "min_length", self.min_length, "0 to max_length")
+        _expect(
+            self.min_length <= self.max_length, "min_length", self.min_length, "0 to max_length"
+        )
         if not self.sample:
             most = f"at most beam_size ({self.beam_size}); raise beam_size, or turn on sample"
             _expect(self.alternatives <= self.beam_size, "alternatives", self.alternatives, most)
         else:
-            _expect(not self.include, "include", self.include, "none while sample is on: only the beam search includes")
+            _expect(
+                not self.include,
+                "include",
+                self.include,
+                "none while sample is on: only the beam search includes",
+            )
         for option in decoding_options():
             value = getattr(self, option.name)
             if option.needs and not getattr(self, option.needs):
-                _expect(value == option.default, option.name, value, f"{option.default:g} unless {option.needs} is on")
+                _expect(
+                    value == option.default,
+                    option.name,
+                    value,
+                    f"{option.default:g} unless {option.needs} is on",
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Give all options as JSON can hold them; `include` and `style` only if they say something."""
@@ -287,7 +322,10 @@ class DecodingOptions:
         for name in ("include", "style"):
             if not values[name]:
                 del values[name]
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+        }
 
     def check_defaults(self) -> None:
         """Make sure that these can be a model's defaults.
@@ -295,7 +333,12 @@ class DecodingOptions:
         Raises:
             ConfigError: They ask for something that belongs to a photo.
         """
-        _expect(not self.include, "include", self.include, "none in a model's defaults: ask for it with a photo")
+        _expect(
+            not self.include,
+            "include",
+            self.include,
+            "none in a model's defaults: ask for it with a photo",
+        )
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> "DecodingOptions":
@@ -309,7 +352,9 @@ class DecodingOptions:
         known = [field.name for field in dataclasses.fields(cls)]
         for name in options:
             if name not in known:
-                raise ConfigError(f"Unknown decoding option {name!r}; expected one of {', '.join(known)}.")
+                raise ConfigError(
+                    f"Unknown decoding option {name!r}; expected one of {', '.join(known)}."
+                )
         return cls(**options)
 
 
@@ -339,7 +384,9 @@ def _expect(condition: bool, name: str, value: object, expected: str) -> None:
 
 def _document() -> None:
     """Write the options into the docstring, where `help` and LightningCLI look for them."""
-    listed = "\n".join(f"    {option.name}: {option.help} {option.more}".rstrip() for option in decoding_options())
+    listed = "\n".join(
+        f"    {option.name}: {option.help} {option.more}".rstrip() for option in decoding_options()
+    )
     head, _, tail = cleandoc(DecodingOptions.__doc__ or "").partition("\n\n")
     DecodingOptions.__doc__ = f"{head}\n\nAttributes:\n{listed}\n\n{tail}"
 

@@ -8,7 +8,8 @@ from captioner.decoding.arrays import FloatArray, IntArray
 def uniform_numbers(seed: int | None, images: IntArray, draws: int, steps: int) -> FloatArray:
     """Make the random numbers of all draws, from one generator per image.
 
-    An image's numbers depend on the seed and its own index alone, and those of its first draw not on how many follow.
+    An image's numbers depend on the seed and its own index alone, and those of its first draw not
+    on how many follow.
 
     Args:
         seed: None for fresh ones at every call.
@@ -22,11 +23,15 @@ def uniform_numbers(seed: int | None, images: IntArray, draws: int, steps: int) 
     entropy = np.random.SeedSequence(seed).entropy
     numbers = np.empty((images.size, draws, steps))
     for own, image in zip(numbers, images.tolist(), strict=True):
-        own[:] = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(image,))).random(own.shape)
+        own[:] = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(image,))).random(
+            own.shape
+        )
     return numbers
 
 
-def draw(log_probs: FloatArray, numbers: FloatArray, *, temperature: float, top_k: int, top_p: float) -> IntArray:
+def draw(
+    log_probs: FloatArray, numbers: FloatArray, *, temperature: float, top_k: int, top_p: float
+) -> IntArray:
     """Draw a word for each row by the inverse of its distribution function.
 
     Args:
@@ -39,13 +44,17 @@ def draw(log_probs: FloatArray, numbers: FloatArray, *, temperature: float, top_
     Returns:
         (...) word ids, 0 for a row without an allowed word.
     """
-    below = np.cumsum(word_weights(log_probs, temperature=temperature, top_k=top_k, top_p=top_p), axis=-1)  # (..., V)
+    below = np.cumsum(
+        word_weights(log_probs, temperature=temperature, top_k=top_k, top_p=top_p), axis=-1
+    )  # (..., V)
     # The first word whose share lies beyond the number, so that a word of weight 0 is never it.
     words: IntArray = np.argmax(below > numbers[..., None] * below[..., -1:], axis=-1)
     return words
 
 
-def word_weights(log_probs: FloatArray, *, temperature: float, top_k: int, top_p: float) -> FloatArray:
+def word_weights(
+    log_probs: FloatArray, *, temperature: float, top_k: int, top_p: float
+) -> FloatArray:
     """Turn log-probabilities into weights in proportion to which words are drawn, 0 for words that are cut off.
 
     Words of equal probability at the cut are kept in the order of their ids.
@@ -63,13 +72,21 @@ def word_weights(log_probs: FloatArray, *, temperature: float, top_k: int, top_p
     weights: FloatArray = np.exp((log_probs - np.where(best == -np.inf, 0, best)) / temperature)
     if not top_k and top_p == 1:
         return weights
-    top = weights if not 0 < top_k < weights.shape[-1] else np.partition(weights, -top_k, axis=-1)[..., -top_k:]
+    top = (
+        weights
+        if not 0 < top_k < weights.shape[-1]
+        else np.partition(weights, -top_k, axis=-1)[..., -top_k:]
+    )
     ranked = np.sort(top, axis=-1)[..., ::-1]
     mass = np.cumsum(ranked, axis=-1)
-    count = 1 + (mass[..., :-1] < top_p * mass[..., -1:]).sum(axis=-1, keepdims=True)  # (..., 1) words to keep
+    count = 1 + (mass[..., :-1] < top_p * mass[..., -1:]).sum(
+        axis=-1, keepdims=True
+    )  # (..., 1) words to keep
     last = np.take_along_axis(ranked, count - 1, axis=-1)
     kept = weights >= last
     if (kept.sum(axis=-1, keepdims=True) > count).any():
         above, tied = weights > last, weights == last
-        kept = above | (tied & (np.cumsum(tied, axis=-1) <= count - above.sum(axis=-1, keepdims=True)))
+        kept = above | (
+            tied & (np.cumsum(tied, axis=-1) <= count - above.sum(axis=-1, keepdims=True))
+        )
     return np.where(kept, weights, 0)

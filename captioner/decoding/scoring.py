@@ -9,13 +9,15 @@ from captioner.decoding.search import Stepper
 from captioner.vocabulary import START
 
 
-def log_probs_of(stepper: Stepper, captions: Sequence[Sequence[int]], start: int = START) -> list[FloatArray]:
+def log_probs_of(
+    stepper: Stepper, captions: Sequence[Sequence[int]], start: int = START
+) -> list[FloatArray]:
     """Score a given caption of each image, word by word.
 
     Args:
         stepper: The encoded images, before their first step.
-        captions: For each image the word ids of its caption, without `START`; `END` is scored like a word where it
-            stands at the end.
+        captions: For each image the word ids of its caption, without `START`; `END` is scored like
+            a word where it stands at the end.
         start: The id that the captions begin with.
 
     Returns:
@@ -25,7 +27,9 @@ def log_probs_of(stepper: Stepper, captions: Sequence[Sequence[int]], start: int
         ValueError: There isn't one caption for each image.
     """
     if len(captions) != stepper.batch_size:
-        raise ValueError(f"{len(captions)} captions for {stepper.batch_size} images; expected one for each")
+        raise ValueError(
+            f"{len(captions)} captions for {stepper.batch_size} images; expected one for each"
+        )
     lengths = np.array([len(caption) for caption in captions])
     found = [np.zeros(length) for length in lengths]
     images = np.arange(len(captions))  # those whose captions still go on
@@ -36,5 +40,7 @@ def log_probs_of(stepper: Stepper, captions: Sequence[Sequence[int]], start: int
         step = stepper.step(rows[:, None], last[:, None], 1, all_log_probs=True)
         assert step.all_log_probs is not None
         for image, log_probs in zip(images.tolist(), step.all_log_probs[:, 0], strict=True):
-            found[image][t] = min(log_probs[captions[image][t]], 0.0)  # rounding may leave it a little above 0
+            found[image][t] = min(
+                log_probs[captions[image][t]], 0.0
+            )  # rounding may leave it a little above 0
     return found

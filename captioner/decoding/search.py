@@ -2,24 +2,31 @@
 
 What the beam search does, for each image on its own:
 
-- A beam is a caption so far. Its candidates are the words it may take next; pad, start and unknown are never among
-  them, nor are words of probability 0. A candidate counts with the log-probability of the whole caption up to it.
-- The `beam_size` best candidates that are not END stay as the next beams. END finishes a caption if fewer than
-  `beam_size` of those candidates of the image are better, so that END would have had a place among them.
-- After `max_length` words END is the only candidate: its log-probability counts, and the caption is finished. So the
-  last of `max_length` words is none that a caption may not end with.
-- Finished captions are ranked by log_prob / length**length_penalty. The search of an image is over when no beam can
-  still get among its N best (N = `alternatives`). A beam that cannot is dropped even earlier: log-probabilities only
-  fall, so neither it nor anything that takes its place, being less probable, could have changed the result.
-- With `beam_size` 1 the first END that is taken closes the caption, whatever the length penalty: greedy decoding.
-- With something to include (`constraints.inclusion`), candidates compete only with those that lack as many of its
-  words: the `beam_size` best of each such bank stay. END is a candidate of beams that lack nothing, and with
-  `beam_size` 1, too, the caption is the best of those that end. `inclusion.py` tells the rest.
-- An image without a finished caption (its beams may not end, or may not go on) gives its best unfinished ones.
+- A beam is a caption so far. Its candidates are the words it may take next; pad, start and unknown
+  are never among them, nor are words of probability 0. A candidate counts with the log-probability
+  of the whole caption up to it.
+- The `beam_size` best candidates that are not END stay as the next beams. END finishes a caption if
+  fewer than `beam_size` of those candidates of the image are better, so that END would have had a
+  place among them.
+- After `max_length` words END is the only candidate: its log-probability counts, and the caption is
+  finished. So the last of `max_length` words is none that a caption may not end with.
+- Finished captions are ranked by log_prob / length**length_penalty. The search of an image is over
+  when no beam can still get among its N best (N = `alternatives`). A beam that cannot is dropped
+  even earlier: log-probabilities only fall, so neither it nor anything that takes its place, being
+  less probable, could have changed the result.
+- With `beam_size` 1 the first END that is taken closes the caption, whatever the length penalty:
+  greedy decoding.
+- With something to include (`constraints.inclusion`), candidates compete only with those that lack
+  as many of its words: the `beam_size` best of each such bank stay. END is a candidate of beams
+  that lack nothing, and with `beam_size` 1, too, the caption is the best of those that end.
+  `inclusion.py` tells the rest.
+- An image without a finished caption (its beams may not end, or may not go on) gives its best
+  unfinished ones.
 
-So the result is exact, the N best of all captions, whenever `beam_size` is above the number of word sequences of any
-one length up to `max_length`. Equal candidates are ranked by beam, then as the stepper ranks them (it should put
-the lower word id first); END wins ties. Nothing of this depends on the other images of the batch.
+So the result is exact, the N best of all captions, whenever `beam_size` is above the number of word
+sequences of any one length up to `max_length`. Equal candidates are ranked by beam, then as the
+stepper ranks them (it should put the lower word id first); END wins ties. Nothing of this depends
+on the other images of the batch.
 """
 
 from dataclasses import dataclass, field
@@ -37,8 +44,11 @@ from captioner.vocabulary import END, NEVER, UNKNOWN
 
 __all__ = ["Constraints", "DecodingOptions", "Hypothesis", "Step", "Stepper", "search"]
 
-# A caption that ended or was given up: where the way back begins, and what it is worth. log_prob -inf: none yet.
-ENDING = np.dtype([("score", "f8"), ("log_prob", "f8"), ("length", "i8"), ("row", "i8"), ("finished", "?")])
+# A caption that ended or was given up: where the way back begins, and what it is worth. log_prob
+#     -inf: none yet.
+ENDING = np.dtype(
+    [("score", "f8"), ("log_prob", "f8"), ("length", "i8"), ("row", "i8"), ("finished", "?")]
+)
 NO_ENDING = np.array((-np.inf, -np.inf, 0, 0, False), ENDING)
 
 
@@ -47,9 +57,11 @@ class Step:
     """What a model says about the words that may follow each beam.
 
     Attributes:
-        words: (B, K, k) the ids of the k most probable next words, the best first, of equal ones the lower id first.
+        words: (B, K, k) the ids of the k most probable next words, the best first, of equal ones
+            the lower id first.
         log_probs: (B, K, k) their log-probabilities under the full softmax over the vocabulary.
-        attention: (B, K, L) where the model looks to find the next word; None for models without attention.
+        attention: (B, K, L) where the model looks to find the next word; None for models without
+            attention.
         all_log_probs: (B, K, V) the log-probabilities of all words, if they were asked for.
     """
 
@@ -66,14 +78,17 @@ class Stepper(Protocol):
     def batch_size(self) -> int:
         """B, the number of encoded images."""
 
-    def step(self, parents: IntArray, words: IntArray, k: int, *, all_log_probs: bool = False) -> Step:
+    def step(
+        self, parents: IntArray, words: IntArray, k: int, *, all_log_probs: bool = False
+    ) -> Step:
         """Feed each beam's last word and tell which may come next.
 
         Args:
-            parents: (B, K) for each image still in the search and each of its beams, the row of the previous step that
-                it continues. Rows are counted over the previous step's (B, K) grid: row = image * K + beam. Before the
-                first step there is one row per image. All beams of an image come from that image's rows; an image that
-                is done is dropped by leaving its rows out; the others keep their order.
+            parents: (B, K) for each image still in the search and each of its beams, the row of the
+                previous step that it continues. Rows are counted over the previous step's (B, K)
+                grid: row = image * K + beam. Before the first step there is one row per image. All
+                beams of an image come from that image's rows; an image that is done is dropped by
+                leaving its rows out; the others keep their order.
             words: (B, K) each beam's last word, a start token at first.
             k: How many of the most probable next words to give, at most V.
             all_log_probs: Whether the log-probabilities of all V words are wanted.
@@ -86,11 +101,12 @@ class Hypothesis:
 
     Attributes:
         words: The words, without `START` and `END`.
-        log_prob: The natural logarithm of the caption's probability: the sum over its words and `END`, or over its
-            words if it is unfinished.
+        log_prob: The natural logarithm of the caption's probability: the sum over its words and
+            `END`, or over its words if it is unfinished.
         word_log_probs: The log-probability of each word given those before it.
         score: log_prob / (number of words + 1)**length_penalty.
-        attention: (T, L) where the model looked to find each word; None for models without attention.
+        attention: (T, L) where the model looked to find each word; None for models without
+            attention.
         finished: Whether it ended with `END`.
     """
 
@@ -111,28 +127,36 @@ def search(
         stepper: The encoded images, before their first step.
         options: What to search for.
         constraints: What a caption may not contain.
-        first_image: The index of the batch's first image among all that are captioned with the same seed, so that what
-            is sampled for an image doesn't depend on how images are batched.
+        first_image: The index of the batch's first image among all that are captioned with the same
+            seed, so that what is sampled for an image doesn't depend on how images are batched.
 
     Returns:
-        For each image 1 to `options.alternatives` hypotheses, the best score first; different ones, unless sampled.
-        Unfinished ones only where an image has no finished one.
+        For each image 1 to `options.alternatives` hypotheses, the best score first; different ones,
+        unless sampled. Unfinished ones only where an image has no finished one.
     """
     images = np.arange(stepper.batch_size)  # (B,) those still in the search
     endings = np.full((images.size, options.alternatives), NO_ENDING)
-    divisors = np.arange(1, options.max_length + 2) ** float(options.length_penalty)  # by number of words
+    divisors = np.arange(1, options.max_length + 2) ** float(
+        options.length_penalty
+    )  # by number of words
     greedy = np.full(images.size, options.beam_size == 1 and not options.sample)
     inclusion = constraints.inclusion
     if inclusion is not None:
         assert not options.sample
         greedy &= ~inclusion.asks(images)
     if options.sample:
-        numbers = uniform_numbers(options.seed, first_image + images, options.alternatives, options.max_length)
+        numbers = uniform_numbers(
+            options.seed, first_image + images, options.alternatives, options.max_length
+        )
 
-    parents: IntArray = np.repeat(images[:, None], options.alternatives if options.sample else 1, axis=1)  # (B, K)
+    parents: IntArray = np.repeat(
+        images[:, None], options.alternatives if options.sample else 1, axis=1
+    )  # (B, K)
     words: IntArray = np.full(parents.shape, constraints.start)
     log_probs = np.zeros(parents.shape)  # of the words
-    totals = np.zeros(parents.shape)  # of the captions so far; -inf where an image has fewer than K beams
+    totals = np.zeros(
+        parents.shape
+    )  # of the captions so far; -inf where an image has fewer than K beams
     history = np.zeros((*parents.shape, 0), np.int64)  # (B, K, T) the words without START
     trail: list[_Layer] = []
 
@@ -153,20 +177,26 @@ def search(
             step = stepper.step(parents, words, 1, all_log_probs=True)
             choice = _draw(step, totals, may_end, banned, numbers[images, :beams, length], options)
         elif inclusion is not None:
-            k = min(constraints.vocab_size, options.beam_size + 4 + banned.shape[-1] + inclusion.uncommon)
+            k = min(
+                constraints.vocab_size,
+                options.beam_size + 4 + banned.shape[-1] + inclusion.uncommon,
+            )
             step = stepper.step(parents, words, k, all_log_probs=True)
             room = options.max_length - length - 1
-            choice = _continue_banks(step, totals, may_end, banned, options.beam_size, inclusion, progress, room)
+            choice = _continue_banks(
+                step, totals, may_end, banned, options.beam_size, inclusion, progress, room
+            )
         else:
-            # Above a beam's best continuations can be at most the four special words and the banned ones.
+            # Above a beam's best continuations can be at most the four special words and the banned
+            # ones.
             k = min(constraints.vocab_size, options.beam_size + 4 + banned.shape[-1])
             step = stepper.step(parents, words, k)
             choice = _continue_best(step, totals, may_end, banned, options.beam_size)
         trail.append(_Layer(parents, words, log_probs, step.attention))
         _note(endings, images, choice.ends, length, divisors[length], finished=True)
 
-        # Which continuations can still get among the N best: the most they can reach is their log-probability so far,
-        # divided by the best of the lengths that are still possible.
+        # Which continuations can still get among the N best: the most they can reach is their
+        # log-probability so far, divided by the best of the lengths that are still possible.
         continued = np.take_along_axis(totals, choice.beams, axis=1) + choice.log_probs  # (B, W)
         shortest = min(max(length + 1, constraints.min_length), options.max_length)
         to_beat = endings["score"][images, -1:]  # (B, 1); -inf while there are fewer than N
@@ -184,7 +214,9 @@ def search(
         words = choice.words[kept, :width]
         log_probs = choice.log_probs[kept, :width]
         totals = continued[kept, :width]
-        history = np.concatenate([history.reshape(alive.size * beams, length)[parents], words[..., None]], axis=-1)
+        history = np.concatenate(
+            [history.reshape(alive.size * beams, length)[parents], words[..., None]], axis=-1
+        )
 
     return _hypotheses(endings, trail)
 
@@ -207,7 +239,9 @@ class _Choice(NamedTuple):
     log_probs: FloatArray  # (B, W) of this word; -inf where there is nothing to continue
 
 
-def _continue_best(step: Step, totals: FloatArray, may_end: BoolArray, banned: IntArray, beam_size: int) -> _Choice:
+def _continue_best(
+    step: Step, totals: FloatArray, may_end: BoolArray, banned: IntArray, beam_size: int
+) -> _Choice:
     log_probs, ends = _candidates(step.words, step.log_probs, totals, may_end, banned)
     candidates = (totals[..., None] + log_probs).reshape(len(totals), -1)  # (B, K * k)
     best = np.argsort(-candidates, axis=1, kind="stable")[:, :beam_size]  # (B, W)
@@ -239,11 +273,19 @@ def _continue_banks(
 
 
 def _candidates(
-    words: IntArray, log_probs: Float32Array, totals: FloatArray, may_end: BoolArray, banned: IntArray
+    words: IntArray,
+    log_probs: Float32Array,
+    totals: FloatArray,
+    may_end: BoolArray,
+    banned: IntArray,
 ) -> tuple[FloatArray, FloatArray]:
     """The log-probability of each word (B, K, k), -inf if it may not follow; of each beam's caption if it ends here."""
-    allowed = np.minimum(log_probs, 0.0, dtype=np.float64)  # rounding may leave them a little above 0
-    ends = np.where(may_end, totals + np.where(words == END, allowed, -np.inf).max(axis=-1), -np.inf)
+    allowed = np.minimum(
+        log_probs, 0.0, dtype=np.float64
+    )  # rounding may leave them a little above 0
+    ends = np.where(
+        may_end, totals + np.where(words == END, allowed, -np.inf).max(axis=-1), -np.inf
+    )
     allowed[words <= UNKNOWN] = -np.inf
     if banned.shape[-1]:
         allowed[(words[..., None] == banned[:, :, None]).any(axis=-1)] = -np.inf
@@ -261,14 +303,25 @@ def _chosen(best: IntArray, words: IntArray, log_probs: FloatArray, ends: FloatA
 
 
 def _draw(
-    step: Step, totals: FloatArray, may_end: BoolArray, banned: IntArray, numbers: FloatArray, options: DecodingOptions
+    step: Step,
+    totals: FloatArray,
+    may_end: BoolArray,
+    banned: IntArray,
+    numbers: FloatArray,
+    options: DecodingOptions,
 ) -> _Choice:
     assert step.all_log_probs is not None
     log_probs = np.minimum(step.all_log_probs, 0.0, dtype=np.float64)  # (B, K, V)
     log_probs[..., NEVER] = -np.inf
     log_probs[..., END] = np.where(may_end, log_probs[..., END], -np.inf)
     np.put_along_axis(log_probs, banned, -np.inf, axis=-1)
-    words = draw(log_probs, numbers, temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
+    words = draw(
+        log_probs,
+        numbers,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+    )
     own = np.take_along_axis(log_probs, words[..., None], axis=-1)[..., 0]
     ends = np.where(words == END, totals + own, -np.inf)
     own = np.where(words == END, -np.inf, own)
@@ -289,7 +342,12 @@ def _end(step: Step, totals: FloatArray, may_end: BoolArray) -> _Choice:
 
 
 def _note(
-    endings: npt.NDArray[np.void], images: IntArray, log_probs: FloatArray, length: int, divisor: float, finished: bool
+    endings: npt.NDArray[np.void],
+    images: IntArray,
+    log_probs: FloatArray,
+    length: int,
+    divisor: float,
+    finished: bool,
 ) -> None:
     """Note the captions of `length` words that end here, log_probs (B, K) or -inf, among the N best of their images."""
     some = np.flatnonzero(log_probs.max(axis=1) > -np.inf)
@@ -312,7 +370,9 @@ def _hypotheses(endings: npt.NDArray[np.void], trail: list[_Layer]) -> list[list
     words = np.zeros((*endings.shape, lengths.max(initial=0)), np.int64)  # (B, N, T)
     log_probs = np.zeros(words.shape)
     first = trail[0].attention if trail else None
-    attention = None if first is None else np.zeros((*words.shape, first.shape[-1]), np.float32)  # (B, N, T, L)
+    attention = (
+        None if first is None else np.zeros((*words.shape, first.shape[-1]), np.float32)
+    )  # (B, N, T, L)
     for length in range(words.shape[-1], 0, -1):
         here = lengths >= length
         layer, looked = trail[length], trail[length - 1].attention
@@ -334,4 +394,7 @@ def _hypotheses(endings: npt.NDArray[np.void], trail: list[_Layer]) -> list[list
         )
 
     counts = (endings["log_prob"] > -np.inf).sum(axis=1)
-    return [[hypothesis(image, rank) for rank in range(count)] for image, count in enumerate(counts.tolist())]
+    return [
+        [hypothesis(image, rank) for rank in range(count)]
+        for image, count in enumerate(counts.tolist())
+    ]

@@ -7,10 +7,12 @@
     visits.py    whose photos lie in which files, and when they go
     server.py    serving: the page on a port, with everything a visitor could abuse shut
 
-Nothing of it but `Captioner` writes captions. The page needs no network: what it loads comes from its own server.
+Nothing of it but `Captioner` writes captions. The page needs no network: what it loads comes from
+its own server.
 """
 
 import os
 
-# Gradio reads it when it is imported, which happens below this package only: no version check, no telemetry.
+# Gradio reads it when it is imported, which happens below this package only: no version check, no
+#     telemetry.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

@@ -21,7 +21,9 @@ _LONGEST = 640  # pixels of the photo that is shown under the maps
 _QUALITY = 85  # of its JPEG
 
 
-def api_answer(captioner: Captioner, path: Path, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def api_answer(
+    captioner: Captioner, path: Path, name: str, options: Mapping[str, Any]
+) -> dict[str, Any]:
     """Caption a photo for the API.
 
     Args:
@@ -31,7 +33,8 @@ def api_answer(captioner: Captioner, path: Path, name: str, options: Mapping[str
         options: Decoding options; None is the model's own choice.
 
     Returns:
-        What `captioner caption --json` prints, but for the path: caption, log_prob, alternatives, tags.
+        What `captioner caption --json` prints, but for the path: caption, log_prob, alternatives,
+        tags.
 
     Raises:
         CaptionerError: With a sentence for the visitor.
@@ -42,7 +45,9 @@ def api_answer(captioner: Captioner, path: Path, name: str, options: Mapping[str
         raise ImageError(_quoted(name), _reason(error)) from error
 
 
-def page_answer(captioner: Captioner, path: Path, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def page_answer(
+    captioner: Captioner, path: Path, name: str, options: Mapping[str, Any]
+) -> dict[str, Any]:
     """Caption a photo for the page.
 
     Args:
@@ -52,11 +57,11 @@ def page_answer(captioner: Captioner, path: Path, name: str, options: Mapping[st
         options: Decoding options; None is the model's own choice.
 
     Returns:
-        Either `message`, a sentence that says why there is no caption, or all the page draws: `photo`, the photo as the
-        encoder saw it as a data URI; `width` and `height` in pixels; `captions`, the best first, each with `text`,
-        `probability`, and `words`: `word`, `joined` (no space before it), `probability`, and `map`, the attention
-        (h, w), or None for models without; and `tags`, what is recognised in the photo, each with `noun` and
-        `probability`.
+        Either `message`, a sentence that says why there is no caption, or all the page draws:
+        `photo`, the photo as the encoder saw it as a data URI; `width` and `height` in pixels;
+        `captions`, the best first, each with `text`, `probability`, and `words`: `word`, `joined`
+        (no space before it), `probability`, and `map`, the attention (h, w), or None for models
+        without; and `tags`, what is recognised in the photo, each with `noun` and `probability`.
     """
     try:
         caption = _caption(captioner, path, options)
@@ -77,12 +82,13 @@ def page_answer(captioner: Captioner, path: Path, name: str, options: Mapping[st
 def page_options(captioner: Captioner, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Turn what the page's controls say into decoding options that don't contradict each other.
 
-    A beam search cannot give more captions than it has beams, and has no temperature; a lower limit of the caption's
-    length that is the model's own gives way to an upper one that was chosen.
+    A beam search cannot give more captions than it has beams, and has no temperature; a lower limit
+    of the caption's length that is the model's own gives way to an upper one that was chosen.
 
     Args:
         captioner: The model.
-        chosen: The values of all controls by the names of their options; words as a line, separated by commas.
+        chosen: The values of all controls by the names of their options; words as a line, separated
+            by commas.
 
     Returns:
         The options.
@@ -120,9 +126,15 @@ def _to_dict(caption: Caption) -> dict[str, Any]:
         words.append(
             {
                 "word": word,
-                "joined": start == end,  # "the dog's": no space before the second word, nor before the first
+                "joined": (
+                    start == end
+                ),  # "the dog's": no space before the second word, nor before the first
                 "probability": math.exp(caption.word_log_probs[number]),
-                "map": None if caption.attention is None else caption.attention[number].round(5).tolist(),
+                "map": (
+                    None
+                    if caption.attention is None
+                    else caption.attention[number].round(5).tolist()
+                ),
             }
         )
         end = start + len(word)

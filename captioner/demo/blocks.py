@@ -24,7 +24,11 @@ _Control: TypeAlias = gr.Slider | gr.Checkbox | gr.Textbox
 
 
 def build_app(
-    captioner: Captioner, *, card: Card | None = None, examples: Sequence[Path] = (), visits: Visits | None = None
+    captioner: Captioner,
+    *,
+    card: Card | None = None,
+    examples: Sequence[Path] = (),
+    visits: Visits | None = None,
 ) -> gr.Blocks:
     """Build the demo.
 
@@ -35,10 +39,12 @@ def build_app(
         visits: Notes who looks at which photo; what serves the app tells it of uploads.
 
     Returns:
-        The app. Launch it with `captioner.demo.server.serving`, which also shuts what could be abused, or put it into
-        another app.
+        The app. Launch it with `captioner.demo.server.serving`, which also shuts what could be
+        abused, or put it into another app.
     """
-    app = gr.Blocks(title="captioner", analytics_enabled=False, delete_cache=(60, limits.LONGEST_VISIT))
+    app = gr.Blocks(
+        title="captioner", analytics_enabled=False, delete_cache=(60, limits.LONGEST_VISIT)
+    )
     with app:
         gr.HTML(_resource("header.html"), apply_default_css=False)
         with gr.Row(elem_id="cap-stage"):
@@ -114,20 +120,32 @@ def _control(option: Option, control: Control, decoding: DecodingOptions) -> _Co
     """A checkbox, a line for words or a slider; a slider reaches the model's own value, if visitors may ask for it."""
     own = getattr(decoding, option.name)
     interactive = option.needs is None or getattr(decoding, option.needs)
-    shown: dict[str, Any] = {"label": control.label, "info": control.info, "interactive": interactive}
+    shown: dict[str, Any] = {
+        "label": control.label,
+        "info": control.info,
+        "interactive": interactive,
+    }
     if option.type is bool:
         return gr.Checkbox(own, **shown)
     if option.is_words:
         return gr.Textbox(", ".join(own), **shown)
     most = max(control.most, min(own, option.public_limit or own))
-    return gr.Slider(control.least, most, min(max(own, control.start), most), step=control.step, **shown)
+    return gr.Slider(
+        control.least, most, min(max(own, control.start), most), step=control.step, **shown
+    )
 
 
 def _about(card: Card) -> None:
     facts = "".join(f"<li>{escape(fact)}</li>" for fact in card.facts)
-    scores = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(number)}</dd></div>" for name, number in card.scores)
+    scores = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(number)}</dd></div>"
+        for name, number in card.scores
+    )
     scored = f'<p class="cap-scored">{escape(card.scored)}</p><dl>{scores}</dl>' if scores else ""
-    content = f'<section class="cap-about"><h2>{escape(card.title)}</h2><ul>{facts}</ul>{scored}</section>'
+    content = (
+        "<section"
+        f' class="cap-about"><h2>{escape(card.title)}</h2><ul>{facts}</ul>{scored}</section>'
+    )
     gr.HTML(content, apply_default_css=False)
     if card.text:
         with gr.Accordion("The model card: its data, its licence, what it is bad at", open=False):
@@ -145,7 +163,9 @@ def _connect(
     visits.kept = lambda: photo.keep_in_cache
     shared: dict[str, Any] = {"concurrency_limit": limits.AT_ONCE, "concurrency_id": "captioner"}
 
-    def show(request: gr.Request, file: dict[str, Any] | None, *chosen: Any) -> dict[str, Any] | None:
+    def show(
+        request: gr.Request, file: dict[str, Any] | None, *chosen: Any
+    ) -> dict[str, Any] | None:
         visitor = str(request.session_hash)
         if file is None:
             visits.leave(visitor)
@@ -187,9 +207,11 @@ def _connect(
     gr.api(  # type: ignore[attr-defined]
         _with_parameters(caption),
         api_name="caption",
-        api_description="Caption a photo, sent by gradio_client.handle_file. The options are those of `captioner "
-        "caption`; one that is left out is the model's own choice. The answer is what `captioner caption --json` "
-        "prints, but for the path.",
+        api_description=(
+            "Caption a photo, sent by gradio_client.handle_file. The options are those of"
+            " `captioner caption`; one that is left out is the model's own choice. The answer is"
+            " what `captioner caption --json` prints, but for the path."
+        ),
         **shared,
     )
     app.unload(leave)
@@ -204,14 +226,21 @@ def _with_parameters(caption: Callable[..., Any]) -> Callable[..., Any]:
         explained.append(f"{option.name}: {option.help}")
     keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [
-        inspect.Parameter(name, keyword, default=inspect.Parameter.empty if name == "photo" else None, annotation=kind)
+        inspect.Parameter(
+            name,
+            keyword,
+            default=inspect.Parameter.empty if name == "photo" else None,
+            annotation=kind,
+        )
         for name, kind in types.items()
     ]
     answer = dict[str, Any]
     caption.__signature__ = inspect.Signature(parameters, return_annotation=answer)  # type: ignore[attr-defined]
     caption.__annotations__ = {**types, "return": answer}
     lines = "\n".join(f"    {line}" for line in explained)
-    caption.__doc__ = f"Caption a photo. An option that is left out is the model's own choice.\n\nArgs:\n{lines}"
+    caption.__doc__ = (
+        f"Caption a photo. An option that is left out is the model's own choice.\n\nArgs:\n{lines}"
+    )
     return caption
 
 
@@ -223,7 +252,10 @@ def _uploaded(photo: object) -> tuple[Path, str]:
     match photo:
         case {"path": str(path), "meta": {"_type": "gradio.FileData"}, **rest}:
             return Path(path), str(rest.get("orig_name") or Path(path).name)
-    raise gr.Error("photo is no uploaded file; expected what gradio_client.handle_file gives.", print_exception=False)
+    raise gr.Error(
+        "photo is no uploaded file; expected what gradio_client.handle_file gives.",
+        print_exception=False,
+    )
 
 
 def _resource(name: str) -> str:

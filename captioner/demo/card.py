@@ -42,9 +42,15 @@ def read_card(description: dict[str, Any]) -> Card:
     items = re.findall(r"^- (.+)$", facts[1], re.MULTILINE) if facts else []
     tables = re.findall(r"([^\n|]*)\n+(\|.*\|)\n\|[-:| ]+\|\n(\|.*\|)", text)
     scored, names, numbers = tables[-1] if tables else ("", "", "")
-    made_of = [description["architecture"].get(part, {}).get("name", "") for part in ("encoder", "decoder")]
+    made_of = [
+        description["architecture"].get(part, {}).get("name", "") for part in ("encoder", "decoder")
+    ]
     return Card(
-        title=title[1].strip() if title else f"{' and '.join(filter(None, made_of)) or 'A captioner model'}",
+        title=(
+            title[1].strip()
+            if title
+            else f"{' and '.join(filter(None, made_of)) or 'A captioner model'}"
+        ),
         facts=tuple(item.rstrip(".") for item in items) or (f"{description['words']:,} words",),
         scores=tuple(
             (name, number)

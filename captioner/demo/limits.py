@@ -17,7 +17,11 @@ AT_ONCE = 2
 LONGEST_VISIT = 3600
 """Seconds after which a photo is deleted whose visitor's leaving went unnoticed."""
 
-LARGEST = {option.name: option.public_limit for option in decoding_options() if option.public_limit is not None}
+LARGEST = {
+    option.name: option.public_limit
+    for option in decoding_options()
+    if option.public_limit is not None
+}
 """Larger values of decoding options, or longer lists, would let one visitor occupy the machine."""
 
 

@@ -27,11 +27,12 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
-# The browser itself refuses whatever comes from elsewhere. Gradio's scripts are partly inline, and compile templates.
+# The browser itself refuses whatever comes from elsewhere. Gradio's scripts are partly inline, and
+# compile templates.
 _POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; worker-src 'self' blob:; "
-    "object-src 'none'; base-uri 'self'; form-action 'self'"
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self'"
+    " 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:;"
+    " worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'"
 )
 
 
@@ -61,9 +62,13 @@ def serve(
     """
     card = read_card(describe(read_checkpoint(model)))
     captioner = Captioner.from_pretrained(model, backend=backend, device=device)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does: tidily
+    before = signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # ends it as Ctrl-C does: tidily
     try:
-        with serving(captioner, card=card, examples=find_examples(), host=host, port=port, share=share) as url:
+        with serving(
+            captioner, card=card, examples=find_examples(), host=host, port=port, share=share
+        ) as url:
             started(url)
             while True:
                 time.sleep(3600)
@@ -77,7 +82,9 @@ def find_examples() -> list[Path]:
     """The photos of the repository, if this package lies in one; an installed package comes without."""
     root = Path(__file__).parents[2]
     folder = root / "examples"
-    return list(find_images(folder)) if (root / "pyproject.toml").is_file() and folder.is_dir() else []
+    return (
+        list(find_images(folder)) if (root / "pyproject.toml").is_file() and folder.is_dir() else []
+    )
 
 
 @contextmanager
@@ -98,7 +105,8 @@ def serving(
         captioner: The model.
         card: What to say about it.
         examples: Photos that are offered to try.
-        host: The address to listen at: 127.0.0.1 is seen by this machine alone, 0.0.0.0 by its network.
+        host: The address to listen at: 127.0.0.1 is seen by this machine alone, 0.0.0.0 by its
+            network.
         port: The port; the first free one from 7860 on if None.
         share: Also make it reachable from anywhere for some days, by a tunnel of Gradio's makers.
 
@@ -110,8 +118,13 @@ def serving(
     """
     if port is not None and not 1 <= port <= 65535:
         raise ConfigError(f"port is {port}; expected 1 to 65535.")
-    with tempfile.TemporaryDirectory(prefix="captioner-demo-", ignore_cleanup_errors=True) as folder:
-        places = {"GRADIO_TEMP_DIR": folder, "GRADIO_EXAMPLES_CACHE": os.path.join(folder, "examples")}
+    with tempfile.TemporaryDirectory(
+        prefix="captioner-demo-", ignore_cleanup_errors=True
+    ) as folder:
+        places = {
+            "GRADIO_TEMP_DIR": folder,
+            "GRADIO_EXAMPLES_CACHE": os.path.join(folder, "examples"),
+        }
         with _environment(places):
             visits = Visits()
             app = build_app(captioner, card=card, examples=examples, visits=visits)
@@ -137,8 +150,8 @@ def serving(
             except OSError as error:
                 ports = "ports 7860 to 7959" if port is None else f"port {port}"
                 raise ConfigError(
-                    f"The demo cannot listen at {host}, {ports}: the port is taken, or the address is not this "
-                    "machine's. Name another with --port or --host."
+                    f"The demo cannot listen at {host}, {ports}: the port is taken, or the address"
+                    " is not this machine's. Name another with --port or --host."
                 ) from error
             try:
                 yield (public or local).rstrip("/")
@@ -163,7 +176,8 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 class Guard:
     """Middleware that refuses what the demo doesn't need of Gradio, and tells browsers to load nothing from elsewhere.
 
-    Gradio fetches URLs for whoever names one in the place of a file; this server asks nothing of others.
+    Gradio fetches URLs for whoever names one in the place of a file; this server asks nothing of
+    others.
 
     Args:
         app: What answers everything else.
@@ -188,7 +202,11 @@ class Guard:
         if scope["method"] == "POST" and not uploading:
             body = await _read(receive)
             if body is None or _names_url(body):
-                refusal = ("Too large a request.", 413) if body is None else ("Upload the photo itself.", 403)
+                refusal = (
+                    ("Too large a request.", 413)
+                    if body is None
+                    else ("Upload the photo itself.", 403)
+                )
                 await PlainTextResponse(*refusal)(scope, receive, send)
                 return
             receive = _replay(body, receive)

@@ -12,8 +12,8 @@ logger = logging.getLogger(__name__)
 class Visits:
     """The uploaded photo that each visitor looks at.
 
-    Gradio names an upload by its content, so visitors who upload the same photo share a file: it goes with the last
-    of them, and not while one whose request still waits has yet to look at it.
+    Gradio names an upload by its content, so visitors who upload the same photo share a file: it
+    goes with the last of them, and not while one whose request still waits has yet to look at it.
 
     Args:
         kept: Gives the files that are never deleted: the examples.

@@ -54,7 +54,8 @@ def score(references: Mapping[Id, Sequence[str]], captions: Mapping[Id, str]) ->
     """Scores captions against raw references by BLEU, ROUGE-L and CIDEr-D, and no more than that.
 
     Args:
-        references: One or more reference captions for each image, as people wrote them; tokenised here.
+        references: One or more reference captions for each image, as people wrote them; tokenised
+            here.
         captions: The caption to score for each image.
 
     Returns:
@@ -107,9 +108,13 @@ def assess(
     """
     background, callbacks = background or Background(), callbacks or Callbacks()
     systems = [ours] if theirs is None else [ours, theirs]
-    chosen = [record for record in records if all(record.image_id in each.captions for each in systems)]
+    chosen = [
+        record for record in records if all(record.image_id in each.captions for each in systems)
+    ]
     if not chosen:
-        raise DataError("No annotated image has a caption of each system; expected at least one to score.")
+        raise DataError(
+            "No annotated image has a caption of each system; expected at least one to score."
+        )
     corpus = _corpus(chosen, ours)
     scored = [score_corpus(corpus, metrics, callbacks)]
     if theirs is not None:
@@ -118,7 +123,9 @@ def assess(
     comparison = None
     if theirs is not None:
         captioned = sum(record.image_id in ours.captions for record in records)
-        comparison = compare(theirs.name, scored[0], scored[1], drawn, missing=captioned - len(chosen))
+        comparison = compare(
+            theirs.name, scored[0], scored[1], drawn, missing=captioned - len(chosen)
+        )
     texts, words = tuple(corpus.captions.values()), list(corpus.caption_tokens.values())
     members = background.members
     return Evaluation(
@@ -147,7 +154,10 @@ def _corpus(records: Sequence[Record], system: System) -> Corpus:
     return Corpus(
         {record.image_id: record.captions for record in records},
         {record.image_id: system.captions[record.image_id] for record in records},
-        {record.image_id: record.path if os.path.isfile(record.path) else None for record in records},
+        {
+            record.image_id: record.path if os.path.isfile(record.path) else None
+            for record in records
+        },
     )
 
 
@@ -156,7 +166,9 @@ def _score_other(system: System, corpus: Corpus, ours: Scored, callbacks: Callba
     if not ours.measured:
         return Scored({})
     captions = {image_id: system.captions[image_id] for image_id in corpus.references}
-    return score_corpus(corpus.with_captions(captions), list(ours.measured), callbacks.about(system.name))
+    return score_corpus(
+        corpus.with_captions(captions), list(ours.measured), callbacks.about(system.name)
+    )
 
 
 def _known(training: Iterable[Record] | None) -> set[tuple[str, ...]] | None:

@@ -36,8 +36,9 @@ def bleu(
 ) -> tuple[float, float, float, float]:
     """Corpus BLEU-1 to BLEU-4 (Papineni et al., 2002) as the official COCO scorer computes them.
 
-    nltk's `corpus_bleu` gives the same numbers where no count is zero, to 1e-9. Where one is, it gives 0 with a warning
-    and counts one n-gram in a caption that is too short for any; the official formula is used throughout.
+    nltk's `corpus_bleu` gives the same numbers where no count is zero, to 1e-9. Where one is, it
+    gives 0 with a warning and counts one n-gram in a caption that is too short for any; the
+    official formula is used throughout.
 
     Args:
         references: One or more references for each image.
@@ -53,33 +54,39 @@ def bleu(
     return b1, b2, b3, b4
 
 
-def bleu_counts(references: Mapping[Id, Sequence[Tokens]], candidates: Mapping[Id, Tokens]) -> npt.NDArray[np.int64]:
+def bleu_counts(
+    references: Mapping[Id, Sequence[Tokens]], candidates: Mapping[Id, Tokens]
+) -> npt.NDArray[np.int64]:
     """What BLEU is computed from, for each image; corpus BLEU takes the sum over images.
 
-    The counts are those of nltk's `modified_precision` and `closest_ref_length`, which a test holds them against; nltk
-    takes five times as long, more than all other scores together.
+    The counts are those of nltk's `modified_precision` and `closest_ref_length`, which a test holds
+    them against; nltk takes five times as long, more than all other scores together.
 
     Args:
         references: One or more references for each image.
         candidates: The caption to score for each image.
 
     Returns:
-        An array (N, 10) in the order of `references`: for n = 1 to 4 how many of the caption's n-grams are in a
-        reference, each clipped to the most that one reference has; for n = 1 to 4 how many the caption has; its length;
-        and the reference length that is closest to it, the shorter of two.
+        An array (N, 10) in the order of `references`: for n = 1 to 4 how many of the caption's
+        n-grams are in a reference, each clipped to the most that one reference has; for n = 1 to 4
+        how many the caption has; its length; and the reference length that is closest to it, the
+        shorter of two.
 
     Raises:
         DataError: The two don't have the same images, there are none, or one has no references.
     """
     check(references, candidates)
-    return np.array([_count(texts, candidates[image_id]) for image_id, texts in references.items()], dtype=np.int64)
+    return np.array(
+        [_count(texts, candidates[image_id]) for image_id, texts in references.items()],
+        dtype=np.int64,
+    )
 
 
 def bleu_from_counts(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """BLEU-1 to BLEU-4 from counts by the official formula.
 
-    p_n = (matched + 1e-15) / (guessed + 1e-9); BLEU-n is the geometric mean of p_1 to p_n, times exp(1 - 1 / ratio)
-    where ratio, the caption's length by the reference's, is below 1.
+    p_n = (matched + 1e-15) / (guessed + 1e-9); BLEU-n is the geometric mean of p_1 to p_n, times
+    exp(1 - 1 / ratio) where ratio, the caption's length by the reference's, is below 1.
 
     Args:
         counts: Rows of `bleu_counts`, or sums of them (..., 10).
@@ -90,7 +97,9 @@ def bleu_from_counts(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     precisions = (counts[..., :4] + 1e-15) / (counts[..., 4:8] + 1e-9)  # (..., 4)
     ratio = (counts[..., 8] + 1e-15) / (counts[..., 9] + 1e-9)  # (...)
     penalty = np.exp(np.minimum(0, 1 - 1 / ratio))[..., np.newaxis]
-    scores: npt.NDArray[np.float64] = penalty * np.cumprod(precisions, axis=-1) ** (1 / np.arange(1, _ORDERS + 1))
+    scores: npt.NDArray[np.float64] = penalty * np.cumprod(precisions, axis=-1) ** (
+        1 / np.arange(1, _ORDERS + 1)
+    )
     return scores
 
 
@@ -107,7 +116,9 @@ def _clipped_matches(references: Sequence[Tokens], candidate: Tokens) -> list[in
         for known, ngrams in zip(in_references, _ngrams(reference), strict=True):
             known.update(ngrams)
     matches = []
-    for order, (known, ngrams) in enumerate(zip(in_references, map(list, _ngrams(candidate)), strict=True)):
+    for order, (known, ngrams) in enumerate(
+        zip(in_references, map(list, _ngrams(candidate)), strict=True)
+    ):
         matched = known.intersection(ngrams)
         matches.append(len(matched))
         if len(set(ngrams)) < len(ngrams):  # only what repeats needs counting in the references

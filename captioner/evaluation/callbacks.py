@@ -13,10 +13,10 @@ class Callbacks:
     """Functions that an evaluation calls while it runs.
 
     Attributes:
-        track: Is given what is worked through, captions and then metrics, and how many, and passes them on: a progress
-            bar.
-        fail: Is told why a metric that needs Java or the images cannot be computed here, and all else goes on;
-            without it, that is raised.
+        track: Is given what is worked through, captions and then metrics, and how many, and passes
+            them on: a progress bar.
+        fail: Is told why a metric that needs Java or the images cannot be computed here, and all
+            else goes on; without it, that is raised.
     """
 
     track: Track = lambda items, _: items
@@ -25,4 +25,8 @@ class Callbacks:
     def about(self, name: str) -> "Callbacks":
         """The same for another system, whose name goes before what is told."""
         fail = self.fail
-        return self if fail is None else Callbacks(self.track, lambda message: fail(f"{name}: {message}"))
+        return (
+            self
+            if fail is None
+            else Callbacks(self.track, lambda message: fail(f"{name}: {message}"))
+        )

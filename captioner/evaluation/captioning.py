@@ -68,10 +68,13 @@ def caption_all(
     captions = dict(track(_stream(captioner, records, how, skip), len(records)))
     if not captions:
         raise DataError(
-            f"None of the {len(records):,} annotated images can be read, so there is nothing to score; "
-            "name the folder that image paths start from"
+            f"None of the {len(records):,} annotated images can be read, so there is nothing to"
+            " score; name the folder that image paths start from"
         )
-    return captions, {"model": ", ".join(map(str, how.folders)) or "bundled", "decoding": options.to_dict()}
+    return captions, {
+        "model": ", ".join(map(str, how.folders)) or "bundled",
+        "decoding": options.to_dict(),
+    }
 
 
 def _stream(

@@ -1,7 +1,8 @@
 """The drawings of the page: shapes of small SVG elements, which its template writes.
 
-Horizontal places are percentages and vertical ones pixels, so that a drawing fills any width without distorting its
-text. Values and scale marks (`marks`, evenly spaced, as `ticks` gives them) are in points, that is, scores times 100.
+Horizontal places are percentages and vertical ones pixels, so that a drawing fills any width
+without distorting its text. Values and scale marks (`marks`, evenly spaced, as `ticks` gives them)
+are in points, that is, scores times 100.
 """
 
 import math
@@ -12,7 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 _HEIGHT = 20  # pixels of a plot in a line of a table
-_TOP, _BASE, _BOTTOM = 12, 150, 174  # pixels of a histogram: the highest bar's top, all bars' foot, the end
+_TOP, _BASE, _BOTTOM = (
+    12,
+    150,
+    174,
+)  # pixels of a histogram: the highest bar's top, all bars' foot, the end
 _MOST_BARS = 40
 
 
@@ -38,7 +43,8 @@ class Drawing(NamedTuple):
     Attributes:
         shapes: What stands in it, from the back to the front.
         height: In pixels.
-        label: What it is, for those who don't see it; one without repeats what stands beside it, and is not read out.
+        label: What it is, for those who don't see it; one without repeats what stands beside it,
+            and is not read out.
     """
 
     shapes: list[Shape]
@@ -69,7 +75,9 @@ def _round_step(least: float) -> float:
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))
 
 
-def score_plot(value: float, interval: tuple[float, float] | None, marks: Sequence[float]) -> Drawing:
+def score_plot(
+    value: float, interval: tuple[float, float] | None, marks: Sequence[float]
+) -> Drawing:
     """A score as a bar from 0, with its interval.
 
     Args:
@@ -125,26 +133,40 @@ def histogram(
     Args:
         values: (N,), not negative; whole numbers get a bar each.
         label: What the drawing is, for those who don't see it.
-        others: Further values; the bars that they would have, scaled to N in all, are drawn as strokes.
+        others: Further values; the bars that they would have, scaled to N in all, are drawn as
+            strokes.
         last: Values from here on share the last bar.
 
     Returns:
         The drawing.
     """
     # Not more bars than it takes to show nearly all of the others.
-    top = max(float(values.max()), 0.0 if others is None else float(np.ceil(np.quantile(others, 0.995))))
+    top = max(
+        float(values.max()), 0.0 if others is None else float(np.ceil(np.quantile(others, 0.995)))
+    )
     top = top if last is None else min(top, float(last))
     open_ended = max(float(drawn.max()) for drawn in (values, others) if drawn is not None) > top
     whole = values.dtype.kind in "iu"
     step = 1.0 if whole else _round_step(top / _MOST_BARS or 1)
     bars = int(top / step + 1e-9) + 1
     counts = _counts(values, step, bars)
-    expected = np.zeros(bars) if others is None else _counts(others, step, bars) * (len(values) / len(others))
+    expected = (
+        np.zeros(bars)
+        if others is None
+        else _counts(others, step, bars) * (len(values) / len(others))
+    )
     heights = ticks(0, max(counts.max(), expected.max()), most=3)
-    names = [f"{index}" if whole else f"{index * step:g} to {(index + 1) * step:g}" for index in range(bars)]
+    names = [
+        f"{index}" if whole else f"{index * step:g} to {(index + 1) * step:g}"
+        for index in range(bars)
+    ]
     if open_ended:
         names[-1] = f"{bars - 1} or more"
-    shapes = [*_count_axis(heights), *_bars(counts, names, heights[-1]), *_strokes(expected, heights[-1])]
+    shapes = [
+        *_count_axis(heights),
+        *_bars(counts, names, heights[-1]),
+        *_strokes(expected, heights[-1]),
+    ]
     for mark in ticks(0, top):
         place = (mark / step + (0.5 if whole else 0)) / bars
         if place < 1 + 1e-9 and (mark == int(mark) or not whole):
@@ -153,7 +175,9 @@ def histogram(
     return Drawing(shapes, _BOTTOM, label)
 
 
-def _counts(values: NDArray[np.float64] | NDArray[np.int64], step: float, bars: int) -> NDArray[np.float64]:
+def _counts(
+    values: NDArray[np.float64] | NDArray[np.int64], step: float, bars: int
+) -> NDArray[np.float64]:
     """How many values are in each bar; the last takes all that are beyond it."""
     indices = np.minimum((values / step + 1e-9).astype(np.int64), bars - 1)
     return np.bincount(indices, minlength=bars).astype(np.float64)  # (bars,)
@@ -176,7 +200,11 @@ def _bars(counts: NDArray[np.float64], names: Sequence[str], highest: float) -> 
     for index, (count, name) in enumerate(zip(counts.tolist(), names, strict=True)):
         x, y = (index + 0.06) * width, _y(count, highest)
         size = {"width": f"{0.88 * width:.3f}%", "height": f"{_BASE - y:.2f}"}
-        yield Shape("rect", {"class": "bar", "x": f"{x:.3f}%", "y": y, **size}, title=f"{name}: {count:,.0f}")
+        yield Shape(
+            "rect",
+            {"class": "bar", "x": f"{x:.3f}%", "y": y, **size},
+            title=f"{name}: {count:,.0f}",
+        )
 
 
 def _strokes(expected: NDArray[np.float64], highest: float) -> Iterator[Shape]:

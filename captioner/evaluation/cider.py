@@ -32,7 +32,9 @@ class CiderDMetric:
         return Measured.mean("CIDEr-D", cider_d(corpus.reference_tokens, corpus.caption_tokens)[1])
 
 
-def cider_d(references: Mapping[Id, Sequence[Tokens]], candidates: Mapping[Id, Tokens]) -> tuple[float, Floats]:
+def cider_d(
+    references: Mapping[Id, Sequence[Tokens]], candidates: Mapping[Id, Tokens]
+) -> tuple[float, Floats]:
     """CIDEr-D of captions; see `CiderD`, which is faster for scoring against the same references again.
 
     Returns:
@@ -44,10 +46,11 @@ def cider_d(references: Mapping[Id, Sequence[Tokens]], candidates: Mapping[Id, T
 class CiderD(Generic[Id]):
     """CIDEr-D (Vedantam et al., 2015) against references whose statistics are computed once.
 
-    An n-gram (n = 1 to 4) weighs as often as it occurs in a caption times log(images / images with it in a reference).
-    A caption and a reference are compared by the cosine of their weights, each clipped to the reference's, lowered by
-    their difference in length; the score is the mean over n and over references, times 10. It depends on the set of
-    images: for a single one every weight, and so the score, is 0.
+    An n-gram (n = 1 to 4) weighs as often as it occurs in a caption times log(images / images with
+    it in a reference). A caption and a reference are compared by the cosine of their weights, each
+    clipped to the reference's, lowered by their difference in length; the score is the mean over n
+    and over references, times 10. It depends on the set of images: for a single one every weight,
+    and so the score, is 0.
 
     Args:
         references: One or more references for each image.
@@ -60,16 +63,24 @@ class CiderD(Generic[Id]):
         check_references(references)
         self._images = {image_id: row for row, image_id in enumerate(references)}
         self._texts = np.array([len(texts) for texts in references.values()])  # (N,)
-        self._first = np.cumsum(self._texts) - self._texts  # (N,) of all references R, an image's first
+        self._first = (
+            np.cumsum(self._texts) - self._texts
+        )  # (N,) of all references R, an image's first
         texts = list(chain.from_iterable(references.values()))
         self._numbers = _Numbers()
         bags = self._numbers.count(texts, learn=True)
         self._idf = self._inverse_document_frequencies(bags)
         self._weights = self._weigh(bags)
-        self._norms, self._lengths = _norms(bags, self._weights, len(texts)), _lengths(texts)  # (R, 4), (R,)
+        self._norms, self._lengths = (
+            _norms(bags, self._weights, len(texts)),
+            _lengths(texts),
+        )  # (R, 4), (R,)
         self._rows, self._ids = bags.rows.astype(np.int32), bags.ids.astype(np.int32)
         bounds = np.searchsorted(bags.rows, 4 * np.append(self._first, len(texts)))
-        self._first_entry, self._entries = bounds[:-1], np.diff(bounds)  # (N,) of an image in the three arrays above
+        self._first_entry, self._entries = (
+            bounds[:-1],
+            np.diff(bounds),
+        )  # (N,) of an image in the three arrays above
 
     def score(self, candidates: Mapping[Id, Tokens]) -> tuple[float, Floats]:
         """Scores one caption for each image of the references.
@@ -84,7 +95,9 @@ class CiderD(Generic[Id]):
             DataError: The captions are not of the same images as the references.
         """
         check_same_images(self._images, candidates)
-        scores = self.score_each(list(self._images), [candidates[image_id] for image_id in self._images])
+        scores = self.score_each(
+            list(self._images), [candidates[image_id] for image_id in self._images]
+        )
         return float(scores.mean()), scores
 
     def score_each(self, image_ids: Sequence[Id], candidates: Sequence[Tokens]) -> Floats:
@@ -101,32 +114,50 @@ class CiderD(Generic[Id]):
             DataError: An image has no references, or there are not as many captions as image ids.
         """
         if len(image_ids) != len(candidates):
-            raise DataError(f"{len(candidates)} captions of {len(image_ids)} image ids; expected as many")
+            raise DataError(
+                f"{len(candidates)} captions of {len(image_ids)} image ids; expected as many"
+            )
         unknown = [image_id for image_id in image_ids if image_id not in self._images]
         if unknown:
-            raise DataError(f"image {unknown[0]!r} has a caption but no references; score the images of the references")
+            raise DataError(
+                f"image {unknown[0]!r} has a caption but no references; score the images of the"
+                " references"
+            )
         images = np.array([self._images[image_id] for image_id in image_ids], dtype=np.int64)
         starts = range(0, len(images), _AT_ONCE)
-        parts = [self._score(images[i : i + _AT_ONCE], candidates[i : i + _AT_ONCE]) for i in starts]
+        parts = [
+            self._score(images[i : i + _AT_ONCE], candidates[i : i + _AT_ONCE]) for i in starts
+        ]
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def _score(self, images: Ints, candidates: Sequence[Tokens]) -> Floats:
         """The scores (N,) of captions whose images are given by number (N,)."""
         bags = self._numbers.count(candidates)
         weights = self._weigh(bags)
-        # Every caption meets each reference of its image in a pair (P,), and each n-gram of these in an entry (E,).
+        # Every caption meets each reference of its image in a pair (P,), and each n-gram of these
+        # in an entry (E,).
         texts, entries = self._texts[images], self._entries[images]  # (N,)
         first_pair = np.cumsum(texts) - texts  # (N,)
         caption = np.repeat(np.arange(len(images)), texts)  # (P,)
         reference = _ranges(self._first[images], texts)  # (P,)
-        entry, entry_caption = _ranges(self._first_entry[images], entries), np.repeat(np.arange(len(images)), entries)
+        entry, entry_caption = (
+            _ranges(self._first_entry[images], entries),
+            np.repeat(np.arange(len(images)), entries),
+        )
         rows = self._rows[entry]  # (E,)
         # Where the caption has the n-gram too.
         place, found = _look_up(bags.keys, _key(4 * entry_caption + rows % 4, self._ids[entry]))
-        entry, entry_caption, rows, place = entry[found], entry_caption[found], rows[found], place[found]
+        entry, entry_caption, rows, place = (
+            entry[found],
+            entry_caption[found],
+            rows[found],
+            place[found],
+        )
         pair = first_pair[entry_caption] + rows // 4 - self._first[images][entry_caption]
         clipped = np.minimum(weights[place], self._weights[entry]) * self._weights[entry]
-        overlap = np.bincount(4 * pair + rows % 4, clipped, 4 * len(caption)).reshape(-1, 4)  # (P, 4)
+        overlap = np.bincount(4 * pair + rows % 4, clipped, 4 * len(caption)).reshape(
+            -1, 4
+        )  # (P, 4)
         norms = _norms(bags, weights, len(images))[caption] * self._norms[reference]  # (P, 4)
         cosines = np.divide(overlap, norms, out=np.zeros(norms.shape), where=norms > 0)
         difference = _lengths(candidates)[caption] - self._lengths[reference]
@@ -175,8 +206,12 @@ class _Numbers:
 
     def __init__(self) -> None:
         self._words = _WordNumbers()
-        self._keys: list[Ints] = []  # of two, three and four words, each sorted: an n-gram's number is its place
-        self._first = np.zeros(_ORDERS, dtype=np.int64)  # where n begins when those of all n are numbered in one go
+        self._keys: list[
+            Ints
+        ] = []  # of two, three and four words, each sorted: an n-gram's number is its place
+        self._first = np.zeros(
+            _ORDERS, dtype=np.int64
+        )  # where n begins when those of all n are numbered in one go
         self._known = np.zeros(_ORDERS, dtype=np.int64)  # how many of each n
 
     @property
@@ -192,7 +227,9 @@ class _Numbers:
     def count(self, captions: Sequence[Tokens], learn: bool = False) -> _Bags:
         """Counts the n-grams of captions; new ones get further numbers, for this once or, if learnt, for good."""
         number = (self._words if learn else _WordNumbers(self._words)).__getitem__
-        words = np.fromiter(map(number, chain.from_iterable(captions)), dtype=np.int64)  # (M,), all in a row
+        words = np.fromiter(
+            map(number, chain.from_iterable(captions)), dtype=np.int64
+        )  # (M,), all in a row
         caption = np.repeat(np.arange(len(captions)), list(map(len, captions)))
         caption = np.append(caption, [-1] * _ORDERS)  # no n-gram runs over an end
         place, ids = np.arange(len(words)), words

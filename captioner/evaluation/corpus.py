@@ -17,7 +17,8 @@ Tokens: TypeAlias = Sequence[str]
 class Corpus:
     """Captions of N images and what they are scored against: what every metric is given.
 
-    All mappings go by image id. Their order, and that of every array of scores, is the order of `references`.
+    All mappings go by image id. Their order, and that of every array of scores, is the order of
+    `references`.
 
     Attributes:
         references: One or more reference captions of each image, as people wrote them.
@@ -25,7 +26,8 @@ class Corpus:
         paths: The file of each image; an image without one is missing, or None.
 
     Raises:
-        DataError: Captions and references don't have the same images, there are none, or one has no references.
+        DataError: Captions and references don't have the same images, there are none, or one has no
+            references.
     """
 
     references: Mapping[Any, Sequence[str]]
@@ -38,7 +40,10 @@ class Corpus:
     @cached_property
     def reference_tokens(self) -> dict[Any, list[list[str]]]:
         """The references as the official COCO scorer splits them into words; split once."""
-        return {image_id: [tokenize(text) for text in texts] for image_id, texts in self.references.items()}
+        return {
+            image_id: [tokenize(text) for text in texts]
+            for image_id, texts in self.references.items()
+        }
 
     @cached_property
     def caption_tokens(self) -> dict[Any, list[str]]:
@@ -83,10 +88,13 @@ def check_same_images(references: Mapping[Id, object], candidates: Mapping[Id, o
     """
     for image_id in candidates:
         if image_id not in references:
-            raise DataError(f"image {image_id!r} has a caption but no references; score the images of the references")
+            raise DataError(
+                f"image {image_id!r} has a caption but no references; score the images of the"
+                " references"
+            )
     missing = [image_id for image_id in references if image_id not in candidates]
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(references)} images have no caption, image {missing[0]!r} for one; "
-            "every image with references needs one"
+            f"{len(missing)} of {len(references)} images have no caption, image {missing[0]!r} for"
+            " one; every image with references needs one"
         )

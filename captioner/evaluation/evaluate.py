@@ -32,9 +32,10 @@ class Scoring:
     Attributes:
         metrics: Names of `captioner.evaluation.metrics.METRICS`.
         against: Another system's results file, to hold the captions against.
-        allow_missing: Leave out images that have no caption in the results, or cannot be read, instead of refusing.
-        training_captions: Annotations of what the system was trained on, to see which captions are new; by default the
-            training split of a file that has splits.
+        allow_missing: Leave out images that have no caption in the results, or cannot be read,
+            instead of refusing.
+        training_captions: Annotations of what the system was trained on, to see which captions are
+            new; by default the training split of a file that has splits.
         instances: A COCO instances file, for scores by what is in the images.
     """
 
@@ -66,8 +67,10 @@ def evaluate(
         images: Likewise.
         split: Likewise; for a file that has no splits it is refused.
         captioning: By which model, and how; the bundled one if None.
-        results: A file in COCO results format that is scored as it is; no model is run, and no image is needed.
-        output: A folder for `results.json`, `scores.json`, `per_image.csv` and `report.html`; made if it isn't there.
+        results: A file in COCO results format that is scored as it is; no model is run, and no
+            image is needed.
+        output: A folder for `results.json`, `scores.json`, `per_image.csv` and `report.html`; made
+            if it isn't there.
         scoring: By what the captions are scored; BLEU, ROUGE-L and CIDEr-D if None.
         callbacks: What to tell meanwhile.
 
@@ -80,7 +83,10 @@ def evaluate(
     scoring, callbacks = scoring or Scoring(), callbacks or Callbacks()
     check_metrics(scoring.metrics)
     if results is not None and captioning is not None:
-        raise ConfigError("Finished results are scored as they are, by no model; leave out captioning, or results.")
+        raise ConfigError(
+            "Finished results are scored as they are, by no model; leave out captioning, or"
+            " results."
+        )
     captioning = captioning or Captioning()
     if output is not None:
         read = [annotations, scoring.against, scoring.training_captions, scoring.instances]
@@ -89,9 +95,12 @@ def evaluate(
     if split is None:  # Karpathy's files have references of all images
         _warn_of_images_without_references(Path(annotations), len(records))
     title, other = _names(results, scoring.against, captioning.folders)
-    # Other files are read before any image is captioned, so that what is wrong with them is told now.
+    # Other files are read before any image is captioned, so that what is wrong with them is told
+    # now.
     theirs = _read_other(other, records, scoring)
-    members = None if scoring.instances is None else read_groups(scoring.instances, _image_ids(records))
+    members = (
+        None if scoring.instances is None else read_groups(scoring.instances, _image_ids(records))
+    )
     training = _training_records(annotations, split, scoring.training_captions)
     if output is not None:
         Path(output).mkdir(parents=True, exist_ok=True)
@@ -102,12 +111,21 @@ def evaluate(
         captions = load_results(results, _image_ids(records), allow_missing=scoring.allow_missing)
         facts["results"] = str(results)
     else:
-        captions, more = caption_all(records, captioning, skip=scoring.allow_missing, track=callbacks.track)
+        captions, more = caption_all(
+            records, captioning, skip=scoring.allow_missing, track=callbacks.track
+        )
         facts |= more
     background = Background(members, training, facts)
     ours = System(title, captions)
     with nullcontext() if output is None else saved_captions(Path(output), captions, results):
-        evaluation = assess(records, ours, theirs, metrics=scoring.metrics, background=background, callbacks=callbacks)
+        evaluation = assess(
+            records,
+            ours,
+            theirs,
+            metrics=scoring.metrics,
+            background=background,
+            callbacks=callbacks,
+        )
         if output is not None:
             save_all(Path(output), evaluation)
     return evaluation
@@ -120,11 +138,16 @@ def _warn_of_images_without_references(path: Path, records: int) -> None:
     listed = len(load_json(path)["images"])
     if listed > records:
         logger.warning(
-            "%s: only %d of its %d images have reference captions; no others are scored", path, records, listed
+            "%s: only %d of its %d images have reference captions; no others are scored",
+            path,
+            records,
+            listed,
         )
 
 
-def _training_records(annotations: File, split: Split | None, training_captions: File | None) -> list[Record] | None:
+def _training_records(
+    annotations: File, split: Split | None, training_captions: File | None
+) -> list[Record] | None:
     """What the system was trained on, where that is known."""
     if training_captions is not None:
         return load_records(training_captions, split="train")  # of a file that has splits
@@ -139,7 +162,10 @@ def _read_other(name: str, records: Sequence[Record], scoring: Scoring) -> Syste
     """The other system, if there is one."""
     if scoring.against is None:
         return None
-    return System(name, load_results(scoring.against, _image_ids(records), allow_missing=scoring.allow_missing))
+    return System(
+        name,
+        load_results(scoring.against, _image_ids(records), allow_missing=scoring.allow_missing),
+    )
 
 
 def _names(results: File | None, against: File | None, models: Sequence[Folder]) -> tuple[str, str]:

@@ -61,13 +61,14 @@ class Comparison:
 class Evaluation:
     """How well captions agree with references, and what else is to be known of them.
 
-    Scores go by their published names, in this order: BLEU-1 to BLEU-4, ROUGE-L, CIDEr-D, METEOR, SPICE. They are
-    fractions, CIDEr-D 0 to 10; they are published, and shown, times 100.
+    Scores go by their published names, in this order: BLEU-1 to BLEU-4, ROUGE-L, CIDEr-D, METEOR,
+    SPICE. They are fractions, CIDEr-D 0 to 10; they are published, and shown, times 100.
 
     Attributes:
         scores: The official COCO scorer's numbers of the whole corpus.
         intervals: Their 95 % intervals, by the bootstrap over images; may be empty.
-        per_image: Each image's own scores (N,); nan where SPICE has none, and then the whole set has none either.
+        per_image: Each image's own scores (N,); nan where SPICE has none, and then the whole set
+            has none either.
         image_ids: The images that are scored, N.
         captions: What is said of each, as it was written.
         references: The reference captions of each, as people wrote them.
@@ -112,4 +113,8 @@ class Evaluation:
             "comparison": self.comparison and asdict(self.comparison),
             "facts": self.facts,
         }
-        return {**self.scores, "images": self.images, **{name: value for name, value in more.items() if value}}
+        return {
+            **self.scores,
+            "images": self.images,
+            **{name: value for name, value in more.items() if value},
+        }

@@ -15,24 +15,30 @@ from captioner.evaluation.scoring import Scored
 NO_OBJECTS = "no objects"
 
 
-def read_groups(path: str | os.PathLike[str], image_ids: Collection[ImageId]) -> dict[str, frozenset[ImageId]]:
+def read_groups(
+    path: str | os.PathLike[str], image_ids: Collection[ImageId]
+) -> dict[str, frozenset[ImageId]]:
     """Sorts images by the objects in them; an image is in as many groups as it has kinds of objects.
 
     Args:
-        path: A COCO instances file, such as `instances_val2017.json`: objects with "image_id" and "category_id", and
-            categories with "name" and maybe "supercategory". Images that are not asked for are passed over.
+        path: A COCO instances file, such as `instances_val2017.json`: objects with "image_id" and
+            "category_id", and categories with "name" and maybe "supercategory". Images that are not
+            asked for are passed over.
         image_ids: The images.
 
     Returns:
-        Their ids by group: supercategories ("animal"), then categories ("animal: dog"), both in the order of the file,
-        then images without objects; groups without images are left out.
+        Their ids by group: supercategories ("animal"), then categories ("animal: dog"), both in the
+        order of the file, then images without objects; groups without images are left out.
 
     Raises:
         DataError: The file cannot be read, is something else, or tells of none of the images.
     """
     path = Path(path)
     dataset = _read(path)
-    names = [_names(f"{path}, categories[{number}]", category) for number, category in enumerate(dataset["categories"])]
+    names = [
+        _names(f"{path}, categories[{number}]", category)
+        for number, category in enumerate(dataset["categories"])
+    ]
     groups_of = dict(names)
     members: dict[str, set[ImageId]] = {groups[0]: set() for groups in groups_of.values()}
     members |= {groups[-1]: set() for groups in groups_of.values() if groups[-1] not in members}
@@ -45,10 +51,15 @@ def read_groups(path: str | os.PathLike[str], image_ids: Collection[ImageId]) ->
                     members[group].add(image_id)
         except (KeyError, TypeError) as error:
             where = f"{path}, annotations[{number}]"
-            raise DataError(f'{where}: expected "image_id", and a "category_id" of the "categories"') from error
+            raise DataError(
+                f'{where}: expected "image_id", and a "category_id" of the "categories"'
+            ) from error
     found = {name: frozenset(group) for name, group in members.items() if group}
     if not found:
-        raise DataError(f"{path}: no objects in any of the {len(image_ids):,} annotated images; is it their file?")
+        raise DataError(
+            f"{path}: no objects in any of the {len(image_ids):,} annotated images; is it their"
+            " file?"
+        )
     none = frozenset(wanted.difference(*found.values()))
     return found | ({NO_OBJECTS: none} if none else {})
 
@@ -58,8 +69,9 @@ def score_groups(
 ) -> tuple[Group, ...]:
     """Scores groups of images.
 
-    BLEU is that of the group as a corpus of its own. CIDEr-D is the mean over its images, with the document
-    frequencies of the whole set, so that a word doesn't count for less where all images show its thing.
+    BLEU is that of the group as a corpus of its own. CIDEr-D is the mean over its images, with the
+    document frequencies of the whole set, so that a word doesn't count for less where all images
+    show its thing.
 
     Args:
         scored: The scores of all images.
@@ -69,7 +81,9 @@ def score_groups(
     Returns:
         The groups that have any of the images.
     """
-    present = {name: [image_id in group for image_id in image_ids] for name, group in members.items()}
+    present = {
+        name: [image_id in group for image_id in image_ids] for name, group in members.items()
+    }
     present = {name: flags for name, flags in present.items() if any(flags)}
     if not present:
         return ()
@@ -87,8 +101,8 @@ def _read(path: Path) -> dict[str, Any]:
         isinstance(dataset.get(k), list) for k in ("annotations", "categories")
     ):
         raise DataError(
-            f'{path}: not a COCO instances file, an object with lists "annotations" and "categories"; '
-            "COCO names them like instances_val2017.json"
+            f'{path}: not a COCO instances file, an object with lists "annotations" and'
+            ' "categories"; COCO names them like instances_val2017.json'
         )
     return dataset
 

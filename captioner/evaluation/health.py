@@ -10,7 +10,8 @@ Words = tuple[str, ...]
 # How systems write a word they don't know.
 UNKNOWN_MARKS = frozenset(["<unk>", "unk", "<unknown>"])
 
-# The figures of `check_health` by name, and what they mean. Those that are no counts are shares, but for the length.
+# The figures of `check_health` by name, and what they mean. Those that are no counts are shares,
+# but for the length.
 FIGURES = {
     "mean length": "words of a caption, on average",
     "vocabulary": "different words in all captions",
@@ -39,8 +40,8 @@ def check_health(
         endings: Words that a caption should not end with.
 
     Returns:
-        The figures of `FIGURES` by name, in that order: counts are whole numbers, all else are floats. "novel captions"
-        is there only if the training captions are known.
+        The figures of `FIGURES` by name, in that order: counts are whole numbers, all else are
+        floats. "novel captions" is there only if the training captions are known.
     """
     spoken = [tuple(caption) for caption in captions]
     words = Counter(word for caption in spoken for word in caption)
@@ -59,7 +60,9 @@ def check_health(
     return figures | {
         "most frequent caption": max(said.values()),
         "bad endings": _share(bool(caption) and caption[-1] in endings for caption in spoken),
-        "repeated trigrams": _share(max(Counter(_ngrams(caption, 3)).values(), default=0) > 1 for caption in spoken),
+        "repeated trigrams": _share(
+            max(Counter(_ngrams(caption, 3)).values(), default=0) > 1 for caption in spoken
+        ),
         "empty captions": said[()],
         "unknown words": sum(words[mark] for mark in UNKNOWN_MARKS),
     }
@@ -78,7 +81,9 @@ def most_frequent(captions: Sequence[str], tokens: Sequence[Sequence[str]]) -> s
     """The caption that is said most often, as it is written first; captions of the same tokens are the same."""
     counts = Counter(map(tuple, tokens))
     most = max(counts, key=lambda words: counts[words])
-    return next(caption for caption, words in zip(captions, tokens, strict=True) if tuple(words) == most)
+    return next(
+        caption for caption, words in zip(captions, tokens, strict=True) if tuple(words) == most
+    )
 
 
 def _ngrams(words: Words, n: int) -> Iterator[Words]:

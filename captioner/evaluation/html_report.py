@@ -1,8 +1,9 @@
 """A page to look at: one HTML file with scores, histograms, best and worst images, and every caption.
 
-The file is complete in itself: style, script, data and thumbnails stand in it, and its content security policy forbids
-a browser to load anything else or to run any other script. Captions, references and names are untrusted text: the
-template escapes all of it. Scores are shown times 100, as they are published.
+The file is complete in itself: style, script, data and thumbnails stand in it, and its content
+    security policy forbids
+a browser to load anything else or to run any other script. Captions, references and names are
+untrusted text: the template escapes all of it. Scores are shown times 100, as they are published.
 """
 
 import base64
@@ -34,8 +35,8 @@ def write_page(path: str | os.PathLike[str], evaluation: Evaluation, *, shown: i
     Args:
         path: The file; one that is there is replaced.
         evaluation: What to show.
-        shown: How many of the best and of the worst images to show at most, with thumbnails where the files of the
-            images are known and readable.
+        shown: How many of the best and of the worst images to show at most, with thumbnails where
+            the files of the images are known and readable.
 
     Raises:
         OSError: The file cannot be written.

@@ -1,7 +1,8 @@
 """The official jars of METEOR and SPICE, which the package pycocoevalcap brings, and how Java runs them.
 
-The package's own classes leave processes behind, and hang where Java dies. Here every Java process is killed and waited
-for, whatever happens, and what it complained about becomes the message of an error.
+The package's own classes leave processes behind, and hang where Java dies. Here every Java process
+is killed and waited for, whatever happens, and what it complained about becomes the message of an
+error.
 """
 
 import os
@@ -21,10 +22,17 @@ from captioner.evaluation.corpus import Tokens
 
 UTF8 = "-Dfile.encoding=UTF-8"  # before Java 18 the locale decides
 
-_START_SECONDS, _CAPTION_SECONDS = 600, 2  # far more than either takes: only a process that hangs is given up
+_START_SECONDS, _CAPTION_SECONDS = (
+    600,
+    2,
+)  # far more than either takes: only a process that hangs is given up
 _NUMBERS = re.compile(r"[-+.0-9eENaInfity ]+")  # all that METEOR answers
-# SPICE keeps objects in a form that newer Javas hand out only if told to. Java 8 knows neither option nor variable.
-_OPENED = " ".join(f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in ("lang", "math", "net", "text", "util"))
+# SPICE keeps objects in a form that newer Javas hand out only if told to. Java 8 knows neither
+# option nor variable.
+_OPENED = " ".join(
+    f"--add-opens=java.base/java.{name}=ALL-UNNAMED"
+    for name in ("lang", "math", "net", "text", "util")
+)
 
 
 class MissingJavaError(CaptionerError):
@@ -58,8 +66,8 @@ def find_java(what: str) -> str:
     java = shutil.which("java")
     if java is None:
         raise MissingJavaError(
-            f"{what} needs Java, and there is no `java` on the PATH. Install Java 8 or newer, for example: "
-            "apt install default-jre"
+            f"{what} needs Java, and there is no `java` on the PATH. Install Java 8 or newer, for"
+            " example: apt install default-jre"
         )
     return java
 
@@ -104,9 +112,13 @@ def conversation(
     Raises:
         MissingJavaError: It failed, hangs, or answers something else.
     """
-    with tempfile.TemporaryFile() as complaints:  # a pipe that nobody reads would fill up and stop the program
+    with (
+        tempfile.TemporaryFile() as complaints
+    ):  # a pipe that nobody reads would fill up and stop the program
         try:
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints)
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints
+            )
         except OSError as error:
             raise _failure(what, complaints) from error
         assert process.stdin and process.stdout
@@ -151,11 +163,19 @@ def run_java(what: str, command: Sequence[str], captions: int) -> None:
         MissingJavaError: It failed, or hangs.
     """
     limit = _START_SECONDS + _CAPTION_SECONDS * captions
-    environment = {**os.environ, "JDK_JAVA_OPTIONS": f"{os.environ.get('JDK_JAVA_OPTIONS', '')} {_OPENED}"}
+    environment = {
+        **os.environ,
+        "JDK_JAVA_OPTIONS": f"{os.environ.get('JDK_JAVA_OPTIONS', '')} {_OPENED}",
+    }
     with tempfile.TemporaryFile() as complaints:
         try:
             subprocess.run(
-                command, env=environment, check=True, timeout=limit, stdout=subprocess.DEVNULL, stderr=complaints
+                command,
+                env=environment,
+                check=True,
+                timeout=limit,
+                stdout=subprocess.DEVNULL,
+                stderr=complaints,
             )
         except (OSError, subprocess.SubprocessError) as error:
             raise _failure(what, complaints) from error
@@ -164,7 +184,13 @@ def run_java(what: str, command: Sequence[str], captions: int) -> None:
 def _failure(what: str, complaints: IO[bytes]) -> MissingJavaError:
     """What to raise: the first error among what a program said before it failed, or else the last thing it said."""
     complaints.seek(0)
-    said = [line.strip() for line in complaints.read().decode("utf-8", errors="replace").splitlines() if line.strip()]
+    said = [
+        line.strip()
+        for line in complaints.read().decode("utf-8", errors="replace").splitlines()
+        if line.strip()
+    ]
     errors = [line for line in said if "rror" in line or "xception" in line]
     line = next(iter([*errors, *said[-1:], "it gave no answer"]))
-    return MissingJavaError(f"{what}'s Java program failed: {line[:200]}. See whether Java works: java -version")
+    return MissingJavaError(
+        f"{what}'s Java program failed: {line[:200]}. See whether Java works: java -version"
+    )

@@ -6,7 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 from captioner.evaluation.corpus import Corpus, Id, Tokens, check
-from captioner.evaluation.java import UTF8, conversation, existing_jar, find_java, one_line, package_folder
+from captioner.evaluation.java import (
+    UTF8,
+    conversation,
+    existing_jar,
+    find_java,
+    one_line,
+    package_folder,
+)
 from captioner.evaluation.metric import Measured, Need
 
 _OPTIONS = ("-", "-", "-stdio", "-l", "en", "-norm")
@@ -34,8 +41,8 @@ def meteor(
         candidates: The caption to score for each image.
 
     Returns:
-        The corpus score (from the sums over images, not their mean) and the images' scores (N,), in the order of
-        `references`.
+        The corpus score (from the sums over images, not their mean) and the images' scores (N,), in
+        the order of `references`.
 
     Raises:
         DataError: The two don't have the same images, there are none, or one has no references.
@@ -46,7 +53,9 @@ def meteor(
     jar = existing_jar("METEOR", package_folder("METEOR") / "meteor" / "meteor-1.5.jar")
     command = [find_java("METEOR"), "-Xmx2G", UTF8, "-jar", jar, *_OPTIONS]
     with conversation("METEOR", command, len(references)) as (ask, read):
-        statistics = [ask(_line(texts, candidates[image_id])) for image_id, texts in references.items()]
+        statistics = [
+            ask(_line(texts, candidates[image_id])) for image_id, texts in references.items()
+        ]
         answers = [ask(" ||| ".join(["EVAL", *statistics])), *(read() for _ in references)]
     *scores, corpus = map(float, answers)
     return corpus, np.array(scores)

@@ -21,9 +21,10 @@ class Measured:
     Attributes:
         scores: The scores of the corpus, by published name; fractions, CIDEr-D 0 to 10.
         per_image: Each image's own scores (N,), by the same names; nan for an image that has none.
-        counts: For corpus scores that are no means over images: what they are computed from, whole numbers (N, C)
-            of each image that are summed over images.
-        from_counts: Computes the scores (..., S), in the order of `scores`, from sums of the counts (..., C).
+        counts: For corpus scores that are no means over images: what they are computed from, whole
+            numbers (N, C) of each image that are summed over images.
+        from_counts: Computes the scores (..., S), in the order of `scores`, from sums of the counts
+            (..., C).
     """
 
     scores: dict[str, float]
@@ -51,8 +52,8 @@ class Measured:
     def from_sums(self, sums: Floats, images: Floats) -> dict[str, Floats]:
         """The corpus scores from weighed sums of `summands`.
 
-        Means are moved by what the corpus score differs from the mean over images: METEOR's is made of statistics
-        that are not known of single images, and differs a little.
+        Means are moved by what the corpus score differs from the mean over images: METEOR's is made
+        of statistics that are not known of single images, and differs a little.
 
         Args:
             sums: (R, C), one row for each way of weighing.
@@ -62,7 +63,9 @@ class Measured:
             (R,) by published name.
         """
         if self.from_counts is not None:
-            return dict(zip(self.scores, self.from_counts(np.rint(sums).astype(np.int64)).T, strict=True))
+            return dict(
+                zip(self.scores, self.from_counts(np.rint(sums).astype(np.int64)).T, strict=True)
+            )
         return {
             name: total / images + (self.scores[name] - values.mean())
             for (name, values), total in zip(self.per_image.items(), sums.T, strict=True)
@@ -72,8 +75,8 @@ class Measured:
 class Metric(Protocol):
     """Scores captions; an entry of `captioner.evaluation.metrics.METRICS`.
 
-    A metric that cannot be computed raises a `CaptionerError` that says what is missing. If it needs anything beside
-    texts, the command reports that and goes on with the other metrics.
+    A metric that cannot be computed raises a `CaptionerError` that says what is missing. If it
+    needs anything beside texts, the command reports that and goes on with the other metrics.
     """
 
     @property
@@ -97,6 +100,7 @@ def check_images_are_there(metric: Metric, corpus: Corpus) -> None:
     missing = [image_id for image_id in corpus.references if corpus.paths.get(image_id) is None]
     if "images" in metric.needs and missing:
         raise DataError(
-            f"{metric.names[0]} needs the images, and {len(missing):,} of {len(corpus.references):,} are missing, "
-            f"image {missing[0]!r} for one; name the folder that image paths start from (--images)"
+            f"{metric.names[0]} needs the images, and {len(missing):,} of"
+            f" {len(corpus.references):,} are missing, image {missing[0]!r} for one; name the"
+            " folder that image paths start from (--images)"
         )

@@ -9,8 +9,8 @@ from captioner.errors import ConfigError
 if TYPE_CHECKING:
     from captioner.evaluation.metric import Metric
 
-# In the order in which their scores are shown. A metric, or "module:class" of one: that is imported when it is first
-# asked for, as the command's help lists the names and must not wait for numpy.
+# In the order in which their scores are shown. A metric, or "module:class" of one: that is imported
+# when it is first asked for, as the command's help lists the names and must not wait for numpy.
 METRICS: "dict[str, Metric | str]" = {
     "bleu": "captioner.evaluation.bleu:BleuMetric",
     "rouge": "captioner.evaluation.rouge:RougeLMetric",
@@ -42,6 +42,8 @@ def check_metrics(names: Sequence[str]) -> None:
         raise ConfigError(f"No metric is named; {expected}.")
     for name in names:
         if not name:
-            raise ConfigError(f"A name is missing before or after a comma of the metrics; {expected}.")
+            raise ConfigError(
+                f"A name is missing before or after a comma of the metrics; {expected}."
+            )
         if name not in METRICS:
             raise ConfigError(f"There is no metric {name!r}; {expected}.")

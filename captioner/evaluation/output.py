@@ -22,7 +22,9 @@ _WRITTEN = ("results.json", "scores.json", "per_image.csv", "report.html")
 
 
 def check_output(
-    output: Path, results: str | os.PathLike[str] | None, inputs: Sequence[str | os.PathLike[str] | None]
+    output: Path,
+    results: str | os.PathLike[str] | None,
+    inputs: Sequence[str | os.PathLike[str] | None],
 ) -> None:
     """Refuse to write over a file that is read; `saved_captions` sees to the results themselves.
 
@@ -39,7 +41,9 @@ def check_output(
         kept = name == "results.json" and results is not None and _same(path, results)
         for given in () if kept else (*inputs, results):
             if given is not None and _same(path, given):
-                raise ConfigError(f"The output would overwrite {given}; expected another folder than {output}.")
+                raise ConfigError(
+                    f"The output would overwrite {given}; expected another folder than {output}."
+                )
 
 
 @contextmanager
@@ -48,8 +52,8 @@ def saved_captions(
 ) -> Iterator[None]:
     """Write captions in COCO results format, but not over the file that they are from, which may hold more.
 
-    They are there before anything is scored. Those of an earlier evaluation stay until this one is whole; if it fails,
-    the new ones stay beside them.
+    They are there before anything is scored. Those of an earlier evaluation stay until this one is
+    whole; if it fails, the new ones stay beside them.
     """
     target = folder / "results.json"
     if results is not None and _same(target, results):
@@ -61,7 +65,9 @@ def saved_captions(
         yield
     except BaseException:
         if path != target:
-            logger.warning("The new captions are in %s; %s is that of an earlier evaluation.", path, target)
+            logger.warning(
+                "The new captions are in %s; %s is that of an earlier evaluation.", path, target
+            )
         raise
     if path != target:
         path.replace(target)
@@ -82,8 +88,11 @@ def save_all(folder: Path, evaluation: Evaluation) -> None:
 
 def save_scores(path: str | os.PathLike[str], evaluation: Evaluation) -> None:
     """Write `Evaluation.to_dict` as JSON: fractions in full precision under their published names, null for nan."""
-    text = json.dumps(_without_nan(evaluation.to_dict()), indent=2, ensure_ascii=False, allow_nan=False)
-    # What UTF-8 cannot hold, odd bytes of a file name, is written as the escape that JSON has for it.
+    text = json.dumps(
+        _without_nan(evaluation.to_dict()), indent=2, ensure_ascii=False, allow_nan=False
+    )
+    # What UTF-8 cannot hold, odd bytes of a file name, is written as the escape that JSON has for
+    # it.
     Path(path).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
@@ -103,7 +112,9 @@ def save_per_image(path: str | os.PathLike[str], evaluation: Evaluation) -> None
     with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         table = csv.writer(file)
         table.writerow(["image_id", "file", "caption", *evaluation.per_image])
-        table.writerows(zip(evaluation.image_ids, files, evaluation.captions, *columns, strict=True))
+        table.writerows(
+            zip(evaluation.image_ids, files, evaluation.captions, *columns, strict=True)
+        )
 
 
 def _same(path: Path, other: str | os.PathLike[str]) -> bool:

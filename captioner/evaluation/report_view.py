@@ -164,7 +164,9 @@ def differences(evaluation: Evaluation, comparison: Comparison | None) -> Differ
     if comparison is None or not comparison.differences:
         return None
     known = [entry for entry in comparison.differences.values() if not math.isnan(entry.difference)]
-    reach = max([0.001, *(abs(bound) for entry in known for bound in (entry.difference, *entry.interval))])
+    reach = max(
+        [0.001, *(abs(bound) for entry in known for bound in (entry.difference, *entry.interval))]
+    )
     marks = ticks(-100 * reach, 100 * reach)
     rows = [
         DifferenceRow(
@@ -183,7 +185,10 @@ def differences(evaluation: Evaluation, comparison: Comparison | None) -> Differ
 
 def health(evaluation: Evaluation) -> list[Figure]:
     """The figures about the captions alone."""
-    return [Figure(name, figure_text(name, value), FIGURES.get(name, "")) for name, value in evaluation.health.items()]
+    return [
+        Figure(name, figure_text(name, value), FIGURES.get(name, ""))
+        for name, value in evaluation.health.items()
+    ]
 
 
 def ranking(evaluation: Evaluation) -> Ranking | None:
@@ -200,8 +205,12 @@ def ranking(evaluation: Evaluation) -> Ranking | None:
 def lengths(evaluation: Evaluation) -> Lengths:
     """The distribution of lengths."""
     captions = np.array([len(tokenize(caption)) for caption in evaluation.captions])  # (N,)
-    references = np.array([len(tokenize(text)) for texts in evaluation.references for text in texts])
-    drawing = histogram(captions, "How many captions have how many words", others=references, last=LONGEST)
+    references = np.array(
+        [len(tokenize(text)) for texts in evaluation.references for text in texts]
+    )
+    drawing = histogram(
+        captions, "How many captions have how many words", others=references, last=LONGEST
+    )
     return Lengths(f"{captions.mean():.1f}", f"{references.mean():.1f}", drawing)
 
 
@@ -211,7 +220,8 @@ def groups(found: Sequence[Group]) -> Groups | None:
         return None
     names = list(found[0].scores)
     rows = [
-        GroupRow(group.name, f"{group.images:,}", [points(group.scores[name]) for name in names]) for group in found
+        GroupRow(group.name, f"{group.images:,}", [points(group.scores[name]) for name in names])
+        for group in found
     ]
     return Groups(names, rows)
 
@@ -240,7 +250,11 @@ def card(evaluation: Evaluation, index: int) -> Card:
     values = [(metric, values[index]) for metric, values in evaluation.per_image.items()]
     first = ranked_by(evaluation)
     values.sort(key=lambda pair: pair[0] != first)
-    shown = [(metric, value) for metric, value in values if metric == first or not metric.startswith("BLEU")]
+    shown = [
+        (metric, value)
+        for metric, value in values
+        if metric == first or not metric.startswith("BLEU")
+    ]
     return Card(
         name,
         "" if path is None else path.name,
@@ -255,7 +269,9 @@ def table(evaluation: Evaluation) -> dict[str, object]:
     """What the table of images is made of, as JSON can hold it."""
     names = list(evaluation.per_image)
     columns = [100 * evaluation.per_image[name] for name in names]
-    values = np.reshape(columns, (len(names), len(evaluation.image_ids))).T.round(2).astype(object)  # (N, metrics)
+    values = (
+        np.reshape(columns, (len(names), len(evaluation.image_ids))).T.round(2).astype(object)
+    )  # (N, metrics)
     values[values != values] = None  # nan, which JSON has no word for
     texts = zip(evaluation.image_ids, evaluation.captions, evaluation.references, strict=True)
     rows = [
@@ -279,11 +295,19 @@ def _thumbnail(path: Path) -> Thumbnail | None:
 
 
 def _fact(value: object) -> str:
-    return ", ".join(f"{key} {entry}" for key, entry in value.items()) if isinstance(value, dict) else str(value)
+    return (
+        ", ".join(f"{key} {entry}" for key, entry in value.items())
+        if isinstance(value, dict)
+        else str(value)
+    )
 
 
 def _difference_plot(entry: Difference, marks: Sequence[float]) -> Drawing | None:
-    return None if math.isnan(entry.difference) else difference_plot(entry.difference, entry.interval, marks)
+    return (
+        None
+        if math.isnan(entry.difference)
+        else difference_plot(entry.difference, entry.interval, marks)
+    )
 
 
 def _interval(bounds: tuple[float, float]) -> str:

@@ -20,7 +20,8 @@ _SHOWN = 3  # so many mistakes of a kind are told one by one
 
 
 def save_results(
-    path: str | os.PathLike[str], captions: Mapping[ImageId, str] | Mapping[int, str] | Mapping[str, str]
+    path: str | os.PathLike[str],
+    captions: Mapping[ImageId, str] | Mapping[int, str] | Mapping[str, str],
 ) -> None:
     """Writes captions in COCO results format, one a line; the COCO server takes the file as it is."""
     lines = (
@@ -29,7 +30,9 @@ def save_results(
     )
     # What UTF-8 cannot hold, half a surrogate pair, is written as the escape that JSON has for it.
     with replacing(path) as partial:
-        partial.write_text("[" + ",\n".join(lines) + "]\n", encoding="utf-8", errors="backslashreplace")
+        partial.write_text(
+            "[" + ",\n".join(lines) + "]\n", encoding="utf-8", errors="backslashreplace"
+        )
 
 
 def load_results(
@@ -37,20 +40,22 @@ def load_results(
 ) -> dict[ImageId, str]:
     """Reads captions in COCO results format, with pycocotools' `COCO.loadRes`.
 
-    What that would take without a word, or stumble over, is looked for first, so that all mistakes of a file are told
-    at once.
+    What that would take without a word, or stumble over, is looked for first, so that all mistakes
+    of a file are told at once.
 
     Args:
         path: A JSON file with a list of `{"image_id", "caption"}`; further keys are passed over.
-        image_ids: The images that have references: the results must be of all of them and of no others.
+        image_ids: The images that have references: the results must be of all of them and of no
+            others.
         allow_missing: Some of them may be missing, but not all.
 
     Returns:
-        The captions by image id, in the order of the file; captions may be empty. Half a surrogate pair, which JSON
-        can hold and UTF-8 cannot, is replaced (U+FFFD).
+        The captions by image id, in the order of the file; captions may be empty. Half a surrogate
+        pair, which JSON can hold and UTF-8 cannot, is replaced (U+FFFD).
 
     Raises:
-        DataError: The file cannot be read, is not in this format, repeats an image, or is not of `image_ids`.
+        DataError: The file cannot be read, is not in this format, repeats an image, or is not of
+            `image_ids`.
         MissingExtraError: pycocotools is not installed.
     """
     try:
@@ -61,11 +66,20 @@ def load_results(
     entries = _read_list(path)
     _check(path, entries, image_ids, allow_missing)
     coco = COCO()
-    coco.dataset = {"info": {}, "images": [{"id": image_id} for image_id in image_ids], "annotations": []}
+    coco.dataset = {
+        "info": {},
+        "images": [{"id": image_id} for image_id in image_ids],
+        "annotations": [],
+    }
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         coco.createIndex()
-        loaded = coco.loadRes([{key: entry[key] for key in ("image_id", "caption")} for entry in entries])
-    return {annotation["image_id"]: _whole(annotation["caption"]) for annotation in loaded.dataset["annotations"]}
+        loaded = coco.loadRes(
+            [{key: entry[key] for key in ("image_id", "caption")} for entry in entries]
+        )
+    return {
+        annotation["image_id"]: _whole(annotation["caption"])
+        for annotation in loaded.dataset["annotations"]
+    }
 
 
 def load_json(path: Path) -> Any:
@@ -93,14 +107,20 @@ def _read_list(path: Path) -> list[Any]:
     if not isinstance(entries, list):
         raise DataError(f"{path}: not COCO results; expected a list of {_FORM}")
     if not entries:
-        raise DataError(f"{path}: an empty list; expected a list of {_FORM}, an entry for each image")
+        raise DataError(
+            f"{path}: an empty list; expected a list of {_FORM}, an entry for each image"
+        )
     return entries
 
 
-def _check(path: Path, entries: list[Any], image_ids: Collection[ImageId], allow_missing: bool) -> None:
+def _check(
+    path: Path, entries: list[Any], image_ids: Collection[ImageId], allow_missing: bool
+) -> None:
     """Looks for all mistakes, and tells the first few of each kind."""
     mistakes: dict[str, list[str]] = {}
-    wanted = {str(image_id): image_id for image_id in image_ids} | dict(zip(image_ids, image_ids, strict=True))
+    wanted = {str(image_id): image_id for image_id in image_ids} | dict(
+        zip(image_ids, image_ids, strict=True)
+    )
     first_of: dict[ImageId, int] = {}
     for number, entry in enumerate(entries):
         found = _mistake(number, entry, first_of, wanted)
@@ -112,8 +132,8 @@ def _check(path: Path, entries: list[Any], image_ids: Collection[ImageId], allow
         named = ", ".join(map(repr, missing[:_SHOWN])) + (", ..." if len(missing) > _SHOWN else "")
         have = "has" if len(missing) == 1 else "have"
         mistakes[_MISSING] = [
-            f"{len(missing):,} of {len(image_ids):,} annotated images {have} no caption: image {named}; caption them, "
-            "or score the others alone with --allow-missing"
+            f"{len(missing):,} of {len(image_ids):,} annotated images {have} no caption: image"
+            f" {named}; caption them, or score the others alone with --allow-missing"
         ]
     if mistakes:
         raise DataError(_tell(path, mistakes))
@@ -141,11 +161,20 @@ def _mistake(
     before = first_of.setdefault(known, number)
     if known != image_id:
         kind = "text" if isinstance(known, str) else "a number"
-        return "unknown", f"image {image_id!r} is not in the annotations, but {known!r} is: {kind}; write it like that"
+        return (
+            "unknown",
+            (
+                f"image {image_id!r} is not in the annotations, but {known!r} is: {kind}; write it"
+                " like that"
+            ),
+        )
     if not isinstance(caption, str):
         return "caption", f"the caption of image {image_id!r} must be text, not {_short(caption)}"
     if before != number:
-        return "twice", f"a second caption of image {image_id!r}, after that of entry {before}; keep one"
+        return (
+            "twice",
+            f"a second caption of image {image_id!r}, after that of entry {before}; keep one",
+        )
     return None
 
 
@@ -154,7 +183,9 @@ def _tell(path: Path, mistakes: Mapping[str, list[str]]) -> str:
     if len(mistakes) == 1 and wrong <= 1:
         ((message,),) = mistakes.values()
         return f"{path}, {message}" if wrong else f"{path}: {message}"
-    lines = [f"{path}: {wrong:,} {'entry' if wrong == 1 else 'entries'} cannot be used (counted from 0)"]
+    lines = [
+        f"{path}: {wrong:,} {'entry' if wrong == 1 else 'entries'} cannot be used (counted from 0)"
+    ]
     for found in mistakes.values():
         lines += [f"  {message}" for message in found[:_SHOWN]]
         if len(found) > _SHOWN:

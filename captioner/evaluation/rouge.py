@@ -27,8 +27,8 @@ def rouge_l(
 ) -> tuple[float, npt.NDArray[np.float64]]:
     """ROUGE-L (Lin, 2004), as the official COCO scorer computes it.
 
-    A caption's longest common subsequence with each reference gives a precision and a recall; the largest of each, be
-    they of different references, make an F-score with beta 1.2.
+    A caption's longest common subsequence with each reference gives a precision and a recall; the
+    largest of each, be they of different references, make an F-score with beta 1.2.
 
     Args:
         references: One or more references for each image.
@@ -41,7 +41,9 @@ def rouge_l(
         DataError: The two don't have the same images, there are none, or one has no references.
     """
     check(references, candidates)
-    scores = np.array([_rouge_l(texts, candidates[image_id]) for image_id, texts in references.items()])
+    scores = np.array(
+        [_rouge_l(texts, candidates[image_id]) for image_id, texts in references.items()]
+    )
     return float(scores.mean()), scores
 
 
@@ -63,8 +65,9 @@ def _rouge_l(references: Sequence[Tokens], candidate: Tokens) -> float:
 def _longest_common_subsequence(places: Mapping[str, int], length: int, reference: Tokens) -> int:
     """The length of the longest common subsequence, a row of the table at a time as the bits of one number.
 
-    Crochemore, Iliopoulos, Pinzon and Reid (2001), as simplified by Hyyrö (2004). Bit i is 0 where the table grows at
-    the caption's word i; carries run upwards only, so what they leave above the caption's length does no harm.
+    Crochemore, Iliopoulos, Pinzon and Reid (2001), as simplified by Hyyrö (2004). Bit i is 0 where
+    the table grows at the caption's word i; carries run upwards only, so what they leave above the
+    caption's length does no harm.
     """
     row = (1 << length) - 1
     for word in reference:

@@ -26,18 +26,24 @@ class Scored:
     @cached_property
     def scores(self) -> dict[str, float]:
         """The scores of the corpus by published name; fractions, CIDEr-D 0 to 10."""
-        return {name: value for found in self.measured.values() for name, value in found.scores.items()}
+        return {
+            name: value for found in self.measured.values() for name, value in found.scores.items()
+        }
 
     @cached_property
     def per_image(self) -> dict[str, Floats]:
         """Each image's own scores (N,), by the same names."""
-        return {name: values for found in self.measured.values() for name, values in found.per_image.items()}
+        return {
+            name: values
+            for found in self.measured.values()
+            for name, values in found.per_image.items()
+        }
 
     def weighed(self, weights: Floats) -> dict[str, Floats]:
         """The corpus scores if each image were there as often as a weight says.
 
-        BLEU is computed from the weighed counts. All others are means over images, and CIDEr-D's keep the document
-        frequencies of the whole corpus.
+        BLEU is computed from the weighed counts. All others are means over images, and CIDEr-D's
+        keep the document frequencies of the whole corpus.
 
         Args:
             weights: Whole numbers (R, N), one row for each way of weighing.
@@ -52,7 +58,9 @@ class Scored:
         ends = np.cumsum([part.shape[1] for part in columns])
         images = weights.sum(axis=1)
         scores: dict[str, Floats] = {}
-        for found, part in zip(self.measured.values(), np.split(sums, ends[:-1], axis=1), strict=True):
+        for found, part in zip(
+            self.measured.values(), np.split(sums, ends[:-1], axis=1), strict=True
+        ):
             scores |= found.from_sums(part, images)
         return scores
 
@@ -88,6 +96,8 @@ def score_corpus(
                 raise
             callbacks.fail(str(error))
             continue
-        assert tuple(found.scores) == tuple(found.per_image) == metric.names, f"{name}: other scores than its names"
+        assert tuple(found.scores) == tuple(found.per_image) == metric.names, (
+            f"{name}: other scores than its names"
+        )
         measured[name] = found
     return Scored(measured)

@@ -42,7 +42,8 @@ def spice(
         candidates: The caption to score for each image.
 
     Returns:
-        The corpus score (the mean) and the images' scores (N,), in the order of `references`; nan where there is none.
+        The corpus score (the mean) and the images' scores (N,), in the order of `references`; nan
+        where there is none.
 
     Raises:
         DataError: The two don't have the same images, there are none, or one has no references.
@@ -55,18 +56,28 @@ def spice(
     for models in ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar"):
         if not (folder / "lib" / models).is_file():
             raise MissingJavaError(
-                f"SPICE needs {models}, which pycocoevalcap does not contain. Download it (400 MB, once): "
-                "python -m pycocoevalcap.spice.get_stanford_models"
+                f"SPICE needs {models}, which pycocoevalcap does not contain. Download it (400 MB,"
+                " once): python -m pycocoevalcap.spice.get_stanford_models"
             )
     entries = [
-        {"image_id": row, "test": one_line(candidates[image_id]), "refs": [one_line(text) for text in texts]}
+        {
+            "image_id": row,
+            "test": one_line(candidates[image_id]),
+            "refs": [one_line(text) for text in texts],
+        }
         for row, (image_id, texts) in enumerate(references.items())
     ]
     with tempfile.TemporaryDirectory() as scratch:
         given, result = Path(scratch) / "captions.json", Path(scratch) / "scores.json"
         given.write_text(json.dumps(entries), encoding="utf-8")
-        run_java("SPICE", [java, "-Xmx8G", UTF8, "-jar", jar, str(given), "-out", str(result), "-silent"], len(entries))
+        run_java(
+            "SPICE",
+            [java, "-Xmx8G", UTF8, "-jar", jar, str(given), "-out", str(result), "-silent"],
+            len(entries),
+        )
         answers = json.loads(result.read_bytes())
     scored = {answer["image_id"]: answer["scores"]["All"]["f"] for answer in answers}
-    scores = np.array([scored[row] for row in range(len(entries))], dtype=np.float64)  # None becomes nan
+    scores = np.array(
+        [scored[row] for row in range(len(entries))], dtype=np.float64
+    )  # None becomes nan
     return float(scores.mean()), scores

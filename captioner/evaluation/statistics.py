@@ -1,9 +1,10 @@
 """How sure a score is, and whether two systems differ: the bootstrap over images.
 
-The images are drawn anew, with replacement, as many as there are, thousands of times; how the scores vary from draw to
-draw says how much they owe to which images happen to be in the set (Efron and Tibshirani 1993, "An Introduction to the
-Bootstrap", chapters 6 and 13; Koehn 2004, "Statistical Significance Tests for Machine Translation Evaluation"). BLEU is
-computed anew from the counts of each draw. CIDEr-D keeps the document frequencies of the whole set.
+The images are drawn anew, with replacement, as many as there are, thousands of times; how the
+scores vary from draw to draw says how much they owe to which images happen to be in the set (Efron
+and Tibshirani 1993, "An Introduction to the Bootstrap", chapters 6 and 13; Koehn 2004, "Statistical
+Significance Tests for Machine Translation Evaluation"). BLEU is computed anew from the counts of
+each draw. CIDEr-D keeps the document frequencies of the whole set.
 
 What it does not know of: references by other people, another training run, photos of another kind.
 """
@@ -22,11 +23,15 @@ LEVEL = 0.95
 SEED = 0
 
 _DRAWN_AT_ONCE = 2**22  # images, so that memory doesn't grow with resamples x images
-_NO_MATCH = 2e-4  # the official formula's constants make BLEU up to 1e-15 ** (1 / 4) where it should be 0
+_NO_MATCH = (
+    2e-4  # the official formula's constants make BLEU up to 1e-15 ** (1 / 4) where it should be 0
+)
 _TIE = 1e-6  # a ten-thousandth of a point: those constants, and rounding
 
 
-def resample(images: int, resamples: int = RESAMPLES, seed: int = SEED) -> Iterator[NDArray[np.float64]]:
+def resample(
+    images: int, resamples: int = RESAMPLES, seed: int = SEED
+) -> Iterator[NDArray[np.float64]]:
     """Draws images with replacement, as many as there are, again and again.
 
     Args:
@@ -42,7 +47,11 @@ def resample(images: int, resamples: int = RESAMPLES, seed: int = SEED) -> Itera
     for start in range(0, resamples, rows):
         size = min(rows, resamples - start)
         drawn = random.integers(0, images, (size, images)) + images * np.arange(size)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=size * images).reshape(size, images).astype(np.float64)
+        yield (
+            np.bincount(drawn.ravel(), minlength=size * images)
+            .reshape(size, images)
+            .astype(np.float64)
+        )
 
 
 def bootstrap(
@@ -57,13 +66,17 @@ def bootstrap(
         seed: Makes it repeatable.
 
     Returns:
-        For each system, its corpus scores (R,) by name; the r-th of all systems are of the same draw.
+        For each system, its corpus scores (R,) by name; the r-th of all systems are of the same
+        draw.
     """
     parts: list[list[dict[str, NDArray[np.float64]]]] = [[] for _ in systems]
     for weights in resample(images, resamples, seed):
         for system, blocks in zip(systems, parts, strict=True):
             blocks.append(system.weighed(weights))
-    return [{name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]} for blocks in parts]
+    return [
+        {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+        for blocks in parts
+    ]
 
 
 def interval(values: NDArray[np.float64], level: float = LEVEL) -> tuple[float, float]:
@@ -83,12 +96,14 @@ def interval(values: NDArray[np.float64], level: float = LEVEL) -> tuple[float, 
 def p_value(differences: NDArray[np.float64], images: int) -> float:
     """How easily draws of images turn a difference around: two-sided, of the paired bootstrap.
 
-    Twice the share of draws in which the difference is zero or has the other sign (Koehn 2004 has it one-sided). It is
-    the level at which the percentile interval just reaches zero (Efron and Tibshirani 1993, chapter 15, on tests and
-    intervals), so it is below 0.05 where the 95 % interval leaves out zero. One draw is added to both counts, so that a
-    finite number of draws never claims 0 (Davison and Hinkley 1997, section 4.2).
+    Twice the share of draws in which the difference is zero or has the other sign (Koehn 2004 has
+    it one-sided). It is the level at which the percentile interval just reaches zero (Efron and
+    Tibshirani 1993, chapter 15, on tests and intervals), so it is below 0.05 where the 95 %
+    interval leaves out zero. One draw is added to both counts, so that a finite number of draws
+    never claims 0 (Davison and Hinkley 1997, section 4.2).
 
-    Draws of a few images are all alike, and would claim certainty from one. So it is never below 2 / 2**N, the least
+    Draws of a few images are all alike, and would claim certainty from one. So it is never below 2
+    / 2**N, the least
     that a sign test can give: that of a system which is better on every image.
 
     Args:
@@ -122,7 +137,8 @@ def compare(
         missing: See `Comparison`.
 
     Returns:
-        For each score that both have, the other's, ours less theirs, the interval of that and its p-value.
+        For each score that both have, the other's, ours less theirs, the interval of that and its
+        p-value.
     """
     differences = {}
     for score in [score for score in ours.scores if score in theirs.scores]:
@@ -130,11 +146,15 @@ def compare(
         difference = float(_between(score, np.array(ours.scores[score]), np.array(other)))
         between = _between(score, drawn[0][score], drawn[1][score])  # (R,)
         images = len(ours.per_image[score])
-        differences[score] = Difference(other, difference, interval(between), p_value(between, images))
+        differences[score] = Difference(
+            other, difference, interval(between), p_value(between, images)
+        )
     return Comparison(name, differences, missing)
 
 
-def _between(score: str, ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:
+def _between(
+    score: str, ours: NDArray[np.float64], theirs: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Ours less theirs, 0 where only constants or rounding tell them apart: a draw without a match is a tie."""
     if score in BLEU:
         ours, theirs = (np.where(values < _NO_MATCH, 0, values) for values in (ours, theirs))

@@ -28,7 +28,10 @@ def _scores(evaluation: Evaluation) -> str:
     lines = []
     if evaluation.intervals:
         ends = evaluation.intervals.values()
-        rows.append(["" if math.isnan(low) else f"{points(low)}-{points(high)}" for low, high in ends] + [""])
+        rows.append(
+            ["" if math.isnan(low) else f"{points(low)}-{points(high)}" for low, high in ends]
+            + [""]
+        )
         lines.append("Below the scores: 95 % intervals, by the bootstrap over images.")
     return "\n".join([_table(rows), *lines, *notes(evaluation), *left_out(evaluation)])
 
@@ -65,7 +68,10 @@ def _health(health: Mapping[str, float | int], most_frequent: str) -> str:
     wrong = ("bad endings", "repeated trigrams", "empty captions", "unknown words")
     lines = [
         ", ".join(f"{name} {figure_text(name, health[name])}" for name in names)
-        for names in ([name for name in always if name in health], [name for name in wrong if health.get(name)])
+        for names in (
+            [name for name in always if name in health],
+            [name for name in wrong if health.get(name)],
+        )
     ]
     times = health["most frequent caption"]
     lines.append(f"most frequent, {times:,} times: {most_frequent}" if times > 1 else "")
@@ -75,5 +81,6 @@ def _health(health: Mapping[str, float | int], most_frequent: str) -> str:
 def _table(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
     )

@@ -20,7 +20,9 @@ def notes(evaluation: Evaluation) -> list[str]:
     for name, value in evaluation.scores.items():
         if math.isnan(value):
             unknown = int(np.isnan(evaluation.per_image[name]).sum())
-            found.append(f"{name} is unknown of {unknown:,} of the {n:,} images, and so of the whole set.")
+            found.append(
+                f"{name} is unknown of {unknown:,} of the {n:,} images, and so of the whole set."
+            )
     return found
 
 
@@ -45,4 +47,6 @@ def points(value: float, sign: str = "") -> str:
         value: The fraction.
         sign: "+" to have one before positive numbers.
     """
-    return "\u2013" if math.isnan(value) else f"{round(100 * value, 1) + 0.0:{sign}.1f}"  # + 0.0: there is a -0.0
+    return (
+        "\u2013" if math.isnan(value) else f"{round(100 * value, 1) + 0.0:{sign}.1f}"
+    )  # + 0.0: there is a -0.0

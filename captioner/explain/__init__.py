@@ -8,4 +8,13 @@ explain(captioner, "photo.jpg").save("figure.png")
 from captioner.explain.explanation import METHODS, Explanation, Method, check_output, explain
 from captioner.explain.maps import attention_map, heat, photo_seen
 
-__all__ = ["METHODS", "Explanation", "Method", "attention_map", "check_output", "explain", "heat", "photo_seen"]
+__all__ = [
+    "METHODS",
+    "Explanation",
+    "Method",
+    "attention_map",
+    "check_output",
+    "explain",
+    "heat",
+    "photo_seen",
+]

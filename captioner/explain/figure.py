@@ -42,8 +42,26 @@ def draw(explanation: Explanation) -> Figure:
     figure = Figure(figsize=(across, down), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
     left = _MARGIN / across
-    figure.text(left, 1 - _MARGIN / down, "\n".join(title), size=13, color=_INK, va="top", linespacing=1.3, **_PLAIN)
-    figure.text(left, _MARGIN / down, "\n".join(note), size=7, color=_MUTED, va="bottom", linespacing=1.4, **_PLAIN)
+    figure.text(
+        left,
+        1 - _MARGIN / down,
+        "\n".join(title),
+        size=13,
+        color=_INK,
+        va="top",
+        linespacing=1.3,
+        **_PLAIN,
+    )
+    figure.text(
+        left,
+        _MARGIN / down,
+        "\n".join(note),
+        size=7,
+        color=_MUTED,
+        va="bottom",
+        linespacing=1.4,
+        **_PLAIN,
+    )
 
     def panel(number: int) -> Axes:
         row, column = divmod(number, columns)
@@ -71,10 +89,18 @@ def layout(panels: int, aspect: float) -> tuple[int, int]:
 
 def _head(axes: Axes, word: str, probability: str, width: float) -> None:
     """Write the word at the left above a panel, and its probability at the right; long words smaller, or cut."""
-    letters = (width * 72 - 26) / 0.72  # room beside the probability: so many points of letters, as wide as bold ones
+    letters = (
+        width * 72 - 26
+    ) / 0.72  # room beside the probability: so many points of letters, as wide as bold ones
     size = max(6.0, min(10.0, letters / len(word)))
     if size * len(word) > letters:
         word = f"{word[: int(letters / size) - 1]}\N{HORIZONTAL ELLIPSIS}"
-    above: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "baseline"}
+    above: dict[str, Any] = {
+        "xycoords": "axes fraction",
+        "textcoords": "offset points",
+        "va": "baseline",
+    }
     axes.annotate(word, (0, 1), (0, 4), size=size, color=_INK, weight="bold", **above, **_PLAIN)
-    axes.annotate(probability, (1, 1), (0, 4), size=7.5, color=_MUTED, ha="right", **above, **_PLAIN)
+    axes.annotate(
+        probability, (1, 1), (0, 4), size=7.5, color=_MUTED, ha="right", **above, **_PLAIN
+    )

@@ -29,8 +29,9 @@ def smooth_gradient(
 ) -> Float32Array:
     """Map each word of a caption by its gradient, averaged over noisy copies of the image (SmoothGrad).
 
-    Smilkov et al. 2017, "SmoothGrad: removing noise by adding noise": the gradient of a network with ReLUs jumps from
-    pixel to pixel, its average over the neighbourhood of an image doesn't. The noise is the same at every call.
+    Smilkov et al. 2017, "SmoothGrad: removing noise by adding noise": the gradient of a network
+    with ReLUs jumps from pixel to pixel, its average over the neighbourhood of an image doesn't.
+    The noise is the same at every call.
 
     Args:
         backend: What runs the network.
@@ -41,7 +42,8 @@ def smooth_gradient(
         copies: How many noisy copies are averaged.
 
     Returns:
-        (T, h, w), not below 0: the length of the gradient over the colours of a pixel, averaged in each cell.
+        (T, h, w), not below 0: the length of the gradient over the colours of a pixel, averaged in
+        each cell.
     """
     random = np.random.default_rng(0)
     scale = _NOISE * float(pixels.max() - pixels.min())
@@ -56,7 +58,12 @@ def smooth_gradient(
 
 
 def word_gradients(
-    backend: TorchBackend, pixels: Float32Array, words: Sequence[int], *, batch_size: int = 32, start: int = START
+    backend: TorchBackend,
+    pixels: Float32Array,
+    words: Sequence[int],
+    *,
+    batch_size: int = 32,
+    start: int = START,
 ) -> Tensor:
     """The gradient of each word's log-probability by the preprocessed pixels.
 
@@ -84,8 +91,12 @@ def word_gradients(
 def _gradients_of(model: CaptioningModel, image: Tensor, caption: Tensor, chosen: Tensor) -> Tensor:
     """(N, 3, S, S), of N words: each has a copy of the image, and a single way back finds all gradients."""
     copies = image.expand(len(chosen), -1, -1, -1).clone().requires_grad_()  # (N, 3, S, S)
-    logits = model(copies, caption.expand(len(chosen), 1, -1)).logits  # (T * N, V), ordered by step, image
+    logits = model(
+        copies, caption.expand(len(chosen), 1, -1)
+    ).logits  # (T * N, V), ordered by step, image
     log_probs = logits.view(len(caption) - 1, len(chosen), -1).log_softmax(dim=2)  # (T, N, V)
-    own = log_probs[chosen, torch.arange(len(chosen), device=chosen.device), caption[chosen + 1]]  # (N,)
+    own = log_probs[
+        chosen, torch.arange(len(chosen), device=chosen.device), caption[chosen + 1]
+    ]  # (N,)
     (gradients,) = torch.autograd.grad(own.sum(), copies)
     return gradients

@@ -25,8 +25,8 @@ class _Word(NamedTuple):
 def to_html(explanation: Explanation) -> str:
     """Write the page.
 
-    Everything is in it, the photo and the maps as data URIs; it has no script. The words are radio buttons of one
-    group, so that it works by pointer, touch and keyboard.
+    Everything is in it, the photo and the maps as data URIs; it has no script. The words are radio
+    buttons of one group, so that it works by pointer, touch and keyboard.
 
     Returns:
         The HTML, to be saved in UTF-8.

@@ -14,22 +14,33 @@ Float32Array = NDArray[np.float32]
 
 _MOST_OBLONG = 3  # a longer strip is shown squeezed, or its other side would vanish
 
-# Black-body colours in the order of their lightness, so that they are told apart in grey and by the colour-blind.
+# Black-body colours in the order of their lightness, so that they are told apart in grey and by the
+# colour-blind.
 _COLOURS = np.array(
-    [(20, 11, 52), (87, 16, 110), (150, 38, 103), (212, 72, 66), (245, 125, 21), (250, 193, 39), (252, 255, 164)],
+    [
+        (20, 11, 52),
+        (87, 16, 110),
+        (150, 38, 103),
+        (212, 72, 66),
+        (245, 125, 21),
+        (250, 193, 39),
+        (252, 255, 164),
+    ],
     np.float32,
 )
 
 
-def photo_seen(captioner: Captioner, image: ImageSource, *, longest: int | None = None) -> Image.Image:
+def photo_seen(
+    captioner: Captioner, image: ImageSource, *, longest: int | None = None
+) -> Image.Image:
     """Give the part of a photo that the encoder sees, over which attention maps lie.
 
     Args:
         captioner: The model.
         image: A path, bytes, a PIL image or an array (see `captioner.images.open_image`).
-        longest: None gives the encoder's very input, `preprocessing.fit(image)`: S x S, squashed if the model squashes
-            photos. A number gives the same part to show to people: in the photo's own proportions, its longer side so
-            many pixels at most.
+        longest: None gives the encoder's very input, `preprocessing.fit(image)`: S x S, squashed if
+            the model squashes photos. A number gives the same part to show to people: in the
+            photo's own proportions, its longer side so many pixels at most.
 
     Returns:
         An image in mode "RGB".
@@ -38,7 +49,8 @@ def photo_seen(captioner: Captioner, image: ImageSource, *, longest: int | None 
         ImageError: The image cannot be read.
     """
     preprocessing = captioner.preprocessing
-    # The same `min_size` as the captioner's, or a large JPEG would be decoded to slightly other pixels.
+    # The same `min_size` as the captioner's, or a large JPEG would be decoded to slightly other
+    # pixels.
     photo = open_image(image, min_size=preprocessing.size)
     if longest is None:
         return preprocessing.fit(photo)
@@ -47,7 +59,11 @@ def photo_seen(captioner: Captioner, image: ImageSource, *, longest: int | None 
     least = max(photo.size) / _MOST_OBLONG
     scale = min(1.0, longest / max(photo.size))
     width, height = (round(scale * max(side, least)) or 1 for side in photo.size)
-    return photo if photo.size == (width, height) else photo.resize((width, height), Image.Resampling.LANCZOS)
+    return (
+        photo
+        if photo.size == (width, height)
+        else photo.resize((width, height), Image.Resampling.LANCZOS)
+    )
 
 
 def attention_map(attention: NDArray[Any], size: int | tuple[int, int]) -> Float32Array:
@@ -68,7 +84,8 @@ def attention_map(attention: NDArray[Any], size: int | tuple[int, int]) -> Float
 def enlarge(grid: NDArray[Any], size: int | tuple[int, int]) -> Float32Array:
     """Enlarge a map by cubic B-splines, whose surface has neither edges nor overshoots.
 
-    The map is mirrored at its edges, so its mean stays what it is; a lone peak stays where it is, lower and rounder.
+    The map is mirrored at its edges, so its mean stays what it is; a lone peak stays where it is,
+    lower and rounder.
 
     Args:
         grid: (h, w), or (..., h, w) for several at once.
@@ -84,14 +101,22 @@ def enlarge(grid: NDArray[Any], size: int | tuple[int, int]) -> Float32Array:
 
 def _spline(cells: int, pixels: int) -> Float32Array:
     """(pixels, cells): how much each cell counts at each pixel's centre; every row sums to 1."""
-    centres = (np.arange(pixels) + 0.5) * (cells / pixels) - 0.5  # in cells, whose own centres are 0, 1, 2, ...
-    beyond = np.arange(-2, cells + 2)  # two mirrored cells on each side, as far as the spline reaches
+    centres = (np.arange(pixels) + 0.5) * (
+        cells / pixels
+    ) - 0.5  # in cells, whose own centres are 0, 1, 2, ...
+    beyond = np.arange(
+        -2, cells + 2
+    )  # two mirrored cells on each side, as far as the spline reaches
     distance = np.abs(centres[:, None] - beyond)
     near, far = 2 / 3 - distance**2 + distance**3 / 2, (2 - distance) ** 3 / 6
     weights = np.where(distance < 1, near, np.where(distance < 2, far, 0))
-    mirrored = np.where(beyond < 0, -1 - beyond, np.where(beyond < cells, beyond, 2 * cells - 1 - beyond))
+    mirrored = np.where(
+        beyond < 0, -1 - beyond, np.where(beyond < cells, beyond, 2 * cells - 1 - beyond)
+    )
     result = np.zeros((pixels, cells), np.float32)
-    for column, cell in enumerate(mirrored % cells):  # of fewer than two cells, a mirror image is mirrored again
+    for column, cell in enumerate(
+        mirrored % cells
+    ):  # of fewer than two cells, a mirror image is mirrored again
         result[:, cell] += weights[:, column]
     return result
 

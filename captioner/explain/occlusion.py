@@ -29,12 +29,13 @@ def occlude(
 ) -> Float32Array:
     """Map each word of a caption by hiding patches.
 
-    Patches of `patch` x `patch` cells are hidden one after the other, everywhere on a grid of `cells` x `cells`; what a
-    cell is worth is the mean over all patches that hide it.
+    Patches of `patch` x `patch` cells are hidden one after the other, everywhere on a grid of
+    `cells` x `cells`; what a cell is worth is the mean over all patches that hide it.
 
     Args:
         backend: What runs the network.
-        pixels: (3, S, S), preprocessed: 0 is the mean colour of the encoder's data, with which patches are filled.
+        pixels: (3, S, S), preprocessed: 0 is the mean colour of the encoder's data, with which
+            patches are filled.
         words: The caption's T word ids, without `START`.
         batch_size: The most images that are encoded at once.
         start: The id that the caption begins with.
@@ -42,14 +43,19 @@ def occlude(
         patch: Side of a patch in cells, at most `cells`.
 
     Returns:
-        (T, cells, cells): by how much, in nats, the word's log-probability falls; below 0 where it rises.
+        (T, cells, cells): by how much, in nats, the word's log-probability falls; below 0 where it
+        rises.
     """
-    (whole,) = log_probs_hidden(backend, pixels, words, [np.zeros((cells, cells), np.bool_)], start=start)
+    (whole,) = log_probs_hidden(
+        backend, pixels, words, [np.zeros((cells, cells), np.bool_)], start=start
+    )
     corners = [(top, left) for top in range(cells - patch + 1) for left in range(cells - patch + 1)]
     masks = np.zeros((len(corners), cells, cells), np.bool_)
     for mask, (top, left) in zip(masks, corners, strict=True):
         mask[top : top + patch, left : left + patch] = True
-    falls = whole - log_probs_hidden(backend, pixels, words, masks, batch_size=batch_size, start=start)  # (M, T)
+    falls = whole - log_probs_hidden(
+        backend, pixels, words, masks, batch_size=batch_size, start=start
+    )  # (M, T)
     sums = np.einsum("mt,mhw->thw", falls, masks)
     maps: Float32Array = (sums / masks.sum(axis=0)).astype(np.float32)
     return maps
@@ -86,5 +92,8 @@ def log_probs_hidden(
 
 def hide(pixels: Float32Array, mask: NDArray[np.bool_]) -> Float32Array:
     """Fill the cells of an image (3, S, S) that a mask (h, w) names with 0, the mean colour of the encoder's data."""
-    rows, columns = (np.arange(side) * cells // side for side, cells in zip(pixels.shape[1:], mask.shape, strict=True))
+    rows, columns = (
+        np.arange(side) * cells // side
+        for side, cells in zip(pixels.shape[1:], mask.shape, strict=True)
+    )
     return np.where(mask[rows[:, None], columns], np.float32(0), pixels)

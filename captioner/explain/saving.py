@@ -15,9 +15,10 @@ from captioner.files import replacing
 class AttentionFolder:
     """A folder with an .npz file for each photo, named like the photo: cat.jpg.npz.
 
-    A file holds `words` (T,), `attention` (T, h, w), `log_probs` (T,), `caption` and the absolute `path` of the photo.
-    Of photos of the same name in several folders, the second becomes cat.jpg-2.npz. A name too long for that is cut. A
-    file is replaced only by one of the same photo, also in later runs.
+    A file holds `words` (T,), `attention` (T, h, w), `log_probs` (T,), `caption` and the absolute
+    `path` of the photo. Of photos of the same name in several folders, the second becomes
+    cat.jpg-2.npz. A name too long for that is cut. A file is replaced only by one of the same
+    photo, also in later runs.
 
     Args:
         folder: Where; made if it isn't there.
@@ -28,13 +29,16 @@ class AttentionFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._longest = _longest_name(self.folder)
         self._files: dict[str, Path] = {}  # the file of each photo that is known to have one
-        self._numbers: dict[str, Iterator[int]] = {}  # by name: the numbers of files that were not looked at yet
+        self._numbers: dict[
+            str, Iterator[int]
+        ] = {}  # by name: the numbers of files that were not looked at yet
 
     def save(self, path: str | os.PathLike[str] | None, caption: Caption) -> Path:
         """Save the attention of a caption.
 
         Args:
-            path: The photo's path; None for one without, which gets a new file each time: stdin.npz.
+            path: The photo's path; None for one without, which gets a new file each time:
+                stdin.npz.
             caption: Its caption, the best one if there are several.
 
         Returns:
@@ -45,8 +49,8 @@ class AttentionFolder:
         """
         if caption.attention is None:
             raise ConfigError(
-                "This model has no attention to save. captioner explain --method occlusion shows in another way which"
-                " parts of a photo its words depend on."
+                "This model has no attention to save. captioner explain --method occlusion shows in"
+                " another way which parts of a photo its words depend on."
             )
         photo = None if path is None else os.path.abspath(path)
         file = self._file_of(photo)

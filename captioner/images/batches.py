@@ -13,7 +13,8 @@ from captioner.images.sources import ImageSource
 
 Read = TypeVar("Read")
 
-_FIRST_BATCH = 4  # the first batch is small, so that the first result comes soon; each next one is twice as large
+# the first batch is small, so that the first result comes soon; each next one is twice as large
+_FIRST_BATCH = 4
 _READERS = min(4, os.cpu_count() or 1)
 
 
@@ -28,13 +29,15 @@ def read_in_batches(
         read: Reads an image, given its number, from 1 on. Called in several threads at once.
 
     Returns:
-        An iterator over what was read, a list for each batch, in the order of the images. Close it when it is not used
-        to its end.
+        An iterator over what was read, a list for each batch, in the order of the images. Close it
+        when it is not used to its end.
     """
     numbered = enumerate(sources, start=1)
     size = min(_FIRST_BATCH, batch_size)
     first = list(islice(numbered, size))
-    if len(first) == 1 < size:  # a single image, for which starting threads takes longer than they would save
+    if (
+        len(first) == 1 < size
+    ):  # a single image, for which starting threads takes longer than they would save
         yield [read(*first[0])]
         return
     from concurrent.futures import ThreadPoolExecutor
@@ -53,7 +56,11 @@ def read_in_batches(
 
 def as_iterable(images: Iterable[ImageSource] | ImageSource) -> Iterable[ImageSource]:
     """Take a single image as a list of one."""
-    return [images] if isinstance(images, (str, os.PathLike, bytes, Image.Image, np.ndarray)) else images
+    return (
+        [images]
+        if isinstance(images, (str, os.PathLike, bytes, Image.Image, np.ndarray))
+        else images
+    )
 
 
 def number_name(number: int, source: object) -> str | None:

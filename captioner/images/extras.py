@@ -32,7 +32,9 @@ def open_extra(extra: Extra, file: BinaryIO, name: str, min_size: int | None) ->
     file.seek(0)
     try:
         if extra in _PLUGINS:
-            if extra == JXL and (_jxl_pixels(file.read(_JXL_HEADER)) or 0) > MAX_PIXELS:  # it decodes when it opens
+            if (
+                extra == JXL and (_jxl_pixels(file.read(_JXL_HEADER)) or 0) > MAX_PIXELS
+            ):  # it decodes when it opens
                 raise ImageError(name, TOO_LARGE)
             file.seek(0)
             format, module, opener = _PLUGINS[extra]
@@ -48,7 +50,9 @@ def open_extra(extra: Extra, file: BinaryIO, name: str, min_size: int | None) ->
         raise
     except Exception as error:
         detail = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(name, f"is {extra.kind}, but damaged, incomplete or too unusual ({detail})") from error
+        raise ImageError(
+            name, f"is {extra.kind}, but damaged, incomplete or too unusual ({detail})"
+        ) from error
 
 
 _JXL_HEADER = 2**16

@@ -12,7 +12,8 @@ from captioner.images.formats import IMAGE_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
-# Folders, in lower case, where systems and photo managers keep thumbnails, copies and what was thrown away.
+# Folders, in lower case, where systems and photo managers keep thumbnails, copies and what was
+# thrown away.
 _FOREIGN = re.compile(
     "|".join(
         (
@@ -26,21 +27,26 @@ _FOREIGN = re.compile(
         )
     )
 )
-_APPLE_LIBRARY, _APPLE_PHOTOS = ".photoslibrary", ("originals", "masters")  # beside them: previews and faces
+_APPLE_LIBRARY, _APPLE_PHOTOS = (
+    ".photoslibrary",
+    ("originals", "masters"),
+)  # beside them: previews and faces
 
 
 def find_images(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Find the images below a folder, by their suffix.
 
-    Hidden files and folders are left out, links to folders are not followed, and a folder that may not be read is
-    skipped with a warning. What systems and photo managers keep beside the photos (`@eaDir`, `#recycle`, `__MACOSX`,
-    `._photo.jpg`) is left out too, and a warning at the end says so. `path` itself may be such a folder.
+    Hidden files and folders are left out, links to folders are not followed, and a folder that may
+    not be read is skipped with a warning. What systems and photo managers keep beside the photos
+    (`@eaDir`, `#recycle`, `__MACOSX`, `._photo.jpg`) is left out too, and a warning at the end says
+    so. `path` itself may be such a folder.
 
     Args:
         path: The folder.
 
     Returns:
-        An iterator over paths that start with `path`, in the order of their parts; it reads one folder at a time.
+        An iterator over paths that start with `path`, in the order of their parts; it reads one
+        folder at a time.
 
     Raises:
         ImageError: There is no such folder.
@@ -55,10 +61,13 @@ def _find(folder: Path) -> Iterator[Path]:
     left_out: Counter[str] = Counter()
     yield from _walk(folder, left_out)
     if left_out:
-        names = ", ".join(f"{name} ({count})" if count > 1 else name for name, count in left_out.most_common(5))
+        names = ", ".join(
+            f"{name} ({count})" if count > 1 else name for name, count in left_out.most_common(5)
+        )
         more = ", ..." if len(left_out) > 5 else ""
         logger.warning(
-            "%s: left out what systems and photo managers keep beside photos: %s%s. Name such a folder to have it.",
+            "%s: left out what systems and photo managers keep beside photos: %s%s. Name such a"
+            " folder to have it.",
             folder,
             names,
             more,
@@ -80,7 +89,9 @@ def _walk(folder: Path, left_out: Counter[str]) -> Iterator[Path]:
                 inner = folder / entry.name
                 open_folders.append((inner, iter(_entries(inner))))
         elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and _is_file_or_link(entry):
-            if entry.name.startswith("._"):  # what macOS notes of a file where its disk has no place for it
+            if entry.name.startswith(
+                "._"
+            ):  # what macOS notes of a file where its disk has no place for it
                 left_out["._*"] += 1
             elif not entry.name.startswith("."):
                 yield folder / entry.name  # a broken link too: opening it says so

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 # Photos come in these; Pillow's other formats can start programs (EPS) or take any bytes for an
-# image (TGA). The first ones are loaded with Pillow, so that the rest is only imported when none fits.
+# image (TGA). The first ones are loaded with Pillow, so that the rest is only imported when none
+# fits.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "JPEG2000", "QOI")
 COMMON = {"Jpeg": b"\xff\xd8\xff", "Png": b"\x89PNG\r\n\x1a\n", "WebP": b"RIFF"}
 
@@ -68,7 +69,9 @@ def extra_of(header: bytes, suffix: str) -> Extra | None:
     """
     if header.startswith(_JXL):
         return JXL
-    if header.startswith(_RAW) or (header.startswith(TIFF) and (suffix in RAW_SUFFIXES or header[8:10] == b"CR")):
+    if header.startswith(_RAW) or (
+        header.startswith(TIFF) and (suffix in RAW_SUFFIXES or header[8:10] == b"CR")
+    ):
         return RAW
     if header[4:8] == b"ftyp":
         return _extra_of_brands(header)

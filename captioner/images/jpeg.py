@@ -8,20 +8,25 @@ from PIL import Image
 from captioner.images.pixels import MAX_PIXELS
 
 _MOST, _MOST_AT_ONCE = 10 * MAX_PIXELS, 5 * MAX_PIXELS // 2
-_MOST_PACKED = 256  # pixels a byte: 64 of them take two bits or more, one for their mean and one for the rest
+_MOST_PACKED = (
+    256  # pixels a byte: 64 of them take two bits or more, one for their mean and one for the rest
+)
 
 
 def is_reducible(image: Image.Image) -> bool:
     """Whether a JPEG that is not loaded yet takes a bounded memory while it is decoded at a reduced size.
 
-    One of a single scan is decoded line by line. One of several (progressive, or the colours one after the other) is
-    held as a whole, in up to six bytes a pixel. A file that is too small for its pixels is neither.
+    One of a single scan is decoded line by line. One of several (progressive, or the colours one
+    after the other) is held as a whole, in up to six bytes a pixel. A file that is too small for
+    its pixels is neither.
     """
     pixels = image.width * image.height
     file: BinaryIO | None = getattr(image, "fp", None)
     if file is None or file.seek(0, os.SEEK_END) * _MOST_PACKED < pixels:
         return False
-    at_once = "progressive" in image.info or _components_of_first_scan(file) != len(image.getbands())
+    at_once = "progressive" in image.info or _components_of_first_scan(file) != len(
+        image.getbands()
+    )
     return pixels <= (_MOST_AT_ONCE if at_once else _MOST)
 
 

@@ -20,7 +20,9 @@ from captioner.images.raw import is_raw_tiff
 from captioner.images.sources import ImageSource, name_of, open_file
 
 _PLUGIN_FORMATS = ("HEIF", "JXL")  # readable where the user has registered a plugin for them
-_warnings_lock = threading.Lock()  # the warning filters belong to the process: two threads must not swap them at once
+_warnings_lock = (
+    threading.Lock()
+)  # the warning filters belong to the process: two threads must not swap them at once
 
 
 def _renew_lock() -> None:
@@ -33,16 +35,18 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-def open_image(source: ImageSource, *, name: str | None = None, min_size: int | None = None) -> Image.Image:
+def open_image(
+    source: ImageSource, *, name: str | None = None, min_size: int | None = None
+) -> Image.Image:
     """Read an image as upright RGB.
 
     Args:
-        source: A path; the bytes of an image file; a PIL image, which stays as it is; or an array (H, W) or
-            (H, W, 1 | 3 | 4), RGB or RGBA, of uint8, bool, uint16 or floats in 0..1.
+        source: A path; the bytes of an image file; a PIL image, which stays as it is; or an array
+            (H, W) or (H, W, 1 | 3 | 4), RGB or RGBA, of uint8, bool, uint16 or floats in 0..1.
         name: What errors call the image; by default its path, or what it is.
-        min_size: The length in pixels that its shorter side needs. A larger JPEG may then be decoded at a half, a
-            quarter or an eighth of its size, which is faster; its shorter side stays at least twice as long as this.
-            It is the pixels to decode that are limited.
+        min_size: The length in pixels that its shorter side needs. A larger JPEG may then be
+            decoded at a half, a quarter or an eighth of its size, which is faster; its shorter side
+            stays at least twice as long as this. It is the pixels to decode that are limited.
 
     Returns:
         A new image in mode "RGB", of sRGB's colours, without metadata.
@@ -60,9 +64,13 @@ def open_image(source: ImageSource, *, name: str | None = None, min_size: int | 
             return upright_rgb(_open_encoded(file, name, _suffix(source), min_size), name)
     except ImageError:
         raise
-    except Exception as error:  # damaged data lets Pillow fail with anything, from OSError to struct.error
+    except (
+        Exception
+    ) as error:  # damaged data lets Pillow fail with anything, from OSError to struct.error
         detail = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(name, f"cannot be decoded, it is damaged, incomplete or too unusual ({detail})") from error
+        raise ImageError(
+            name, f"cannot be decoded, it is damaged, incomplete or too unusual ({detail})"
+        ) from error
 
 
 def _suffix(source: object) -> str:
@@ -77,7 +85,8 @@ def _open_encoded(file: BinaryIO, name: str, suffix: str, min_size: int | None) 
     file.seek(0)
     try:
         with _warnings_lock, warnings.catch_warnings():
-            # Pillow's warnings are about odd metadata and large images, and a filter could make errors of them.
+            # Pillow's warnings are about odd metadata and large images, and a filter could make
+            # errors of them.
             warnings.simplefilter("ignore")
             image = _identify(file, header, name, suffix, min_size)
     except (UnidentifiedImageError, SyntaxError) as error:
@@ -91,7 +100,9 @@ def _open_encoded(file: BinaryIO, name: str, suffix: str, min_size: int | None) 
     return image
 
 
-def _identify(file: BinaryIO, header: bytes, name: str, suffix: str, min_size: int | None) -> Image.Image:
+def _identify(
+    file: BinaryIO, header: bytes, name: str, suffix: str, min_size: int | None
+) -> Image.Image:
     image = _open_common(file, header)
     if image is not None:
         return image
@@ -101,13 +112,16 @@ def _identify(file: BinaryIO, header: bytes, name: str, suffix: str, min_size: i
         file.seek(0)
     if extra is not None:
         return open_extra(extra, file, name, min_size)
-    return Image.open(file, formats=[*FORMATS, *(plugin for plugin in _PLUGIN_FORMATS if plugin in Image.OPEN)])
+    return Image.open(
+        file, formats=[*FORMATS, *(plugin for plugin in _PLUGIN_FORMATS if plugin in Image.OPEN)]
+    )
 
 
 def _open_common(file: BinaryIO, header: bytes) -> Image.Image | None:
     """Identify a photo of a common format like `Image.open`, but for its limit on the size.
 
-    `Image.open` imports the plugins of other formats first, which takes longer than to decode a photo.
+    `Image.open` imports the plugins of other formats first, which takes longer than to decode a
+    photo.
     """
     for plugin, signature in COMMON.items():
         if header.startswith(signature):

@@ -4,11 +4,12 @@ Brightness becomes 8 bits by fixed rules:
 
 - boolean: black and white; 8 bits: as they are; 16 bits: 0..65535 is black..white;
 - a float array must be within 0..1;
-- 32-bit grayscale files and PIL images (modes "I" and "F") don't say their range: it is the first of 0..1 (floats
-  only), 0..255 and 0..65535 that holds all values, and else their own minimum..maximum.
+- 32-bit grayscale files and PIL images (modes "I" and "F") don't say their range: it is the first
+  of 0..1 (floats only), 0..255 and 0..65535 that holds all values, and else their own
+  minimum..maximum.
 
-What is transparent is shown on white. Of an animation, the first frame is taken. Colours are converted to sRGB where a
-profile says that they are others.
+What is transparent is shown on white. Of an animation, the first frame is taken. Colours are
+converted to sRGB where a profile says that they are others.
 """
 
 import logging
@@ -49,7 +50,8 @@ def upright_rgb(image: Image.Image, name: str) -> Image.Image:
         raise ImageError(name, "has no pixels")
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(name, TOO_LARGE)
-    image.load()  # before the orientation is read: it can follow the pixels, and TIFF is turned by loading it
+    # before the orientation is read: it can follow the pixels, and TIFF is turned by loading it
+    image.load()
     rgb = _to_rgb(image, name)
     method = _TRANSPOSE.get(_orientation(image))
     if method is not None:
@@ -83,7 +85,9 @@ def _to_plain_rgb(image: Image.Image, name: str) -> Image.Image:
         return Image.fromarray(_wide_to_uint8(np.asarray(image), name)).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
-    straight = image.convert("LA") if image.mode == "La" else image  # Pillow has no direct way from La to RGBA
+    straight = (
+        image.convert("LA") if image.mode == "La" else image
+    )  # Pillow has no direct way from La to RGBA
     rgba = straight.convert("RGBA")
     rgb = Image.new("RGB", image.size, "white")
     rgb.paste(rgba, mask=rgba)
@@ -110,7 +114,10 @@ def from_array(array: NDArray[Any], name: str) -> Image.Image:
     """
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         hint = ", move the channels last" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
-        raise ImageError(name, f"has shape {array.shape}: expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4){hint}")
+        raise ImageError(
+            name,
+            f"has shape {array.shape}: expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4){hint}",
+        )
     if array.size == 0:
         raise ImageError(name, "has no pixels")
     if array.ndim == 3 and array.shape[2] == 1:
@@ -119,13 +126,17 @@ def from_array(array: NDArray[Any], name: str) -> Image.Image:
     if kind == "f":
         low, high = _finite_range(array, name)
         if low < -1e-3 or high > 1 + 1e-3:  # some slack for the rounding of whoever computed them
-            advice = "; divide 0..255 by 255, or convert to uint8" if low >= 0 and high <= 255 else ""
+            advice = (
+                "; divide 0..255 by 255, or convert to uint8" if low >= 0 and high <= 255 else ""
+            )
             raise ImageError(name, f"has floats in {low:.4g}..{high:.4g}: expected 0..1{advice}")
         array = _scale(np.clip(array, 0, 1), 0, 1)
     elif kind == "b" or (kind == "u" and bits == 16):
         array = _scale(array, 0, 1 if kind == "b" else 65535)
     elif not (kind == "u" and bits == 8):
-        raise ImageError(name, f"has dtype {array.dtype}: expected uint8, bool, uint16 or floats in 0..1")
+        raise ImageError(
+            name, f"has dtype {array.dtype}: expected uint8, bool, uint16 or floats in 0..1"
+        )
     return Image.fromarray(np.asarray(array))
 
 

@@ -1,7 +1,7 @@
 """PNGs with more text than Pillow takes.
 
-Pillow refuses a PNG with a text or a profile that is longer than a megabyte when unpacked: a few bytes can claim to be
-gigabytes. Such a photo is whole all the same, so it is read without them.
+Pillow refuses a PNG with a text or a profile that is longer than a megabyte when unpacked: a few
+bytes can claim to be gigabytes. Such a photo is whole all the same, so it is read without them.
 """
 
 import zlib
@@ -21,8 +21,8 @@ def without_large_texts(file: BinaryIO) -> tuple[BinaryIO, bytes | None]:
         file: The file, at any place.
 
     Returns:
-        The file itself, if all of it is small; else a copy in memory without what is too large. And the colour profile,
-        where it is too large for Pillow but could be one.
+        The file itself, if all of it is small; else a copy in memory without what is too large. And
+        the colour profile, where it is too large for Pillow but could be one.
     """
     dropped, profile = _large_chunks(file)
     file.seek(0)

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}  # Pillow's mode -> what a profile calls the space
+_SPACES = {
+    "RGB": "RGB",
+    "L": "GRAY",
+    "CMYK": "CMYK",
+}  # Pillow's mode -> what a profile calls the space
 _UNSEEN = 3  # of 255: by less than this a profile of sRGB's own making may differ
 
 
@@ -25,14 +29,16 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image | None:
         profile: The ICC profile that its numbers are meant by.
 
     Returns:
-        A new image in mode "RGB"; None where there is nothing to do: the profile is sRGB's, damaged, or one of another
-        kind of image.
+        A new image in mode "RGB"; None where there is nothing to do: the profile is sRGB's,
+        damaged, or one of another kind of image.
     """
     transform = _transform(profile, image.mode)
     return None if transform is None else transform.apply(image)
 
 
-@lru_cache(maxsize=8)  # a folder's photos come from a few cameras; LittleCMS's transforms may be shared by threads
+@lru_cache(
+    maxsize=8
+)  # a folder's photos come from a few cameras; LittleCMS's transforms may be shared by threads
 def _transform(profile: bytes, mode: str) -> "ImageCmsTransform | None":
     from PIL import ImageCms
 
@@ -50,7 +56,11 @@ def _transform(profile: bytes, mode: str) -> "ImageCmsTransform | None":
 def _changes_nothing(transform: "ImageCmsTransform", mode: str) -> bool:
     """Whether all colours stay what they are, so that the whole image need not be asked."""
     levels = np.arange(0, 256, 15, dtype=np.uint8)
-    colours = levels[None] if mode == "L" else np.stack(np.meshgrid(levels, levels, levels), axis=-1)
-    cube = Image.fromarray(colours.reshape(len(levels), -1) if mode == "L" else colours.reshape(len(levels), -1, 3))
+    colours = (
+        levels[None] if mode == "L" else np.stack(np.meshgrid(levels, levels, levels), axis=-1)
+    )
+    cube = Image.fromarray(
+        colours.reshape(len(levels), -1) if mode == "L" else colours.reshape(len(levels), -1, 3)
+    )
     after = np.asarray(transform.apply(cube), dtype=int)  # (N, M, 3)
     return int(np.abs(after - np.asarray(cube.convert("RGB"), dtype=int)).max()) <= _UNSEEN

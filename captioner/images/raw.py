@@ -21,8 +21,8 @@ _Bytes: TypeAlias = "bytes | mmap.mmap"
 def is_raw_tiff(file: BinaryIO) -> bool:
     """Whether a TIFF is a raw file by what it says of its first image: it is a reduced one, or those of a DNG.
 
-    A TIFF begins with the order of its bytes and the place of the first directory: the number of its entries, then tag,
-    type, count and value of each (TIFF 6.0).
+    A TIFF begins with the order of its bytes and the place of the first directory: the number of
+    its entries, then tag, type, count and value of each (TIFF 6.0).
     """
     file.seek(0)
     start = file.read(8)
@@ -31,8 +31,12 @@ def is_raw_tiff(file: BinaryIO) -> bool:
     count = int.from_bytes(file.read(2), order)
     table = file.read(12 * count)
     entries = (table[at : at + 12] for at in range(0, len(table), 12))
-    tags = {int.from_bytes(entry[:2], order): int.from_bytes(entry[8:12], order) for entry in entries}
-    return _DNG_VERSION in tags or (bool(tags.get(_SUBFILE_TYPE, 0) & 1) and _MAKE in tags and _SUB_IFDS in tags)
+    tags = {
+        int.from_bytes(entry[:2], order): int.from_bytes(entry[8:12], order) for entry in entries
+    }
+    return _DNG_VERSION in tags or (
+        bool(tags.get(_SUBFILE_TYPE, 0) & 1) and _MAKE in tags and _SUB_IFDS in tags
+    )
 
 
 def find_preview(file: BinaryIO, min_size: int | None) -> Image.Image | None:
@@ -70,7 +74,9 @@ def develop(file: BinaryIO, name: str) -> Image.Image:
     file.seek(0)
     with rawpy.imread(file) as raw:
         if raw.sizes.raw_width * raw.sizes.raw_height > _MOST_PIXELS:
-            raise ImageError(name, f"has more than {_MOST_PIXELS:,} pixels: develop it to a smaller JPEG first")
+            raise ImageError(
+                name, f"has more than {_MOST_PIXELS:,} pixels: develop it to a smaller JPEG first"
+            )
         return Image.fromarray(raw.postprocess(half_size=True, use_camera_wb=True))
 
 

@@ -31,7 +31,9 @@ def open_file(source: object, name: str) -> BinaryIO:
         return BytesIO(source)
     if not isinstance(source, (str, os.PathLike)):
         kind = type(source).__name__
-        raise ImageError(name, f"is of type {kind}: expected a path, bytes, a PIL image or a NumPy array")
+        raise ImageError(
+            name, f"is of type {kind}: expected a path, bytes, a PIL image or a NumPy array"
+        )
     path = os.fsdecode(source)
     try:
         return open(path, "rb")
@@ -40,7 +42,9 @@ def open_file(source: object, name: str) -> BinaryIO:
 
 
 def _why_unopened(error: OSError | ValueError, path: str) -> str:
-    if isinstance(error, IsADirectoryError) or os.path.isdir(path):  # Windows denies the permission to open a folder
+    if isinstance(error, IsADirectoryError) or os.path.isdir(
+        path
+    ):  # Windows denies the permission to open a folder
         return "is a folder: expected an image"
     if isinstance(error, FileNotFoundError):
         return "is a URL: download the image first" if "://" in path else "does not exist"

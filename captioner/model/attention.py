@@ -7,8 +7,8 @@ from torch import Tensor, nn
 class AdditiveAttention(nn.Module):
     """Additive attention (Bahdanau et al. 2015), as Show, Attend and Tell uses it (Xu et al. 2015, eq. 4-6, soft).
 
-    The keys don't depend on the query, so they are projected once per image, and several queries of one image (its
-    captions in training, its beams in search) share them without a copy.
+    The keys don't depend on the query, so they are projected once per image, and several queries of
+    one image (its captions in training, its beams in search) share them without a copy.
 
     Args:
         value_size: C, the width of the region vectors.

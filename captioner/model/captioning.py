@@ -23,12 +23,13 @@ class CaptioningModel(nn.Module):
         image_size: S, the side of the images in pixels.
         vocab_size: V.
         pad: Id of the padding.
-        tags: What the classes of the encoder's own classifier stand for; None for a model without it.
+        tags: What the classes of the encoder's own classifier stand for; None for a model without
+            it.
 
     Attributes:
         tags: As given.
-        classifier: The linear layer that scores the classes, of the mean of an image's region features. It never
-            trains. None for a model without it.
+        classifier: The linear layer that scores the classes, of the mean of an image's region
+            features. It never trains. None for a model without it.
 
     Raises:
         ConfigError: The network or its regions cannot be made, or don't go with a classifier.
@@ -53,7 +54,9 @@ class CaptioningModel(nn.Module):
         if tags is not None:
             self._add_classifier(tags)
 
-    def forward(self, pixels: Tensor, captions: Tensor, scheduled_sampling: float = 0.0) -> TeacherForced:
+    def forward(
+        self, pixels: Tensor, captions: Tensor, scheduled_sampling: float = 0.0
+    ) -> TeacherForced:
         """Teacher forcing from pixels (B, 3, S, S) and captions (B, K, T); see `Decoder.forward`."""
         return self.decoder(self.encoder(pixels), captions, scheduled_sampling)  # type: ignore[no-any-return]
 
@@ -69,13 +72,13 @@ class CaptioningModel(nn.Module):
             tags: What its classes stand for.
 
         Raises:
-            ConfigError: It has another number of classes, or the encoder's regions don't have the same mean as the map
-                that it was trained on.
+            ConfigError: It has another number of classes, or the encoder's regions don't have the
+                same mean as the map that it was trained on.
         """
         if head.weight.shape != (tags.classes, self.encoder.width):
             raise ConfigError(
-                f"The classifier has {' x '.join(map(str, head.weight.shape))} weights; expected those of "
-                f"{tags.classes} classes on {self.encoder.width} features."
+                f"The classifier has {' x '.join(map(str, head.weight.shape))} weights; expected"
+                f" those of {tags.classes} classes on {self.encoder.width} features."
             )
         classifier = self._add_classifier(tags)
         with torch.no_grad():
@@ -89,8 +92,9 @@ class CaptioningModel(nn.Module):
     def _add_classifier(self, tags: TagConfig) -> nn.Linear:
         if not self.encoder.even:
             raise ConfigError(
-                f"A grid of {self.encoder.grid} regions a side weighs the CNN's map unevenly, so its classifier cannot "
-                "score their mean; leave encoder.grid out, or divide the CNN's own."
+                f"A grid of {self.encoder.grid} regions a side weighs the CNN's map unevenly, so"
+                " its classifier cannot score their mean; leave encoder.grid out, or divide the"
+                " CNN's own."
             )
         self.tags = tags
         self.classifier = nn.Linear(self.encoder.width, tags.classes).requires_grad_(False)
@@ -121,12 +125,16 @@ class CaptioningModel(nn.Module):
         state = self.encoder.current_names(state, "encoder.")
         for name in expected.keys() ^ state.keys():
             kind = "lacks" if name in expected else "has the unknown"
-            raise CheckpointError(f"The weights don't belong to this architecture: the file {kind} tensor {name}.")
+            raise CheckpointError(
+                f"The weights don't belong to this architecture: the file {kind} tensor {name}."
+            )
         with torch.no_grad():
             for name, tensor in expected.items():
                 if tensor.shape != state[name].shape:
                     shapes = f"{tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
-                    raise CheckpointError(f"The weights don't belong to this architecture: {name} is {shapes}.")
+                    raise CheckpointError(
+                        f"The weights don't belong to this architecture: {name} is {shapes}."
+                    )
                 tensor.copy_(state[name])
 
     def enlarge_vocabulary(self, vocab_size: int) -> None:
@@ -159,7 +167,9 @@ class CaptioningModel(nn.Module):
         """Build a network, with random weights, from what `architecture` gave."""
         encoder = EncoderConfig(**architecture["encoder"])
         decoder = DecoderConfig(**architecture["decoder"])
-        return cls(encoder, decoder, image_size=image_size, vocab_size=vocab_size, pad=pad, tags=tags)
+        return cls(
+            encoder, decoder, image_size=image_size, vocab_size=vocab_size, pad=pad, tags=tags
+        )
 
 
 def _with_mean_rows(rows: Tensor, count: int) -> nn.Parameter:

@@ -45,12 +45,15 @@ def linear_head(name: str, weights: str, image_size: int) -> LinearHead:
         image_size: S, the side of the images in pixels.
 
     Raises:
-        CheckpointError: The weights are missing, damaged, of another network, or without a classifier.
-        ConfigError: There are no such weights, or the network's classifier is more than a linear layer on pooled
-            features, as those of VGG, MobileNetV3 and ConvNeXt are.
+        CheckpointError: The weights are missing, damaged, of another network, or without a
+            classifier.
+        ConfigError: There are no such weights, or the network's classifier is more than a linear
+            layer on pooled features, as those of VGG, MobileNetV3 and ConvNeXt are.
     """
     network = build_network(name, image_size).eval()
-    network.load_state_dict(fitting(network, name, read_pretrained(name, weights, image_size), weights))
+    network.load_state_dict(
+        fitting(network, name, read_pretrained(name, weights, image_size), weights)
+    )
     layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
     pixels = torch.randn(1, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -59,7 +62,10 @@ def linear_head(name: str, weights: str, image_size: int) -> LinearHead:
         pooled = encoder.run(encoder.cnn, pixels).mean((2, 3))  # (1, D)
         fits = bool(layers) and layers[-1].in_features == encoder.width
         if not fits or not torch.allclose(layers[-1](pooled), expected, rtol=1e-3, atol=1e-3):
-            raise ConfigError(f"{name}'s classifier is more than a linear layer on pooled features; use another CNN.")
+            raise ConfigError(
+                f"{name}'s classifier is more than a linear layer on pooled features; use another"
+                " CNN."
+            )
     bias = layers[-1].bias
     classes = layers[-1].weight.detach()
     return LinearHead(classes, torch.zeros(len(classes)) if bias is None else bias.detach())

@@ -39,8 +39,8 @@ def cut(network: nn.Module, name: str, image_size: int) -> Cut:
 def _cut_by_graph(network: nn.Module, name: str, image_size: int) -> Cut:
     """Cut a CNN of torchvision at its last spatial layer.
 
-    The layer is found by running every node of the traced network once: it is the last one, before the pooling that
-    feeds the classifier, whose output is an image with more than one pixel.
+    The layer is found by running every node of the traced network once: it is the last one, before
+    the pooling that feeds the classifier, whose output is an image with more than one pixel.
     """
     try:
         _, nodes = get_graph_node_names(network)
@@ -52,20 +52,26 @@ def _cut_by_graph(network: nn.Module, name: str, image_size: int) -> Cut:
     spatial = [
         node
         for node, output in outputs.items()
-        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] > 1 and output.shape[1] != 3
+        if isinstance(output, Tensor)
+        and output.ndim == 4
+        and output.shape[2] > 1
+        and output.shape[1] != 3
     ]
     spatial = [node for node in spatial if "avgpool" not in node]
     if not spatial or outputs[spatial[-1]].shape[2] != outputs[spatial[-1]].shape[3]:
         raise _no_grid(name, image_size)
     _, width, side, _ = outputs[spatial[-1]].shape
-    return Cut(create_feature_extractor(network, {spatial[-1]: "features"}), _run_graph, side, width)
+    return Cut(
+        create_feature_extractor(network, {spatial[-1]: "features"}), _run_graph, side, width
+    )
 
 
 def _cut_by_method(network: nn.Module, name: str, image_size: int) -> Cut:
     """Cut a network of timm behind its method `forward_features`; what that method doesn't use is taken away."""
     used: set[nn.Module] = set()
     handles = [
-        module.register_forward_pre_hook(lambda called, inputs: used.add(called)) for module in network.modules()
+        module.register_forward_pre_hook(lambda called, inputs: used.add(called))
+        for module in network.modules()
     ]
     try:
         with torch.inference_mode():
@@ -93,7 +99,9 @@ def _run_method(network: nn.Module, pixels: Tensor) -> Tensor:
     """Features as (B, D, G, G), whatever of (B, D, G, G), (B, G, G, D) and (B, P + L, D) the network has."""
     features: Tensor = network.forward_features(pixels)  # type: ignore[operator]
     if features.ndim == 3:
-        features = features[:, getattr(network, "num_prefix_tokens", 0) :]  # such as a ViT's class token
+        features = features[
+            :, getattr(network, "num_prefix_tokens", 0) :
+        ]  # such as a ViT's class token
         batch, regions, width = features.shape
         return features.transpose(1, 2).reshape(batch, width, math.isqrt(regions), -1)
     if features.shape[1] != network.num_features == features.shape[3]:
@@ -102,4 +110,6 @@ def _run_method(network: nn.Module, pixels: Tensor) -> Tensor:
 
 
 def _no_grid(name: str, image_size: int) -> ConfigError:
-    return ConfigError(f"{name} leaves no region grid of images of {image_size} pixels; use larger images.")
+    return ConfigError(
+        f"{name} leaves no region grid of images of {image_size} pixels; use larger images."
+    )

@@ -1,8 +1,8 @@
 """The LSTM decoders behind one small interface.
 
-A decoder turns region features into the log-odds of the next word. `start` looks at the features once per image,
-`step` advances K rows of every image by one word (beams in search), and `forward` runs whole captions (teacher forcing)
-through the same recurrence, so the two give the same numbers.
+A decoder turns region features into the log-odds of the next word. `start` looks at the features
+once per image, `step` advances K rows of every image by one word (beams in search), and `forward`
+runs whole captions (teacher forcing) through the same recurrence, so the two give the same numbers.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,9 @@ class DecoderConfig:
     """What the decoder is.
 
     Args:
-        name: One of `DECODERS`: "show_tell" (Vinyals et al. 2015), "show_attend_tell" (Xu et al. 2015, gated soft
-            attention) or "up_down" (Anderson et al. 2018, soft attention between two LSTMs).
+        name: One of `DECODERS`: "show_tell" (Vinyals et al. 2015), "show_attend_tell" (Xu et al.
+            2015, gated soft attention) or "up_down" (Anderson et al. 2018, soft attention between
+            two LSTMs).
         hidden_size: H, the width of each LSTM.
         embedding_size: E, the width of the word embedding.
         context_size: C, the width to which image regions are projected, once per image.
@@ -46,7 +47,9 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         """Check the name."""
         if self.name not in DECODERS:
-            raise ConfigError(f"decoder.name is {self.name!r}; expected one of: {', '.join(DECODERS)}.")
+            raise ConfigError(
+                f"decoder.name is {self.name!r}; expected one of: {', '.join(DECODERS)}."
+            )
 
 
 class TeacherForced(NamedTuple):
@@ -68,13 +71,19 @@ class Decoder(nn.Module):
         pad: Id of the padding.
     """
 
-    def __init__(self, config: DecoderConfig, feature_size: int, vocab_size: int, pad: int = 0) -> None:
+    def __init__(
+        self, config: DecoderConfig, feature_size: int, vocab_size: int, pad: int = 0
+    ) -> None:
         super().__init__()
         for key in ("hidden_size", "embedding_size", "context_size", "attention_size"):
             if getattr(config, key) < 1:
-                raise ConfigError(f"decoder.{key} is {getattr(config, key)}; expected a positive width.")
+                raise ConfigError(
+                    f"decoder.{key} is {getattr(config, key)}; expected a positive width."
+                )
         if not 0 <= config.dropout < 1:
-            raise ConfigError(f"decoder.dropout is {config.dropout}; expected a share from 0 to below 1.")
+            raise ConfigError(
+                f"decoder.dropout is {config.dropout}; expected a share from 0 to below 1."
+            )
         self.pad = pad
         self.embedding = nn.Embedding(vocab_size, config.embedding_size)
         self.dropout = nn.Dropout(config.dropout)
@@ -92,11 +101,14 @@ class Decoder(nn.Module):
             features: (B, L, D), the encoder's region features.
 
         Returns:
-            The arrays that all rows of an image share, (B, ...) each; and the first state, (B, H) each.
+            The arrays that all rows of an image share, (B, ...) each; and the first state, (B, H)
+            each.
         """
         raise NotImplementedError
 
-    def recur(self, image: Arrays, state: Arrays, embedded: Tensor) -> tuple[Arrays, Tensor, Tensor | None]:
+    def recur(
+        self, image: Arrays, state: Arrays, embedded: Tensor
+    ) -> tuple[Arrays, Tensor, Tensor | None]:
         """Advance the recurrence by one word.
 
         Args:
@@ -105,7 +117,8 @@ class Decoder(nn.Module):
             embedded: (B, K, E), the embedded last words.
 
         Returns:
-            The new state, what `predict` reads from it (B, K, R), and the attention (B, K, L) if there is any.
+            The new state, what `predict` reads from it (B, K, R), and the attention (B, K, L) if
+            there is any.
         """
         raise NotImplementedError
 
@@ -113,7 +126,9 @@ class Decoder(nn.Module):
         """The next word's log-odds (..., V) from a readout (..., R) and the embedded last word (..., E)."""
         raise NotImplementedError
 
-    def step(self, image: Arrays, state: Arrays, words: Tensor) -> tuple[Tensor, Arrays, Tensor | None]:
+    def step(
+        self, image: Arrays, state: Arrays, words: Tensor
+    ) -> tuple[Tensor, Arrays, Tensor | None]:
         """Advance K rows of every image by one word.
 
         Args:
@@ -122,45 +137,61 @@ class Decoder(nn.Module):
             words: (B, K), each row's last word.
 
         Returns:
-            The next word's log-odds (B, K, V), the new state, and the attention (B, K, L) if there is any.
+            The next word's log-odds (B, K, V), the new state, and the attention (B, K, L) if there
+            is any.
         """
         embedded = self.dropout(self.embedding(words))  # (B, K, E)
         state, readout, attention = self.recur(image, state, embedded)
         return self.predict(readout, embedded), state, attention
 
-    def forward(self, features: Tensor, captions: Tensor, scheduled_sampling: float = 0.0) -> TeacherForced:
+    def forward(
+        self, features: Tensor, captions: Tensor, scheduled_sampling: float = 0.0
+    ) -> TeacherForced:
         """Run whole captions, K of each image at once, so that the image's side is computed once.
 
-        Images and captions that have ended are left out of the remaining steps where all after them have ended too:
-        captions ordered by falling length, of images ordered by their longest, waste the least.
+        Images and captions that have ended are left out of the remaining steps where all after them
+        have ended too: captions ordered by falling length, of images ordered by their longest,
+        waste the least.
 
         Args:
             features: (B, L, D), the encoder's region features.
-            captions: (B, K, T) ids, START first, END last, padded; a row of nothing but padding is left out. They may
-                stay on the CPU beside features on a GPU: then nothing here waits for the GPU.
-            scheduled_sampling: Probability that an input word is one that the model proposed (Bengio et al. 2015).
+            captions: (B, K, T) ids, START first, END last, padded; a row of nothing but padding is
+                left out. They may stay on the CPU beside features on a GPU: then nothing here waits
+                for the GPU.
+            scheduled_sampling: Probability that an input word is one that the model proposed
+                (Bengio et al. 2015).
 
         Returns:
-            Log-odds, targets and captions of all N words after START, ordered by step, image, caption; the coverage.
+            Log-odds, targets and captions of all N words after START, ordered by step, image,
+            caption; the coverage.
         """
-        going = (captions[:, :, 1:] != self.pad).cpu()  # (B, K, T - 1), here and not on the GPU: it decides what runs
+        going = (
+            captions[:, :, 1:] != self.pad
+        ).cpu()  # (B, K, T - 1), here and not on the GPU: it decides what runs
         images = _last(going.any(dim=1))  # images still going at each step
         rows = _last(going.any(dim=0))
         captions = _to(captions, features.device)
         inputs, targets = captions[:, :, :-1], captions[:, :, 1:]
         present = targets != self.pad
         image, state = self.start(features)
-        state = {name: array.unsqueeze(1).expand(-1, captions.shape[1], -1) for name, array in state.items()}
+        state = {
+            name: array.unsqueeze(1).expand(-1, captions.shape[1], -1)
+            for name, array in state.items()
+        }
         embedded = self.dropout(self.embedding(inputs))  # (B, K, T - 1, E)
         coverage: Tensor | None = None
         readouts: list[Tensor] = []
         words: list[Tensor] = []
         for t, (b, k) in enumerate(zip(images, rows, strict=True)):
-            if t and b == 0:  # the first step runs even for nothing, so that nothing has its shape and its gradient
+            if (
+                t and b == 0
+            ):  # the first step runs even for nothing, so that nothing has its shape and its gradient
                 break
             word = embedded[:b, :k, t]
             if t and scheduled_sampling:
-                word = self._mix_proposals(word, readouts[-1][:b, :k], words[-1][:b, :k], scheduled_sampling)
+                word = self._mix_proposals(
+                    word, readouts[-1][:b, :k], words[-1][:b, :k], scheduled_sampling
+                )
             image = {name: array[:b] for name, array in image.items()}
             state = {name: array[:b, :k] for name, array in state.items()}
             state, readout, attention = self.recur(image, state, word)
@@ -174,7 +205,9 @@ class Decoder(nn.Module):
                     seen, (0, 0, 0, captions.shape[1] - k, 0, captions.shape[0] - b)
                 )
         ran = [(t, *readout.shape[:2]) for t, readout in enumerate(readouts)]
-        index = torch.cat([going[:b, :k, t].flatten() for t, b, k in ran]).nonzero().squeeze(1)  # (N,)
+        index = (
+            torch.cat([going[:b, :k, t].flatten() for t, b, k in ran]).nonzero().squeeze(1)
+        )  # (N,)
         grid = torch.arange(captions.shape[0] * captions.shape[1]).view(captions.shape[:2])
         row = torch.cat([grid[:b, :k].flatten() for _, b, k in ran])[index]
         index, row = _to(index, features.device), _to(row, features.device)
@@ -185,11 +218,15 @@ class Decoder(nn.Module):
         )
         return TeacherForced(self.predict(readout, word), target, row, coverage)
 
-    def _mix_proposals(self, embedded: Tensor, readout: Tensor, last: Tensor, share: float) -> Tensor:
+    def _mix_proposals(
+        self, embedded: Tensor, readout: Tensor, last: Tensor, share: float
+    ) -> Tensor:
         """Replace a share of the embedded words (B, K, E) by words drawn from the model's own distribution."""
         with torch.no_grad():
             odds = self.predict(readout, last).float()  # (B, K, V)
-            proposed = odds.softmax(dim=2).flatten(0, 1).multinomial(1).view(odds.shape[:2])  # (B, K)
+            proposed = (
+                odds.softmax(dim=2).flatten(0, 1).multinomial(1).view(odds.shape[:2])
+            )  # (B, K)
             mixed = torch.rand(proposed.shape, device=proposed.device) < share
         return torch.where(mixed.unsqueeze(2), self.dropout(self.embedding(proposed)), embedded)
 
@@ -197,7 +234,9 @@ class Decoder(nn.Module):
 class ShowTell(Decoder):
     """Show and Tell (Vinyals et al. 2015): the LSTM sees the image once, as its first input."""
 
-    def __init__(self, config: DecoderConfig, feature_size: int, vocab_size: int, pad: int = 0) -> None:
+    def __init__(
+        self, config: DecoderConfig, feature_size: int, vocab_size: int, pad: int = 0
+    ) -> None:
         super().__init__(config, feature_size, vocab_size, pad)
         self.image = nn.Linear(config.context_size, config.embedding_size)
         self.lstm = _lstm_cell(config.embedding_size, config.hidden_size)
@@ -222,11 +261,15 @@ class ShowTell(Decoder):
 class ShowAttendTell(Decoder):
     """Show, Attend and Tell (Xu et al. 2015): soft attention with a gate (sec. 4.2.1) and deep output (eq. 7)."""
 
-    def __init__(self, config: DecoderConfig, feature_size: int, vocab_size: int, pad: int = 0) -> None:
+    def __init__(
+        self, config: DecoderConfig, feature_size: int, vocab_size: int, pad: int = 0
+    ) -> None:
         super().__init__(config, feature_size, vocab_size, pad)
         self.norm = nn.LayerNorm(config.context_size)
         self.first_state = nn.Linear(config.context_size, 2 * config.hidden_size)
-        self.attention = AdditiveAttention(config.context_size, config.hidden_size, config.attention_size)
+        self.attention = AdditiveAttention(
+            config.context_size, config.hidden_size, config.attention_size
+        )
         self.gate = nn.Linear(config.hidden_size, config.context_size)
         self.lstm = _lstm_cell(config.embedding_size + config.context_size, config.hidden_size)
         self.readout = nn.Linear(config.hidden_size + config.context_size, config.embedding_size)
@@ -235,13 +278,20 @@ class ShowAttendTell(Decoder):
         """See `Decoder.start`; regions are projected to values (B, L, C) and attention keys (B, L, A)."""
         values = self.dropout(self.norm(self.project(features)))  # (B, L, C)
         hidden, cell = torch.tanh(self.first_state(values.mean(dim=1))).chunk(2, dim=1)
-        return {"values": values, "keys": self.attention.key(values)}, {"hidden": hidden, "cell": cell}
+        return {"values": values, "keys": self.attention.key(values)}, {
+            "hidden": hidden,
+            "cell": cell,
+        }
 
-    def recur(self, image: Arrays, state: Arrays, embedded: Tensor) -> tuple[Arrays, Tensor, Tensor]:
+    def recur(
+        self, image: Arrays, state: Arrays, embedded: Tensor
+    ) -> tuple[Arrays, Tensor, Tensor]:
         """See `Decoder.recur`."""
         context, attention = self.attention(state["hidden"], image["keys"], image["values"])
         context = torch.sigmoid(self.gate(state["hidden"])) * context  # (B, K, C)
-        hidden, cell = _advance(self.lstm, torch.cat([embedded, context], dim=2), state["hidden"], state["cell"])
+        hidden, cell = _advance(
+            self.lstm, torch.cat([embedded, context], dim=2), state["hidden"], state["cell"]
+        )
         return {"hidden": hidden, "cell": cell}, torch.cat([hidden, context], dim=2), attention
 
     def predict(self, readout: Tensor, embedded: Tensor) -> Tensor:
@@ -252,7 +302,9 @@ class ShowAttendTell(Decoder):
 class UpDown(Decoder):
     """Up-Down (Anderson et al. 2018, sec. 3.2), on the grid: one LSTM decides where to look, a second one speaks."""
 
-    def __init__(self, config: DecoderConfig, feature_size: int, vocab_size: int, pad: int = 0) -> None:
+    def __init__(
+        self, config: DecoderConfig, feature_size: int, vocab_size: int, pad: int = 0
+    ) -> None:
         super().__init__(config, feature_size, vocab_size, pad)
         context, hidden = config.context_size, config.hidden_size
         self.norm = nn.LayerNorm(context)
@@ -268,11 +320,15 @@ class UpDown(Decoder):
         size = values.shape[0], self.attention_lstm.hidden_size
         return image, {name: values.new_zeros(size) for name in ("h1", "c1", "h2", "c2")}
 
-    def recur(self, image: Arrays, state: Arrays, embedded: Tensor) -> tuple[Arrays, Tensor, Tensor]:
+    def recur(
+        self, image: Arrays, state: Arrays, embedded: Tensor
+    ) -> tuple[Arrays, Tensor, Tensor]:
         """See `Decoder.recur`; 1 is the attention LSTM and 2 the language LSTM, as in the paper."""
         h1, c1, h2, c2 = (state[name] for name in ("h1", "c1", "h2", "c2"))
         mean = image["mean"].unsqueeze(1).expand(-1, embedded.shape[1], -1)  # (B, K, C)
-        h1, c1 = _advance(self.attention_lstm, torch.cat([h2, mean, embedded], dim=2), h1, c1)  # eq. 2
+        h1, c1 = _advance(
+            self.attention_lstm, torch.cat([h2, mean, embedded], dim=2), h1, c1
+        )  # eq. 2
         context, attention = self.attention(h1, image["keys"], image["values"])  # eq. 3-5
         h2, c2 = _advance(self.language_lstm, torch.cat([context, h1], dim=2), h2, c2)  # eq. 6
         return {"h1": h1, "c1": c1, "h2": h2, "c2": c2}, h2, attention
@@ -282,7 +338,11 @@ class UpDown(Decoder):
         return self.output(self.dropout(self.readout(self.dropout(readout))))  # type: ignore[no-any-return]
 
 
-DECODERS: dict[str, type[Decoder]] = {"show_tell": ShowTell, "show_attend_tell": ShowAttendTell, "up_down": UpDown}
+DECODERS: dict[str, type[Decoder]] = {
+    "show_tell": ShowTell,
+    "show_attend_tell": ShowAttendTell,
+    "up_down": UpDown,
+}
 
 
 def _lstm_cell(input_size: int, hidden_size: int) -> nn.LSTMCell:
@@ -292,7 +352,9 @@ def _lstm_cell(input_size: int, hidden_size: int) -> nn.LSTMCell:
     return cell
 
 
-def _advance(lstm: nn.LSTMCell, inputs: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+def _advance(
+    lstm: nn.LSTMCell, inputs: Tensor, hidden: Tensor, cell: Tensor
+) -> tuple[Tensor, Tensor]:
     """One step of an LSTM cell over rows in a (B, K) grid: the new hidden state and cell."""
     b, k, _ = inputs.shape
     hidden, cell = lstm(inputs.flatten(0, 1), (hidden.flatten(0, 1), cell.flatten(0, 1)))

@@ -1,6 +1,7 @@
 """Convolutions of each channel by itself that compute in float32 where they train on a CPU.
 
-In bfloat16, as automatic mixed precision would have it, their backward pass takes three times as long there.
+In bfloat16, as automatic mixed precision would have it, their backward pass takes three times as
+long there.
 """
 
 import torch
@@ -17,7 +18,8 @@ def train_depthwise_in_float32(network: nn.Module) -> None:
     depthwise = [module for module in convolutions if module.groups == module.in_channels > 1]
     # Of torch's own kind, or of one that timm derives from it.
     kinds = {
-        kind: type(f"Depthwise{kind.__name__}", (_TrainsInFloat32, kind), {}) for kind in set(map(type, depthwise))
+        kind: type(f"Depthwise{kind.__name__}", (_TrainsInFloat32, kind), {})
+        for kind in set(map(type, depthwise))
     }
     for module in depthwise:
         module.__class__ = kinds[type(module)]

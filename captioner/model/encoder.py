@@ -21,10 +21,12 @@ class EncoderConfig:
     """What the encoder is.
 
     Args:
-        name: A torchvision classification CNN by its torchvision name, such as "resnet101" or "mobilenet_v2", or a
-            network of timm such as "timm/mobilenetv4_conv_small"; "efficientnet_lite2" is another name of
-            "timm/tf_efficientnet_lite2", and so are those of its sisters 0 to 4.
-        grid: Side of the region grid, so that L = grid * grid; null keeps the CNN's own (7 for 224 pixels, most often).
+        name: A torchvision classification CNN by its torchvision name, such as "resnet101" or
+            "mobilenet_v2", or a network of timm such as "timm/mobilenetv4_conv_small";
+            "efficientnet_lite2" is another name of "timm/tf_efficientnet_lite2", and so are those
+            of its sisters 0 to 4.
+        grid: Side of the region grid, so that L = grid * grid; null keeps the CNN's own (7 for 224
+            pixels, most often).
     """
 
     name: str = "resnet50"
@@ -34,8 +36,8 @@ class EncoderConfig:
 class Encoder(nn.Module):
     """A CNN without its classifier: pixels (B, 3, S, S) -> region features (B, L, D).
 
-    The CNN is cut at its last spatial layer, and its parameters keep their names below `cnn`. It starts frozen:
-    `unfreeze` says what trains.
+    The CNN is cut at its last spatial layer, and its parameters keep their names below `cnn`. It
+    starts frozen: `unfreeze` says what trains.
 
     Args:
         config: What the encoder is.
@@ -46,14 +48,17 @@ class Encoder(nn.Module):
         grid: Side of the region grid.
         regions: L, the number of regions.
         width: D, the feature width.
-        even: Whether the regions are the CNN's own, or as many of these in each, so that a mean over the regions is
-            one over the CNN's last map.
+        even: Whether the regions are the CNN's own, or as many of these in each, so that a mean
+            over the regions is one over the CNN's last map.
     """
 
     def __init__(self, config: EncoderConfig, image_size: int) -> None:
         super().__init__()
         if config.grid is not None and config.grid < 1:
-            raise ConfigError(f"encoder.grid is {config.grid}; expected a positive number of regions a side, or null.")
+            raise ConfigError(
+                f"encoder.grid is {config.grid}; expected a positive number of regions a side, or"
+                " null."
+            )
         network = build_network(config.name, image_size)
         cnn, self._run, side, self.width = cut(network, config.name, image_size)
         train_depthwise_in_float32(cnn)
@@ -81,25 +86,33 @@ class Encoder(nn.Module):
         features = self.pool(self._run(self.cnn, pixels))  # (B, D, grid, grid)
         return features.flatten(2).transpose(1, 2)  # type: ignore[no-any-return]  # (B, L, D)
 
-    def unfreeze(self, stages: tuple[str, ...] | list[str], *, freeze_batchnorm: bool = True) -> None:
+    def unfreeze(
+        self, stages: tuple[str, ...] | list[str], *, freeze_batchnorm: bool = True
+    ) -> None:
         """Let some stages of the CNN train and freeze the rest.
 
         Args:
-            stages: Names of the CNN's modules, such as "layer4" or "blocks.5"; empty freezes the whole CNN, and "all"
-                trains it whole. EfficientNet-Lite has its older names too, such as "features.6".
-            freeze_batchnorm: Keep BatchNorm's statistics and its scale and shift as they are, in trained stages too.
+            stages: Names of the CNN's modules, such as "layer4" or "blocks.5"; empty freezes the
+                whole CNN, and "all" trains it whole. EfficientNet-Lite has its older names too,
+                such as "features.6".
+            freeze_batchnorm: Keep BatchNorm's statistics and its scale and shift as they are, in
+                trained stages too.
 
         Raises:
             ConfigError: A stage is not a module of this CNN.
         """
         if self._lite:
-            stages = [current for stage in stages for current in efficientnet_lite.current_stages(stage)]
+            stages = [
+                current for stage in stages for current in efficientnet_lite.current_stages(stage)
+            ]
         modules = dict(self.cnn.named_modules())
         for stage in stages:
             if stage != "all" and (not stage or stage not in modules):
                 near = [name for name in modules if name and name.count(".") < 2]
                 known = ", ".join(name for name in near if list(modules[name].parameters()))
-                raise ConfigError(f"The CNN has no stage {stage!r} to train; expected 'all' or some of: {known}.")
+                raise ConfigError(
+                    f"The CNN has no stage {stage!r} to train; expected 'all' or some of: {known}."
+                )
         self._trained = tuple(stages)
         self._freeze_batchnorm = freeze_batchnorm
         for name, module in self.cnn.named_modules():
@@ -122,7 +135,10 @@ class Encoder(nn.Module):
     def _trains(self, name: str, module: nn.Module) -> bool:
         if self._freeze_batchnorm and isinstance(module, nn.modules.batchnorm._BatchNorm):
             return False
-        return any(stage == "all" or name == stage or name.startswith(f"{stage}.") for stage in self._trained)
+        return any(
+            stage == "all" or name == stage or name.startswith(f"{stage}.")
+            for stage in self._trained
+        )
 
     def trained_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters of the CNN that train."""
@@ -135,7 +151,9 @@ class Encoder(nn.Module):
             state: What belongs to each name.
             prefix: What stands before the names of this encoder's tensors, such as "encoder.".
         """
-        return efficientnet_lite.current_names(state, f"{prefix}cnn.") if self._lite else dict(state)
+        return (
+            efficientnet_lite.current_names(state, f"{prefix}cnn.") if self._lite else dict(state)
+        )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Let states of an earlier version be loaded, those of interrupted training runs among them."""

@@ -12,7 +12,8 @@ from captioner.model import efficientnet_lite
 from captioner.preprocessing import Interpolation, Preprocessing
 
 TIMM = "timm/"
-# They classify images too, but are no CNNs: cut like one, a ViT would give its patches before any layer saw them.
+# They classify images too, but are no CNNs: cut like one, a ViT would give its patches before any
+#     layer saw them.
 TRANSFORMERS = ("maxvit_", "swin_", "vit_")
 
 
@@ -27,15 +28,21 @@ def build_network(name: str, image_size: int, weights: str | None = None) -> nn.
 
     Args:
         name: Its name, as in `EncoderConfig`.
-        image_size: S, the side of the images in pixels; only a network that is made for one size depends on it.
-        weights: The name of weights that are downloaded on first use: of torchvision's own names; for timm,
-            "pretrained" or the tag of its weights such as "in1k"; null starts from random.
+        image_size: S, the side of the images in pixels; only a network that is made for one size
+            depends on it.
+        weights: The name of weights that are downloaded on first use: of torchvision's own names;
+            for timm, "pretrained" or the tag of its weights such as "in1k"; null starts from
+            random.
 
     Raises:
         ConfigError: There is no such network, no such weights of it, or they cannot be downloaded.
     """
     timms = timm_name(name)
-    return _torchvision_network(name, weights) if timms is None else _timm_network(timms, image_size, weights)
+    return (
+        _torchvision_network(name, weights)
+        if timms is None
+        else _timm_network(timms, image_size, weights)
+    )
 
 
 def pretraining(name: str) -> Preprocessing | None:
@@ -46,7 +53,10 @@ def pretraining(name: str) -> Preprocessing | None:
         return None
     interpolation: Interpolation = "bilinear" if facts.interpolation == "bilinear" else "bicubic"
     return Preprocessing(
-        size=facts.input_size[1], interpolation=interpolation, mean=tuple(facts.mean), std=tuple(facts.std)
+        size=facts.input_size[1],
+        interpolation=interpolation,
+        mean=tuple(facts.mean),
+        std=tuple(facts.std),
     )
 
 
@@ -56,14 +66,16 @@ def _torchvision_network(name: str, weights: str | None) -> nn.Module:
     if name not in known:
         known = [*efficientnet_lite.NETWORKS, *known]
         raise ConfigError(
-            f"There is no classification CNN {name!r}; expected timm/ and a name of timm's, or one of: "
-            f"{', '.join(known)}."
+            f"There is no classification CNN {name!r}; expected timm/ and a name of timm's, or one"
+            f" of: {', '.join(known)}."
         )
     try:
         return torchvision.models.get_model(name, weights=weights)  # type: ignore[no-any-return]
     except (KeyError, ValueError) as error:
         names = ", ".join(entry.name for entry in torchvision.models.get_model_weights(name))
-        raise ConfigError(f"{name} has no weights {weights!r}; expected null, a file or one of: {names}.") from error
+        raise ConfigError(
+            f"{name} has no weights {weights!r}; expected null, a file or one of: {names}."
+        ) from error
 
 
 def _timm_network(name: str, image_size: int, weights: str | None) -> nn.Module:
@@ -71,7 +83,10 @@ def _timm_network(name: str, image_size: int, weights: str | None) -> nn.Module:
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), 8)
         near = f" Close to it: {', '.join(TIMM + each for each in close)}." if close else ""
-        raise ConfigError(f"timm has no network {name!r}.{near} All names: python -c 'import timm; timm.list_models()'")
+        raise ConfigError(
+            f"timm has no network {name!r}.{near} All names: python -c 'import timm;"
+            " timm.list_models()'"
+        )
     facts = timm.get_pretrained_cfg(name)
     options = {"img_size": image_size} if facts is not None and facts.fixed_input_size else {}
     if weights is None:
@@ -88,8 +103,8 @@ def _timm_network(name: str, image_size: int, weights: str | None) -> nn.Module:
         return timm.create_model(tagged, pretrained=True, **options)  # type: ignore[no-any-return]
     except Exception as error:  # what the download raises is of several unrelated types
         raise ConfigError(
-            f"timm's weights {weights!r} of {name} cannot be downloaded ({error}). Connect to the internet, or "
-            "download them elsewhere and give the .safetensors file as weights."
+            f"timm's weights {weights!r} of {name} cannot be downloaded ({error}). Connect to the"
+            " internet, or download them elsewhere and give the .safetensors file as weights."
         ) from error
 
 

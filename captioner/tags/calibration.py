@@ -55,7 +55,9 @@ class Reliability:
     error: float
 
 
-def reliability(probabilities: NDArray[np.floating], right: NDArray[np.bool_], bins: int = BINS) -> Reliability:
+def reliability(
+    probabilities: NDArray[np.floating], right: NDArray[np.bool_], bins: int = BINS
+) -> Reliability:
     """Sort tags into bins by their probability.
 
     Args:
@@ -76,7 +78,8 @@ def reliability(probabilities: NDArray[np.floating], right: NDArray[np.bool_], b
     error = (counts[filled] * np.abs(confidence - accuracy)[filled]).sum() / counts.sum()
     rows = zip(counts.tolist(), confidence.tolist(), accuracy.tolist(), strict=True)
     return Reliability(
-        tuple(Bin(place / bins, (place + 1) / bins, *row) for place, row in enumerate(rows)), float(error)
+        tuple(Bin(place / bins, (place + 1) / bins, *row) for place, row in enumerate(rows)),
+        float(error),
     )
 
 
@@ -97,7 +100,9 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
     right = np.take_along_axis(scores, labels[:, None], 1).mean()
 
     def slope(temperature: float) -> float:
-        return float((softmax(scores / temperature) * scores).sum(1).mean() - right)  # by the inverse
+        return float(
+            (softmax(scores / temperature) * scores).sum(1).mean() - right
+        )  # by the inverse
 
     low, high = np.log(_LEAST), np.log(_MOST)
     while high - low > _PRECISION:
@@ -106,13 +111,15 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
     return float(np.exp((low + high) / 2))
 
 
-def fit_tag_temperature(table: TagTable, logits: NDArray[np.floating], named: NDArray[np.bool_]) -> float:
+def fit_tag_temperature(
+    table: TagTable, logits: NDArray[np.floating], named: NDArray[np.bool_]
+) -> float:
     """Fit a temperature to photos with captions, where nobody has said which of the classes is right.
 
     A photo's likeliest noun is right if a caption names it. The temperature minimises the negative
     log-likelihood of that: -log p where it is right, -log(1 - p) where it is not. Which noun it is
-    stays as at a temperature of 1: a high one makes a dog of everything, because dogs have a tenth of
-    ImageNet's classes, and would be rewarded for doubting that.
+    stays as at a temperature of 1: a high one makes a dog of everything, because dogs have a tenth
+    of ImageNet's classes, and would be rewarded for doubting that.
 
     Args:
         table: The nouns of the classes.
@@ -138,4 +145,6 @@ def fit_tag_temperature(table: TagTable, logits: NDArray[np.floating], named: ND
 
 def _least(loss: Callable[[float], float], temperatures: NDArray[np.float64]) -> float:
     """The temperature of the least loss, the first of equals."""
-    return float(temperatures[int(np.argmin([loss(float(temperature)) for temperature in temperatures]))])
+    return float(
+        temperatures[int(np.argmin([loss(float(temperature)) for temperature in temperatures]))]
+    )

@@ -17,7 +17,8 @@ class TagConfig:
     """Which tags the scores of a model's classifier stand for.
 
     Attributes:
-        table: The name of a table that ships with the package: "imagenet", the 1,000 classes of ImageNet-1k.
+        table: The name of a table that ships with the package: "imagenet", the 1,000 classes of
+            ImageNet-1k.
         temperature: What the scores are divided by so that probabilities are frequencies.
 
     Raises:
@@ -31,9 +32,13 @@ class TagConfig:
         if not isinstance(self.table, str) or self.table not in TABLES:
             raise ConfigError(f"tags.table is {self.table!r}; expected {' or '.join(TABLES)}.")
         if isinstance(self.temperature, bool) or not isinstance(self.temperature, (int, float)):
-            raise ConfigError(f"tags.temperature is {self.temperature!r}; expected a positive number.")
+            raise ConfigError(
+                f"tags.temperature is {self.temperature!r}; expected a positive number."
+            )
         if not 0 < self.temperature < float("inf"):
-            raise ConfigError(f"tags.temperature is {self.temperature}; expected a positive number.")
+            raise ConfigError(
+                f"tags.temperature is {self.temperature}; expected a positive number."
+            )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TagConfig":

@@ -1,10 +1,11 @@
 """Whether captions name a thing: "two kittens on a sofa" names a cat and a couch.
 
-A noun is named where a caption holds a form of it (singular or plural), of one of its synonyms, or of
-a noun below it: who says "owl" has said "bird". `synonyms.tsv` beside this file lists what else people
-call a thing, written by hand; a young one ("kitten") or a common kind ("espresso") counts too. Words
-are compared as the official COCO scorer sees them, without regard to their sense: an orange shirt names
-the fruit.
+A noun is named where a caption holds a form of it (singular or plural), of one of its synonyms, or
+of
+a noun below it: who says "owl" has said "bird". `synonyms.tsv` beside this file lists what else
+people call a thing, written by hand; a young one ("kitten") or a common kind ("espresso") counts
+too. Words are compared as the official COCO scorer sees them, without regard to their sense: an
+orange shirt names the fruit.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -59,7 +60,9 @@ def _plural(word: str) -> str:
     if word in _UNCHANGED or word.endswith("fish"):
         return word
     for singular, irregular in _IRREGULAR.items():
-        if word == singular or (word.endswith(singular) and len(singular) > 2 and word not in _REGULAR):
+        if word == singular or (
+            word.endswith(singular) and len(singular) > 2 and word not in _REGULAR
+        ):
             return word.removesuffix(singular) + irregular  # bookshelf, but not box
     if word.endswith("y") and word[-2:-1] not in "aeiou":
         return word[:-1] + "ies"

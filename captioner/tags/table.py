@@ -1,14 +1,16 @@
 """From the classes of a classifier to the nouns that people say: "tabby" and "Persian cat" are cats.
 
-A table is a TSV file with a header and a line for each class, in the order of the classifier's scores:
+A table is a TSV file with a header and a line for each class, in the order of the classifier's
+scores:
 
     index   class           noun    more general
     24      great grey owl  owl     bird, animal
 
-`noun` is what a person would call it in a caption; what follows it are wider words for the same thing,
-the nearest first. `imagenet.tsv` beside this file has the 1,000 classes of ImageNet-1k, written and
-reviewed by hand. Its nouns are words that captions use: where a species is too rare a word, the noun is
-what it is a kind of. A noun has one sense: the crane that is a bird is called a bird.
+`noun` is what a person would call it in a caption; what follows it are wider words for the same
+thing, the nearest first. `imagenet.tsv` beside this file has the 1,000 classes of ImageNet-1k,
+written and reviewed by hand. Its nouns are words that captions use: where a species is too rare a
+word, the noun is what it is a kind of. A noun has one sense: the crane that is a bird is called a
+bird.
 """
 
 import os
@@ -82,22 +84,31 @@ class TagTable:
         Raises:
             DataError: The file cannot be read, or does not hold a table.
         """
-        hint = f"Expected tab-separated lines of {', '.join(_HEADER)}, with these words as the first line."
+        hint = (
+            f"Expected tab-separated lines of {', '.join(_HEADER)}, with these words as the first"
+            " line."
+        )
         classes, words = [], []
         try:
-            rows = [line.split("\t") for line in Path(path).read_text(encoding="utf-8").splitlines()]
+            rows = [
+                line.split("\t") for line in Path(path).read_text(encoding="utf-8").splitlines()
+            ]
             if not rows or tuple(rows[0]) != _HEADER:
                 raise ValueError("the first line is not the header")
             for number, row in enumerate(rows[1:]):
                 if not 2 <= len(row) <= len(_HEADER) or row[0] != str(number):
-                    raise ValueError(f"line {number + 2} should have the index {number}, and 2 to 4 columns")
+                    raise ValueError(
+                        f"line {number + 2} should have the index {number}, and 2 to 4 columns"
+                    )
                 name, noun, wider = (*row[1:], "", "")[:3]
                 classes.append(name)
                 wider_words = (word.strip() for word in wider.split(",")) if wider else ()
                 words.append((noun or _as_noun(name), *wider_words))
             return cls(tuple(classes), tuple(words))
         except OSError as error:
-            raise DataError(f"{path}: cannot read the tag table: {error.strerror or error}. {hint}") from error
+            raise DataError(
+                f"{path}: cannot read the tag table: {error.strerror or error}. {hint}"
+            ) from error
         except ValueError as error:  # UTF-8 errors are ValueErrors
             raise DataError(f"{path}: not a tag table: {error}. {hint}") from error
 

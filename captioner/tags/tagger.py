@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from captioner.errors import ConfigError
 from captioner.tags.table import TagTable
 
-THRESHOLD = 0.3  # the likeliest noun is right in 70 % of the photos where it has 0.5 or more, in 79 % at 0.8
+# the likeliest noun is right in 70 % of the photos where it has 0.5 or more, in 79 % at 0.8
+THRESHOLD = 0.3
 LIMIT = 5
 
 _EXPLAINED = 0.5
@@ -58,7 +59,8 @@ class Tagger:
             logits: (B, C) scores of classes.
 
         Returns:
-            (B, N), in the order of `TagTable.nouns`. The nouns of an image don't sum up to 1: an owl is a bird too.
+            (B, N), in the order of `TagTable.nouns`. The nouns of an image don't sum up to 1: an
+            owl is a bird too.
 
         Raises:
             ValueError: There are not C scores for each image.
@@ -72,9 +74,9 @@ class Tagger:
             logits: (B, C) scores of classes.
 
         Returns:
-            (B,) its index in `TagTable.nouns`, and (B,) its probability as the noun of classes. Where
-            a noun is also a wider word ("bird" of owls), that is the share of the classes that have
-            no narrower one.
+            (B,) its index in `TagTable.nouns`, and (B,) its probability as the noun of classes.
+            Where a noun is also a wider word ("bird" of owls), that is the share of the classes
+            that have no narrower one.
         """
         shares = self._classes(logits) @ self.table.own  # (B, N), sums up to 1
         return shares.argmax(1), shares.max(1)
@@ -84,9 +86,9 @@ class Tagger:
     ) -> list[tuple[Tag, ...]]:
         """Tag each image, with the likeliest noun first.
 
-        A wider word is left out where one tag below it holds half of its probability: "owl" needs no
-        "bird" beside it. Where none does, it says what can be said: owl 0.2, hawk 0.2 and eagle 0.2
-        make bird 0.6.
+        A wider word is left out where one tag below it holds half of its probability: "owl" needs
+        no "bird" beside it. Where none does, it says what can be said: owl 0.2, hawk 0.2 and eagle
+        0.2 make bird 0.6.
 
         Args:
             logits: (B, C) scores of classes.
@@ -112,17 +114,25 @@ class Tagger:
             ConfigError: They are.
         """
         if not 0 <= threshold <= 1:
-            raise ConfigError(f"The threshold of tags is {threshold}; expected a probability from 0 to 1.")
+            raise ConfigError(
+                f"The threshold of tags is {threshold}; expected a probability from 0 to 1."
+            )
         if limit < 1:
             raise ConfigError(f"The limit of tags is {limit}; expected 1 or more.")
 
-    def _tags(self, probabilities: NDArray[np.float64], threshold: float, limit: int) -> tuple[Tag, ...]:
+    def _tags(
+        self, probabilities: NDArray[np.float64], threshold: float, limit: int
+    ) -> tuple[Tag, ...]:
         """Tag one image, from (N,) probabilities."""
         (said,) = np.nonzero(probabilities >= max(threshold, np.finfo(np.float64).tiny))
-        narrower = self.table.below[np.ix_(said, said)] * probabilities[said]  # (said, said): of nouns below
+        narrower = (
+            self.table.below[np.ix_(said, said)] * probabilities[said]
+        )  # (said, said): of nouns below
         kept = said[narrower.max(1, initial=0) < _EXPLAINED * probabilities[said]]
         order = kept[np.argsort(-probabilities[kept], kind="stable")][:limit]
-        return tuple(Tag(self.table.nouns[noun], min(1.0, float(probabilities[noun]))) for noun in order)
+        return tuple(
+            Tag(self.table.nouns[noun], min(1.0, float(probabilities[noun]))) for noun in order
+        )
 
     def _classes(self, logits: NDArray[np.floating]) -> NDArray[np.float64]:
         """Turn scores (B, C) into calibrated probabilities (B, C)."""

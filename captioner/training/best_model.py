@@ -22,13 +22,15 @@ def write_best(trainer: Trainer, module: CaptioningModule, checkpoint: str) -> N
     Args:
         trainer: Just validated; its run's folder gets the folder.
         module: Whose network it is.
-        checkpoint: Lightning's checkpoint that has the weights that were validated: the averaged ones, if weights are
-            averaged.
+        checkpoint: Lightning's checkpoint that has the weights that were validated: the averaged
+            ones, if weights are averaged.
     """
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     prefix = "network."
     best = copy.deepcopy(module.network).cpu()
-    best.load_state_dict({name.removeprefix(prefix): saved[name] for name in saved if name.startswith(prefix)})
+    best.load_state_dict(
+        {name.removeprefix(prefix): saved[name] for name in saved if name.startswith(prefix)}
+    )
     save_checkpoint(
         Path(trainer.default_root_dir) / FOLDER,
         best,
@@ -49,7 +51,12 @@ def finish_best(run: Path, *, onnx: bool) -> bool:
         try:
             export_onnx(folder)
         except (KeyboardInterrupt, SystemExit):
-            logger.info("Stopped before the ONNX pair was whole. It is written by: captioner export %s", folder)
+            logger.info(
+                "Stopped before the ONNX pair was whole. It is written by: captioner export %s",
+                folder,
+            )
             raise
-    logger.info("The best model is in %s. Try it: captioner caption PHOTO --model %s", folder, folder)
+    logger.info(
+        "The best model is in %s. Try it: captioner caption PHOTO --model %s", folder, folder
+    )
     return True

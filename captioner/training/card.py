@@ -28,12 +28,22 @@ def model_card(module: CaptioningModule, trainer: Trainer) -> str:
         "",
         "## Facts",
         "",
-        f"- Encoder {encoder.name}, {module.preprocessing.size} pixels, {module.network.encoder.regions} regions; "
-        f"decoder {decoder.name}; {parameters / 1e6:.1f} million parameters.",
-        f"- Trained on {len(records):,} images with {sum(len(record.captions) for record in records):,} captions; "
-        f"{len(module.vocabulary):,} words.",
+        (
+            f"- Encoder {encoder.name}, {module.preprocessing.size} pixels,"
+            f" {module.network.encoder.regions} regions; decoder {decoder.name};"
+            f" {parameters / 1e6:.1f} million parameters."
+        ),
+        (
+            f"- Trained on {len(records):,} images with"
+            f" {sum(len(record.captions) for record in records):,} captions;"
+            f" {len(module.vocabulary):,} words."
+        ),
         *_written(data.training.captions_by),
-        *([f"- Styles: {', '.join(module.vocabulary.styles)}."] if module.vocabulary.styles else []),
+        *(
+            [f"- Styles: {', '.join(module.vocabulary.styles)}."]
+            if module.vocabulary.styles
+            else []
+        ),
         f"- Epoch {trainer.current_epoch}, selected by {_selection(sets)}.",
         "",
         f"Validation scores (x100), beam {module.decoding.beam_size}, against the raw references:",
@@ -48,21 +58,29 @@ def _written(captions_by: Mapping[str, int]) -> list[str]:
     if not any(captions_by):
         return []
     names = {"human": "people", "": "authors that the data don't name"}
-    counts = [f"{count:,} captions by {names.get(by, by)}" for by, count in sorted(captions_by.items())]
+    counts = [
+        f"{count:,} captions by {names.get(by, by)}" for by, count in sorted(captions_by.items())
+    ]
     return [f"- Of these, {', '.join(counts)}."]
 
 
 def _selection(sets: Sequence[ValidationSet]) -> str:
     if len(sets) == 1:
         return f"CIDEr-D on {len(sets[0].records):,} validation images"
-    weighed = [f"{each.name} (weight {each.weight:g}, {len(each.records):,} images)" for each in sets]
+    weighed = [
+        f"{each.name} (weight {each.weight:g}, {len(each.records):,} images)" for each in sets
+    ]
     return f"the mean CIDEr-D on the validation sets {', '.join(weighed)}"
 
 
 def _table(trainer: Trainer, sets: Sequence[ValidationSet]) -> list[str]:
     """The scores, a row for each set if they have names."""
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    names = [name.removeprefix("val/") for name in metrics if name.startswith("val/") and name.count("/") == 1]
+    names = [
+        name.removeprefix("val/")
+        for name in metrics
+        if name.startswith("val/") and name.count("/") == 1
+    ]
     named = any(each.name for each in sets)
     heading = ["set"] * named + names
 

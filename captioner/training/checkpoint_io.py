@@ -13,7 +13,9 @@ from captioner.errors import CheckpointError
 class WholeCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and renames it, so that it is there whole, or the one before it is."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
         """Write a checkpoint.
 
         Raises:
@@ -31,11 +33,18 @@ class WholeCheckpointIO(TorchCheckpointIO):
                 temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
-        except (OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of what the file says
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # torch's writer makes a RuntimeError of what the file says
             reason = error.strerror if isinstance(error, OSError) else "is the disk full?"
-            whole = "The checkpoint before it is whole: free some space, and go on with --ckpt_path last."
+            whole = (
+                "The checkpoint before it is whole: free some space, and go on with --ckpt_path"
+                " last."
+            )
             raise CheckpointError(
-                f"{path} cannot be written ({reason}). " + (whole if path.is_file() else "Free some space.")
+                f"{path} cannot be written ({reason}). "
+                + (whole if path.is_file() else "Free some space.")
             ) from error
 
     def load_checkpoint(self, path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
@@ -46,8 +55,12 @@ class WholeCheckpointIO(TorchCheckpointIO):
         """
         try:
             checkpoint: dict[str, Any] = super().load_checkpoint(path, *args, **options)
-        except Exception as error:  # whatever torch's unpickler and zip reader say of a foreign file
-            raise CheckpointError(f"{path} is no checkpoint of a training run ({error}).") from error
+        except (
+            Exception
+        ) as error:  # whatever torch's unpickler and zip reader say of a foreign file
+            raise CheckpointError(
+                f"{path} is no checkpoint of a training run ({error})."
+            ) from error
         if "pytorch-lightning_version" not in checkpoint:
             raise CheckpointError(f"{path} is no checkpoint of a training run.")
         return checkpoint

@@ -26,9 +26,10 @@ ASK_EVERY = 10  # steps: how often several processes agree on whether to save
 class RunCheckpoints(ModelCheckpoint):
     """Lightning's checkpoints of the best and the last state, and the best one as a checkpoint folder.
 
-    `checkpoints/last.ckpt` is what `--ckpt_path last` resumes. It is written after every epoch, every few minutes
-    within one, and on Ctrl-C or a cluster's SIGTERM. The folder `best/` holds the averaged weights if weights are
-    averaged: those that validation measured. It gets its ONNX pair when training ends, or from `captioner export`.
+    `checkpoints/last.ckpt` is what `--ckpt_path last` resumes. It is written after every epoch,
+    every few minutes within one, and on Ctrl-C or a cluster's SIGTERM. The folder `best/` holds the
+    averaged weights if weights are averaged: those that validation measured. It gets its ONNX pair
+    when training ends, or from `captioner export`.
 
     Args:
         monitor: The metric that decides which epoch is the best.
@@ -45,7 +46,11 @@ class RunCheckpoints(ModelCheckpoint):
         onnx: bool = True,
     ) -> None:
         super().__init__(
-            monitor=monitor, mode=mode, filename="best", save_on_train_epoch_end=False, enable_version_counter=False
+            monitor=monitor,
+            mode=mode,
+            filename="best",
+            save_on_train_epoch_end=False,
+            enable_version_counter=False,
         )
         self.every_minutes = every_minutes
         self.onnx = onnx
@@ -55,8 +60,8 @@ class RunCheckpoints(ModelCheckpoint):
         self._validating = self._saved
         if every_minutes < 0 or monitor not in SCORES:
             raise ConfigError(
-                f"checkpoint.monitor is {monitor} and every_minutes {every_minutes}; expected one of "
-                f"{', '.join(SCORES)}, and 0 or more."
+                f"checkpoint.monitor is {monitor} and every_minutes {every_minutes}; expected one"
+                f" of {', '.join(SCORES)}, and 0 or more."
             )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -76,15 +81,21 @@ class RunCheckpoints(ModelCheckpoint):
     ) -> None:
         """Save if it is time to, or if training is to stop.
 
-        Not after an epoch's last step, whose validation would be left out when the run is resumed, and not between
-        steps whose gradients are being accumulated.
+        Not after an epoch's last step, whose validation would be left out when the run is resumed,
+        and not between steps whose gradients are being accumulated.
         """
-        done, steps, each = batch_idx + 1, int(trainer.num_training_batches), trainer.accumulate_grad_batches
+        done, steps, each = (
+            batch_idx + 1,
+            int(trainer.num_training_batches),
+            trainer.accumulate_grad_batches,
+        )
         if done % each or done >= steps:
             return
         stop, seconds = bool(self._interrupts), time.monotonic() - self._saved
         last = done + each >= steps
-        wanted = stop or seconds >= 60 * self.every_minutes or (last and seconds >= BEFORE_VALIDATION)
+        wanted = (
+            stop or seconds >= 60 * self.every_minutes or (last and seconds >= BEFORE_VALIDATION)
+        )
         if trainer.world_size > 1:  # all processes save, or none
             if not last and done // each % ASK_EVERY:
                 return
@@ -125,7 +136,9 @@ class RunCheckpoints(ModelCheckpoint):
         if self.best_model_score is not before and trainer.is_global_zero:
             assert isinstance(pl_module, CaptioningModule)
             write_best(trainer, pl_module, self.best_model_path)
-        self._save_last(trainer)  # after the folder: whoever resumes it has the folder that it speaks of
+        self._save_last(
+            trainer
+        )  # after the folder: whoever resumes it has the folder that it speaks of
         if trainer.strategy.reduce_boolean_decision(bool(self._interrupts), all=False):
             self._interrupts.stop()
 
@@ -144,13 +157,21 @@ class RunCheckpoints(ModelCheckpoint):
         keys = ("best_model_path", "kth_best_model_path", "last_model_path")
         moved = {key: here(state_dict[key]) for key in keys}
         best = {here(path): score for path, score in state_dict["best_k_models"].items()}
-        super().load_state_dict({**state_dict, **moved, "best_k_models": best, "dirpath": self.dirpath})
+        super().load_state_dict(
+            {**state_dict, **moved, "best_k_models": best, "dirpath": self.dirpath}
+        )
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
         """Say how to go on after an interruption."""
         if isinstance(exception, (KeyboardInterrupt, SystemExit)):
             path = self._last_path()
-            how = f"{path} is saved; --ckpt_path last goes on from it" if path.is_file() else "nothing is saved yet"
+            how = (
+                f"{path} is saved; --ckpt_path last goes on from it"
+                if path.is_file()
+                else "nothing is saved yet"
+            )
             logger.info("Interrupted in epoch %d; %s.", trainer.current_epoch, how)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -162,9 +183,12 @@ class RunCheckpoints(ModelCheckpoint):
         self._interrupts.ignore()
         if self._interrupts:
             self._interrupts.stop()
-        if trainer.is_global_zero and not finish_best(Path(trainer.default_root_dir), onnx=self.onnx):
+        if trainer.is_global_zero and not finish_best(
+            Path(trainer.default_root_dir), onnx=self.onnx
+        ):
             logger.warning(
-                "No validation took place, so there is no best model; %s has the weights.", self._last_path()
+                "No validation took place, so there is no best model; %s has the weights.",
+                self._last_path(),
             )
 
     def _save_last(self, trainer: Trainer) -> None:

@@ -25,9 +25,10 @@ class DistillationConfig:
     """Whose probabilities are learnt, beside the captions.
 
     Args:
-        teachers: Checkpoint folders with the same words and preprocessing; several of them count as their mean. None:
-            captions alone are learnt.
-        weight: Share of the loss that comes from the teachers; the rest is cross-entropy with the captions.
+        teachers: Checkpoint folders with the same words and preprocessing; several of them count as
+            their mean. None: captions alone are learnt.
+        weight: Share of the loss that comes from the teachers; the rest is cross-entropy with the
+            captions.
     """
 
     teachers: list[str] = field(default_factory=list)
@@ -35,7 +36,9 @@ class DistillationConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= 1:
-            raise ConfigError(f"model.distillation.weight is {self.weight}; expected a share from 0 to 1.")
+            raise ConfigError(
+                f"model.distillation.weight is {self.weight}; expected a share from 0 to 1."
+            )
 
 
 class JointEncoder(nn.Module):
@@ -75,7 +78,10 @@ class Teachers:
     """
 
     def __init__(
-        self, folders: Sequence[str | os.PathLike[str]], vocabulary: Vocabulary, preprocessing: Preprocessing
+        self,
+        folders: Sequence[str | os.PathLike[str]],
+        vocabulary: Vocabulary,
+        preprocessing: Preprocessing,
     ) -> None:
         self.models: list[CaptioningModel] = []
         self._parts: dict[int, slice] = {}  # of the joint features, each one's own
@@ -83,8 +89,9 @@ class Teachers:
             checkpoint = read_checkpoint(folder)
             if checkpoint.vocabulary != vocabulary or checkpoint.preprocessing != preprocessing:
                 raise ConfigError(
-                    f"The teacher {folder} has other words or preprocessing than what is trained; expected the same. "
-                    "Train it with the same data.min_count, data.train and data.preprocessing."
+                    f"The teacher {folder} has other words or preprocessing than what is trained;"
+                    " expected the same. Train it with the same data.min_count, data.train and"
+                    " data.preprocessing."
                 )
             self.models.append(TorchBackend.from_checkpoint(checkpoint).model.requires_grad_(False))
         logger.info("Taught by %s", ", ".join(map(str, folders)))
@@ -92,7 +99,11 @@ class Teachers:
     @property
     def nbytes(self) -> int:
         """The memory of their weights."""
-        return sum(tensor.nbytes for model in self.models for tensor in (*model.parameters(), *model.buffers()))
+        return sum(
+            tensor.nbytes
+            for model in self.models
+            for tensor in (*model.parameters(), *model.buffers())
+        )
 
     def join(self, own: Encoder) -> Encoder | JointEncoder:
         """Put the teachers' encoders beside that of the model that is trained, each once, where features are kept.
@@ -108,13 +119,16 @@ class Teachers:
             encoder = model.to(next(own.parameters()).device).encoder
             if encoder.grid != own.grid:
                 raise ConfigError(
-                    f"A teacher sees a grid of {encoder.grid} regions a side, the model that is trained {own.grid}, so "
-                    "their features cannot be kept together: set data.cache_features to 0."
+                    f"A teacher sees a grid of {encoder.grid} regions a side, the model that is"
+                    f" trained {own.grid}, so their features cannot be kept together: set"
+                    " data.cache_features to 0."
                 )
             same = [known for known in encoders if _same(known, encoder)]
             if not same:
                 encoders.append(encoder)
-            start = sum(known.width for known in encoders[: encoders.index(same[0] if same else encoder)])
+            start = sum(
+                known.width for known in encoders[: encoders.index(same[0] if same else encoder)]
+            )
             self._parts[index] = slice(start, start + encoder.width)
         return own if len(encoders) == 1 else JointEncoder(encoders)
 
@@ -129,7 +143,9 @@ class Teachers:
         total: Tensor | None = None
         for index, model in enumerate(self.models):
             model.to(images.device).eval()
-            features = model.encoder(images) if images.ndim == 4 else images[:, :, self._parts[index]]
+            features = (
+                model.encoder(images) if images.ndim == 4 else images[:, :, self._parts[index]]
+            )
             own = model.decoder(features, captions).logits.float().softmax(dim=1)
             total = own if total is None else total + own
         assert total is not None
@@ -138,7 +154,9 @@ class Teachers:
 
 def _same(one: Encoder, other: Encoder) -> bool:
     first, second = one.state_dict(), other.state_dict()
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
 
 
 def soft_cross_entropy(output: TeacherForced, expected: Tensor) -> Tensor:

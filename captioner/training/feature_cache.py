@@ -1,14 +1,17 @@
 """Region features of a frozen encoder, computed once and memory-mapped.
 
-While the encoder is frozen, an image gives the same features in every epoch, so they are computed once, in several
-augmented views if asked. They are kept in a folder named by a hash of the circumstances: the encoder's weights, its
-grid, the precision and the preprocessing. In it, each view of each image has a key, a hash of all else that it depends
-on: the image's file, the augmentation, the seed, the view, and whether it is mirrored. So features belong to images:
-whoever trains on other sources, captions or views finds those that are there, and computes the others alone.
+While the encoder is frozen, an image gives the same features in every epoch, so they are computed
+once, in several
+augmented views if asked. They are kept in a folder named by a hash of the circumstances: the
+encoder's weights, its grid, the precision and the preprocessing. In it, each view of each image has
+a key, a hash of all else that it depends
+on: the image's file, the augmentation, the seed, the view, and whether it is mirrored. So features
+belong to images: whoever trains on other sources, captions or views finds those that are there, and
+computes the others alone.
 
-The folder holds parts, pairs of files: features, and their keys. A part is written beside its place and renamed, so one
-that was cut short is never found; and of two processes that want the same features, one computes them while the other
-waits.
+The folder holds parts, pairs of files: features, and their keys. A part is written beside its place
+and renamed, so one that was cut short is never found; and of two processes that want the same
+features, one computes them while the other waits.
 """
 
 import errno
@@ -67,19 +70,27 @@ class FeatureCache:
         self.teachers = teachers
         self.precision = precision
 
-    def compute(self, views: ImageViews, load: LoadViews, *, folder: Path, training: bool) -> Features:
+    def compute(
+        self, views: ImageViews, load: LoadViews, *, folder: Path, training: bool
+    ) -> Features:
         """The features of a set of images; of images to train on, the teachers' beside the model's own.
 
         Raises:
             ConfigError: A teacher divides images into other regions.
             DataError: The disk is full, or cannot be written.
         """
-        encoder = self.teachers.join(self.encoder) if self.teachers is not None and training else self.encoder
+        encoder = (
+            self.teachers.join(self.encoder)
+            if self.teachers is not None and training
+            else self.encoder
+        )
         with self.precision():
             return cached_features(folder, encoder, views, load)
 
 
-def cached_features(folder: Path, encoder: Encoder | JointEncoder, views: ImageViews, load: LoadViews) -> Features:
+def cached_features(
+    folder: Path, encoder: Encoder | JointEncoder, views: ImageViews, load: LoadViews
+) -> Features:
     """The region features of images, from the cache or computed into it.
 
     Args:
@@ -92,14 +103,20 @@ def cached_features(folder: Path, encoder: Encoder | JointEncoder, views: ImageV
         DataError: The disk is full, or cannot be written.
     """
     try:
-        keys = [[_key(views, view, index) for index in range(len(views))] for view in range(views.count)]
+        keys = [
+            [_key(views, view, index) for index in range(len(views))] for view in range(views.count)
+        ]
         place = folder / _circumstances(encoder, views)
         place.mkdir(parents=True, exist_ok=True)
         with stop_at_once(), FileLock(place / ".lock"):
             parts, known = _read_parts(place)
             missing = [
                 # a photo that is listed twice is computed once
-                list({key: (view, index) for index, key in enumerate(row) if key not in known}.items())
+                list(
+                    {
+                        key: (view, index) for index, key in enumerate(row) if key not in known
+                    }.items()
+                )
                 for view, row in enumerate(keys)
             ]
             count = sum(map(len, missing))
@@ -107,13 +124,18 @@ def cached_features(folder: Path, encoder: Encoder | JointEncoder, views: ImageV
                 for leftover in place.glob("*.tmp"):  # what a process that was killed has left
                     leftover.unlink()
                 _check_space(place, (count, encoder.regions, encoder.width))
-                logger.info("Computing the features of %d images, %d views in all, into %s", len(views), count, place)
+                logger.info(
+                    "Computing the features of %d images, %d views in all, into %s",
+                    len(views),
+                    count,
+                    place,
+                )
                 _write_parts(place, encoder, views, load, missing)
                 parts, known = _read_parts(place)
     except OSError as error:
         raise DataError(
-            f"{folder}: features cannot be written ({error.strerror or error}). Free some space, name another "
-            "data.cache_folder, or lower data.cache_features."
+            f"{folder}: features cannot be written ({error.strerror or error}). Free some space,"
+            " name another data.cache_folder, or lower data.cache_features."
         ) from error
     places = np.array([[known[key] for key in row] for row in keys], np.int32)
     used = np.unique(places[..., 0])
@@ -126,14 +148,19 @@ def _read_parts(place: Path) -> tuple[list[Path], dict[bytes, Place]]:
     parts = sorted(path for path in place.glob("*.npy") if path.with_suffix(".keys").is_file())
     known: dict[bytes, Place] = {}
     for part, path in enumerate(parts):
-        known |= {key: (part, row) for row, key in enumerate(path.with_suffix(".keys").read_bytes().split())}
+        known |= {
+            key: (part, row)
+            for row, key in enumerate(path.with_suffix(".keys").read_bytes().split())
+        }
     return parts, known
 
 
 def _check_space(folder: Path, shape: tuple[int, ...]) -> None:
     needed, free = 2 * int(np.prod(shape)), shutil.disk_usage(folder).free
     if needed > free:
-        raise OSError(errno.ENOSPC, f"they need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
+        raise OSError(
+            errno.ENOSPC, f"they need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
+        )
 
 
 def _write_parts(
@@ -154,7 +181,11 @@ def _write_parts(
                 _write_part(place, encoder, views, load, part, partial(_tell, lines, done))
                 done += len(part)
     except (KeyboardInterrupt, SystemExit):
-        logger.info("Stopped; %s of %s are kept, and the next start goes on from there.", f"{done:,}", f"{count:,}")
+        logger.info(
+            "Stopped; %s of %s are kept, and the next start goes on from there.",
+            f"{done:,}",
+            f"{count:,}",
+        )
         raise
 
 
@@ -197,12 +228,17 @@ def _compute(
     encoder.eval()
     try:
         with path.open("wb") as file, torch.inference_mode():
-            header = {"descr": "<f2", "fortran_order": False, "shape": (len(images), regions, width)}
+            header = {
+                "descr": "<f2",
+                "fortran_order": False,
+                "shape": (len(images), regions, width),
+            }
             np.lib.format.write_array_header_1_0(file, header)
             start = file.tell()
 
             def write(row: int, one: NDArray[np.float16]) -> None:
-                # Written as a file, not through a memory map: there, a full disk would kill the process.
+                # Written as a file, not through a memory map: there, a full disk would kill the
+                #     process.
                 file.seek(start + row * 2 * regions * width)
                 file.write(one.tobytes())
 
@@ -224,8 +260,8 @@ def _key(views: ImageViews, view: int, index: int) -> bytes:
 def _circumstances(encoder: Encoder | JointEncoder, views: ImageViews) -> str:
     """A hash of the encoder, the precision and the preprocessing.
 
-    Weights count as half floats, as checkpoint folders keep them and features are: an encoder and its copy in such a
-    folder are the same.
+    Weights count as half floats, as checkpoint folders keep them and features are: an encoder and
+    its copy in such a folder are the same.
     """
     precision = torch.is_autocast_enabled(next(encoder.parameters()).device.type)
     digest = hashlib.sha256(repr((precision, encoder.grid, views.preprocessing)).encode())

@@ -15,11 +15,13 @@ _PROBE = 2  # images by which it is seen whether the frozen stages can be shared
 class OriginalClasses:
     """What the encoder's classifier said of images before the encoder trained.
 
-    It has a copy of the encoder, and is no module: it is neither trained nor saved with the network. Where the network
-    is a chain of modules up to its first stage that trains, as those of timm are, the stages before run once for both.
+    It has a copy of the encoder, and is no module: it is neither trained nor saved with the
+    network. Where the network is a chain of modules up to its first stage that trains, as those of
+    timm are, the stages before run once for both.
 
     Args:
-        network: The network as its run begins, before any state is resumed; it has a classifier. It is left frozen.
+        network: The network as its run begins, before any state is resumed; it has a classifier. It
+            is left frozen.
         stages: The stages that will train, as `Encoder.unfreeze` takes them.
     """
 
@@ -27,7 +29,9 @@ class OriginalClasses:
         self.encoder = copy.deepcopy(network.encoder).requires_grad_(False)
         self._last: str | None = None  # the module of the CNN whose output both take
         if isinstance(self.encoder.cnn, torch.fx.GraphModule):
-            return  # its layers stand side by side, not in stages whose output is all that the next one needs
+            # its layers stand side by side, not in stages whose output is all that the next one
+            # needs
+            return
         network.encoder.unfreeze(stages)
         done = _before_training(network.encoder)
         network.encoder.unfreeze(())
@@ -40,7 +44,9 @@ class OriginalClasses:
     @property
     def nbytes(self) -> int:
         """The memory of its weights."""
-        return sum(tensor.nbytes for tensor in (*self.encoder.parameters(), *self.encoder.buffers()))
+        return sum(
+            tensor.nbytes for tensor in (*self.encoder.parameters(), *self.encoder.buffers())
+        )
 
     def encode(self, network: CaptioningModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Encode images by the encoder that trains, and say how far its classifier has come from the original.
@@ -50,14 +56,16 @@ class OriginalClasses:
             pixels: (B, 3, S, S).
 
         Returns:
-            The region features (B, L, D), and KL(original || current) of the classifier's distributions in nats, mean
-            over images.
+            The region features (B, L, D), and KL(original || current) of the classifier's
+            distributions in nats, mean over images.
         """
         shared: list[Tensor] = []
         handle = None
         if self._last is not None:
             stage = network.encoder.cnn.get_submodule(self._last)
-            handle = stage.register_forward_hook(lambda module, inputs, output: shared.append(output))
+            handle = stage.register_forward_hook(
+                lambda module, inputs, output: shared.append(output)
+            )
         try:
             features = network.encoder(pixels)
         finally:
@@ -83,8 +91,16 @@ class OriginalClasses:
         """Take out of the copy what runs before training begins, if the output of the last of it is enough."""
         whole, last = self.encoder, done[-1]
         outputs: list[Tensor] = []
-        handle = whole.cnn.get_submodule(last).register_forward_hook(lambda *call: outputs.append(call[2]))
-        pixels = torch.randn(_PROBE, 3, whole.image_size, whole.image_size, generator=torch.Generator().manual_seed(0))
+        handle = whole.cnn.get_submodule(last).register_forward_hook(
+            lambda *call: outputs.append(call[2])
+        )
+        pixels = torch.randn(
+            _PROBE,
+            3,
+            whole.image_size,
+            whole.image_size,
+            generator=torch.Generator().manual_seed(0),
+        )
         with torch.no_grad():
             expected = whole.eval()(pixels)
             handle.remove()
@@ -94,7 +110,11 @@ class OriginalClasses:
             try:
                 if torch.equal(self._encode(pixels, *outputs), expected):
                     return
-            except (RuntimeError, TypeError, AttributeError):  # what is left needs something of what was taken out
+            except (
+                RuntimeError,
+                TypeError,
+                AttributeError,
+            ):  # what is left needs something of what was taken out
                 pass
         self.encoder, self._last = whole, None
 
@@ -106,7 +126,9 @@ def _before_training(encoder: Encoder) -> list[str]:
 
     def begin(module: nn.Module, inputs: object) -> None:
         nonlocal begun
-        begun = begun or any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+        begun = begun or any(
+            parameter.requires_grad for parameter in module.parameters(recurse=False)
+        )
 
     training = encoder.training
     encoder.eval()
@@ -114,7 +136,11 @@ def _before_training(encoder: Encoder) -> list[str]:
     for name, module in encoder.cnn.named_modules():
         if name:
             handles.append(module.register_forward_pre_hook(begin))
-            handles.append(module.register_forward_hook(lambda *_, name=name: None if begun else done.append(name)))
+            handles.append(
+                module.register_forward_hook(
+                    lambda *_, name=name: None if begun else done.append(name)
+                )
+            )
     try:
         with torch.no_grad():
             encoder(torch.zeros(1, 3, encoder.image_size, encoder.image_size))

@@ -47,33 +47,40 @@ class CaptioningModule(LightningModule):
     Args:
         vocabulary: The words; linked from the data.
         preprocessing: From image to pixels; linked from the data.
-        word_counts: How often each word occurs in the training captions, in id order; linked from the data. The output
-            layer begins with these frequencies, so that training need not find them (Karpathy and Fei-Fei 2015).
-        init_from: A checkpoint folder, or "bundled", to continue from. Its architecture, preprocessing and words hold,
-            whatever is said here of the first two, but for the dropout; new words are added behind its own.
+        word_counts: How often each word occurs in the training captions, in id order; linked from
+            the data. The output layer begins with these frequencies, so that training need not find
+            them (Karpathy and Fei-Fei 2015).
+        init_from: A checkpoint folder, or "bundled", to continue from. Its architecture,
+            preprocessing and words hold, whatever is said here of the first two, but for the
+            dropout; new words are added behind its own.
         encoder: What the encoder is.
         decoder: What the decoder is.
-        weights: Pretrained weights of the encoder: the name of torchvision weights (which torchvision downloads), a
-            local `.safetensors` or `.pth` file, a checkpoint folder or "bundled" (its encoder is taken), or null to
-            start from random.
-        tags: Whether to keep the classifier that `weights` or `init_from` bring, so that the model gives tags too; it
-            doesn't train. Weights without one give none.
+        weights: Pretrained weights of the encoder: the name of torchvision weights (which
+            torchvision downloads), a local `.safetensors` or `.pth` file, a checkpoint folder or
+            "bundled" (its encoder is taken), or null to start from random.
+        tags: Whether to keep the classifier that `weights` or `init_from` bring, so that the model
+            gives tags too; it doesn't train. Weights without one give none.
         finetune: When and how the encoder trains.
         learning_rate: The decoder's peak learning rate.
         weight_decay: Of AdamW, on matrices and kernels only.
-        warmup_steps: Steps in which the learning rate rises from 0 to its peak; it falls as a half cosine after.
+        warmup_steps: Steps in which the learning rate rises from 0 to its peak; it falls as a half
+            cosine after.
         final_share: Share of the peak at which the learning rate ends.
-        label_smoothing: Share of the probability that is spread over all words (Szegedy et al. 2016).
-        coverage_penalty: Weight of the doubly stochastic penalty, sum over regions of (1 - attention summed over the
-            caption)^2, averaged over captions (Xu et al. 2015, eq. 14); 0 for decoders without attention.
-        scheduled_sampling: Probability, in the last epoch, that an input word is one that the model itself proposed;
-            it rises linearly from 0 (Bengio et al. 2015).
+        label_smoothing: Share of the probability that is spread over all words (Szegedy et al.
+            2016).
+        coverage_penalty: Weight of the doubly stochastic penalty, sum over regions of (1 -
+            attention summed over the caption)^2, averaged over captions (Xu et al. 2015, eq. 14); 0
+            for decoders without attention.
+        scheduled_sampling: Probability, in the last epoch, that an input word is one that the model
+            itself proposed; it rises linearly from 0 (Bengio et al. 2015).
         decoding: How validation images are captioned; stored in the checkpoint as its defaults.
-        self_critical: Whether captions that the model draws are trained by their CIDEr-D, as a second stage that begins
-            with `init_from` (Rennie et al. 2017).
+        self_critical: Whether captions that the model draws are trained by their CIDEr-D, as a
+            second stage that begins with `init_from` (Rennie et al. 2017).
         distillation: Models whose probabilities are learnt beside the captions.
-        samples: How many validation images are shown in the logger, with what the model says about them.
-        about: What the model card begins with, Markdown: a title, what the data are, licences, known weaknesses.
+        samples: How many validation images are shown in the logger, with what the model says about
+            them.
+        about: What the model card begins with, Markdown: a title, what the data are, licences,
+            known weaknesses.
     """
 
     def __init__(
@@ -109,7 +116,11 @@ class CaptioningModule(LightningModule):
         self.warmup_steps = warmup_steps
         self.final_share = final_share
         self.loss = CaptionLoss(
-            label_smoothing, coverage_penalty, self_critical.weight, distillation.weight, vocabulary.never
+            label_smoothing,
+            coverage_penalty,
+            self_critical.weight,
+            distillation.weight,
+            vocabulary.never,
         )
         self.scheduled_sampling = scheduled_sampling
         self.decoding = decoding
@@ -121,21 +132,34 @@ class CaptioningModule(LightningModule):
         vocabulary.start(decoding.style)  # a style that isn't there is refused now
         if learning_rate <= 0:
             raise ConfigError(f"model.learning_rate is {learning_rate}; expected a number above 0.")
-        for name, share in (("label_smoothing", label_smoothing), ("scheduled_sampling", scheduled_sampling)):
+        for name, share in (
+            ("label_smoothing", label_smoothing),
+            ("scheduled_sampling", scheduled_sampling),
+        ):
             if not 0 <= share < 1:
                 raise ConfigError(f"model.{name} is {share}; expected a share from 0 to below 1.")
         if self_critical.weight and (distillation.teachers or scheduled_sampling):
             other = "distillation" if distillation.teachers else "scheduled_sampling"
-            raise ConfigError(f"model.self_critical and model.{other} don't go together; turn one off.")
+            raise ConfigError(
+                f"model.self_critical and model.{other} don't go together; turn one off."
+            )
         if init_from is not None:
             self.network = continued_network(init_from, vocabulary, decoder.dropout, tags=tags)
         else:
             self.network = new_network(
-                encoder, decoder, preprocessing.size, len(vocabulary), word_counts, weights, tags=tags
+                encoder,
+                decoder,
+                preprocessing.size,
+                len(vocabulary),
+                word_counts,
+                weights,
+                tags=tags,
             )
             if weights is not None:
                 warn_of_preprocessing(encoder.name, preprocessing)
-        self.network.encoder.unfreeze(finetune.stages)  # a stage that isn't there is refused at once, not in epoch 10
+        self.network.encoder.unfreeze(
+            finetune.stages
+        )  # a stage that isn't there is refused at once, not in epoch 10
         self.network.encoder.unfreeze(())
         self.original: OriginalClasses | None = None
         if self.network.classifier is not None and finetune.stages and finetune.keep_classifier:
@@ -159,13 +183,19 @@ class CaptioningModule(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Region features (B, L, D) of pixels (B, 3, S, S); of features that were computed before, the model's own."""
-        return self.network.encoder(images) if images.ndim == 4 else images[:, :, : self.network.encoder.width]
+        return (
+            self.network.encoder(images)
+            if images.ndim == 4
+            else images[:, :, : self.network.encoder.width]
+        )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the step, so that a resumed run goes on as it would have, be it in the middle of an epoch."""
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
         circumstances = (seed, self.current_epoch, batch_idx, self.global_rank)
-        torch.manual_seed(int(np.random.SeedSequence(circumstances).generate_state(1, np.uint64)[0]))
+        torch.manual_seed(
+            int(np.random.SeedSequence(circumstances).generate_state(1, np.uint64)[0])
+        )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
@@ -177,13 +207,19 @@ class CaptioningModule(LightningModule):
             features = self(images)
         batch = batch._replace(images=features)
         if self._critic is not None:
-            batch, advantages, drawn = with_drawn(batch, self.network.decoder, self._critic, self.self_critical)
+            batch, advantages, drawn = with_drawn(
+                batch, self.network.decoder, self._critic, self.self_critical
+            )
             self._log_figures(drawn, len(batch.captions))
-        output = self.network.decoder(batch.images, batch.captions, self.scheduled_sampling * min(1, progress))
+        output = self.network.decoder(
+            batch.images, batch.captions, self.scheduled_sampling * min(1, progress)
+        )
         if self.teachers is not None:
             taught = self.teachers.probabilities(images, batch.captions)
         own = partial(shares, ranks=self.trainer.world_size, device=self.device)
-        loss, figures = self.loss(output, batch.captions, batch.weights, own, advantages=advantages, taught=taught)
+        loss, figures = self.loss(
+            output, batch.captions, batch.weights, own, advantages=advantages, taught=taught
+        )
         if kept is not None:
             figures["kept"] = kept.detach()
             loss = loss + self.finetune.keep_classifier * kept
@@ -195,8 +231,15 @@ class CaptioningModule(LightningModule):
 
     def _log_figures(self, figures: Mapping[str, float | Tensor], images: int) -> None:
         for name, value in figures.items():
-            waits = isinstance(value, Tensor) and value.is_cuda  # to show it at every step would be to wait for it
-            self.log(f"train/{name}", value, prog_bar=name in ("loss", "reward") and not waits, batch_size=images)
+            waits = (
+                isinstance(value, Tensor) and value.is_cuda
+            )  # to show it at every step would be to wait for it
+            self.log(
+                f"train/{name}",
+                value,
+                prog_bar=name in ("loss", "reward") and not waits,
+                batch_size=images,
+            )
 
     def _check_loss(self) -> None:
         if not torch.isfinite(self._last_loss):
@@ -205,13 +248,15 @@ class CaptioningModule(LightningModule):
     def _check_weights(self) -> None:
         """The last step's loss may have been finite, and its gradient not."""
         self._check_loss()
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.network.parameters()):
+        if not all(
+            bool(torch.isfinite(parameter).all()) for parameter in self.network.parameters()
+        ):
             raise ConfigError(self._diverged("Weights are no finite numbers"))
 
     def _diverged(self, what: str) -> str:
         return (
-            f"{what} at step {self.global_step}. Lower model.learning_rate or use another trainer.precision; whatever "
-            "was saved before is whole."
+            f"{what} at step {self.global_step}. Lower model.learning_rate or use another"
+            " trainer.precision; whatever was saved before is whole."
         )
 
     def on_train_start(self) -> None:
@@ -232,23 +277,31 @@ class CaptioningModule(LightningModule):
         if not self.finetune.trains(self.current_epoch) or not encoder.frozen:
             return
         encoder.unfreeze(self.finetune.stages, freeze_batchnorm=self.finetune.freeze_batchnorm)
-        logger.info("Epoch %d: the encoder's %s train too", self.current_epoch, ", ".join(self.finetune.stages))
+        logger.info(
+            "Epoch %d: the encoder's %s train too",
+            self.current_epoch,
+            ", ".join(self.finetune.stages),
+        )
         strategy = self.trainer.strategy
         if isinstance(strategy, DDPStrategy):
             strategy.model = self
-            strategy.configure_ddp()  # anew: it averages the gradients of what trained when it was made
+            # anew: it averages the gradients of what trained when it was made
+            strategy.configure_ddp()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with the decoder's and the encoder's parameters at their own rates; warm-up, then a half cosine."""
-        optimizer = make_optimizer(self.network, self.learning_rate, self.weight_decay, self.finetune)
+        optimizer = make_optimizer(
+            self.network, self.learning_rate, self.weight_decay, self.finetune
+        )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _rate(self, step: int) -> float:
         """Share of the peak learning rate at a step.
 
-        How many steps there are is asked from the second on: to answer, the trainer loads the training data, and when
-        a run is resumed, it doesn't know its epoch yet while the optimizer is made.
+        How many steps there are is asked from the second on: to answer, the trainer loads the
+        training data, and when a run is resumed, it doesn't know its epoch yet while the optimizer
+        is made.
         """
         steps = self.trainer.estimated_stepping_batches if step else math.inf
         return cosine_rate(step, steps, self.warmup_steps, self.final_share)
@@ -280,15 +333,17 @@ class CaptioningModule(LightningModule):
         """Score all captions, of all processes, against the raw references; keep them all, and show some."""
         captions = gather_captions(self._captions, ranks=self.trainer.world_size)
         self._captions = {}
-        validated = divide_captions(CaptionData.of(self.trainer).validation_sets, captions)
+        first = self.trainer.sanity_checking
+        whole = not first or self.trainer.num_sanity_val_steps == math.inf  # else a few batches
+        sets = CaptionData.of(self.trainer).validation_sets
+        validated = divide_captions(sets, captions, whole=whole)
         scores = [each.scores() for each in validated]
         for each, own in zip(validated, scores, strict=True):
             self._log_scores(each.prefix, own)
         mean = mean_scores(validated, scores)
         if len(validated) > 1 or validated[0].images.name:
             self._log_scores("val/", mean)
-        first = self.trainer.sanity_checking
-        if not first or self.trainer.num_sanity_val_steps == math.inf:  # -1 in a config: all images are captioned
+        if whole:
             when = "Before training" if first else f"Epoch {self.current_epoch}"
             for each, own in zip(validated, scores, strict=True):
                 self._tell(each, own, when)
@@ -314,7 +369,8 @@ class CaptioningModule(LightningModule):
         """Keep the words with the weights that mean them.
 
         Raises:
-            ConfigError: The loss or a weight is no finite number: such weights don't replace those saved before.
+            ConfigError: The loss or a weight is no finite number: such weights don't replace those
+                saved before.
         """
         self._check_weights()
         checkpoint["vocabulary"] = list(self.vocabulary.words)
@@ -322,7 +378,11 @@ class CaptioningModule(LightningModule):
 
     def _described(self) -> dict[str, Any]:
         tags = None if self.network.tags is None else self.network.tags.to_dict()
-        return {**self.network.architecture(), "tags": tags, "finetune.stages": list(self.finetune.stages)}
+        return {
+            **self.network.architecture(),
+            "tags": tags,
+            "finetune.stages": list(self.finetune.stages),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on with other words than the checkpoint's, or another network.
@@ -332,12 +392,14 @@ class CaptioningModule(LightningModule):
         """
         if checkpoint.get("vocabulary") != list(self.vocabulary.words):
             raise ConfigError(
-                "The checkpoint's vocabulary is not that of the training captions: they, or data.min_count, have "
-                "changed since it was written. Start a new run, or bring back the captions."
+                "The checkpoint's vocabulary is not that of the training captions: they, or"
+                " data.min_count, have changed since it was written. Start a new run, or bring back"
+                " the captions."
             )
         before, now = {"tags": None, **checkpoint.get("network", {})}, self._described()
         if before != now:
             raise ConfigError(
-                f"The checkpoint is of another network, {before}; the config says {now}. Bring back model.encoder, "
-                "model.decoder, model.tags and model.finetune.stages, or start a new run."
+                f"The checkpoint is of another network, {before}; the config says {now}. Bring back"
+                " model.encoder, model.decoder, model.tags and model.finetune.stages, or start a"
+                " new run."
             )

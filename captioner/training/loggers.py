@@ -15,7 +15,8 @@ WANDB_ID = "wandb_id.txt"
 def make_loggers(folder: Path, wandb: str | None = None) -> list[Logger]:
     """The loggers of a run.
 
-    A run that is resumed in its folder goes on in both. Weights & Biases keeps its own files in the folder too, and
+    A run that is resumed in its folder goes on in both. Weights & Biases keeps its own files in the
+    folder too, and
     heeds its usual environment variables: `WANDB_MODE=offline` sends nothing.
 
     Args:
@@ -26,11 +27,15 @@ def make_loggers(folder: Path, wandb: str | None = None) -> list[Logger]:
         MissingExtraError: The package wandb isn't installed.
         ConfigError: Nobody is logged in at Weights & Biases.
     """
-    folder = folder.absolute()  # they write from threads, even while the config's reader is in another folder
+    folder = (
+        folder.absolute()
+    )  # they write from threads, even while the config's reader is in another folder
     loggers: list[Logger] = [TensorBoardLogger(folder, name="", version="")]
     if wandb is not None:
         _log_in()
-        loggers.append(WandbLogger(project=wandb, save_dir=folder, name=folder.name, id=_wandb_id(folder)))
+        loggers.append(
+            WandbLogger(project=wandb, save_dir=folder, name=folder.name, id=_wandb_id(folder))
+        )
     return loggers
 
 
@@ -44,7 +49,9 @@ def _log_in() -> None:
         if _logs():
             wandb.login()
     except wandb.errors.Error as error:
-        raise ConfigError(f"Weights & Biases: {error} Or set WANDB_MODE=offline, which sends nothing.") from error
+        raise ConfigError(
+            f"Weights & Biases: {error} Or set WANDB_MODE=offline, which sends nothing."
+        ) from error
 
 
 def _wandb_id(folder: Path) -> str | None:

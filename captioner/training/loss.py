@@ -12,7 +12,9 @@ from captioner.training.distillation import soft_cross_entropy
 from captioner.training.self_critical import policy_gradient
 from captioner.vocabulary import NEVER, PAD
 
-Shares = Callable[[Sequence[float]], Sequence[float | Tensor]]  # see `captioner.training.processes.shares`
+Shares = Callable[
+    [Sequence[float]], Sequence[float | Tensor]
+]  # see `captioner.training.processes.shares`
 
 
 class Words(NamedTuple):
@@ -66,15 +68,20 @@ class CaptionLoss:
         Args:
             output: The decoder's, teacher-forced on `captions`.
             captions: (B, K, T) ids, padded.
-            weights: (B, K), what each caption counts; 0 where there is none. On the CPU, as the captions may be.
-            shares: Weighs the means of this process, so that with several processes the average of their gradients is
-                the gradient of one process with the whole batch.
-            advantages: (B, K), of captions that were drawn, which are trained by their reward; NaN for the data's
-                own. None: no caption was drawn.
+            weights: (B, K), what each caption counts; 0 where there is none. On the CPU, as the
+                captions may be.
+            shares: Weighs the means of this process, so that with several processes the average of
+                their gradients is the gradient of one process with the whole batch.
+            advantages: (B, K), of captions that were drawn, which are trained by their reward; NaN
+                for the data's own. None: no caption was drawn.
             taught: (N, V), the words' probabilities by the teachers. None: there are no teachers.
         """
         lengths = (captions[:, :, 1:] != PAD).sum(dim=2)  # (B, K)
-        drawn_ones = torch.zeros_like(weights, dtype=torch.bool) if advantages is None else ~advantages.isnan()
+        drawn_ones = (
+            torch.zeros_like(weights, dtype=torch.bool)
+            if advantages is None
+            else ~advantages.isnan()
+        )
         # Counted where captions are, so that nothing waits for a GPU.
         counts = (
             float((lengths * weights)[~drawn_ones].sum()),
@@ -91,7 +98,9 @@ class CaptionLoss:
         figures = {"loss": loss.detach()}
         loss = loss * words_share
         if worth is not None:
-            gain, figures["entropy"] = policy_gradient(drawn.logits, drawn.targets, worth, self.never)
+            gain, figures["entropy"] = policy_gradient(
+                drawn.logits, drawn.targets, worth, self.never
+            )
             loss = (1 - self.drawn_weight) * loss + self.drawn_weight * gain * drawn_share
         if self.coverage_penalty and output.coverage is not None:
             penalties = (1 - output.coverage.float()).square().sum(dim=2)  # (B, K)
@@ -105,12 +114,21 @@ class CaptionLoss:
         return loss, figures
 
 
-def _divide(output: TeacherForced, weights: Tensor, advantages: Tensor | None) -> tuple[Words, Words, Tensor | None]:
+def _divide(
+    output: TeacherForced, weights: Tensor, advantages: Tensor | None
+) -> tuple[Words, Words, Tensor | None]:
     """The words of given captions, those of drawn ones, and what the latter are worth (N,); None if none is drawn."""
-    logits, own = output.logits.float(), weights.to(output.logits.device).flatten()[output.rows]  # (N,)
+    logits, own = (
+        output.logits.float(),
+        weights.to(output.logits.device).flatten()[output.rows],
+    )  # (N,)
     words = Words(logits, output.targets, own)
     if advantages is None:
         return words, Words(*(part[:0] for part in words)), None
     worth = advantages.to(logits.device).flatten()[output.rows]  # (N,)
     drawn = ~worth.isnan()
-    return Words(*(part[~drawn] for part in words)), Words(*(part[drawn] for part in words)), worth[drawn]
+    return (
+        Words(*(part[~drawn] for part in words)),
+        Words(*(part[drawn] for part in words)),
+        worth[drawn],
+    )

@@ -31,7 +31,8 @@ def expected_memory(trainer: Trainer, module: CaptioningModule) -> dict[str, Par
     Nothing is changed by asking: neither the model nor a random state.
 
     Returns:
-        The parts of each stage that is still to come; "in all" is their sum, "there is" what a GPU has.
+        The parts of each stage that is still to come; "in all" is their sum, "there is" what a GPU
+        has.
     """
     finetune = module.finetune
     stages = {"frozen encoder": False, f"from epoch {finetune.from_epoch}": True}
@@ -51,7 +52,11 @@ def _parts(trainer: Trainer, module: CaptioningModule, trains: bool) -> Parts:
         for parameter in group["params"]
         if trains or not group["name"].startswith("encoder")
     )
-    parts: Parts = {"weights": weights, "gradients": gradients, "AdamW's two moments": 2 * gradients}
+    parts: Parts = {
+        "weights": weights,
+        "gradients": gradients,
+        "AdamW's two moments": 2 * gradients,
+    }
     if isinstance(trainer.strategy, DDPStrategy):
         parts["gradients on their way to other processes"] = gradients
     if any(_averages_on(device, callback) for callback in trainer.callbacks):  # type: ignore[attr-defined]
@@ -60,7 +65,9 @@ def _parts(trainer: Trainer, module: CaptioningModule, trains: bool) -> Parts:
         parts["teachers' weights"] = module.teachers.nbytes
     if module.original is not None:
         parts["the original encoder's weights"] = module.original.nbytes
-    parts[f"kept for backward of {data.batch_size} images"] = _activations(trainer, module, data, trains)
+    parts[f"kept for backward of {data.batch_size} images"] = _activations(
+        trainer, module, data, trains
+    )
     parts["in all"] = sum(parts.values())
     if device.type == "cuda":
         parts["there is"] = torch.cuda.get_device_properties(device).total_memory
@@ -73,23 +80,38 @@ def _averages_on(device: torch.device, callback: Callback) -> bool:
     return average is not None and next(average.parameters()).device == device
 
 
-def _activations(trainer: Trainer, module: CaptioningModule, data: CaptionData, trains: bool) -> float:
+def _activations(
+    trainer: Trainer, module: CaptioningModule, data: CaptionData, trains: bool
+) -> float:
     """Bytes kept for the backward pass of a batch; not a number where this version of torch cannot tell."""
     critical = module.self_critical
     captions = _captions(data, critical.samples if critical.weight else 0)
-    shape: tuple[int, ...] = (len(captions), 3, module.preprocessing.size, module.preprocessing.size)
+    shape: tuple[int, ...] = (
+        len(captions),
+        3,
+        module.preprocessing.size,
+        module.preprocessing.size,
+    )
     if data.views and not trains:
         shape = (len(captions), module.network.encoder.regions, module.network.encoder.width)
     finetune, smoothing = module.finetune, module.loss.label_smoothing
 
     def compute(network: CaptioningModel, images: Tensor) -> object:
-        network.encoder.unfreeze(finetune.stages if trains else (), freeze_batchnorm=finetune.freeze_batchnorm)
-        output = network.train().decoder(network.encoder(images) if images.ndim == 4 else images, captions)
+        network.encoder.unfreeze(
+            finetune.stages if trains else (), freeze_batchnorm=finetune.freeze_batchnorm
+        )
+        output = network.train().decoder(
+            network.encoder(images) if images.ndim == 4 else images, captions
+        )
         logits = output.logits.float()
-        return output, nn.functional.cross_entropy(logits, output.targets, label_smoothing=smoothing)
+        return output, nn.functional.cross_entropy(
+            logits, output.targets, label_smoothing=smoothing
+        )
 
     try:
-        return kept_for_backward(module.network, shape, compute, trainer.precision_plugin.forward_context())
+        return kept_for_backward(
+            module.network, shape, compute, trainer.precision_plugin.forward_context()
+        )
     except Exception as error:  # a number that is only shown must not stop a run
         logger.debug("The activations' memory is not known: %s", error)
         return math.nan
@@ -114,20 +136,26 @@ def kept_for_backward(
 ) -> int:
     """How much memory a forward pass keeps until the backward pass.
 
-    It is measured on a copy of the model made of torch's fake tensors, which have a shape, a type and a device but no
-    content: nothing is computed, no memory is taken, no random number is drawn, and the model stays as it is.
+    It is measured on a copy of the model made of torch's fake tensors, which have a shape, a type
+    and a device but no
+    content: nothing is computed, no memory is taken, no random number is drawn, and the model stays
+        as it is.
 
     Args:
         model: The model, on any device.
         shape: Of its input.
-        compute: Runs the copy on the input, and returns what leads back to all that is kept, such as the loss.
+        compute: Runs the copy on the input, and returns what leads back to all that is kept, such
+            as the loss.
         context: Under which it runs, such as autocast.
 
     Returns:
-        Bytes, the input among them; not parameters and buffers. Memory that several tensors share counts once.
+        Bytes, the input among them; not parameters and buffers. Memory that several tensors share
+        counts once.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    fakes = {id(tensor): mode.from_tensor(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    fakes = {
+        id(tensor): mode.from_tensor(tensor) for tensor in (*model.parameters(), *model.buffers())
+    }
     own = {fake.untyped_storage()._cdata for fake in fakes.values()}
     like = next(model.parameters())
     with mode:
@@ -142,7 +170,10 @@ def kept_for_backward(
         return tensor
 
     keep(inputs)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), context or nullcontext():
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        context or nullcontext(),
+    ):
         output = compute(copied, inputs)
     total = sum(storage.nbytes() for storage in storages.values())
     del output  # not before

@@ -38,12 +38,15 @@ def new_network(
         decoder: What the decoder is.
         image_size: S, the side of its input.
         vocab_size: V.
-        word_counts: How often each word occurs in the training captions, in id order: the output layer begins with
-            these frequencies.
+        word_counts: How often each word occurs in the training captions, in id order: the output
+            layer begins with these frequencies.
         weights: See `CaptioningModule`.
-        tags: Whether to keep the classifier of the weights, if they have one that goes with the encoder.
+        tags: Whether to keep the classifier of the weights, if they have one that goes with the
+            encoder.
     """
-    network = CaptioningModel(encoder, decoder, image_size=image_size, vocab_size=vocab_size, pad=PAD)
+    network = CaptioningModel(
+        encoder, decoder, image_size=image_size, vocab_size=vocab_size, pad=PAD
+    )
     if word_counts is not None:
         frequencies = torch.tensor(word_counts) + 0.1
         with torch.no_grad():
@@ -62,7 +65,10 @@ def _keep_classifier(network: CaptioningModel, weights: str) -> None:
         if Path(weights).is_dir():
             head, tags = stored_head(weights), read_checkpoint(weights).tags
         else:
-            head, tags = linear_head(network.configs[0].name, weights, network.encoder.image_size), TagConfig()
+            head, tags = (
+                linear_head(network.configs[0].name, weights, network.encoder.image_size),
+                TagConfig(),
+            )
         network.keep_classifier(head, tags or TagConfig())
     except CaptionerError as error:
         logger.info("The model will give no tags: %s", error)
@@ -70,12 +76,15 @@ def _keep_classifier(network: CaptioningModel, weights: str) -> None:
         logger.info("The encoder's classifier is kept, for tags")
 
 
-def continued_network(folder: str, vocabulary: Vocabulary, dropout: float, *, tags: bool = True) -> CaptioningModel:
+def continued_network(
+    folder: str, vocabulary: Vocabulary, dropout: float, *, tags: bool = True
+) -> CaptioningModel:
     """The network of a checkpoint folder, or of the "bundled" one, with room for new words and styles.
 
     Args:
         folder: The folder.
-        vocabulary: Its words, and the new ones behind them. Start tokens of new styles begin as START is.
+        vocabulary: Its words, and the new ones behind them. Start tokens of new styles begin as
+            START is.
         dropout: The decoder's, from now on.
         tags: Whether to keep its classifier, if it has one.
     """
@@ -93,5 +102,10 @@ def continued_network(folder: str, vocabulary: Vocabulary, dropout: float, *, ta
         network.drop_classifier()
     network.decoder.dropout.p = dropout
     network.configs = (network.configs[0], replace(network.configs[1], dropout=dropout))
-    logger.info("Continuing from %s: %d words, %d of them new", checkpoint.folder, vocab_size, vocab_size - words)
+    logger.info(
+        "Continuing from %s: %d words, %d of them new",
+        checkpoint.folder,
+        vocab_size,
+        vocab_size - words,
+    )
     return network

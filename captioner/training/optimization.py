@@ -17,14 +17,17 @@ class FinetuneConfig:
     """When and how the encoder trains.
 
     Args:
-        stages: Names of the CNN's modules that train, such as ["layer4"]; ["all"] for the whole CNN, [] for none.
-        from_epoch: The first epoch, counted from 0, in which they train; before, only the decoder does.
+        stages: Names of the CNN's modules that train, such as ["layer4"]; ["all"] for the whole
+            CNN, [] for none.
+        from_epoch: The first epoch, counted from 0, in which they train; before, only the decoder
+            does.
         learning_rate: Their own peak learning rate.
         freeze_batchnorm: Leave BatchNorm's statistics, scale and shift as they are.
-        keep_classifier: Weight of what keeps the encoder's classifier, whose tags the model gives, from forgetting: the
-            divergence of its distribution from what it was before, KL(original || current), mean over images (learning
-            without forgetting, Li and Hoiem 2016). 0 lets it forget. It costs one more pass without
-            gradients, of the trained stages alone where the CNN is a chain of stages.
+        keep_classifier: Weight of what keeps the encoder's classifier, whose tags the model gives,
+            from forgetting: the divergence of its distribution from what it was before, KL(original
+            || current), mean over images (learning without forgetting, Li and Hoiem 2016). 0 lets
+            it forget. It costs one more pass without gradients, of the trained stages alone where
+            the CNN is a chain of stages.
     """
 
     stages: list[str] = field(default_factory=list)
@@ -36,7 +39,8 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.keep_classifier < math.inf:
             raise ConfigError(
-                f"model.finetune.keep_classifier is {self.keep_classifier}; expected a weight of 0 or more."
+                f"model.finetune.keep_classifier is {self.keep_classifier}; expected a weight of 0"
+                " or more."
             )
 
     @property
@@ -91,7 +95,9 @@ def parameter_groups(
         for suffix, flat, decay in (("", False, weight_decay), ("/1d", True, 0.0)):
             params = [parameter for parameter in everything if (parameter.ndim < 2) is flat]
             if params:
-                groups.append({"name": name + suffix, "lr": rate, "params": params, "weight_decay": decay})
+                groups.append(
+                    {"name": name + suffix, "lr": rate, "params": params, "weight_decay": decay}
+                )
     return groups
 
 

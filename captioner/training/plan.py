@@ -39,8 +39,9 @@ class PrintPlan(Callback):
         monitored = getattr(trainer.checkpoint_callback, "monitor", None)
         if len(data.records["val"]) == 1 and monitored == "val/CIDEr-D":
             logger.warning(
-                "Validation has one image, of which CIDEr-D is always 0: it cannot tell which epoch is the best. Add "
-                "images, or choose by another score with --checkpoint.monitor val/BLEU-4."
+                "Validation has one image, of which CIDEr-D is always 0: it cannot tell which epoch"
+                " is the best. Add images, or choose by another score with --checkpoint.monitor"
+                " val/BLEU-4."
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -61,13 +62,16 @@ def describe_plan(trainer: Trainer, module: CaptioningModule, *, memory: bool = 
         ("Data", _data(trainer), "<<"),
     ]
     if memory:
-        parts.append((f"Memory of {trainer.strategy.root_device}, expected", _memory(trainer, module), "<>>"))
+        parts.append(
+            (f"Memory of {trainer.strategy.root_device}, expected", _memory(trainer, module), "<>>")
+        )
     lines = ["The plan"]
     for title, rows, sides in parts:
         lines += ["", title, *(f"  {line}" for line in _aligned(rows, sides))]
     if memory:
         lines.append(
-            "  Kernels' work space, what is computed on the way and the allocator's fragmentation come on top."
+            "  Kernels' work space, what is computed on the way and the allocator's fragmentation"
+            " come on top."
         )
     return "\n".join(lines)
 
@@ -90,16 +94,36 @@ def _parameters(trainer: Trainer, module: CaptioningModule) -> Rows:
 
 def _schedule(trainer: Trainer, module: CaptioningModule) -> Rows:
     critical = module.self_critical
-    drawn = f"{critical.samples} of each image, {critical.weight:g} of the loss" if critical.weight else "none"
-    each, ranks, images = trainer.accumulate_grad_batches, trainer.world_size, CaptionData.of(trainer).batch_size
+    drawn = (
+        f"{critical.samples} of each image, {critical.weight:g} of the loss"
+        if critical.weight
+        else "none"
+    )
+    each, ranks, images = (
+        trainer.accumulate_grad_batches,
+        trainer.world_size,
+        CaptionData.of(trainer).batch_size,
+    )
     steps = math.ceil(trainer.num_training_batches / each)
     resumed = f", beginning in epoch {trainer.current_epoch}" if trainer.global_step else ""
     return [
-        ("epochs", f"{trainer.max_epochs} of {steps:,} steps, {trainer.estimated_stepping_batches:,} in all{resumed}"),
-        ("images a step", f"{images * ranks * each}: {images} x {ranks} processes x {each} accumulated batches"),
+        (
+            "epochs",
+            (
+                f"{trainer.max_epochs} of {steps:,} steps, {trainer.estimated_stepping_batches:,}"
+                f" in all{resumed}"
+            ),
+        ),
+        (
+            "images a step",
+            f"{images * ranks * each}: {images} x {ranks} processes x {each} accumulated batches",
+        ),
         (
             "learning rate",
-            f"up to its peak in {module.warmup_steps} steps, down to {module.final_share:.3g} of it in a half cosine",
+            (
+                f"up to its peak in {module.warmup_steps} steps, down to {module.final_share:.3g}"
+                " of it in a half cosine"
+            ),
         ),
         ("drawn captions", drawn),
     ]
@@ -113,11 +137,25 @@ def _data(trainer: Trainer) -> Rows:
         rows.append((split, f"{len(records):,} images, {captions:,} captions"))
     rows.append(("vocabulary", f"{len(data.vocabulary):,} words"))
     train = count_split(data, "train")
-    rows.append(("training words", f"{train.words:,}, {100 * train.unknown_words / max(1, train.words):.1f} % unknown"))
+    rows.append(
+        (
+            "training words",
+            f"{train.words:,}, {100 * train.unknown_words / max(1, train.words):.1f} % unknown",
+        )
+    )
     poor = f"{train.empty:,} without a word, {train.unknown:,} of unknown words alone"
     rows.append(("training captions", f"{poor}, {train.cut:,} cut to {data.max_length} words"))
-    rows.append(("loaded by", f"{data.workers} worker processes" if data.workers else "the training process"))
-    views = f"cached while the encoder is frozen, {data.views} of each image" if data.views else "computed at each step"
+    rows.append(
+        (
+            "loaded by",
+            f"{data.workers} worker processes" if data.workers else "the training process",
+        )
+    )
+    views = (
+        f"cached while the encoder is frozen, {data.views} of each image"
+        if data.views
+        else "computed at each step"
+    )
     rows.append(("features", views))
     return rows
 
@@ -125,7 +163,10 @@ def _data(trainer: Trainer) -> Rows:
 def _memory(trainer: Trainer, module: CaptioningModule) -> Rows:
     stages = expected_memory(trainer, module)
     columns = list(stages.values())
-    return [("", *stages), *((part, *(_megabytes(column[part]) for column in columns)) for part in columns[0])]
+    return [
+        ("", *stages),
+        *((part, *(_megabytes(column[part]) for column in columns)) for part in columns[0]),
+    ]
 
 
 def _megabytes(size: float) -> str:
@@ -136,7 +177,9 @@ def _aligned(rows: Rows, sides: str) -> list[str]:
     """Rows as lines, each column at the left ("<") or the right (">") side of its width."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
-        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=False))
+        "  ".join(
+            f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=False)
+        )
         for row in rows
     )
     return [line.rstrip() for line in lines]

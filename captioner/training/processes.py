@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def shares(counts: Sequence[float], *, ranks: int, device: torch.device) -> Sequence[float | Tensor]:
+def shares(
+    counts: Sequence[float], *, ranks: int, device: torch.device
+) -> Sequence[float | Tensor]:
     """How many words, captions and the like this process has, relative to the mean over all processes.
 
     Args:

@@ -23,7 +23,9 @@ class TellProgress(Callback):
 
     def _begin_epoch(self, trainer: Trainer, done: int) -> None:
         total = int(trainer.num_training_batches)
-        self._epoch = ProgressLines(f"Epoch {trainer.current_epoch}", total, "batches", logger.info, done=done)
+        self._epoch = ProgressLines(
+            f"Epoch {trainer.current_epoch}", total, "batches", logger.info, done=done
+        )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -33,8 +35,14 @@ class TellProgress(Callback):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count the batches of a validation."""
-        batches = trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
-        what = "Before training" if trainer.sanity_checking else f"Validation of epoch {trainer.current_epoch}"
+        batches = (
+            trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
+        )
+        what = (
+            "Before training"
+            if trainer.sanity_checking
+            else f"Validation of epoch {trainer.current_epoch}"
+        )
         self._validation = ProgressLines(what, int(batches[0]), "batches", logger.info)
 
     def on_validation_batch_end(

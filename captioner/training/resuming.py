@@ -13,7 +13,8 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"  # the folder of a run that has them
 CONFIG = "config.yaml"  # beside it
-# A checkpoint holds the optimizer, its schedule and the weights: what these were made from says nothing any more.
+# A checkpoint holds the optimizer, its schedule and the weights: what these were made from says
+#     nothing any more.
 KEPT = (
     "model.learning_rate",
     "model.weight_decay",
@@ -39,12 +40,16 @@ def find_checkpoint(asked: str, run: Path) -> Path:
         if not _is_whole(Path(asked)):
             raise ConfigError(f"{asked} is no whole checkpoint. Name another, or --ckpt_path last.")
         return Path(asked)
-    found = sorted(folder.glob("*.ckpt"), key=lambda path: (path.name == "last.ckpt", path.stat().st_mtime))
+    found = sorted(
+        folder.glob("*.ckpt"), key=lambda path: (path.name == "last.ckpt", path.stat().st_mtime)
+    )
     for path in reversed(found):
         if _is_whole(path):
             return path
         logger.warning("%s is damaged or was cut short; looking for an earlier one.", path)
-    raise ConfigError(f"{folder} holds no whole checkpoint to resume. Leave out --ckpt_path to begin anew.")
+    raise ConfigError(
+        f"{folder} holds no whole checkpoint to resume. Leave out --ckpt_path to begin anew."
+    )
 
 
 def _is_whole(path: Path) -> bool:
@@ -66,14 +71,16 @@ def keep_settled(config: Namespace, checkpoint: Path) -> None:
     try:
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
-        logger.warning("%s cannot be read, so that nobody knows which options this run does not heed.", path)
+        logger.warning(
+            "%s cannot be read, so that nobody knows which options this run does not heed.", path
+        )
         return
     for option in KEPT:
         was, now = _value(before, option), config.get(option)
         if was is not _MISSING and was != now:
             logger.warning(
-                "%s is %s now and was %s when the run began: a resumed run goes on with %s. To train with another, "
-                "begin a new run with --model.init_from %s.",
+                "%s is %s now and was %s when the run began: a resumed run goes on with %s. To"
+                " train with another, begin a new run with --model.init_from %s.",
                 option,
                 _as_said(now),
                 _as_said(was),

@@ -14,7 +14,9 @@ WIDTH = 320  # pixels
 LINE = 12  # pixels
 
 
-def log_samples(logger: object, samples: Sequence[tuple[Record, str]], step: int, name: str = "") -> None:
+def log_samples(
+    logger: object, samples: Sequence[tuple[Record, str]], step: int, name: str = ""
+) -> None:
     """Show images with what the model says about them.
 
     Args:
@@ -27,9 +29,13 @@ def log_samples(logger: object, samples: Sequence[tuple[Record, str]], step: int
     for record, caption in samples:
         name = f"{folder}/{record.image_id}"
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(name, np.asarray(draw_sample(record, caption)), step, dataformats="HWC")
+            logger.experiment.add_image(
+                name, np.asarray(draw_sample(record, caption)), step, dataformats="HWC"
+            )
         elif isinstance(logger, WandbLogger):
-            logger.log_image(name, [_shrunk(record)], step, caption=[f"{caption} ({record.captions[0]})"])
+            logger.log_image(
+                name, [_shrunk(record)], step, caption=[f"{caption} ({record.captions[0]})"]
+            )
 
 
 def draw_sample(record: Record, caption: str) -> Image.Image:

@@ -14,7 +14,8 @@ from captioner.evaluation.cider import CiderD
 from captioner.model.decoder import Decoder
 from captioner.vocabulary import END, NEVER, PAD, START, Vocabulary
 
-_END_TOKEN = "</s>"  # of references and captions alike: a caption that stops too early or never lacks its n-grams
+# of references and captions alike: a caption that stops too early or never lacks its n-grams
+_END_TOKEN = "</s>"
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,12 @@ class SelfCriticalConfig:
     """Whether and how captions that the model draws are trained by their CIDEr-D.
 
     Args:
-        weight: Share of the loss that comes from drawn captions; the rest is cross-entropy. 0 turns it off.
-        samples: Captions drawn of each image. The reward of each is compared with the mean of the others (Luo 2020).
-        max_length: The most words of a drawn caption; one that has not ended by then goes without its end's reward.
+        weight: Share of the loss that comes from drawn captions; the rest is cross-entropy. 0 turns
+            it off.
+        samples: Captions drawn of each image. The reward of each is compared with the mean of the
+            others (Luo 2020).
+        max_length: The most words of a drawn caption; one that has not ended by then goes without
+            its end's reward.
     """
 
     weight: float = 0.0
@@ -34,15 +38,17 @@ class SelfCriticalConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= 1 or self.samples < 2 or self.max_length < 1:
             raise ConfigError(
-                f"model.self_critical has weight {self.weight}, samples {self.samples} and max_length "
-                f"{self.max_length}; expected a weight from 0 to 1, 2 or more samples and 1 or more words."
+                f"model.self_critical has weight {self.weight}, samples {self.samples} and"
+                f" max_length {self.max_length}; expected a weight from 0 to 1, 2 or more samples"
+                " and 1 or more words."
             )
 
 
 class Critic:
     """Judges drawn captions by CIDEr-D with the training split's document frequencies.
 
-    The end of a caption counts as a word, in references too: else the search for reward ends captions in "a" or "with".
+    The end of a caption counts as a word, in references too: else the search for reward ends
+        captions in "a" or "with".
 
     Args:
         references: The tokens of each record's captions.
@@ -54,9 +60,14 @@ class Critic:
     """
 
     def __init__(
-        self, references: Sequence[Sequence[Sequence[str]]], vocabulary: Vocabulary, endings: Sequence[str] = ()
+        self,
+        references: Sequence[Sequence[Sequence[str]]],
+        vocabulary: Vocabulary,
+        endings: Sequence[str] = (),
     ) -> None:
-        ended = {i: [[*tokens, _END_TOKEN] for tokens in texts] for i, texts in enumerate(references)}
+        ended = {
+            i: [[*tokens, _END_TOKEN] for tokens in texts] for i, texts in enumerate(references)
+        }
         self._cider_d = CiderD(ended)
         self._vocabulary = vocabulary
         self.never = vocabulary.never
@@ -71,9 +82,10 @@ class Critic:
             captions: (B, K, T) ids, START first, padded.
 
         Returns:
-            By how much each caption's reward exceeds the mean of the other captions of its image, (B, K); and for the
-            log: the mean reward, the number of different words used since `forget`, the share of captions that have
-            ended badly, on one of the endings or not at all.
+            By how much each caption's reward exceeds the mean of the other captions of its image,
+            (B, K); and for the
+            log: the mean reward, the number of different words used since `forget`, the share of
+            captions that have ended badly, on one of the endings or not at all.
         """
         b, k, _ = captions.shape
         ids, texts, bad = [], [], 0
@@ -87,7 +99,11 @@ class Critic:
                 texts.append([*words, _END_TOKEN] if ended else words)
         rewards = torch.from_numpy(self._cider_d.score_each(ids, texts)).float().view(b, k)
         others = (rewards.sum(dim=1, keepdim=True) - rewards) / (k - 1)
-        figures = {"reward": float(rewards.mean()), "words_used": len(self._used), "bad_endings": bad / (b * k)}
+        figures = {
+            "reward": float(rewards.mean()),
+            "words_used": len(self._used),
+            "bad_endings": bad / (b * k),
+        }
         return rewards - others, figures
 
     def forget(self) -> None:
@@ -116,11 +132,14 @@ def draw_captions(
         never: Ids of words that are never drawn.
 
     Returns:
-        (B, K, T) ids on the CPU: the start token first, END last unless the length is used up, padded.
+        (B, K, T) ids on the CPU: the start token first, END last unless the length is used up,
+        padded.
     """
     with evaluating(decoder):
         image, state = decoder.start(features)
-        state = {name: array.unsqueeze(1).expand(-1, samples, -1) for name, array in state.items()}  # (B, K, H)
+        state = {
+            name: array.unsqueeze(1).expand(-1, samples, -1) for name, array in state.items()
+        }  # (B, K, H)
         words = torch.full((len(features), samples), START, device=features.device)
         if starts is not None:
             words = starts.to(features.device).unsqueeze(1).expand_as(words)
@@ -148,14 +167,19 @@ def merge_captions(captions: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor, Ten
         drawn: (B, J, U) ids, padded.
 
     Returns:
-        Ids (B, K + J, max(T, U)), each image's captions by falling length, images by their longest; for each image,
-        which it was before (B,); and for each caption (B, K + J), that it was the j-th of the drawn ones, or -1 - k for
-        the k-th of the given ones, both from 0 on.
+        Ids (B, K + J, max(T, U)), each image's captions by falling length, images by their longest;
+        for each image, which it was before (B,); and for each caption (B, K + J), that it was the
+        j-th of the drawn ones, or -1 - k for the k-th of the given ones, both from 0 on.
     """
     length = max(captions.shape[2], drawn.shape[2])
-    padded = [torch.nn.functional.pad(ids, (0, length - ids.shape[2]), value=PAD) for ids in (captions, drawn)]
+    padded = [
+        torch.nn.functional.pad(ids, (0, length - ids.shape[2]), value=PAD)
+        for ids in (captions, drawn)
+    ]
     merged = torch.cat(padded, dim=1)  # (B, K + J, T)
-    origin = torch.cat([-1 - torch.arange(captions.shape[1]), torch.arange(drawn.shape[1])]).expand(merged.shape[:2])
+    origin = torch.cat([-1 - torch.arange(captions.shape[1]), torch.arange(drawn.shape[1])]).expand(
+        merged.shape[:2]
+    )
     lengths = (merged != PAD).sum(dim=2)
     order = lengths.argsort(dim=1, descending=True, stable=True)  # (B, K + J)
     images = lengths.amax(dim=1).argsort(descending=True, stable=True)  # (B,)
@@ -176,8 +200,8 @@ def with_drawn(
         config: How many, and how long.
 
     Returns:
-        The batch; what each of its captions is worth beside the others that were drawn, (B, K), NaN for its own; and
-        the critic's figures.
+        The batch; what each of its captions is worth beside the others that were drawn, (B, K), NaN
+        for its own; and the critic's figures.
     """
     drawn = draw_captions(
         decoder,
@@ -214,7 +238,9 @@ def policy_gradient(
     Returns:
         The loss; and for the log, the mean entropy of the words' distributions in nats.
     """
-    log_probs = logits.index_fill(1, torch.tensor(never, device=logits.device), -1e4).log_softmax(dim=1)
+    log_probs = logits.index_fill(1, torch.tensor(never, device=logits.device), -1e4).log_softmax(
+        dim=1
+    )
     chosen = log_probs.gather(1, targets.unsqueeze(1)).squeeze(1)
     with torch.no_grad():
         entropy = -(log_probs.exp() * log_probs).sum(dim=1).mean()

@@ -30,7 +30,9 @@ class Teaching:
     unknown_words: int
 
 
-def count_captions(captions: Iterable[Sequence[str]], vocabulary: Vocabulary, max_length: int) -> Teaching:
+def count_captions(
+    captions: Iterable[Sequence[str]], vocabulary: Vocabulary, max_length: int
+) -> Teaching:
     """Count.
 
     Args:
@@ -67,12 +69,12 @@ def check_teaching(data: CaptionData) -> None:
     train, val = count_split(data, "train"), count_split(data, "val")
     if 2 * (train.empty + train.unknown) > train.captions:
         raise DataError(
-            f"Most training captions teach nothing: of {train.captions:,}, {train.empty:,} have no word (emoji and "
-            f"punctuation are none) and {train.unknown:,} only words that occur fewer than {data.min_count} times. "
-            "Mend the captions, or lower data.min_count."
+            f"Most training captions teach nothing: of {train.captions:,}, {train.empty:,} have no"
+            f" word (emoji and punctuation are none) and {train.unknown:,} only words that occur"
+            f" fewer than {data.min_count} times. Mend the captions, or lower data.min_count."
         )
     if 2 * val.empty > val.captions:
         raise DataError(
-            f"Most validation captions have no word (emoji and punctuation are none): {val.empty:,} of "
-            f"{val.captions:,}, so there is nothing to score. Mend the captions."
+            f"Most validation captions have no word (emoji and punctuation are none): {val.empty:,}"
+            f" of {val.captions:,}, so there is nothing to score. Mend the captions."
         )

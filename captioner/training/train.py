@@ -1,6 +1,7 @@
 """A config -> a trained checkpoint folder.
 
-LightningCLI and jsonargparse read the config: typed YAML, dotted overrides, unknown and mistyped keys refused.
+LightningCLI and jsonargparse read the config: typed YAML, dotted overrides, unknown and mistyped
+    keys refused.
 """
 
 import errno
@@ -58,9 +59,14 @@ class TrainCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add resuming and the checkpoints, and link what the model takes from the data."""
-        parser.add_argument("--ckpt_path", type=str | None, default=None, help="Resume: 'last', or a .ckpt file.")
         parser.add_argument(
-            "--wandb", type=str | None, default=None, help="Log to this project on Weights & Biases too."
+            "--ckpt_path", type=str | None, default=None, help="Resume: 'last', or a .ckpt file."
+        )
+        parser.add_argument(
+            "--wandb",
+            type=str | None,
+            default=None,
+            help="Log to this project on Weights & Biases too.",
         )
         parser.add_lightning_class_args(RunCheckpoints, "checkpoint")
         parser.add_lightning_class_args(PrintPlan, "plan")
@@ -71,7 +77,9 @@ class TrainCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the command line; `--model.finetune null` and the like switch a section of the config off."""
-        self.config = parser.parse_args(_switched_off(parser, sys.argv[1:] if args is None else args))
+        self.config = parser.parse_args(
+            _switched_off(parser, sys.argv[1:] if args is None else args)
+        )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Log to TensorBoard in the run's folder by default; take part in what torchrun has started.
@@ -79,7 +87,9 @@ class TrainCLI(LightningCLI):
         Where stderr is no terminal, a line a minute stands for the progress bar.
         """
         if self.config.trainer.logger in (None, True):
-            kwargs["logger"] = make_loggers(Path(self.config.trainer.default_root_dir), self.config.wandb)
+            kwargs["logger"] = make_loggers(
+                Path(self.config.trainer.default_root_dir), self.config.wandb
+            )
         if "TORCHELASTIC_RUN_ID" in os.environ:
             here = int(os.environ["LOCAL_WORLD_SIZE"])
             kwargs |= {"devices": here, "num_nodes": int(os.environ["WORLD_SIZE"]) // here}
@@ -125,12 +135,15 @@ def main(args: Sequence[str] | None = None) -> int:
         rank_zero_only, "rank", 0
     )  # of several processes, the first tells what happens, and all tell what is wrong
     logger.setLevel(logging.INFO if first else logging.WARNING)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # what it tells stands in the plan
+    logging.getLogger("lightning.pytorch").setLevel(
+        logging.WARNING
+    )  # what it tells stands in the plan
     warnings.filterwarnings(
         "ignore",
         message=".*(num_workers|Checkpoint directory|log_every_n_steps|in eval mode|isinstance.treespec|sync_dist=True|"
         "LightningCLI's args parameter|"  # it suspects that they aren't those of the process
-        "resuming from a checkpoint that ended)",  # not true here: the batches that were seen are skipped
+        # not true here: the batches that were seen are skipped
+        "resuming from a checkpoint that ended)",
     )
     with stop_at_once():
         return _train(args)
@@ -146,7 +159,8 @@ def _train(args: Sequence[str] | None) -> int:
             save_config_kwargs={"save_to_log_dir": False},
             seed_everything_default=0,
             parser_kwargs={"prog": "captioner train"},
-            # The data module shares out the images among processes itself: Lightning would caption some of them twice.
+            # The data module shares out the images among processes itself: Lightning would caption
+            #     some of them twice.
             trainer_defaults={
                 "default_root_dir": "runs/captioner",
                 "use_distributed_sampler": False,
@@ -156,23 +170,30 @@ def _train(args: Sequence[str] | None) -> int:
             run=False,
         )
         _check_inputs(Path(cli.trainer.default_root_dir), cli.config)
-        checkpoint = _open_run(Path(cli.trainer.default_root_dir), cli.config.ckpt_path, cli.trainer.is_global_zero)
+        checkpoint = _open_run(
+            Path(cli.trainer.default_root_dir), cli.config.ckpt_path, cli.trainer.is_global_zero
+        )
         if checkpoint is not None:
             keep_settled(cli.config, checkpoint)
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     except (CaptionerError, MisconfigurationException) as error:
         return _refuse(str(error))
     except torch.OutOfMemoryError:
-        return _refuse("The GPU's memory is full. Lower data.batch_size, or raise trainer.accumulate_grad_batches.")
+        return _refuse(
+            "The GPU's memory is full. Lower data.batch_size, or raise"
+            " trainer.accumulate_grad_batches."
+        )
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return _refuse(
-                f"{error.filename or error}: {error.strerror}. Put the run into a folder that may be written, with "
-                "--trainer.default_root_dir FOLDER."
+                f"{error.filename or error}: {error.strerror}. Put the run into a folder that may"
+                " be written, with --trainer.default_root_dir FOLDER."
             )
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        return _refuse(f"The disk is full ({error}). Free some space, and go on with --ckpt_path last.")
+        return _refuse(
+            f"The disk is full ({error}). Free some space, and go on with --ckpt_path last."
+        )
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     finally:
@@ -193,10 +214,19 @@ def _check_inputs(folder: Path, config: Any) -> None:
         return
     for path in config.config or ():
         if (folder / CONFIG).exists() and (folder / CONFIG).samefile(os.fspath(path)):
-            raise ConfigError(f"The run in {folder} would overwrite {path}, its own config. {_ELSEWHERE}")
+            raise ConfigError(
+                f"The run in {folder} would overwrite {path}, its own config. {_ELSEWHERE}"
+            )
     begun = config.model.init_from
-    if begun and (folder / BEST).exists() and os.path.exists(begun) and (folder / BEST).samefile(begun):
-        raise ConfigError(f"The run in {folder} would overwrite {begun}, which it begins with. {_ELSEWHERE}")
+    if (
+        begun
+        and (folder / BEST).exists()
+        and os.path.exists(begun)
+        and (folder / BEST).samefile(begun)
+    ):
+        raise ConfigError(
+            f"The run in {folder} would overwrite {begun}, which it begins with. {_ELSEWHERE}"
+        )
 
 
 def _open_run(folder: Path, resumed: str | None, first: bool) -> Path | None:
@@ -210,8 +240,8 @@ def _open_run(folder: Path, resumed: str | None, first: bool) -> Path | None:
         raise ConfigError(f"{folder} is no folder; name another with --trainer.default_root_dir.")
     if not resumed and any((folder / CHECKPOINTS).glob("*")):
         raise ConfigError(
-            f"{folder} holds a run already. Resume it with --ckpt_path last, or put the new run elsewhere with "
-            "--trainer.default_root_dir FOLDER."
+            f"{folder} holds a run already. Resume it with --ckpt_path last, or put the new run"
+            " elsewhere with --trainer.default_root_dir FOLDER."
         )
     folder.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(folder / "train.log")

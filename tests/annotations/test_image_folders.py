@@ -17,7 +17,9 @@ def test_the_official_layout_is_found(tmp_path: Path, half: str, year: int) -> N
     drawn = draw_coco(tmp_path, year=year)
     path = tmp_path / "annotations" / f"captions_{half}{year}.json"
     expected = {
-        image.number: tmp_path / image.half / image.file_name for image in drawn if image.half == f"{half}{year}"
+        image.number: tmp_path / image.half / image.file_name
+        for image in drawn
+        if image.half == f"{half}{year}"
     }
     for images in (None, tmp_path, tmp_path / f"{half}{year}"):
         records = load_records(path, images)
@@ -25,7 +27,9 @@ def test_the_official_layout_is_found(tmp_path: Path, half: str, year: int) -> N
         assert not find_missing(records)
 
 
-@pytest.mark.parametrize("place", ["images/train2017", "images", ".", "annotations", "annotations/images"])
+@pytest.mark.parametrize(
+    "place", ["images/train2017", "images", ".", "annotations", "annotations/images"]
+)
 def test_other_places_of_coco_are_found(tmp_path: Path, place: str) -> None:
     draw_coco(tmp_path / "drawn", year=2017, train=3, val=1)
     (tmp_path / "annotations").mkdir()
@@ -63,14 +67,22 @@ def test_a_few_missing_or_stray_images_lead_nowhere_else(tmp_path: Path) -> None
         (tmp_path / "train2017" / image.file_name).rename(tmp_path / "images" / image.file_name)
     records = load_records(tmp_path / "annotations" / "captions_train2017.json")
     assert {record.path.parent for record in records} == {tmp_path / "train2017"}
-    assert [record.path.name for record in find_missing(records)] == [image.file_name for image in drawn[:3]]
+    assert [record.path.name for record in find_missing(records)] == [
+        image.file_name for image in drawn[:3]
+    ]
 
 
-def test_images_that_are_nowhere_are_missing_beside_the_file_or_where_it_was_said(tmp_path: Path) -> None:
+def test_images_that_are_nowhere_are_missing_beside_the_file_or_where_it_was_said(
+    tmp_path: Path,
+) -> None:
     draw_coco(tmp_path, year=2017)
     path = tmp_path / "annotations" / "captions_train2017.json"
     shutil.rmtree(tmp_path / "train2017")
-    for images, place in ((None, path.parent), (tmp_path, tmp_path), (tmp_path / "photos", tmp_path / "photos")):
+    for images, place in (
+        (None, path.parent),
+        (tmp_path, tmp_path),
+        (tmp_path / "photos", tmp_path / "photos"),
+    ):
         with pytest.raises(DataError) as caught:
             check_images(load_records(path, images))
         assert f"12 of 12 images are missing in {place}: " in str(caught.value)

@@ -19,9 +19,12 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Drawn]]:
 
 
 @pytest.mark.parametrize(
-    ("split", "names", "size"), [("train", ("train", "restval"), 14), ("val", ("val",), 4), ("test", ("test",), 2)]
+    ("split", "names", "size"),
+    [("train", ("train", "restval"), 14), ("val", ("val",), 4), ("test", ("test",), 2)],
 )
-def test_a_split_of_coco(coco: tuple[Path, list[Drawn]], split: Split, names: tuple[str, ...], size: int) -> None:
+def test_a_split_of_coco(
+    coco: tuple[Path, list[Drawn]], split: Split, names: tuple[str, ...], size: int
+) -> None:
     folder, drawn = coco
     expected = [
         Record(image.number, folder / image.half / image.file_name, image.captions)
@@ -39,7 +42,9 @@ def test_the_splits_of_coco_are_the_official_halves(coco: tuple[Path, list[Drawn
     folder, _ = coco
     splits: tuple[Split, ...] = ("train", "val", "test")
     ours = {
-        record.path: record for split in splits for record in load_records(folder / "dataset_coco.json", None, split)
+        record.path: record
+        for split in splits
+        for record in load_records(folder / "dataset_coco.json", None, split)
     }
     for half in ("train2014", "val2014"):
         for record in load_records(folder / "annotations" / f"captions_{half}.json"):
@@ -49,7 +54,9 @@ def test_the_splits_of_coco_are_the_official_halves(coco: tuple[Path, list[Drawn
     assert not ours
 
 
-def test_a_flickr_file_has_neither_folders_nor_ids_of_coco(coco: tuple[Path, list[Drawn]], tmp_path: Path) -> None:
+def test_a_flickr_file_has_neither_folders_nor_ids_of_coco(
+    coco: tuple[Path, list[Drawn]], tmp_path: Path
+) -> None:
     drawn = coco[1][-4:]
     path = tmp_path / "dataset_flickr8k.json"
     path.write_text(json.dumps(karpathy(drawn, dataset="flickr8k")), encoding="utf-8")
@@ -69,12 +76,21 @@ def test_other_files_are_taken_whole_unless_that_is_refused(coco: tuple[Path, li
     load_records(coco[0] / "dataset_coco.json", None, "train", strict=True)
 
 
-def test_a_split_must_be_named_and_have_images(coco: tuple[Path, list[Drawn]], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"dataset_coco\.json: no split.* train \(14\), val \(4\), test \(2\)"):
+def test_a_split_must_be_named_and_have_images(
+    coco: tuple[Path, list[Drawn]], tmp_path: Path
+) -> None:
+    with pytest.raises(
+        DataError, match=r"dataset_coco\.json: no split.* train \(14\), val \(4\), test \(2\)"
+    ):
         load_records(coco[0] / "dataset_coco.json")
     path = tmp_path / "dataset_coco.json"
-    path.write_text(json.dumps(karpathy([image for image in coco[1] if image.split != "test"])), encoding="utf-8")
-    with pytest.raises(DataError, match=r"no images of the split 'test' .* train \(14\), val \(4\), for"):
+    path.write_text(
+        json.dumps(karpathy([image for image in coco[1] if image.split != "test"])),
+        encoding="utf-8",
+    )
+    with pytest.raises(
+        DataError, match=r"no images of the split 'test' .* train \(14\), val \(4\), for"
+    ):
         load_records(path, None, "test")
     with pytest.raises(ConfigError, match=r"no split 'dev'; expected train, val, test"):
         load_records(path, None, "dev")  # type: ignore[arg-type]
@@ -88,7 +104,10 @@ def test_a_split_must_be_named_and_have_images(coco: tuple[Path, list[Drawn]], t
         ({"sentences": []}, 'expected "sentences", a list of one or more'),
         ({"sentences": "a dog"}, 'expected "sentences"'),
         ({"sentences": ["a dog"]}, 'sentences[0]: expected "raw"'),
-        ({"sentences": [{"raw": "a dog"}, {"tokens": ["a", "dog"]}]}, 'sentences[1]: expected "raw"'),
+        (
+            {"sentences": [{"raw": "a dog"}, {"tokens": ["a", "dog"]}]},
+            'sentences[1]: expected "raw"',
+        ),
         ({"sentences": [{"raw": "a dog"}, {"raw": " "}]}, "sentences[1]: the caption is empty"),
         ({"filename": ""}, 'expected "filename"'),
         ({"filepath": None}, 'expected "filepath"'),
@@ -111,7 +130,9 @@ def test_a_wrong_image_is_refused_in_one_line_that_says_where(
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("images", [[], ["a.jpg"], [{"split": "val"}], [{"sentences": []}, 3], {}, None])
+@pytest.mark.parametrize(
+    "images", [[], ["a.jpg"], [{"split": "val"}], [{"sentences": []}, 3], {}, None]
+)
 def test_what_only_looks_like_such_a_file_is_refused(tmp_path: Path, images: object) -> None:
     path = tmp_path / "dataset.json"
     path.write_text(json.dumps({"dataset": "coco", "images": images}), encoding="utf-8")

@@ -16,10 +16,14 @@ from captioner.tokenizer import tokenize
 from captioner.vocabulary import Vocabulary
 
 
-def make(folder: Path, name: str, content: bytes | None = None, captions: Sequence[str] = ("A dog.",)) -> Record:
+def make(
+    folder: Path, name: str, content: bytes | None = None, captions: Sequence[str] = ("A dog.",)
+) -> Record:
     path = folder / name
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(np.random.default_rng([*name.encode()]).bytes(5000) if content is None else content)
+    path.write_bytes(
+        np.random.default_rng([*name.encode()]).bytes(5000) if content is None else content
+    )
     return Record(name, path, tuple(captions))
 
 
@@ -33,13 +37,17 @@ def val(tmp_path: Path) -> list[Record]:
     return [make(tmp_path, f"val/{number}.jpg") for number in range(3)]
 
 
-def test_different_images_of_the_same_size_are_not_shared(train: list[Record], val: list[Record]) -> None:
+def test_different_images_of_the_same_size_are_not_shared(
+    train: list[Record], val: list[Record]
+) -> None:
     leaks = find_leaks(train, val, 1)
     assert leaks == Leaks(images=3)
     assert leaks.warnings() == []
 
 
-def test_the_same_file_is_shared_by_whatever_path(train: list[Record], val: list[Record], tmp_path: Path) -> None:
+def test_the_same_file_is_shared_by_whatever_path(
+    train: list[Record], val: list[Record], tmp_path: Path
+) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "train")
     os.link(train[2].path, tmp_path / "hard.jpg")
     paths = [
@@ -71,7 +79,9 @@ def test_a_copy_is_shared_and_with_one_byte_changed_is_not(
         assert find_leaks(train, [*val, copy], 1) == Leaks(4)
 
 
-def test_small_empty_and_missing_files(train: list[Record], val: list[Record], tmp_path: Path) -> None:
+def test_small_empty_and_missing_files(
+    train: list[Record], val: list[Record], tmp_path: Path
+) -> None:
     empty = [make(tmp_path, f"{side}/empty.jpg", b"") for side in ("train", "val")]
     missing = Record("missing", tmp_path / "missing.jpg", ("x",))
     folder = Record("folder", tmp_path / "train", ("x",))
@@ -83,7 +93,8 @@ def test_small_empty_and_missing_files(train: list[Record], val: list[Record], t
 
 
 captions = st.lists(
-    st.lists(st.sampled_from(["a", "dog", "cat", "hat", "runs", "red"]), min_size=1).map(" ".join), min_size=1
+    st.lists(st.sampled_from(["a", "dog", "cat", "hat", "runs", "red"]), min_size=1).map(" ".join),
+    min_size=1,
 )
 
 
@@ -105,7 +116,12 @@ def test_counts_are_those_of_a_vocabulary_without_the_shared_images(
     folder.mkdir(exist_ok=True)
     train = [make(folder, f"{number}.jpg", captions=texts) for number, texts in enumerate(texts)]
     val = [
-        make(folder, f"val{number}.jpg", train[number].path.read_bytes() if number in shared else None, texts)
+        make(
+            folder,
+            f"val{number}.jpg",
+            train[number].path.read_bytes() if number in shared else None,
+            texts,
+        )
         for number, texts in enumerate(val_texts)
     ]
     leaks = find_leaks(train, val, min_count)

@@ -52,9 +52,14 @@ def test_headers_that_may_mean_two_things(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["im/a.jpg ", "\tim/a.jpg", "im\\a.jpg", " im\\a.jpg "])
 def test_paths_that_can_mean_one_file_alone_are_taken(folder: Path, name: str) -> None:
     path = write(folder, f"image,caption\n{name},A dog\nim/a.jpg,A cat\n")
-    assert load_records(path) == [Record(name, folder / "im" / "a.jpg", ("A dog", "A cat"))], "one image"
+    assert load_records(path) == [Record(name, folder / "im" / "a.jpg", ("A dog", "A cat"))], (
+        "one image"
+    )
     check_images(load_records(path))
-    coco = {"images": [{"id": 1, "file_name": name}], "annotations": [{"id": 1, "image_id": 1, "caption": "A dog"}]}
+    coco = {
+        "images": [{"id": 1, "file_name": name}],
+        "annotations": [{"id": 1, "image_id": 1, "caption": "A dog"}],
+    }
     check_images(load_records(write(folder, json.dumps(coco), "own.json")))
 
 
@@ -107,7 +112,9 @@ def test_two_files_that_differ_in_letters_alone_are_no_hint(folder: Path) -> Non
         ("captions_train2017.json", "captioner prepare-coco --year 2017"),
     ],
 )
-def test_a_missing_file_of_coco_says_which_command_brings_it(tmp_path: Path, name: str, command: str) -> None:
+def test_a_missing_file_of_coco_says_which_command_brings_it(
+    tmp_path: Path, name: str, command: str
+) -> None:
     with pytest.raises(DataError) as caught:
         load_records(tmp_path / "data" / name)
     assert str(caught.value).endswith(f"by: {command}")

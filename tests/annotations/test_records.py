@@ -28,7 +28,10 @@ COCO: dict[str, Any] = {
 
 
 def write(path: Path, content: str | dict[str, Any] | list[Any]) -> Path:
-    path.write_text(content if isinstance(content, str) else json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    path.write_text(
+        content if isinstance(content, str) else json.dumps(content, ensure_ascii=False),
+        encoding="utf-8",
+    )
     return path
 
 
@@ -47,14 +50,17 @@ def test_coco_json_with_text_ids_and_a_byte_order_mark(tmp_path: Path) -> None:
     assert [record.image_id for record in load_records(str(path), None)] == ["seven", "three"]
 
 
-def test_reading_coco_json_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reading_coco_json_prints_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     load_records(write(tmp_path / "captions.json", COCO), None)
     assert capsys.readouterr() == ("", "")
 
 
 def test_csv_gathers_rows_of_an_image_and_finds_images_beside_the_file(tmp_path: Path) -> None:
     path = write(
-        tmp_path / "own.csv", 'caption,image,by\n"A dog, wet",b.jpg,me\nA cat,a.jpg,you\n"Two\nlines",b.jpg,me\n'
+        tmp_path / "own.csv",
+        'caption,image,by\n"A dog, wet",b.jpg,me\nA cat,a.jpg,you\n"Two\nlines",b.jpg,me\n',
     )
     assert load_records(path, None) == [
         Record("b.jpg", tmp_path / "b.jpg", ("A dog, wet", "Two\nlines")),
@@ -65,12 +71,15 @@ def test_csv_gathers_rows_of_an_image_and_finds_images_beside_the_file(tmp_path:
 def test_csv_as_a_spreadsheet_writes_it(tmp_path: Path) -> None:
     path = tmp_path / "own.CSV"
     path.write_bytes("\ufeffimage,caption\r\na.jpg,Ein Café\r\n".encode())
-    assert load_records(path, tmp_path / "photos") == [Record("a.jpg", tmp_path / "photos" / "a.jpg", ("Ein Café",))]
+    assert load_records(path, tmp_path / "photos") == [
+        Record("a.jpg", tmp_path / "photos" / "a.jpg", ("Ein Café",))
+    ]
 
 
 def test_json_lines_with_empty_lines(tmp_path: Path) -> None:
     path = write(
-        tmp_path / "own.jsonl", '{"image": "a.jpg", "caption": "One"}\n\n{"caption": "Two", "image": "a.jpg"}\n'
+        tmp_path / "own.jsonl",
+        '{"image": "a.jpg", "caption": "One"}\n\n{"caption": "Two", "image": "a.jpg"}\n',
     )
     assert load_records(path, None) == [Record("a.jpg", tmp_path / "a.jpg", ("One", "Two"))]
 
@@ -100,12 +109,20 @@ def without(**changes: Any) -> dict[str, Any]:
         ("a.json", '{"images": ' + "[" * 100_000, "not JSON that can be read"),
         ("a.json", f'{{"images": {"1" * 5000}}}', "not JSON that can be read"),
         ("a.json", [1], "not COCO captions JSON but a list"),
-        ("a.json", [{"image_id": 1, "caption": "x"}], "these are results, such as --results scores"),
+        (
+            "a.json",
+            [{"image_id": 1, "caption": "x"}],
+            "these are results, such as --results scores",
+        ),
         ("a.json", {"images": []}, "not COCO captions JSON"),
         ("a.json", without(images=[{"file_name": "a.jpg"}]), 'images[0]: expected "id"'),
         ("a.json", without(images=["a.jpg"]), "images[0]: expected a JSON object"),
         ("a.json", without(images=[{"id": 1}]), 'images[0]: expected "file_name"'),
-        ("a.json", without(images=[{"id": 1, "file_name": "a"}] * 2), "images[1]: image id 1 is used twice"),
+        (
+            "a.json",
+            without(images=[{"id": 1, "file_name": "a"}] * 2),
+            "images[1]: image id 1 is used twice",
+        ),
         (
             "a.json",
             without(annotations=[{"id": 1, "image_id": 8, "caption": "x"}]),
@@ -118,7 +135,10 @@ def without(**changes: Any) -> dict[str, Any]:
         ),
         (
             "a.json",
-            {"images": [{"id": "3", "file_name": "a"}], "annotations": [{"id": 1, "image_id": 3, "caption": "x"}]},
+            {
+                "images": [{"id": "3", "file_name": "a"}],
+                "annotations": [{"id": 1, "image_id": 3, "caption": "x"}],
+            },
             'image id 3 is not among the "images" (but text with the same digits is)',
         ),
         (
@@ -126,20 +146,48 @@ def without(**changes: Any) -> dict[str, Any]:
             without(annotations=[{"id": 1, "image_id": 3, "category_id": 1, "bbox": [0, 0, 1, 1]}]),
             'annotations[0]: no "caption"; this file tells objects',
         ),
-        ("a.json", without(annotations=COCO["annotations"] * 2), "annotations[3]: annotation id 1 is used twice"),
-        ("a.json", without(annotations=[{"id": 1, "image_id": True, "caption": "x"}]), 'expected "image_id"'),
-        ("a.json", without(annotations=[{"id": 1, "image_id": 3, "caption": None}]), 'expected "caption"'),
-        ("a.json", without(annotations=[{"id": 1, "image_id": 3, "caption": " "}]), "the caption is empty"),
-        ("a.json", without(annotations=[{"image_id": 3, "caption": "x"}]), 'annotations[0]: expected "id"'),
+        (
+            "a.json",
+            without(annotations=COCO["annotations"] * 2),
+            "annotations[3]: annotation id 1 is used twice",
+        ),
+        (
+            "a.json",
+            without(annotations=[{"id": 1, "image_id": True, "caption": "x"}]),
+            'expected "image_id"',
+        ),
+        (
+            "a.json",
+            without(annotations=[{"id": 1, "image_id": 3, "caption": None}]),
+            'expected "caption"',
+        ),
+        (
+            "a.json",
+            without(annotations=[{"id": 1, "image_id": 3, "caption": " "}]),
+            "the caption is empty",
+        ),
+        (
+            "a.json",
+            without(annotations=[{"image_id": 3, "caption": "x"}]),
+            'annotations[0]: expected "id"',
+        ),
         ("a.json", without(annotations=[]), "no captions in it"),
         ("a.csv", "", "no column 'image' and 'caption'"),
-        ("a.csv", "image;caption\na.jpg;x\n", "whose columns are divided by semicolons; save it with commas"),
+        (
+            "a.csv",
+            "image;caption\na.jpg;x\n",
+            "whose columns are divided by semicolons; save it with commas",
+        ),
         ("a.csv", '"by"\t"caption"\t"image"\nme\tx, y\ta.jpg\n', "divided by tabs"),
         ("a.csv", "image| caption\na.jpg| x\n", "divided by bars"),
         ("a.csv", "a.jpg,A dog\n", "first line; expected image,caption"),
         ("a.csv", "image,caption,caption\na.jpg,x,y\n", "the column 'caption' is there twice"),
         ("a.csv", "image,caption\na.jpg,x\nb.jpg,A dog, wet\n", "line 3: more values than columns"),
-        ("a.csv", 'image,caption\na.jpg,x\nb.jpg,"A dog\nc.jpg,y\n', "line 3: not CSV (unexpected end of data)"),
+        (
+            "a.csv",
+            'image,caption\na.jpg,x\nb.jpg,"A dog\nc.jpg,y\n',
+            "line 3: not CSV (unexpected end of data)",
+        ),
         ("a.csv", "image,text\na.jpg,x\n", "no column 'caption'"),
         ("a.csv", "image,caption\n", "no captions in it"),
         ("a.csv", "image,caption\na.jpg,x\nb.jpg\n", 'line 3: expected "caption"'),
@@ -177,7 +225,11 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path, name: str) -> Non
 
 @pytest.mark.parametrize("suffix", [".json", ".csv", ".jsonl"])
 @settings(deadline=None)
-@given(content=st.one_of(st.binary(max_size=60), st.text('{}[]":,image_idcaption\n123 ', max_size=60).map(str.encode)))
+@given(
+    content=st.one_of(
+        st.binary(max_size=60), st.text('{}[]":,image_idcaption\n123 ', max_size=60).map(str.encode)
+    )
+)
 def test_any_content_gives_records_or_an_error_for_users(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, content: bytes
 ) -> None:
@@ -198,7 +250,9 @@ def test_check_images_names_the_missing(tmp_path: Path) -> None:
     assert find_missing([there, *missing]) == missing
     with pytest.raises(DataError) as caught:
         check_images([there, *missing])
-    assert f"4 of 5 images are missing in {tmp_path}: b.jpg, c.jpg, d.jpg, ...;" in str(caught.value)
+    assert f"4 of 5 images are missing in {tmp_path}: b.jpg, c.jpg, d.jpg, ...;" in str(
+        caught.value
+    )
     elsewhere = Record("f", tmp_path / "sub" / "f.jpg", ("x",))
     with pytest.raises(DataError) as caught:
         check_images([missing[0], elsewhere])
@@ -207,26 +261,37 @@ def test_check_images_names_the_missing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "\ud800", "."])
 def test_an_image_that_can_be_no_file_is_missing(tmp_path: Path, name: str) -> None:
-    (record,) = load_records(write(tmp_path / "own.jsonl", json.dumps({"image": name, "caption": "x"})))
+    (record,) = load_records(
+        write(tmp_path / "own.jsonl", json.dumps({"image": name, "caption": "x"}))
+    )
     assert find_missing([record]) == [record]
 
 
 def test_ranks_and_authors_of_coco_json_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "captions.json"
-    images = [{"id": 1, "file_name": "a.jpg", "captions_by": "human"}, {"id": 2, "file_name": "b.jpg"}]
+    images = [
+        {"id": 1, "file_name": "a.jpg", "captions_by": "human"},
+        {"id": 2, "file_name": "b.jpg"},
+    ]
     said = [(1, 3), (1, 1), (2, None), (2, None)]
     annotations = [
-        {"id": number, "image_id": image, "caption": f"caption {number}"} | ({"rank": rank} if rank else {})
+        {"id": number, "image_id": image, "caption": f"caption {number}"}
+        | ({"rank": rank} if rank else {})
         for number, (image, rank) in enumerate(said)
     ]
     path.write_text(json.dumps({"images": images, "annotations": annotations}))
     first, second = load_records(path)
     assert first.ranked() == [(3, "caption 0"), (1, "caption 1")]
-    assert second.ranked() == [(1, "caption 2"), (1, "caption 3")], "in a file with ranks, those without are first ones"
+    assert second.ranked() == [
+        (1, "caption 2"),
+        (1, "caption 3"),
+    ], "in a file with ranks, those without are first ones"
     assert (first.captions_by, second.captions_by) == ("human", "")
 
     for wrong in (0, "1", 1.5, True):
         annotations[1]["rank"] = wrong
         path.write_text(json.dumps({"images": images, "annotations": annotations}))
-        with pytest.raises(DataError, match=r'annotations\[1\]: "rank" is .*; expected a whole number'):
+        with pytest.raises(
+            DataError, match=r'annotations\[1\]: "rank" is .*; expected a whole number'
+        ):
             load_records(path)

@@ -45,7 +45,9 @@ def limited(*args: object, size: int) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "captioner", "caption", *map(str, args)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))  # noqa: E731
-    return subprocess.run(command, env=environment, capture_output=True, text=True, preexec_fn=limit, check=False)
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, preexec_fn=limit, check=False
+    )
 
 
 def told(file: Path) -> list[object]:
@@ -57,7 +59,9 @@ def told(file: Path) -> list[object]:
 
 
 @pytest.mark.parametrize(
-    "options", [[], ["--json"], ["--alternatives", "2"], ["--sample", "--seed", "3"]], ids=lambda each: "".join(each)
+    "options",
+    [[], ["--json"], ["--alternatives", "2"], ["--sample", "--seed", "3"]],
+    ids=lambda each: "".join(each),
 )
 def test_a_run_that_was_stopped_goes_on_and_ends_as_if_it_was_not(
     run: Run, photos: Path, tmp_path: Path, options: list[str]
@@ -68,7 +72,13 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_if_it_was_not(
     each = len(expected.splitlines(keepends=True)) // 5
     rows = expected.splitlines(keepends=True)
     shutil.copy(tmp_path / "whole.run.json", tmp_path / "stopped.run.json")
-    for images, cut in ((0, 0), (0, 7), (2, 0), (3, 9), (4, 1)):  # so many whole ones, and some bytes of a row
+    for images, cut in (
+        (0, 0),
+        (0, 7),
+        (2, 0),
+        (3, 9),
+        (4, 1),
+    ):  # so many whole ones, and some bytes of a row
         end = len(b"".join(rows[: each * images])) + cut
         stopped.write_bytes(expected[:end])
         status, said = run(photos, "--output", stopped, *options)
@@ -99,7 +109,9 @@ def test_a_full_disk_leaves_whole_rows_and_the_next_run_goes_on(
     assert names == [str(path) for path in sorted(photos.iterdir())]
 
 
-def test_what_failed_is_tried_again_and_new_photos_are_added(run: Run, photos: Path, tmp_path: Path) -> None:
+def test_what_failed_is_tried_again_and_new_photos_are_added(
+    run: Run, photos: Path, tmp_path: Path
+) -> None:
     output = tmp_path / "captions.tsv"
     whole = (photos / "1.png").read_bytes()
     (photos / "1.png").write_bytes(whole[:50])
@@ -109,13 +121,25 @@ def test_what_failed_is_tried_again_and_new_photos_are_added(run: Run, photos: P
     shutil.copy(photos / "0.png", photos / "new.png")
     assert run(photos, photos / "0.png", "--output", output)[0] == 0
     added = output.read_text().removeprefix(before).splitlines()
-    assert [line.partition("\t")[0] for line in added] == [str(photos / "1.png"), str(photos / "new.png")]
+    assert [line.partition("\t")[0] for line in added] == [
+        str(photos / "1.png"),
+        str(photos / "new.png"),
+    ]
 
 
 @pytest.mark.parametrize(
-    "args", [["--model", "nowhere"], ["--beam-size", "0"], ["--include", "xyzzy"], ["--beam-size", "2"], ["--json"]]
+    "args",
+    [
+        ["--model", "nowhere"],
+        ["--beam-size", "0"],
+        ["--include", "xyzzy"],
+        ["--beam-size", "2"],
+        ["--json"],
+    ],
 )
-def test_a_wrong_call_leaves_what_is_there(run: Run, photos: Path, tmp_path: Path, args: list[str]) -> None:
+def test_a_wrong_call_leaves_what_is_there(
+    run: Run, photos: Path, tmp_path: Path, args: list[str]
+) -> None:
     output = tmp_path / "captions.tsv"
     assert run(photos, "--output", output)[0] == 0
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
@@ -183,12 +207,18 @@ def test_relative_paths_go_on_where_they_start(
     monkeypatch.chdir(photos)
     assert run("0.png", "./1.png", "--output", output)[0] == 0
     assert run("1.png", "0.png", "2.png", "--output", output)[0] == 0
-    assert [line.partition("\t")[0] for line in output.read_text().splitlines()] == ["0.png", "./1.png", "2.png"]
+    assert [line.partition("\t")[0] for line in output.read_text().splitlines()] == [
+        "0.png",
+        "./1.png",
+        "2.png",
+    ]
     monkeypatch.chdir(tmp_path)
     assert "paths start at" in run("0.png", photos, "--output", output)[1]
 
 
-@pytest.mark.parametrize("name", ["a\tb.png", "a\nb\r.png", "a\\tb.png", "\\", "日本\udce9.png", "plain.png"])
+@pytest.mark.parametrize(
+    "name", ["a\tb.png", "a\nb\r.png", "a\\tb.png", "\\", "日本\udce9.png", "plain.png"]
+)
 def test_names_are_one_field_and_come_back(name: str) -> None:
     field = escape(name)
     assert not set("\t\n\r") & set(field)
@@ -199,7 +229,11 @@ def test_names_are_one_field_and_come_back(name: str) -> None:
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
 @pytest.mark.parametrize("as_json", [True, False])
 def test_names_that_the_terminal_cannot_write(
-    photos: Path, checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, as_json: bool
+    photos: Path,
+    checkpoint_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    encoding: str,
+    as_json: bool,
 ) -> None:
     names = ["日本.png", "é😀.png", "tab\tnew\nline.png", os.fsdecode(b"latin-\xe9.png")]
     paths = [str(photos / name) for name in names]
@@ -227,7 +261,10 @@ def test_attention_that_cannot_be_saved_ends_no_run(
     result = limited(photos, "--save-attention", maps, "--model", checkpoint_folder, size=100)
     assert result.returncode == 1
     assert len(result.stdout.splitlines()) == len(result.stderr.splitlines()) == 6
-    assert all("its attention cannot be saved (File too large)" in line for line in result.stderr.splitlines())
+    assert all(
+        "its attention cannot be saved (File too large)" in line
+        for line in result.stderr.splitlines()
+    )
     assert not list(maps.iterdir())
     assert run(photos, "--output", output)[0] == 0
     before = output.read_bytes()
@@ -243,7 +280,9 @@ def test_attention_that_cannot_be_saved_ends_no_run(
     assert sorted(owners) == [str(path) for path in sorted(photos.iterdir())]
 
 
-def test_closed_streams_are_no_tracebacks(photos: Path, tmp_path: Path, checkpoint_folder: Path) -> None:
+def test_closed_streams_are_no_tracebacks(
+    photos: Path, tmp_path: Path, checkpoint_folder: Path
+) -> None:
     command = f"{sys.executable} -m captioner caption --model {checkpoint_folder}"
     output = tmp_path / "captions.txt"
     script = f"""
@@ -253,7 +292,9 @@ def test_closed_streams_are_no_tracebacks(photos: Path, tmp_path: Path, checkpoi
         {command} {photos}/missing.png 2>&-; echo $? >&2
     """
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    result = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        ["sh", "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
     first, *others = result.stderr.splitlines()
     assert first.startswith("error: Standard output is closed")
     assert others == ["2", "error: standard input: is empty", "1", "0", "1"]
@@ -261,16 +302,28 @@ def test_closed_streams_are_no_tracebacks(photos: Path, tmp_path: Path, checkpoi
     assert output.read_text().count("\n") == 1
 
 
-def test_libraries_say_nothing_of_odd_images(photos: Path, tmp_path: Path, checkpoint_folder: Path) -> None:
+def test_libraries_say_nothing_of_odd_images(
+    photos: Path, tmp_path: Path, checkpoint_folder: Path
+) -> None:
     path = tmp_path / "odd.tif"
     Image.open(photos / "0.png").convert("1").save(path, compression="group4")
     content = bytearray(path.read_bytes())
     content[8:16] = b"\xff\x13\x99\x00\xff\xd9\x07\x01"
     path.write_bytes(content)
-    command = [sys.executable, "-m", "captioner", "caption", str(path), "--model", str(checkpoint_folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "captioner",
+        "caption",
+        str(path),
+        "--model",
+        str(checkpoint_folder),
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert all(line.startswith("error: ") for line in result.stderr.splitlines())
     probe = f"from captioner.images import open_image; open_image({str(path)!r})"
-    noisy = subprocess.run([sys.executable, "-c", probe], env=environment, capture_output=True, text=True, check=False)
+    noisy = subprocess.run(
+        [sys.executable, "-c", probe], env=environment, capture_output=True, text=True, check=False
+    )
     assert "Fax4Decode" in noisy.stderr, "or this tests nothing"

@@ -12,7 +12,9 @@ from captioner.decoding.options import ENGLISH_ENDINGS, DecodingOptions, Option,
 from captioner.errors import ConfigError
 
 
-def test_every_option_is_a_flag_of_each_command_that_captions(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_option_is_a_flag_of_each_command_that_captions(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert tuple(field.name for field in dataclasses.fields(DecodingOptions)) == DECODING
     for command, without in (
         ("caption", set()),
@@ -23,7 +25,10 @@ def test_every_option_is_a_flag_of_each_command_that_captions(capsys: pytest.Cap
             parse([command, "--help"])
         text = capsys.readouterr().out
         for name in DECODING:
-            assert (f" --{name.replace('_', '-')} " in text) == (name not in without), (command, name)
+            assert (f" --{name.replace('_', '-')} " in text) == (name not in without), (
+                command,
+                name,
+            )
 
 
 @pytest.mark.parametrize("option", decoding_options(), ids=lambda option: option.name)
@@ -55,12 +60,16 @@ def test_a_flag_gives_a_value_that_the_options_take(option: Option) -> None:
 def test_the_endings_have_a_name() -> None:
     named = DecodingOptions(forbidden_endings="english")
     assert named.forbidden_endings == ENGLISH_ENDINGS and len(ENGLISH_ENDINGS) == 18
-    assert named == DecodingOptions.from_dict({"forbidden_endings": list(ENGLISH_ENDINGS)}), "as older folders have it"
+    assert named == DecodingOptions.from_dict({"forbidden_endings": list(ENGLISH_ENDINGS)}), (
+        "as older folders have it"
+    )
     assert DecodingOptions.from_dict(named.to_dict()) == named and isinstance(
         named.to_dict()["forbidden_endings"], list
     )
     assert DecodingOptions().forbidden_endings == ()
-    with pytest.raises(ConfigError, match="forbidden_endings is 'german'; expected a list of words"):
+    with pytest.raises(
+        ConfigError, match="forbidden_endings is 'german'; expected a list of words"
+    ):
         DecodingOptions(forbidden_endings="german")  # type: ignore[arg-type]
 
 
@@ -95,7 +104,9 @@ def test_an_option_of_words_needs_no_more_than_its_entry() -> None:
         ("forbidden_endings", ["a", 3], "a list of words"),
     ],
 )
-def test_a_wrong_value_is_answered_with_what_was_expected(name: str, value: Any, expected: str) -> None:
+def test_a_wrong_value_is_answered_with_what_was_expected(
+    name: str, value: Any, expected: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         DecodingOptions.from_dict({name: value})
     value = tuple(value) if isinstance(value, list) else value

@@ -5,7 +5,15 @@ import pytest
 
 from captioner.cli import parse
 
-COMMANDS = ("caption", "evaluate", "explain", "demo", "export", "info", "prepare-coco")  # train has help of its own
+COMMANDS = (
+    "caption",
+    "evaluate",
+    "explain",
+    "demo",
+    "export",
+    "info",
+    "prepare-coco",
+)  # train has help of its own
 
 
 def stop(*argv: str) -> int:
@@ -22,14 +30,23 @@ def name_of(options: Any) -> str:
 
 
 def test_values_have_their_types_and_what_is_not_said_is_the_models_business() -> None:
-    options = parse(["caption", "a.jpg", "--model", "folder", "--beam-size", "3", "--top-p", "0.9", "--sample"])
+    options = parse(
+        ["caption", "a.jpg", "--model", "folder", "--beam-size", "3", "--top-p", "0.9", "--sample"]
+    )
     assert (name_of(options), options.operands) == ("caption", ["a.jpg"])
-    assert (options.model, options.beam_size, options.top_p, options.sample) == ([Path("folder")], 3, 0.9, True)
+    assert (options.model, options.beam_size, options.top_p, options.sample) == (
+        [Path("folder")],
+        3,
+        0.9,
+        True,
+    )
     assert (options.backend, options.batch_size, options.json) == ("auto", 32, False)
     for name in ("device", "output", "alternatives", "max_length", "temperature", "top_k", "seed"):
         assert getattr(options, name) is None
     assert parse(["caption", "a.jpg"]).sample is None
-    assert parse(["caption", "a.jpg", "--seed", "-1"]).seed == -1, "its range is checked where it is used"
+    assert parse(["caption", "a.jpg", "--seed", "-1"]).seed == -1, (
+        "its range is checked where it is used"
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,8 +69,14 @@ def test_options_stand_anywhere_but_behind_two_dashes(argv: list[str], operands:
         (["--versoin"], "There is no option --versoin. Did you mean --version?"),
         (["--"], "There is no command --."),
         (["caption"], "Missing argument PATH."),
-        (["caption", "a.jpg", "--beam-sise=3"], "There is no option --beam-sise. Did you mean --beam-size?"),
-        (["caption", "a.jpg", "--jso"], "There is no option --jso. Did you mean --json?"),  # no abbreviations
+        (
+            ["caption", "a.jpg", "--beam-sise=3"],
+            "There is no option --beam-sise. Did you mean --beam-size?",
+        ),
+        (
+            ["caption", "a.jpg", "--jso"],
+            "There is no option --jso. Did you mean --json?",
+        ),  # no abbreviations
         (["caption", "a.jpg", "-q"], "There is no option -q."),
         (["caption", "a.jpg", "--model"], "--model"),
         (["caption", "a.jpg", "--json=yes"], "--json"),
@@ -79,11 +102,15 @@ def test_what_is_wrong_with_a_call_is_one_line_below_the_usage(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_help_of_a_command_gives_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_of_a_command_gives_examples(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert stop(command, "--help") == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: captioner {command} ")
-    examples = [line.strip() for line in text.splitlines() if line.startswith(f"  captioner {command}")]
+    examples = [
+        line.strip() for line in text.splitlines() if line.startswith(f"  captioner {command}")
+    ]
     assert examples
     for example in examples:
         assert name_of(parse(example.partition(" < ")[0].split()[1:])) == command
@@ -95,7 +122,11 @@ def test_the_help_of_a_command_gives_examples(command: str, capsys: pytest.Captu
 def test_the_help_shows_defaults(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     stop(command, "--help")
     text = " ".join(capsys.readouterr().out.split())
-    defaults = {"--model DIR": "the bundled model", "--batch-size N": "32", "--backend BACKEND": "auto"}
+    defaults = {
+        "--model DIR": "the bundled model",
+        "--batch-size N": "32",
+        "--backend BACKEND": "auto",
+    }
     defaults |= {"--device DEVICE": "cpu", "--beam-size N": "the model's"}
     for option, default in defaults.items():
         assert f"[default: {default}]" in text.partition(option)[2].partition(" --")[0]

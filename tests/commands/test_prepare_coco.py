@@ -43,7 +43,9 @@ def run(*args: object) -> tuple[int, str, str]:
     return process.returncode, stdout.decode(), stderr.decode()
 
 
-@pytest.mark.parametrize("args", [["--mirror", "nonsense"], ["--year", "2015"], ["--only", "videos"], ["somewhere"]])
+@pytest.mark.parametrize(
+    "args", [["--mirror", "nonsense"], ["--year", "2015"], ["--only", "videos"], ["somewhere"]]
+)
 def test_a_wrong_call_ends_with_2(args: list[str], tmp_path: Path) -> None:
     status, stdout, stderr = run(*args, "--folder", tmp_path)
     assert (status, stdout) == (2, "")
@@ -54,7 +56,14 @@ def test_a_wrong_call_ends_with_2(args: list[str], tmp_path: Path) -> None:
 def test_the_script_is_the_command(tmp_path: Path) -> None:
     said = []
     for command in (["-m", "captioner", "prepare-coco"], [str(ROOT / "scripts/prepare_coco.py")]):
-        call = [sys.executable, *command, "--mirror", tmp_path.as_uri(), "--folder", str(tmp_path / "coco")]
+        call = [
+            sys.executable,
+            *command,
+            "--mirror",
+            tmp_path.as_uri(),
+            "--folder",
+            str(tmp_path / "coco"),
+        ]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
         said.append((done.returncode, done.stdout, done.stderr))
@@ -68,7 +77,10 @@ def test_a_mirror_with_other_files_is_refused(server: Server, tmp_path: Path, ye
     args = ["--year", year, "--only", "annotations", "--mirror", server.url, "--folder", tmp_path]
     status, stdout, stderr = run(*args)
     assert (status, stdout) == (1, "")
-    assert stderr.splitlines()[-1].startswith(f"error: {server.url}/{archive.path}: ") and "404" in stderr
+    assert (
+        stderr.splitlines()[-1].startswith(f"error: {server.url}/{archive.path}: ")
+        and "404" in stderr
+    )
     server.files = {archive.path: b"another file"}
     status, stdout, stderr = run(*args)
     assert (status, stdout) == (1, "")
@@ -79,7 +91,9 @@ def test_a_mirror_with_other_files_is_refused(server: Server, tmp_path: Path, ye
 
 @pytest.mark.skipif(os.name == "nt", reason="signals and terminals of Unix")
 @pytest.mark.parametrize("terminal", [False, True])
-def test_an_interrupted_call_says_that_it_goes_on(server: Server, tmp_path: Path, terminal: bool) -> None:
+def test_an_interrupted_call_says_that_it_goes_on(
+    server: Server, tmp_path: Path, terminal: bool
+) -> None:
     first = COCO[2017][0]
     server.files, server.claims = {first.path: bytes(30_000_000)}, first.size
     server.stalls = threading.Event()

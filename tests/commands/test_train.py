@@ -16,19 +16,25 @@ TINY = str(ROOT / "configs" / "tiny.yaml")
 COMMANDS = [["-m", "captioner", "train"], [str(ROOT / "scripts/train.py")]]
 
 
-def call(command: list[str], *args: str, path: Path, cwd: Path) -> "subprocess.CompletedProcess[str]":
+def call(
+    command: list[str], *args: str, path: Path, cwd: Path
+) -> "subprocess.CompletedProcess[str]":
     """Run the command where modules are looked for in `path` first."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(path), str(ROOT)])}
     environment.pop("THP_MEM_ALLOC_ENABLE", None)
     run = [sys.executable, *command, *args]
-    return subprocess.run(run, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        run, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def test_all_configs_of_the_repository_are_shipped() -> None:
     assert shipped_configs() == {path.stem: path for path in (ROOT / "configs").iterdir()}
 
 
-def test_a_config_is_found_by_its_name_or_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_config_is_found_by_its_name_or_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for folder in ("tiny", "coco"):  # of data perhaps; a name is a name
         Path(folder).mkdir()
@@ -42,7 +48,9 @@ def test_a_config_is_found_by_its_name_or_its_path(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("config", ["tinny", "tinny.yaml", "configs/tinny.yaml", "", "."])
 def test_an_unknown_config_is_answered_with_those_that_exist(config: str) -> None:
-    with pytest.raises(ConfigError, match=r"Expected a YAML file, or one of coco, coco_scst, .*, tiny\.$") as caught:
+    with pytest.raises(
+        ConfigError, match=r"Expected a YAML file, or one of coco, coco_scst, .*, tiny\.$"
+    ) as caught:
         find_config(config)
     assert ("Did you mean tiny?" in str(caught.value)) == ("tinny" in config)
 
@@ -57,20 +65,32 @@ def test_an_unknown_config_is_one_line(args: list[str], capsys: pytest.CaptureFi
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_without_its_packages_it_says_what_to_install(command: list[str], tmp_path: Path) -> None:
-    # Stands in for a torch that isn't there, and tells how huge pages are set when torch would read it.
+    # Stands in for a torch that isn't there, and tells how huge pages are set when torch would read
+    # it.
     (tmp_path / "torch.py").write_text(
-        "import os\nprint(os.environ['THP_MEM_ALLOC_ENABLE'])\nraise ModuleNotFoundError('torch', name='torch')\n"
+        "import os\nprint(os.environ['THP_MEM_ALLOC_ENABLE'])\nraise ModuleNotFoundError('torch',"
+        " name='torch')\n"
     )
     done = call(command, "--config", "tiny", path=tmp_path, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "1\n")
-    message = "Training needs packages that are not installed. Install them: pip install 'captioner[train]'"
+    message = (
+        "Training needs packages that are not installed. Install them: pip install"
+        " 'captioner[train]'"
+    )
     assert done.stderr == f"error: {message}\n"
 
 
 def test_all_other_arguments_are_lightnings() -> None:
     rest = ["--trainer.max_epochs=3", "--ckpt_path", "last", "--help", "-x", "tiny", "--data.train"]
     taken = list(with_paths(["--config", "tiny", "-c", "coco", *rest, "--config=tiny"]))
-    assert taken == ["--config", TINY, "-c", TINY.replace("tiny", "coco"), *rest, f"--config={TINY}"]
+    assert taken == [
+        "--config",
+        TINY,
+        "-c",
+        TINY.replace("tiny", "coco"),
+        *rest,
+        f"--config={TINY}",
+    ]
     assert parse(["train", *rest]).operands == rest
 
 
@@ -80,5 +100,7 @@ def test_its_help_is_lightnings(capsys: pytest.CaptureFixture[str]) -> None:
     text, complaints = capsys.readouterr()
     assert text.startswith("usage: captioner train ")
     assert not complaints
-    assert all(option in text for option in ("--config", "--ckpt_path", "--model.decoding.beam_size"))
+    assert all(
+        option in text for option in ("--config", "--ckpt_path", "--model.decoding.beam_size")
+    )
     assert "What no caption ends with" in text, "the table of decoding options is its help too"

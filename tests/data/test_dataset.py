@@ -14,7 +14,14 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from captioner.annotations.records import Record
-from captioner.data.dataset import Augmentation, CaptionDataset, Example, Features, collate, speaks_of_sides
+from captioner.data.dataset import (
+    Augmentation,
+    CaptionDataset,
+    Example,
+    Features,
+    collate,
+    speaks_of_sides,
+)
 from captioner.errors import ConfigError
 from captioner.preprocessing import Preprocessing
 from captioner.vocabulary import END, PAD, START
@@ -26,7 +33,9 @@ COUNTS = (3, 1, 7, 5, 2, 6)  # captions of each image
 
 
 def picture(seed: int, width: int = SIZE, height: int = SIZE) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +48,10 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
 
 def ids(counts: Sequence[int] = COUNTS) -> list[list[list[int]]]:
     """Captions of different lengths, each of a word of its own."""
-    return [[[START, *[100 * i + k + 4] * (k + 1), END] for k in range(count)] for i, count in enumerate(counts)]
+    return [
+        [[START, *[100 * i + k + 4] * (k + 1), END] for k in range(count)]
+        for i, count in enumerate(counts)
+    ]
 
 
 def make_dataset(records: Sequence[Record], **options: object) -> CaptionDataset:
@@ -63,7 +75,9 @@ def test_examples_depend_on_seed_epoch_and_index_alone(records: list[Record]) ->
         assert same(again[4, index], expected[index])
     for seed, epoch in ((4, 4), (3, 5)):
         other = make_dataset(records, seed=seed, **options)
-        assert not any(np.array_equal(other[epoch, i].image, expected[i].image) for i in range(len(other)))
+        assert not any(
+            np.array_equal(other[epoch, i].image, expected[i].image) for i in range(len(other))
+        )
 
 
 def test_images_of_the_same_content_are_varied_differently(records: list[Record]) -> None:
@@ -76,7 +90,8 @@ def test_the_number_of_workers_changes_nothing(records: list[Record], workers: i
     dataset = make_dataset(records, augmentation=ALL, captions_per_image=2)
     keys = [(1, index) for index in range(len(COUNTS))]
     alone, shared = (
-        list(DataLoader(dataset, 2, sampler=keys, collate_fn=collate, num_workers=n)) for n in (0, workers)
+        list(DataLoader(dataset, 2, sampler=keys, collate_fn=collate, num_workers=n))
+        for n in (0, workers)
     )
     assert len(alone) == len(shared) == 3
     for a, b in zip(alone, shared, strict=True):
@@ -100,7 +115,9 @@ def seen(captions: tuple[str, ...], path: Path, epochs: int = 40) -> Counter[str
     plain = np.asarray(PREPROCESSING.fit(picture(0)))
     shown = {plain.tobytes(): "plain", plain[:, ::-1].tobytes(): "mirrored"}
     record = Record(0, path, captions)
-    dataset = CaptionDataset([record], [[[1, 2]]], PREPROCESSING, augmentation=Augmentation(flip=True))
+    dataset = CaptionDataset(
+        [record], [[[1, 2]]], PREPROCESSING, augmentation=Augmentation(flip=True)
+    )
     return Counter(shown[dataset[epoch, 0].image.tobytes()] for epoch in range(epochs))
 
 
@@ -148,8 +165,13 @@ def test_crops_are_parts_of_the_image_of_allowed_size_and_aspect(
     width: int, height: int, smallest: float, seed: int
 ) -> None:
     grid = np.zeros((height, width, 3), np.uint8)
-    grid[:, :, 0], grid[:, :, 1] = np.arange(width), np.arange(height)[:, None]  # each pixel says where it is
-    crop = Augmentation(crop=smallest)(Image.fromarray(grid), np.random.default_rng(seed), may_flip=False)
+    grid[:, :, 0], grid[:, :, 1] = (
+        np.arange(width),
+        np.arange(height)[:, None],
+    )  # each pixel says where it is
+    crop = Augmentation(crop=smallest)(
+        Image.fromarray(grid), np.random.default_rng(seed), may_flip=False
+    )
     pixels = np.asarray(crop)
     left, top = (int(value) for value in pixels[0, 0, :2])
     assert np.array_equal(pixels, grid[top : top + crop.height, left : left + crop.width])
@@ -163,7 +185,9 @@ def test_crops_vary_over_all_shares_and_places() -> None:
     grid = np.zeros((90, 120, 3), np.uint8)
     grid[:, :, 0], grid[:, :, 1] = np.arange(120), np.arange(90)[:, None]
     rng, augmentation = np.random.default_rng(0), Augmentation(crop=0.3)
-    crops = [np.asarray(augmentation(Image.fromarray(grid), rng, may_flip=False)) for _ in range(300)]
+    crops = [
+        np.asarray(augmentation(Image.fromarray(grid), rng, may_flip=False)) for _ in range(300)
+    ]
     shares = np.array([crop.shape[0] * crop.shape[1] for crop in crops]) / grid[:, :, 0].size
     assert shares.min() < 0.35
     assert shares.max() > 0.9
@@ -173,42 +197,63 @@ def test_crops_vary_over_all_shares_and_places() -> None:
 
 
 def test_colours_change_within_bounds() -> None:
-    gray, rng = Image.new("RGB", (4, 4), (100, 100, 100)), np.random.default_rng(0)  # only brightness shows on gray
-    values = {int(np.asarray(Augmentation(color=0.2)(gray, rng, may_flip=True))[0, 0, 0]) for _ in range(300)}
+    gray, rng = (
+        Image.new("RGB", (4, 4), (100, 100, 100)),
+        np.random.default_rng(0),
+    )  # only brightness shows on gray
+    values = {
+        int(np.asarray(Augmentation(color=0.2)(gray, rng, may_flip=True))[0, 0, 0])
+        for _ in range(300)
+    }
     assert min(values) in range(79, 84)
     assert max(values) in range(117, 122)
     before = np.asarray(gray)
     assert (before == 100).all()
 
 
-@pytest.mark.parametrize("options", [{"crop": 0}, {"crop": 1.1}, {"crop": -1}, {"color": 1}, {"color": -0.1}])
+@pytest.mark.parametrize(
+    "options", [{"crop": 0}, {"crop": 1.1}, {"crop": -1}, {"color": 1}, {"color": -0.1}]
+)
 def test_impossible_augmentations_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="expected a crop above 0"):
         Augmentation(**options)
 
 
 def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    dataset = CaptionDataset([Record(0, tmp_path / "absent.png", ("A dog.",))], [[[1, 2]]], PREPROCESSING)
+    dataset = CaptionDataset(
+        [Record(0, tmp_path / "absent.png", ("A dog.",))], [[[1, 2]]], PREPROCESSING
+    )
     example = dataset[0, 0]
     assert example.image is None
     assert len(example.unreadable) == 1
     assert "absent.png" in example.unreadable[0]
 
 
-def test_the_next_image_takes_the_place_of_one_that_cannot_be_read(records: list[Record], tmp_path: Path) -> None:
+def test_the_next_image_takes_the_place_of_one_that_cannot_be_read(
+    records: list[Record], tmp_path: Path
+) -> None:
     damaged = tmp_path / "damaged.jpg"
     damaged.write_bytes(b"no JPEG")
-    broken = [*records[:4], replace(records[4], path=damaged), replace(records[5], path=tmp_path / "absent.png")]
+    broken = [
+        *records[:4],
+        replace(records[4], path=damaged),
+        replace(records[5], path=tmp_path / "absent.png"),
+    ]
     dataset = make_dataset(broken, substitute=True)
     example, first = dataset[0, 4], dataset[0, 0]
     assert same(example._replace(unreadable=()), first)
-    assert [str(damaged) in example.unreadable[0], "absent.png" in example.unreadable[1]] == [True, True]
+    assert [str(damaged) in example.unreadable[0], "absent.png" in example.unreadable[1]] == [
+        True,
+        True,
+    ]
     batch = collate([dataset[0, 4], dataset[0, 1]])
     assert batch.indices.tolist() == [0, 1]
     assert len(batch.unreadable) == 2
 
 
-def test_without_a_substitute_a_batch_goes_without_the_image(records: list[Record], tmp_path: Path) -> None:
+def test_without_a_substitute_a_batch_goes_without_the_image(
+    records: list[Record], tmp_path: Path
+) -> None:
     broken = [replace(record, path=tmp_path / "absent.png") for record in records[:2]]
     dataset = make_dataset([*broken, *records[2:]])
     assert collate([dataset[0, i] for i in range(4)]).indices.tolist() == [2, 3]
@@ -220,7 +265,9 @@ def test_without_a_substitute_a_batch_goes_without_the_image(records: list[Recor
 # --- Captions ---
 
 
-def test_at_most_so_many_captions_of_an_image_are_used_and_each_in_some_epoch(records: list[Record]) -> None:
+def test_at_most_so_many_captions_of_an_image_are_used_and_each_in_some_epoch(
+    records: list[Record],
+) -> None:
     used: list[set[tuple[int, ...]]] = [set() for _ in COUNTS]
     dataset = make_dataset(records, captions_per_image=3)
     for epoch in range(30):
@@ -271,7 +318,9 @@ def keep(folder: Path, features: np.ndarray) -> Features:
 
 def test_features_take_the_place_of_images_one_view_at_random(tmp_path: Path) -> None:
     records = [Record(i, tmp_path / "absent.png", ("A dog.",)) for i in range(len(COUNTS))]
-    features = np.random.default_rng(0).normal(size=(3, len(COUNTS), 4, 5)).astype(np.float16)  # (views, N, L, D)
+    features = (
+        np.random.default_rng(0).normal(size=(3, len(COUNTS), 4, 5)).astype(np.float16)
+    )  # (views, N, L, D)
     views: set[int] = set()
     dataset, again = (make_dataset(records, features=keep(tmp_path, features)) for _ in range(2))
     for epoch in range(10):
@@ -286,10 +335,17 @@ def test_features_take_the_place_of_images_one_view_at_random(tmp_path: Path) ->
     assert batch.images.shape == (2, 4, 5)
 
 
-def test_from_some_epoch_on_images_take_the_place_of_features(records: list[Record], tmp_path: Path) -> None:
+def test_from_some_epoch_on_images_take_the_place_of_features(
+    records: list[Record], tmp_path: Path
+) -> None:
     features = keep(tmp_path, np.zeros((1, len(COUNTS), 4, 5), np.float16))
     dataset = make_dataset(records, features=features, features_until=2)
-    assert [dataset[epoch, 0].image.shape for epoch in range(4)] == [(4, 5), (4, 5), (SIZE, SIZE, 3), (SIZE, SIZE, 3)]
+    assert [dataset[epoch, 0].image.shape for epoch in range(4)] == [
+        (4, 5),
+        (4, 5),
+        (SIZE, SIZE, 3),
+        (SIZE, SIZE, 3),
+    ]
 
 
 # --- Batches ---
@@ -326,14 +382,18 @@ def test_a_batch_holds_every_caption_of_its_images(texts: list[list[list[int]]])
     ]
     before = [list(example.captions) for example in examples]
     batch = collate(examples)
-    assert [example.captions for example in examples] == before  # the data set's own lists stay as they are
+    assert [
+        example.captions for example in examples
+    ] == before  # the data set's own lists stay as they are
     assert sorted(batch.indices.tolist()) == list(range(len(texts)))
     lengths = (batch.captions != PAD).sum(dim=2)  # (B, K)
     assert (lengths.diff(dim=1) <= 0).all()
     assert (lengths[:, 0].diff() <= 0).all()
     assert int(lengths.max()) == batch.captions.shape[2]
     assert bool(lengths[:, -1].any())  # no row of padding in every image
-    for image, rows, index in zip(batch.images, batch.captions.tolist(), batch.indices.tolist(), strict=True):
+    for image, rows, index in zip(
+        batch.images, batch.captions.tolist(), batch.indices.tolist(), strict=True
+    ):
         assert float(image) == index
         kept = [tuple(word for word in row if word != PAD) for row in rows]
         assert Counter(row for row in kept if row) == Counter(map(tuple, before[index]))

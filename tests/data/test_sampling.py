@@ -12,7 +12,9 @@ from captioner.errors import ConfigError
 
 def train(count: int, batch_size: int, epoch: int = 0, **options: int) -> list[list[Key]]:
     resumed = options.pop("resumed_epoch", 0), options.pop("resumed_batch", 0)
-    batches = TrainingBatches([Draws(count, count)], batch_size, lambda: epoch, resumed=resumed, **options)
+    batches = TrainingBatches(
+        [Draws(count, count)], batch_size, lambda: epoch, resumed=resumed, **options
+    )
     listed = list(batches)
     assert len(listed) == len(batches) or resumed[1]
     return listed
@@ -63,7 +65,12 @@ def test_a_loader_that_lives_on_has_another_order_in_the_next_epoch() -> None:
 
 
 @settings(deadline=None)
-@given(count=st.integers(6, 60), batch_size=st.integers(1, 9), ranks=st.integers(1, 6), epoch=st.integers(0, 3))
+@given(
+    count=st.integers(6, 60),
+    batch_size=st.integers(1, 9),
+    ranks=st.integers(1, 6),
+    epoch=st.integers(0, 3),
+)
 def test_processes_share_out_the_batches_that_one_would_have(
     count: int, batch_size: int, ranks: int, epoch: int
 ) -> None:
@@ -73,7 +80,9 @@ def test_processes_share_out_the_batches_that_one_would_have(
     for step, whole in enumerate(one):
         parts = [batches[step] for batches in several]
         assert Counter(key for part in parts for key in part) == Counter(whole)
-        assert max(map(len, parts)) - min(map(len, parts)) <= 1, "a step takes as long as its longest part"
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1, (
+            "a step takes as long as its longest part"
+        )
         assert all(parts), "a process without an image would wait for gradients that it lacks"
 
 
@@ -93,7 +102,9 @@ def test_a_resumed_epoch_goes_on_with_the_batch_that_was_next(
     resumed = {"resumed_epoch": epoch, "resumed_batch": done}
     assert train(count, batch_size, epoch, ranks=ranks, **resumed) == whole[done:]
     following = train(count, batch_size, epoch + 1, ranks=ranks, **resumed)
-    assert following == train(count, batch_size, epoch + 1, ranks=ranks), "only the epoch that was interrupted"
+    assert following == train(count, batch_size, epoch + 1, ranks=ranks), (
+        "only the epoch that was interrupted"
+    )
 
 
 @settings(deadline=None)
@@ -120,11 +131,17 @@ def test_an_epoch_draws_so_many_images_of_each_source_as_evenly_as_can_be(
     assert indices(list(batches)) == order[: images // size * size]
 
 
-@pytest.mark.parametrize(("count", "an_epoch", "epochs"), [(20, 5, 4), (20, 10, 2), (6, 4, 3), (4, 10, 2), (7, 7, 1)])
-def test_over_the_epochs_all_images_of_a_source_come_equally_often(count: int, an_epoch: int, epochs: int) -> None:
+@pytest.mark.parametrize(
+    ("count", "an_epoch", "epochs"), [(20, 5, 4), (20, 10, 2), (6, 4, 3), (4, 10, 2), (7, 7, 1)]
+)
+def test_over_the_epochs_all_images_of_a_source_come_equally_often(
+    count: int, an_epoch: int, epochs: int
+) -> None:
     seen: Counter[int] = Counter()
     for epoch in range(epochs):
-        batches = TrainingBatches([Draws(3, 3), Draws(count, an_epoch)], 1, lambda epoch=epoch: epoch)
+        batches = TrainingBatches(
+            [Draws(3, 3), Draws(count, an_epoch)], 1, lambda epoch=epoch: epoch
+        )
         seen.update(index - 3 for index in indices(list(batches)) if index >= 3)
     assert seen == {index: an_epoch * epochs // count for index in range(count)}
 
@@ -158,7 +175,9 @@ def test_validation_sees_every_image_once_in_order(count: int, batch_size: int, 
     share=st.floats(0.01, 0.9),
     data=st.data(),
 )
-def test_the_same_images_are_held_out_in_whatever_order(names: list[int], share: float, data: st.DataObject) -> None:
+def test_the_same_images_are_held_out_in_whatever_order(
+    names: list[int], share: float, data: st.DataObject
+) -> None:
     held_out = {names[index] for index in hold_out(names, share)}
     assert len(held_out) == max(2, round(share * len(names)))
     shuffled = data.draw(st.permutations(names))

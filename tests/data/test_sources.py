@@ -23,13 +23,17 @@ from tests.training.domains import NEW, OLD, draw_domain
         ([{}, {"share": 0.0}], [30, 1000], [30, 0]),
     ],
 )
-def test_an_epoch_has_as_many_images_of_a_source_as_its_weight_or_share_says(sources, counts, expected):
+def test_an_epoch_has_as_many_images_of_a_source_as_its_weight_or_share_says(
+    sources, counts, expected
+):
     assert images_an_epoch([Source(**source) for source in sources], counts) == expected
 
 
 @pytest.mark.parametrize("sources", [[{"share": 0.5}], [{}, {"share": 0.5}, {"share": 0.5}]])
 def test_shares_must_leave_something(sources):
-    with pytest.raises(ConfigError, match="expected less than 1, and a source with a weight beside"):
+    with pytest.raises(
+        ConfigError, match="expected less than 1, and a source with a weight beside"
+    ):
         images_an_epoch([Source(**source) for source in sources], [10] * len(sources))
 
 
@@ -38,7 +42,10 @@ def ranked(tmp_path: Path) -> Path:
     """Two images of three ranked captions, not in their order; and one of people, by places."""
     folder = tmp_path / "ranked"
     draw_domain(folder, ["purple star"], 3)
-    images = [{"id": number, "file_name": f"{number}.png", "captions_by": "a model"} for number in range(2)]
+    images = [
+        {"id": number, "file_name": f"{number}.png", "captions_by": "a model"}
+        for number in range(2)
+    ]
     images.append({"id": 2, "file_name": "2.png", "captions_by": "human"})
     texts = {1: "a star", 2: "a purple star", 3: "it leans to the left"}
     said = [(image, rank, texts[rank]) for image in range(2) for rank in (3, 1, 2)]
@@ -47,38 +54,55 @@ def ranked(tmp_path: Path) -> Path:
         for number, (image, rank, text) in enumerate(said)
     ]
     annotations += [{"id": 10 + k, "image_id": 2, "caption": texts[k + 1]} for k in range(2)]
-    (folder / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    (folder / "captions.json").write_text(
+        json.dumps({"images": images, "annotations": annotations})
+    )
     return folder / "captions.json"
 
 
 def test_captions_count_by_their_rank(ranked: Path, tmp_path: Path) -> None:
     val = draw_domain(tmp_path / "val", NEW, 9)
-    source = Source(ranked, ranked.parent, rank_weights=[1, 0.3, 0], rank_styles=["", "detailed"], style="other")
+    source = Source(
+        ranked, ranked.parent, rank_weights=[1, 0.3, 0], rank_styles=["", "detailed"], style="other"
+    )
     data = CaptionData(val=val, sources={"ranked": source}, min_count=1)
     train = data.training
     assert [record.captions for record in train.records] == [("a star", "a purple star")] * 3
-    assert train.weights == [(1, 0.3), (1, 0.3), (1, 1)], "what has no rank beside what has is a first caption"
+    assert train.weights == [
+        (1, 0.3),
+        (1, 0.3),
+        (1, 1),
+    ], "what has no rank beside what has is a first caption"
     assert train.styles == [("", "detailed"), ("", "detailed"), ("", "")]
     assert "leans" not in data.vocabulary, "what is left out brings no words"
     assert data.vocabulary.styles == ("detailed",)
-    assert [captions[0] for captions in data.ids["train"][0]] == [START, data.vocabulary.start("detailed")]
+    assert [captions[0] for captions in data.ids["train"][0]] == [
+        START,
+        data.vocabulary.start("detailed"),
+    ]
     assert train.captions_by == {"a model": 4, "human": 2}
     assert data.word_counts[data.vocabulary.start("detailed")] == 0
 
     plain = CaptionData(ranked, val, min_count=1).training
     assert [len(record.captions) for record in plain.records] == [3, 3, 2]
     assert plain.weights == [(1.0,) * 3, (1.0,) * 3, (1.0,) * 2]
-    said = CaptionData(val=val, sources={"s": Source(ranked, captions_by="human")}, min_count=1).training
+    said = CaptionData(
+        val=val, sources={"s": Source(ranked, captions_by="human")}, min_count=1
+    ).training
     assert said.captions_by == {"human": 8}
     with pytest.raises(DataError, match="no caption has a rank with a weight above 0"):
         _ = CaptionData(val=val, sources={"s": Source(ranked, rank_weights=[0, 0, 0, 1])}).records
 
 
-def test_sources_stand_beside_the_simple_form_and_one_without_annotations_is_left_out(tmp_path: Path) -> None:
+def test_sources_stand_beside_the_simple_form_and_one_without_annotations_is_left_out(
+    tmp_path: Path,
+) -> None:
     new, old = draw_domain(tmp_path / "new", NEW, 9), draw_domain(tmp_path / "old", OLD, 12)
     sources = {"old": Source(old, weight=0.5, style="old", words=False), "none": Source(None)}
     data = CaptionData(new, sources=sources, held_out=0.3, min_count=1)
-    assert [record.path.parent.name for record in data.records["train"]] == ["new"] * 6 + ["old"] * 12
+    assert [record.path.parent.name for record in data.records["train"]] == ["new"] * 6 + [
+        "old"
+    ] * 12
     assert {record.path.parent.name for record in data.records["val"]} == {"new"}
     assert [(draws.count, draws.an_epoch) for draws in data.training.draws] == [(6, 6), (12, 6)]
     assert "circle" not in data.vocabulary
@@ -87,9 +111,15 @@ def test_sources_stand_beside_the_simple_form_and_one_without_annotations_is_lef
 
 def test_validation_sets_follow_one_another(tmp_path: Path) -> None:
     new, old = draw_domain(tmp_path / "new", NEW, 9), draw_domain(tmp_path / "old", OLD, 12)
-    sets = {"b": ValidationSource(old, weight=3), "a": ValidationSource(new), "off": ValidationSource()}
+    sets = {
+        "b": ValidationSource(old, weight=3),
+        "a": ValidationSource(new),
+        "off": ValidationSource(),
+    }
     data = CaptionData(new, validation=sets, min_count=1)
-    assert [(images.name, len(images.records), images.weight) for images in data.validation_sets] == [
+    assert [
+        (images.name, len(images.records), images.weight) for images in data.validation_sets
+    ] == [
         ("b", 12, 3),
         ("a", 9, 1),
     ]
@@ -106,11 +136,23 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
             "val": new,
             "validation": {"a": ValidationSource(new)},
         },
-        "data.sources.a has a weight and a share": {"train": new, "sources": {"a": Source(new, weight=2, share=0.5)}},
+        "data.sources.a has a weight and a share": {
+            "train": new,
+            "sources": {"a": Source(new, weight=2, share=0.5)},
+        },
         "data.sources.a.weight is 0": {"train": new, "sources": {"a": Source(new, weight=0)}},
-        "data.sources.a.rank_weights is": {"train": new, "sources": {"a": Source(new, rank_weights=[0, 0])}},
-        "data.validation.a.weight is -1": {"train": new, "validation": {"a": ValidationSource(new, weight=-1)}},
-        "the weight 0; expected one above it": {"train": new, "validation": {"a": ValidationSource(new, weight=0)}},
+        "data.sources.a.rank_weights is": {
+            "train": new,
+            "sources": {"a": Source(new, rank_weights=[0, 0])},
+        },
+        "data.validation.a.weight is -1": {
+            "train": new,
+            "validation": {"a": ValidationSource(new, weight=-1)},
+        },
+        "the weight 0; expected one above it": {
+            "train": new,
+            "validation": {"a": ValidationSource(new, weight=0)},
+        },
         "'a/b' is no name": {"train": new, "validation": {"a/b": ValidationSource(new)}},
     }
     for said, options in wrong.items():

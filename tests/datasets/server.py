@@ -18,7 +18,9 @@ class Server:
     length: bool = True  # says how long a file is
     shift: int = 0  # begins so many bytes behind what it was asked for
     claims: int | None = None  # says that a file is so long
-    breaks: list[int] = field(default_factory=list)  # of each answer in turn, how many bytes it breaks off after
+    breaks: list[int] = field(
+        default_factory=list
+    )  # of each answer in turn, how many bytes it breaks off after
     wall: int | None = None  # never sends a byte of a file beyond this one
     stalls: threading.Event | None = None  # waits before the end of an answer until this is set
     statuses: list[int] = field(default_factory=list)  # of each answer in turn; 0 hangs up

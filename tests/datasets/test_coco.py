@@ -19,7 +19,10 @@ from captioner.datasets.coco import COCO, Archive, prepare_coco
 from captioner.errors import DataError
 from tests.datasets.server import Server, serve
 
-JSONS = {"annotations/captions_train.json": b'{"images": []}', "annotations/captions_val.json": b"{}"}
+JSONS = {
+    "annotations/captions_train.json": b'{"images": []}',
+    "annotations/captions_val.json": b"{}",
+}
 TRAIN = {f"train/{number}.jpg": bytes([number]) * 5000 for number in range(5)}
 VAL = {f"val/{number}.jpg": bytes([number]) * 4000 for number in range(3)}
 FILES = JSONS | TRAIN | VAL
@@ -46,10 +49,17 @@ def archives(server: Server) -> list[Archive]:
     def put(path: str, kind: Any, files: dict[str, bytes], members: tuple[str, ...]) -> Archive:
         content = server.files[path] = zipped(files)
         checksum = hashlib.sha256(content).hexdigest()
-        return Archive(server.url, path, kind, len(content), checksum, members, unpacked=4096 * len(files))
+        return Archive(
+            server.url, path, kind, len(content), checksum, members, unpacked=4096 * len(files)
+        )
 
     return [
-        put("annotations/json.zip", "annotations", JSONS | {"annotations/instances.json": b"[]"}, tuple(JSONS)),
+        put(
+            "annotations/json.zip",
+            "annotations",
+            JSONS | {"annotations/instances.json": b"[]"},
+            tuple(JSONS),
+        ),
         put("zips/train.zip", "images", TRAIN, ("train/*.jpg",)),
         put("zips/val.zip", "images", VAL, ("val/*.jpg",)),
     ]
@@ -61,13 +71,21 @@ def prepare(folder: Path, archives: Sequence[Archive], **options: Any) -> None:
 
 def files_in(folder: Path) -> dict[str, bytes]:
     """All files but for those of `downloads/`."""
-    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    found = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
     return {name: content for name, content in found.items() if not name.startswith("downloads/")}
 
 
 def left_in(folder: Path) -> set[str]:
     """What of `downloads/` is neither a list of files nor the lock."""
-    return {path.name for path in (folder / "downloads").iterdir() if path.suffix != ".json" and path.name != "lock"}
+    return {
+        path.name
+        for path in (folder / "downloads").iterdir()
+        if path.suffix != ".json" and path.name != "lock"
+    }
 
 
 def paths(server: Server) -> list[str]:
@@ -86,7 +104,9 @@ def test_all_of_it_is_brought_once(server: Server, archives: list[Archive], tmp_
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-def test_only_what_was_asked_for_is_brought(server: Server, archives: list[Archive], tmp_path: Path) -> None:
+def test_only_what_was_asked_for_is_brought(
+    server: Server, archives: list[Archive], tmp_path: Path
+) -> None:
     prepare(tmp_path, archives[:1])
     assert files_in(tmp_path) == JSONS
     prepare(tmp_path, archives)
@@ -96,7 +116,11 @@ def test_only_what_was_asked_for_is_brought(server: Server, archives: list[Archi
 
 @pytest.mark.parametrize("harm", ["missing", "truncated", "list of another archive", "no list"])
 def test_what_lacks_a_file_is_brought_again(
-    server: Server, archives: list[Archive], tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
+    server: Server,
+    archives: list[Archive],
+    tmp_path: Path,
+    harm: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     prepare(tmp_path, archives)
     server.asked.clear()
@@ -115,7 +139,9 @@ def test_what_lacks_a_file_is_brought_again(
     assert "Not all files of train.zip are in" in caplog.text
 
 
-def test_a_mirror_has_the_same_paths(server: Server, archives: list[Archive], tmp_path: Path) -> None:
+def test_a_mirror_has_the_same_paths(
+    server: Server, archives: list[Archive], tmp_path: Path
+) -> None:
     server.files = {f"some/place/{path}": content for path, content in server.files.items()}
     unreachable = [replace(archive, server="http://127.0.0.1:1") for archive in archives]
     prepare(tmp_path, unreachable, mirror=f"{server.url}/some/place/")
@@ -152,7 +178,9 @@ def test_a_broken_download_is_finished_by_the_next_call(
     assert server.asked == [("zips/train.zip", "bytes=9000-"), ("zips/val.zip", None)]
 
 
-def test_a_damaged_archive_is_not_unpacked(server: Server, archives: list[Archive], tmp_path: Path) -> None:
+def test_a_damaged_archive_is_not_unpacked(
+    server: Server, archives: list[Archive], tmp_path: Path
+) -> None:
     content = bytearray(server.files["zips/train.zip"])
     content[1000] ^= 1
     server.files["zips/train.zip"] = bytes(content)
@@ -193,7 +221,9 @@ def test_what_an_interrupted_run_did_not_delete_is_deleted(
     assert files_in(tmp_path) == VAL
 
 
-def test_an_archive_of_ones_own_is_used_and_stays(server: Server, archives: list[Archive], tmp_path: Path) -> None:
+def test_an_archive_of_ones_own_is_used_and_stays(
+    server: Server, archives: list[Archive], tmp_path: Path
+) -> None:
     own = tmp_path / "train.zip"
     own.write_bytes(b"another")
     with pytest.raises(DataError, match=r"train\.zip has 7 bytes instead of .*; delete it"):
@@ -219,7 +249,11 @@ def most_at_once(archives: Sequence[Archive]) -> int:
     """The peak of what lies on the disk, event by event."""
     lies, peaks = 0, []
     for archive in archives:
-        for change in (archive.size, archive.unpacked, -archive.size):  # downloaded, unpacked, deleted
+        for change in (
+            archive.size,
+            archive.unpacked,
+            -archive.size,
+        ):  # downloaded, unpacked, deleted
             lies += change
             peaks.append(lies)
     return max(peaks)
@@ -230,16 +264,21 @@ def test_a_disk_without_room_is_refused_before_anything_is_asked(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     large = [
-        replace(archive, size=archive.size * 10**9, unpacked=(i + 1) * 10**11) for i, archive in enumerate(archives)
+        replace(archive, size=archive.size * 10**9, unpacked=(i + 1) * 10**11)
+        for i, archive in enumerate(archives)
     ]
     needed = most_at_once(large)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(needed, 0, needed - 3 * 10**9))
     with pytest.raises(DataError) as error:
         prepare(tmp_path, large)
-    assert f"needs {needed / 1e9:,.1f} GB" in str(error.value) and "make room for 3.0 GB more" in str(error.value)
+    assert f"needs {needed / 1e9:,.1f} GB" in str(
+        error.value
+    ) and "make room for 3.0 GB more" in str(error.value)
     assert not server.asked
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(needed, 0, needed))
-    with pytest.raises(DataError, match="it is another one"):  # goes on until the server tells a size
+    with pytest.raises(
+        DataError, match="it is another one"
+    ):  # goes on until the server tells a size
         prepare(tmp_path, large)
 
 
@@ -255,7 +294,10 @@ def test_what_is_there_needs_no_room(
     on_disk = -(-20_000 // 4096) * 4096
     free = train.size - on_disk + train.unpacked
     large = replace(archives[2], size=10**6)
-    for room, planned in ((free, [train]), (train.unpacked - on_disk + large.size + large.unpacked, [train, large])):
+    for room, planned in (
+        (free, [train]),
+        (train.unpacked - on_disk + large.size + large.unpacked, [train, large]),
+    ):
         monkeypatch.setattr(shutil, "disk_usage", lambda _, room=room: usage(0, 0, room - 1))
         with pytest.raises(DataError, match="make room for 1 bytes more"):
             prepare(tmp_path, planned)
@@ -296,14 +338,20 @@ def test_the_real_table_is_consistent(year: int) -> None:
     wanted = [f"{split}{year}" for split in ("train", "val")]
     karpathy = ["dataset_coco.json"] if year == 2014 else []
     expected = (
-        [f"annotations/captions_{name}.json" for name in wanted] + karpathy + [f"{name}/*.jpg" for name in wanted]
+        [f"annotations/captions_{name}.json" for name in wanted]
+        + karpathy
+        + [f"{name}/*.jpg" for name in wanted]
     )
     assert members == expected
     for archive in archives:
         assert re.fullmatch("[0-9a-f]{64}", archive.sha256)
-        assert archive.url() == f"{archive.server}/{archive.path}" and archive.url().startswith("https://")
+        assert archive.url() == f"{archive.server}/{archive.path}" and archive.url().startswith(
+            "https://"
+        )
         assert archive.kind == ("images" if archive.path.startswith("zips/") else "annotations")
-        if archive.kind == "images":  # photos don't shrink in a ZIP archive; on a disk each ends in half an empty block
+        if (
+            archive.kind == "images"
+        ):  # photos don't shrink in a ZIP archive; on a disk each ends in half an empty block
             assert 1 < archive.unpacked / archive.size < 1.02
     assert most_at_once(archives) == min(
         most_at_once([*archives[:-2], *images]) for images in (archives[-2:], archives[:-3:-1])
@@ -312,10 +360,19 @@ def test_the_real_table_is_consistent(year: int) -> None:
 
 @pytest.mark.parametrize(
     ("options", "expected"),
-    [([], FILES), (["--only", "annotations"], JSONS), (["--only", "images"], TRAIN | VAL), (["--year", "2017"], VAL)],
+    [
+        ([], FILES),
+        (["--only", "annotations"], JSONS),
+        (["--only", "images"], TRAIN | VAL),
+        (["--year", "2017"], VAL),
+    ],
 )
 def test_the_command_brings_what_it_is_asked_for(
-    archives: list[Archive], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], expected: Any
+    archives: list[Archive],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    expected: Any,
 ) -> None:
     monkeypatch.setitem(COCO, 2014, tuple(archives))
     monkeypatch.setitem(COCO, 2017, tuple(archives[2:]))
@@ -329,5 +386,10 @@ def test_progress_is_logged_by_default(
 ) -> None:
     caplog.set_level(logging.INFO)
     prepare(tmp_path, archives[2:])
-    for line in (f"{server.url}/zips/val.zip", "Downloading val.zip: 100 %", "Unpacking val.zip: 100 %", "is in"):
+    for line in (
+        f"{server.url}/zips/val.zip",
+        "Downloading val.zip: 100 %",
+        "Unpacking val.zip: 100 %",
+        "is in",
+    ):
         assert line in caplog.text

@@ -66,7 +66,10 @@ def test_a_file_is_downloaded_once(server: Server, target: Path) -> None:
     ("breaks", "asked"),
     [
         ([4000], [None, "bytes=4000-"]),
-        ([1000] * 9, [None, *(f"bytes={start}000-" for start in range(1, 10))]),  # more often than there are pauses
+        (
+            [1000] * 9,
+            [None, *(f"bytes={start}000-" for start in range(1, 10))],
+        ),  # more often than there are pauses
         ([4000, 0], [None, "bytes=4000-", "bytes=4000-"]),
     ],
 )
@@ -79,9 +82,13 @@ def test_a_broken_connection_goes_on_where_it_broke(
     assert ranges(server) == asked
 
 
-def test_a_connection_that_always_breaks_is_given_up_and_goes_on_at_the_next_call(server: Server, target: Path) -> None:
+def test_a_connection_that_always_breaks_is_given_up_and_goes_on_at_the_next_call(
+    server: Server, target: Path
+) -> None:
     server.wall = 4000
-    with pytest.raises(DataError, match=r"failed 3 times in a row .*4,000 bytes of 10,000 bytes are kept") as error:
+    with pytest.raises(
+        DataError, match=r"failed 3 times in a row .*4,000 bytes of 10,000 bytes are kept"
+    ) as error:
         bring(f"{server.url}/{NAME}", target)
     assert f"{server.url}/{NAME}" in str(error.value)
     assert not target.exists()
@@ -98,7 +105,9 @@ def test_a_server_without_ranges_sends_all_of_it_again(server: Server, target: P
     bring(f"{server.url}/{NAME}", target)
     assert target.read_bytes() == CONTENT
     server.wall, target = 4000, target.with_name("images2.zip")
-    with pytest.raises(DataError, match="3 times in a row"):  # what comes again and again is nothing new
+    with pytest.raises(
+        DataError, match="3 times in a row"
+    ):  # what comes again and again is nothing new
         bring(f"{server.url}/{NAME}", target)
     server.wall, server.breaks, target = None, [4000, 1000, 3000], target.with_name("images3.zip")
     with pytest.raises(DataError, match="3 times in a row"):
@@ -123,7 +132,9 @@ def test_a_server_without_lengths_is_heard_to_the_end(server: Server, target: Pa
 
 
 @pytest.mark.parametrize("statuses", [[503], [0], [429, 0], [500, 502]])
-def test_a_server_that_is_busy_is_asked_again(server: Server, target: Path, statuses: list[int]) -> None:
+def test_a_server_that_is_busy_is_asked_again(
+    server: Server, target: Path, statuses: list[int]
+) -> None:
     server.statuses = statuses.copy()
     bring(f"{server.url}/{NAME}", target)
     assert target.read_bytes() == CONTENT
@@ -182,12 +193,18 @@ def test_a_file_of_another_size_is_refused_before_it_is_downloaded(
 
 
 @pytest.mark.parametrize("status", [404, 403, 401])
-def test_a_file_that_is_not_given_out_is_named_with_what_to_do(server: Server, target: Path, status: int) -> None:
+def test_a_file_that_is_not_given_out_is_named_with_what_to_do(
+    server: Server, target: Path, status: int
+) -> None:
     server.statuses = [status]
     with pytest.raises(DataError) as error:
         bring(f"{server.url}/{NAME}", target, advice="Try X.")
     message = str(error.value)
-    assert message.startswith(f"{server.url}/{NAME}: ") and message.endswith(" Try X.") and str(status) in message
+    assert (
+        message.startswith(f"{server.url}/{NAME}: ")
+        and message.endswith(" Try X.")
+        and str(status) in message
+    )
     assert len(server.asked) == 1
     assert not list(target.parent.iterdir())
 
@@ -195,7 +212,9 @@ def test_a_file_that_is_not_given_out_is_named_with_what_to_do(server: Server, t
 def test_a_server_that_cannot_be_reached_is_named(target: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    with pytest.raises(DataError, match=rf"127\.0\.0\.1:{port}.* failed 3 times in a row \(Connection refused\)"):
+    with pytest.raises(
+        DataError, match=rf"127\.0\.0\.1:{port}.* failed 3 times in a row \(Connection refused\)"
+    ):
         bring(f"http://127.0.0.1:{port}/{NAME}", target)
     for url in ("ht tp://x", "nonsense", "http://a b/c"):
         with pytest.raises(DataError, match=r"no address|unknown url type"):
@@ -224,7 +243,10 @@ def run_with_small_files(code: str, *args: object) -> "subprocess.CompletedProce
         CONTENT_SHA256 = {hashlib.sha256(CONTENT).hexdigest()!r}
         def report(*_): pass
     """
-    lines = f"try:\n{textwrap.indent(textwrap.dedent(code), '    ')}\nexcept DataError as error:\n    print(error)"
+    lines = (
+        f"try:\n{textwrap.indent(textwrap.dedent(code), '    ')}\nexcept DataError as error:\n   "
+        " print(error)"
+    )
     return subprocess.run(
         [sys.executable, "-B", "-c", f"{textwrap.dedent(prelude)}\n{lines}", *map(str, args)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -263,7 +285,9 @@ FILES = {f"images/{number}.jpg": random.Random(number).randbytes(3000) for numbe
 def archive(tmp_path: Path) -> Path:
     path = tmp_path / "images.zip"
     with ZipFile(path, "w", ZIP_DEFLATED) as opened:
-        for name, content in ({"images/": b""} | FILES | {"images/notes.txt": b"no", "other/1.jpg": b"no"}).items():
+        for name, content in (
+            {"images/": b""} | FILES | {"images/notes.txt": b"no", "other/1.jpg": b"no"}
+        ).items():
             opened.writestr(name, content)
     return path
 
@@ -273,20 +297,30 @@ def extract(archive: Path, folder: Path, *members: str) -> dict[str, int]:
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_the_wanted_members_are_unpacked(archive: Path, tmp_path: Path) -> None:
     reports = []
-    sizes = unpack(archive, tmp_path / "all", ["images/*.jpg"], report=lambda *told: reports.append(told))
+    sizes = unpack(
+        archive, tmp_path / "all", ["images/*.jpg"], report=lambda *told: reports.append(told)
+    )
     assert files_in(tmp_path / "all") == FILES
     assert sizes == {name: 3000 for name in FILES}
-    assert reports == [("Unpacking images.zip", done, 12_000) for done in (3000, 6000, 9000, 12_000)]
+    assert reports == [
+        ("Unpacking images.zip", done, 12_000) for done in (3000, 6000, 9000, 12_000)
+    ]
     extract(archive, tmp_path / "one", "images/notes.txt")
     assert files_in(tmp_path / "one") == {"images/notes.txt": b"no"}
 
 
-def test_files_that_are_whole_stay_and_others_are_written_anew(archive: Path, tmp_path: Path) -> None:
+def test_files_that_are_whole_stay_and_others_are_written_anew(
+    archive: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "all"
     extract(archive, folder)
     (folder / "images/1.jpg").write_bytes(b"half")
@@ -298,7 +332,9 @@ def test_files_that_are_whole_stay_and_others_are_written_anew(archive: Path, tm
     assert (folder / "images/0.jpg").stat().st_mtime == 0
 
 
-@pytest.mark.parametrize("name", ["../evil.jpg", "images/../../evil.jpg", "/evil.jpg", "C:/evil.jpg", "..\\evil.jpg"])
+@pytest.mark.parametrize(
+    "name", ["../evil.jpg", "images/../../evil.jpg", "/evil.jpg", "C:/evil.jpg", "..\\evil.jpg"]
+)
 def test_a_member_that_leaves_the_folder_is_refused(tmp_path: Path, name: str) -> None:
     with ZipFile(tmp_path / "evil.zip", "w") as opened:
         opened.writestr("good.jpg", b"good")
@@ -310,10 +346,14 @@ def test_a_member_that_leaves_the_folder_is_refused(tmp_path: Path, name: str) -
 
 def test_a_damaged_archive_leaves_no_damaged_file(archive: Path, tmp_path: Path) -> None:
     content = bytearray(archive.read_bytes())
-    at = content.index(FILES["images/1.jpg"][1000:1020])  # random bytes cannot be deflated: they stand as they are
+    at = content.index(
+        FILES["images/1.jpg"][1000:1020]
+    )  # random bytes cannot be deflated: they stand as they are
     content[at] ^= 1
     archive.write_bytes(content)
-    with pytest.raises(DataError, match=r"images\.zip is no ZIP archive that can be read \(Bad CRC-32.*delete it"):
+    with pytest.raises(
+        DataError, match=r"images\.zip is no ZIP archive that can be read \(Bad CRC-32.*delete it"
+    ):
         extract(archive, tmp_path / "all")
     assert files_in(tmp_path / "all").keys() == {"images/0.jpg", "images/1.jpg.part"}
     archive.write_bytes(content[:5000])
@@ -336,7 +376,9 @@ def test_a_full_disk_while_unpacking_leaves_what_the_next_call_finishes(tmp_path
     code = "unpack(Path(sys.argv[1]), Path(sys.argv[2]), ['images/*'], report)"
     ended = run_with_small_files(code, tmp_path / "images.zip", tmp_path / "all")
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.startswith(f"{tmp_path / 'all/images/large.jpg'} cannot be written: File too large.")
+    assert ended.stdout.startswith(
+        f"{tmp_path / 'all/images/large.jpg'} cannot be written: File too large."
+    )
     assert not (tmp_path / "all/images/large.jpg").exists()
     extract(tmp_path / "images.zip", tmp_path / "all", "images/*")
     assert files_in(tmp_path / "all") == files

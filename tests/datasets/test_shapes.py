@@ -72,7 +72,11 @@ def test_captions_are_true_of_the_pixels(drawn: Path) -> None:
             assert found[other_color][0] == other_shape, caption
             right, down = (found[color][axis] - found[other_color][axis] for axis in (1, 2))
             really = (
-                ("right of" if right > 0 else "left of") if abs(right) > abs(down) else "below" if down > 0 else "above"
+                ("right of" if right > 0 else "left of")
+                if abs(right) > abs(down)
+                else "below"
+                if down > 0
+                else "above"
             )
             assert place == really, caption
             told |= {color, shape, place}
@@ -89,13 +93,19 @@ def test_it_is_a_coco_data_set_with_a_fifth_held_out(drawn: Path) -> None:
 
 
 def test_no_held_out_image_is_trained_on(drawn: Path) -> None:
-    train, val = ({pixels_of(record).tobytes() for record in load(drawn, split)} for split in ("train", "val"))
+    train, val = (
+        {pixels_of(record).tobytes() for record in load(drawn, split)} for split in ("train", "val")
+    )
     assert len(train) + len(val) == COUNT
     assert not train & val
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_the_same_seed_draws_the_same_and_another_seed_something_else(tmp_path: Path) -> None:
@@ -104,7 +114,9 @@ def test_the_same_seed_draws_the_same_and_another_seed_something_else(tmp_path: 
     a, b, c = (contents(tmp_path / "deep" / name) for name in "abc")
     assert a == b
     assert a.keys() == c.keys()
-    assert not {a[name] for name in a if name.endswith(".png")} & {c[name] for name in c if name.endswith(".png")}
+    assert not {a[name] for name in a if name.endswith(".png")} & {
+        c[name] for name in c if name.endswith(".png")
+    }
 
 
 def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
@@ -115,7 +127,9 @@ def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]} == before
 
 
-def test_an_interrupted_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_drawing_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save, saved = Image.Image.save, []
 
     def save_some(image: Image.Image, path: Path) -> None:

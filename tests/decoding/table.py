@@ -16,11 +16,19 @@ REGIONS = 3
 class Table:
     """Next-word log-probabilities of one image, random for each prefix.
 
-    `rounded` leaves few different values, so that there are many ties, words that cost nothing, and impossible ones.
+    `rounded` leaves few different values, so that there are many ties, words that cost nothing, and
+    impossible ones.
     """
 
-    def __init__(self, seed: int, vocab_size: int, *, rounded: bool = False, end_bias: float = 0.0) -> None:
-        self.seed, self.vocab_size, self.rounded, self.end_bias = seed, vocab_size, rounded, end_bias
+    def __init__(
+        self, seed: int, vocab_size: int, *, rounded: bool = False, end_bias: float = 0.0
+    ) -> None:
+        self.seed, self.vocab_size, self.rounded, self.end_bias = (
+            seed,
+            vocab_size,
+            rounded,
+            end_bias,
+        )
         self._rows: dict[Prefix, np.ndarray] = {}
 
     def log_probs(self, prefix: Prefix) -> np.ndarray:  # (V,) float32
@@ -38,7 +46,9 @@ class Table:
 
     def write(self, prefix: Prefix, log_probs: dict[int, float]) -> None:
         """Replace what follows a prefix; words that aren't mentioned become impossible."""
-        self._rows[prefix] = np.array([log_probs.get(word, -np.inf) for word in range(self.vocab_size)], np.float32)
+        self._rows[prefix] = np.array(
+            [log_probs.get(word, -np.inf) for word in range(self.vocab_size)], np.float32
+        )
 
     def attention(self, prefix: Prefix) -> np.ndarray:  # (L,) float32
         return self._random((9999, *prefix)).random(REGIONS).astype(np.float32)
@@ -53,10 +63,14 @@ class TableStepper:
     def __init__(self, tables: Sequence[Table], *, attention: bool = True) -> None:
         self.tables, self.with_attention = tables, attention
         self.batch_size = len(tables)
-        self.rows: list[tuple[int, Prefix, set[int]]] = [(image, (), {START}) for image in range(len(tables))]
+        self.rows: list[tuple[int, Prefix, set[int]]] = [
+            (image, (), {START}) for image in range(len(tables))
+        ]
         self.shapes: list[tuple[int, ...]] = []
 
-    def step(self, parents: np.ndarray, words: np.ndarray, k: int, *, all_log_probs: bool = False) -> Step:
+    def step(
+        self, parents: np.ndarray, words: np.ndarray, k: int, *, all_log_probs: bool = False
+    ) -> Step:
         vocab_size = self.tables[0].vocab_size
         assert parents.dtype == words.dtype == np.int64
         assert parents.shape == words.shape
@@ -73,11 +87,14 @@ class TableStepper:
         assert (images == images[:, :1]).all(), "the beams of an image come from different images"
         assert (np.diff(images[:, 0]) > 0).all(), "the images changed their order"
 
-        full = np.stack([self.tables[image].log_probs(prefix) for image, prefix in rows])  # (B * K, V)
+        full = np.stack(
+            [self.tables[image].log_probs(prefix) for image, prefix in rows]
+        )  # (B * K, V)
         best = np.argsort(-full, axis=1, kind="stable")[:, :k]
         everything = set(range(vocab_size))
         self.rows = [
-            (*row, everything if all_log_probs else set(offer)) for row, offer in zip(rows, best.tolist(), strict=True)
+            (*row, everything if all_log_probs else set(offer))
+            for row, offer in zip(rows, best.tolist(), strict=True)
         ]
         looked = np.stack([self.tables[image].attention(prefix) for image, prefix in rows])
         return Step(
@@ -88,7 +105,9 @@ class TableStepper:
         )
 
 
-def may_follow(prefix: Prefix, word: int, options: DecodingOptions, endings: frozenset[int]) -> bool:
+def may_follow(
+    prefix: Prefix, word: int, options: DecodingOptions, endings: frozenset[int]
+) -> bool:
     """The rules of a caption, read off the options one by one."""
     if word == END:
         return len(prefix) >= options.min_length and not (prefix and prefix[-1] in endings)
@@ -109,22 +128,32 @@ def score(table: Table, caption: Prefix, options: DecodingOptions) -> float:
     return log_prob(table, caption) / length**options.length_penalty
 
 
-def all_captions(table: Table, options: DecodingOptions, endings: frozenset[int]) -> Iterator[Prefix]:
+def all_captions(
+    table: Table, options: DecodingOptions, endings: frozenset[int]
+) -> Iterator[Prefix]:
     """Every caption with END that the rules allow and that is not impossible."""
     for length in range(options.max_length + 1):
         for words in itertools.product(range(UNKNOWN + 1, table.vocab_size), repeat=length):
             caption = (*words, END)
-            allowed = all(may_follow(caption[:i], word, options, endings) for i, word in enumerate(caption))
+            allowed = all(
+                may_follow(caption[:i], word, options, endings) for i, word in enumerate(caption)
+            )
             if allowed and log_prob(table, caption) > -math.inf:
                 yield caption
 
 
-def plain_greedy(table: Table, options: DecodingOptions, endings: frozenset[int]) -> tuple[Prefix, bool]:
+def plain_greedy(
+    table: Table, options: DecodingOptions, endings: frozenset[int]
+) -> tuple[Prefix, bool]:
     """Take the best allowed word until it is END; the lower id of equal ones."""
     prefix: Prefix = ()
     while True:
         row = table.log_probs(prefix)
-        allowed = [w for w in range(table.vocab_size) if row[w] > -np.inf and may_follow(prefix, w, options, endings)]
+        allowed = [
+            w
+            for w in range(table.vocab_size)
+            if row[w] > -np.inf and may_follow(prefix, w, options, endings)
+        ]
         if not allowed:
             return prefix, False
         word = max(allowed, key=lambda w: (row[w], -w))
@@ -133,7 +162,9 @@ def plain_greedy(table: Table, options: DecodingOptions, endings: frozenset[int]
         prefix = (*prefix, word)
 
 
-def plain_beam_search(table: Table, options: DecodingOptions, endings: frozenset[int]) -> list[tuple[Prefix, bool]]:
+def plain_beam_search(
+    table: Table, options: DecodingOptions, endings: frozenset[int]
+) -> list[tuple[Prefix, bool]]:
     """The documented beam search for one image: without arrays, never stopping early, never dropping a beam."""
     beams: list[tuple[float, Prefix]] = [(0.0, ())]
     finished: list[tuple[float, Prefix]] = []
@@ -143,7 +174,9 @@ def plain_beam_search(table: Table, options: DecodingOptions, endings: frozenset
             row = table.log_probs(prefix)
             for word in range(table.vocab_size):
                 if row[word] > -np.inf and may_follow(prefix, word, options, endings):
-                    (ending if word == END else going).append((total + float(row[word]), rank, word))
+                    (ending if word == END else going).append(
+                        (total + float(row[word]), rank, word)
+                    )
         going.sort(key=lambda candidate: (-candidate[0], candidate[1], candidate[2]))
         for total, rank, _ in ending:
             if sum(other > total for other, _, _ in going) < options.beam_size:
@@ -151,7 +184,9 @@ def plain_beam_search(table: Table, options: DecodingOptions, endings: frozenset
                 finished.append((total / (len(words) + 1) ** options.length_penalty, words))
         if not going or (options.beam_size == 1 and finished):
             break
-        beams = [(total, (*beams[rank][1], word)) for total, rank, word in going[: options.beam_size]]
+        beams = [
+            (total, (*beams[rank][1], word)) for total, rank, word in going[: options.beam_size]
+        ]
     finished.sort(key=lambda caption: -caption[0])
     ranked = finished or beams
     return [(words, bool(finished)) for _, words in ranked[: options.alternatives]]

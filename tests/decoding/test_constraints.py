@@ -10,7 +10,9 @@ from captioner.decoding import Constraints, DecodingOptions
 from captioner.errors import ConfigError
 from captioner.vocabulary import PAD, SPECIAL_WORDS, Vocabulary
 
-HISTORIES = arrays(np.int64, array_shapes(min_dims=3, max_dims=3, max_side=8), elements=st.integers(4, 6))
+HISTORIES = arrays(
+    np.int64, array_shapes(min_dims=3, max_dims=3, max_side=8), elements=st.integers(4, 6)
+)
 
 
 @settings(deadline=None)
@@ -24,25 +26,39 @@ def test_banned_words_are_those_that_would_repeat_an_ngram(history: np.ndarray, 
         ngrams = [words[i : i + n] for i in range(len(words) - n + 1)] if n else []
         expected = {word for word in range(4, 8) if [*words, word][len(words) - n + 1 :] in ngrams}
         assert set(banned[row].tolist()) - {PAD} == expected
-        most = max(most, len([ngram for ngram in ngrams if ngram[:-1] == words[len(words) - n + 1 :]]))
+        most = max(
+            most, len([ngram for ngram in ngrams if ngram[:-1] == words[len(words) - n + 1 :]])
+        )
     assert banned.shape[2] == most
 
 
 def test_no_history_bans_nothing() -> None:
-    assert Constraints(8, no_repeat_ngram=1).banned(np.zeros((2, 3, 0), np.int64)).shape == (2, 3, 0)
+    assert Constraints(8, no_repeat_ngram=1).banned(np.zeros((2, 3, 0), np.int64)).shape == (
+        2,
+        3,
+        0,
+    )
 
 
 def test_may_end_after_the_minimum_length_and_not_after_forbidden_endings() -> None:
     constraints = Constraints(8, min_length=2, forbidden_endings=[5])
     assert not constraints.may_end(np.zeros((1, 1, 0), np.int64)).any()
     assert not constraints.may_end(np.array([[[4], [5]]])).any()
-    assert constraints.may_end(np.array([[[5, 4], [4, 5]], [[4, 4], [6, 7]]])).tolist() == [[True, False], [True, True]]
-    assert Constraints(8, min_length=0).may_end(np.zeros((2, 1, 0), np.int64)).tolist() == [[True], [True]]
+    assert constraints.may_end(np.array([[[5, 4], [4, 5]], [[4, 4], [6, 7]]])).tolist() == [
+        [True, False],
+        [True, True],
+    ]
+    assert Constraints(8, min_length=0).may_end(np.zeros((2, 1, 0), np.int64)).tolist() == [
+        [True],
+        [True],
+    ]
 
 
 def test_forbidden_endings_are_words_and_unknown_ones_are_ignored() -> None:
     vocabulary = Vocabulary([*SPECIAL_WORDS, "a", "dog"])
-    options = DecodingOptions(forbidden_endings=("a", "the", "<end>"), min_length=1, no_repeat_ngram=2)
+    options = DecodingOptions(
+        forbidden_endings=("a", "the", "<end>"), min_length=1, no_repeat_ngram=2
+    )
     constraints = Constraints.from_options(options, vocabulary)
     assert constraints.vocab_size == 6
     assert constraints.no_repeat_ngram == 2
@@ -63,7 +79,9 @@ def test_options_survive_json() -> None:
 
 
 def test_unknown_options_are_named_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"'beam'; expected one of beam_size, alternatives, max_length"):
+    with pytest.raises(
+        ConfigError, match=r"'beam'; expected one of beam_size, alternatives, max_length"
+    ):
         DecodingOptions.from_dict({"beam": 3})
     with pytest.raises(ConfigError, match="a JSON object"):
         DecodingOptions.from_dict([])  # type: ignore[arg-type]
@@ -88,7 +106,10 @@ def test_unknown_options_are_named_with_the_known_ones() -> None:
         ({"forbidden_endings": [1]}, "expected a list of words"),
         ({"include": "a"}, "include is 'a'; expected a list of words"),
         ({"include": [["a"]]}, "expected a list of words"),
-        ({"include": ["a"], "sample": True}, r"include is \('a',\); expected none while sample is on"),
+        (
+            {"include": ["a"], "sample": True},
+            r"include is \('a',\); expected none while sample is on",
+        ),
         ({"sample": 1}, "sample is 1; expected true or false"),
         ({"sample": True, "temperature": 0.0}, "temperature is 0.0"),
         ({"sample": True, "temperature": float("inf")}, "temperature is inf"),

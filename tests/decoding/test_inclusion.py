@@ -43,7 +43,8 @@ def goes_on(prefix: Prefix, word: int, phrase: Phrase) -> bool:
     """Whether the word goes on with a phrase that the words before it begin, and that isn't there yet."""
     begun = (j for j in range(1, len(phrase)) if j <= len(prefix))
     return not contains(prefix, phrase) and any(
-        word in phrase[j] and all(prefix[len(prefix) - j + i] in phrase[i] for i in range(j)) for j in begun
+        word in phrase[j] and all(prefix[len(prefix) - j + i] in phrase[i] for i in range(j))
+        for j in begun
     )
 
 
@@ -86,7 +87,11 @@ def parts(phrase: Phrase) -> list[Phrase]:
 
 @st.composite
 def problems(
-    draw: st.DrawFn, most_words: int = 4, longest: int = 4, most_beams: int = 3, rounded: bool = True
+    draw: st.DrawFn,
+    most_words: int = 4,
+    longest: int = 4,
+    most_beams: int = 3,
+    rounded: bool = True,
 ) -> Problem:
     """Tables, options, forbidden endings, and phrases for each image that there is room for."""
     vocab_size = UNKNOWN + 1 + draw(st.integers(2, most_words))
@@ -101,13 +106,17 @@ def problems(
     )
     endings = draw(st.frozensets(st.sampled_from(words), max_size=len(words) - 1))
     # Which words are forms of one another: two of them, or none.
-    forms = [frozenset(words[:2]), *(frozenset([w]) for w in words[2:])] if draw(st.booleans()) else []
+    forms = (
+        [frozenset(words[:2]), *(frozenset([w]) for w in words[2:])] if draw(st.booleans()) else []
+    )
     forms = forms or [frozenset([word]) for word in words]
     phrase = st.lists(st.sampled_from(forms), min_size=1, max_size=3).map(tuple)
     tables, phrases = [], []
     sharp = draw(st.booleans()) and rounded
     for seed in draw(st.lists(st.integers(0, 10**6), min_size=1, max_size=3)):
-        tables.append(Table(seed, vocab_size, rounded=sharp, end_bias=draw(st.sampled_from([-3.0, 0.0, 3.0]))))
+        tables.append(
+            Table(seed, vocab_size, rounded=sharp, end_bias=draw(st.sampled_from([-3.0, 0.0, 3.0])))
+        )
         mine = draw(st.lists(phrase, max_size=3))
         while Inclusion(vocab_size, [mine], endings).fewest > max_length:
             mine = mine[1:]
@@ -117,26 +126,35 @@ def problems(
 
 @settings(max_examples=80, deadline=None)
 @given(problems(), st.integers(1, 5))
-def test_wide_beam_finds_the_n_best_of_all_captions_that_contain_the_phrases(problem: Problem, wanted: int) -> None:
+def test_wide_beam_finds_the_n_best_of_all_captions_that_contain_the_phrases(
+    problem: Problem, wanted: int
+) -> None:
     tables, options, endings, phrases = problem
     sequences = (tables[0].vocab_size - UNKNOWN - 1) ** options.max_length
     options = replace(options, beam_size=sequences + wanted, alternatives=wanted)
-    for table, mine, hypotheses in zip(tables, phrases, run((tables, options, endings, phrases)), strict=True):
+    for table, mine, hypotheses in zip(
+        tables, phrases, run((tables, options, endings, phrases)), strict=True
+    ):
         best = all_captions(table, options, endings, mine)
         if not best:
             assert not any(hypothesis.finished for hypothesis in hypotheses)
             continue
-        assert [hypothesis.score for hypothesis in hypotheses] == pytest.approx([s for s, _ in best[:wanted]], abs=1e-9)
+        assert [hypothesis.score for hypothesis in hypotheses] == pytest.approx(
+            [s for s, _ in best[:wanted]], abs=1e-9
+        )
         for hypothesis in hypotheses:
             assert (*hypothesis.words, END) in {caption for _, caption in best}
-            assert hypothesis.log_prob == pytest.approx(log_prob(table, (*hypothesis.words, END)), abs=1e-9)
+            assert hypothesis.log_prob == pytest.approx(
+                log_prob(table, (*hypothesis.words, END)), abs=1e-9
+            )
 
 
 @settings(max_examples=150, deadline=None)
 @given(problems(most_words=6, longest=8, rounded=False))
 def test_however_narrow_the_beam_all_phrases_are_there(problem: Problem) -> None:
     tables, options, endings, phrases = problem
-    # With all n-grams used up, or none left to end with, no caption could go on, whatever it must contain.
+    # With all n-grams used up, or none left to end with, no caption could go on, whatever it must
+    # contain.
     options = replace(options, no_repeat_ngram=0)
     for mine, hypotheses in zip(phrases, run((tables, options, endings, phrases)), strict=True):
         for hypothesis in hypotheses:
@@ -162,17 +180,24 @@ def test_no_phrase_is_stuck_in_its_own_ngrams(problem: Problem, n: int) -> None:
 @given(problems(most_words=6, longest=6))
 def test_a_caption_does_not_depend_on_its_batch_mates(problem: Problem) -> None:
     tables, options, endings, phrases = problem
-    alone = [run(([table], options, endings, [mine]))[0] for table, mine in zip(tables, phrases, strict=True)]
+    alone = [
+        run(([table], options, endings, [mine]))[0]
+        for table, mine in zip(tables, phrases, strict=True)
+    ]
     assert run(problem) == alone
 
 
 @settings(max_examples=40, deadline=None)
 @given(problems(most_words=6, longest=6))
-def test_images_that_include_nothing_get_the_captions_that_they_get_without(problem: Problem) -> None:
+def test_images_that_include_nothing_get_the_captions_that_they_get_without(
+    problem: Problem,
+) -> None:
     tables, options, endings, phrases = problem
     mixed = [*phrases, *([] for _ in tables)]
     asked = (frozenset([UNKNOWN + 1]),)
-    mixed[0] = mixed[0] or [asked] * (Inclusion(tables[0].vocab_size, [[asked]], endings).fewest <= options.max_length)
+    mixed[0] = mixed[0] or [asked] * (
+        Inclusion(tables[0].vocab_size, [[asked]], endings).fewest <= options.max_length
+    )
     found = run(([*tables, *tables], options, endings, mixed))[len(tables) :]
     plain = Constraints(
         tables[0].vocab_size,
@@ -184,7 +209,10 @@ def test_images_that_include_nothing_get_the_captions_that_they_get_without(prob
 
 
 def test_one_entry_holds_for_all_images() -> None:
-    tables, options = [Table(seed, 9) for seed in range(4)], DecodingOptions(beam_size=2, max_length=6)
+    tables, options = (
+        [Table(seed, 9) for seed in range(4)],
+        DecodingOptions(beam_size=2, max_length=6),
+    )
     phrase = (frozenset([4, 5]), frozenset([6]))
     found = run((tables, options, frozenset(), [[phrase]]))
     assert found == run((tables, options, frozenset(), [[phrase]] * 4))
@@ -212,7 +240,9 @@ def test_a_phrase_inside_another_needs_no_words_of_its_own() -> None:
     assert Inclusion(8, [[(light,), (traffic,)]], [4, 5]).fewest == 2
 
 
-VOCABULARY = Vocabulary([*SPECIAL_WORDS, "a", "cat", "cats", "traffic", "light", "lights", "t-shirt", "'s", "dog"])
+VOCABULARY = Vocabulary(
+    [*SPECIAL_WORDS, "a", "cat", "cats", "traffic", "light", "lights", "t-shirt", "'s", "dog"]
+)
 
 
 def test_words_are_looked_up_in_all_their_forms() -> None:
@@ -220,14 +250,20 @@ def test_words_are_looked_up_in_all_their_forms() -> None:
     cat, light = {index("cat"), index("cats")}, {index("light"), index("lights")}
     assert find_phrases(["Cat", "cats"], VOCABULARY) == [(cat,), (cat,)]
     assert find_phrases(["traffic  lights"], VOCABULARY) == [({index("traffic")}, light)]
-    assert find_phrases(["T-shirts", "dog's"], VOCABULARY) == [({index("t-shirt")},), ({index("dog")}, {index("'s")})]
+    assert find_phrases(["T-shirts", "dog's"], VOCABULARY) == [
+        ({index("t-shirt")},),
+        ({index("dog")}, {index("'s")}),
+    ]
     assert find_phrases([], VOCABULARY) == []
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["catt"], "doesn't know the word catt; the nearest that it has: cat, cats. Include another"),
+        (
+            ["catt"],
+            "doesn't know the word catt; the nearest that it has: cat, cats. Include another",
+        ),
         (["traffic warden"], "doesn't know the word warden"),
         (["xylophone"], "doesn't know the word xylophone, and has none that is spelled like it"),
         (["<unk>"], "doesn't know the word <unk>"),
@@ -235,7 +271,9 @@ def test_words_are_looked_up_in_all_their_forms() -> None:
         (["."], "include has '.'; expected words"),
     ],
 )
-def test_words_that_the_model_lacks_are_refused_with_the_nearest(words: list[str], message: str) -> None:
+def test_words_that_the_model_lacks_are_refused_with_the_nearest(
+    words: list[str], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message.replace(".", r"\.")):
         find_phrases(words, VOCABULARY)
 
@@ -245,7 +283,10 @@ def test_more_words_than_a_caption_has_room_for_are_refused() -> None:
     inclusion = Constraints.from_options(options, VOCABULARY).inclusion
     assert inclusion is not None
     assert inclusion.fewest == 3
-    with pytest.raises(ConfigError, match=r"has 3 words at least; max_length is 2\. Raise max_length, or include less"):
+    with pytest.raises(
+        ConfigError,
+        match=r"has 3 words at least; max_length is 2\. Raise max_length, or include less",
+    ):
         Constraints.from_options(replace(options, max_length=2), VOCABULARY)
 
 

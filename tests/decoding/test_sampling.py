@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 
 from captioner.decoding.sampling import draw, uniform_numbers, word_weights
 
-PROBABILITIES = st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.3, 0.5, 1.0]), min_size=1, max_size=8).filter(any)
+PROBABILITIES = st.lists(
+    st.sampled_from([0.0, 0.1, 0.2, 0.3, 0.5, 1.0]), min_size=1, max_size=8
+).filter(any)
 
 
 def logarithms(probabilities: list[float]) -> np.ndarray:
@@ -15,7 +17,9 @@ def logarithms(probabilities: list[float]) -> np.ndarray:
 
 def kept_words(probabilities: list[float], top_k: int, top_p: float) -> set[int]:
     """Take the most probable words one by one, the lower id first, until there are `top_k` or they have `top_p`."""
-    ranked = sorted((i for i, p in enumerate(probabilities) if p > 0), key=lambda i: (-probabilities[i], i))
+    ranked = sorted(
+        (i for i, p in enumerate(probabilities) if p > 0), key=lambda i: (-probabilities[i], i)
+    )
     ranked = ranked[: top_k or None]
     total, kept, mass = sum(probabilities[i] for i in ranked), set(), 0.0
     for i in ranked:
@@ -28,13 +32,21 @@ def kept_words(probabilities: list[float], top_k: int, top_p: float) -> set[int]
 
 # Never at a sum of probabilities exactly, where rounding would decide.
 @settings(deadline=None)
-@given(PROBABILITIES, st.integers(0, 9), st.sampled_from([1e-6, 0.123, 0.321, 0.4567, 0.777, 0.9191, 1.0]))
-def test_support_is_exactly_the_most_probable_words(probabilities: list[float], top_k: int, top_p: float) -> None:
+@given(
+    PROBABILITIES,
+    st.integers(0, 9),
+    st.sampled_from([1e-6, 0.123, 0.321, 0.4567, 0.777, 0.9191, 1.0]),
+)
+def test_support_is_exactly_the_most_probable_words(
+    probabilities: list[float], top_k: int, top_p: float
+) -> None:
     weights = word_weights(logarithms(probabilities), temperature=1.0, top_k=top_k, top_p=top_p)
     kept = kept_words(probabilities, top_k, top_p)
     assert set(np.flatnonzero(weights).tolist()) == kept
     expected = [p if i in kept else 0.0 for i, p in enumerate(probabilities)]
-    np.testing.assert_allclose(weights / weights.sum(), np.array(expected) / sum(expected), rtol=1e-9)
+    np.testing.assert_allclose(
+        weights / weights.sum(), np.array(expected) / sum(expected), rtol=1e-9
+    )
 
 
 def test_words_that_reach_the_probability_exactly_are_enough() -> None:
@@ -66,7 +78,9 @@ def test_draw_inverts_the_distribution_function() -> None:
 def test_a_row_without_an_allowed_word_gives_word_zero() -> None:
     rows = np.array([[-np.inf, -np.inf], [-np.inf, 0.0]])
     for top_k, top_p in [(0, 1.0), (1, 1.0), (0, 0.5)]:
-        assert draw(rows, np.array([0.9, 0.9]), temperature=0.1, top_k=top_k, top_p=top_p).tolist() == [0, 1]
+        assert draw(
+            rows, np.array([0.9, 0.9]), temperature=0.1, top_k=top_k, top_p=top_p
+        ).tolist() == [0, 1]
 
 
 def test_numbers_depend_on_the_seed_and_the_image_alone() -> None:
@@ -75,4 +89,6 @@ def test_numbers_depend_on_the_seed_and_the_image_alone() -> None:
     np.testing.assert_array_equal(uniform_numbers(7, np.array([5]), 3, 4)[0], numbers[2])
     np.testing.assert_array_equal(uniform_numbers(7, np.array([1]), 1, 4)[0, 0], numbers[1, 0])
     assert len(np.unique(np.concatenate([numbers, uniform_numbers(8, np.arange(3), 3, 4)]))) == 72
-    assert (uniform_numbers(None, np.arange(2), 1, 1) != uniform_numbers(None, np.arange(2), 1, 1)).all()
+    assert (
+        uniform_numbers(None, np.arange(2), 1, 1) != uniform_numbers(None, np.arange(2), 1, 1)
+    ).all()

@@ -43,7 +43,9 @@ def assert_consistent(table: Table, hypothesis: Hypothesis, options: DecodingOpt
     caption = (*words, END) if hypothesis.finished else words
     assert hypothesis.log_prob == pytest.approx(log_prob(table, caption), abs=1e-9)
     assert hypothesis.score == pytest.approx(score(table, caption, options), abs=1e-9)
-    assert hypothesis.word_log_probs == tuple(float(table.log_probs(words[:i])[word]) for i, word in enumerate(words))
+    assert hypothesis.word_log_probs == tuple(
+        float(table.log_probs(words[:i])[word]) for i, word in enumerate(words)
+    )
     assert hypothesis.attention is not None
     assert hypothesis.attention.shape == (len(words), 3)
     for i, looked in enumerate(hypothesis.attention):
@@ -51,7 +53,9 @@ def assert_consistent(table: Table, hypothesis: Hypothesis, options: DecodingOpt
 
 
 @st.composite
-def problems(draw: st.DrawFn, max_beam_size: int = 6) -> tuple[list[Table], DecodingOptions, frozenset[int]]:
+def problems(
+    draw: st.DrawFn, max_beam_size: int = 6
+) -> tuple[list[Table], DecodingOptions, frozenset[int]]:
     vocab_size = draw(st.integers(5, 8))
     beam_size = draw(st.integers(1, max_beam_size))
     max_length = draw(st.integers(1, 4))
@@ -66,12 +70,18 @@ def problems(draw: st.DrawFn, max_beam_size: int = 6) -> tuple[list[Table], Deco
     endings = draw(st.frozensets(st.integers(UNKNOWN + 1, vocab_size - 1)))
     rounded, end_bias = draw(st.booleans()), draw(st.sampled_from([-3.0, 0.0, 3.0]))
     seeds = draw(st.lists(st.integers(0, 10**6), min_size=1, max_size=4))
-    return [Table(seed, vocab_size, rounded=rounded, end_bias=end_bias) for seed in seeds], options, endings
+    return (
+        [Table(seed, vocab_size, rounded=rounded, end_bias=end_bias) for seed in seeds],
+        options,
+        endings,
+    )
 
 
 @settings(max_examples=400, deadline=None)
 @given(problems())
-def test_search_does_what_it_documents(problem: tuple[list[Table], DecodingOptions, frozenset[int]]) -> None:
+def test_search_does_what_it_documents(
+    problem: tuple[list[Table], DecodingOptions, frozenset[int]],
+) -> None:
     tables, options, endings = problem
     for table, hypotheses in zip(tables, run(tables, options, endings), strict=True):
         expected = plain_beam_search(table, options, endings)
@@ -89,23 +99,31 @@ def test_wide_beam_finds_the_n_best_of_all_captions(
     problem: tuple[list[Table], DecodingOptions, frozenset[int]], alternatives: int
 ) -> None:
     tables, options, endings = problem
-    tables = [Table(t.seed, min(t.vocab_size, 7), rounded=t.rounded, end_bias=t.end_bias) for t in tables]
+    tables = [
+        Table(t.seed, min(t.vocab_size, 7), rounded=t.rounded, end_bias=t.end_bias) for t in tables
+    ]
     endings = frozenset(word for word in endings if word < tables[0].vocab_size)
     sequences = (tables[0].vocab_size - UNKNOWN - 1) ** options.max_length
-    options = replace(options, beam_size=max(sequences + 1, alternatives), alternatives=alternatives)
+    options = replace(
+        options, beam_size=max(sequences + 1, alternatives), alternatives=alternatives
+    )
     for table, hypotheses in zip(tables, run(tables, options, endings), strict=True):
         captions = list(all_captions(table, options, endings))
         if not captions:
             assert not any(hypothesis.finished for hypothesis in hypotheses)
             continue
-        best = sorted((score(table, caption, options) for caption in captions), reverse=True)[:alternatives]
+        best = sorted((score(table, caption, options) for caption in captions), reverse=True)[
+            :alternatives
+        ]
         assert [hypothesis.score for hypothesis in hypotheses] == pytest.approx(best, abs=1e-9)
         assert {(*hypothesis.words, END) for hypothesis in hypotheses} <= set(captions)
 
 
 @settings(deadline=None)
 @given(problems(max_beam_size=1))
-def test_beam_of_one_is_greedy(problem: tuple[list[Table], DecodingOptions, frozenset[int]]) -> None:
+def test_beam_of_one_is_greedy(
+    problem: tuple[list[Table], DecodingOptions, frozenset[int]],
+) -> None:
     tables, options, endings = problem
     found = [(only.words, only.finished) for (only,) in run(tables, options, endings)]
     assert found == [plain_greedy(table, options, endings) for table in tables]
@@ -168,7 +186,9 @@ def test_a_beam_goes_on_while_a_longer_caption_could_still_win() -> None:
 def test_a_beam_goes_on_while_the_next_end_could_still_win() -> None:
     table = Table(0, 6)
     table.write((), {4: -1, 5: -1})
-    table.write((4,), {END: -0.75})  # score -1.75 * 2; the other's is -1 * 3, and would be -1 * 4 a word later
+    table.write(
+        (4,), {END: -0.75}
+    )  # score -1.75 * 2; the other's is -1 * 3, and would be -1 * 4 a word later
     table.write((5,), {5: 0})
     table.write((5, 5), {END: 0})
     options = DecodingOptions(beam_size=2, max_length=5, length_penalty=-1)
@@ -193,7 +213,9 @@ def test_special_words_are_never_generated_however_probable() -> None:
 @pytest.mark.parametrize("sample", [False, True])
 def test_best_unfinished_caption_is_given_where_none_can_finish(sample: bool) -> None:
     table = Table(3, 7)
-    options = DecodingOptions(beam_size=4, max_length=3, alternatives=2, sample=sample, seed=1 if sample else None)
+    options = DecodingOptions(
+        beam_size=4, max_length=3, alternatives=2, sample=sample, seed=1 if sample else None
+    )
     (hypotheses,) = run([table], options, frozenset({4, 5, 6}))
     assert len(hypotheses) == 2
     assert hypotheses[0].score >= hypotheses[1].score
@@ -204,7 +226,9 @@ def test_best_unfinished_caption_is_given_where_none_can_finish(sample: bool) ->
 
 
 def test_a_caption_that_can_neither_go_on_nor_end_is_given_as_it_is() -> None:
-    (only,) = run([Table(3, 6)], DecodingOptions(beam_size=2, max_length=9, min_length=9, no_repeat_ngram=1))[0]
+    (only,) = run(
+        [Table(3, 6)], DecodingOptions(beam_size=2, max_length=9, min_length=9, no_repeat_ngram=1)
+    )[0]
     assert not only.finished
     assert sorted(only.words) == [4, 5]  # each word once, then nothing is left
 
@@ -222,7 +246,9 @@ def test_length_penalty_lengthens_captions() -> None:
     lengths = [
         sum(
             len(best.words)
-            for (best,) in run(tables, DecodingOptions(beam_size=8, max_length=6, length_penalty=penalty))
+            for (best,) in run(
+                tables, DecodingOptions(beam_size=8, max_length=6, length_penalty=penalty)
+            )
         )
         for penalty in (-2.0, 0.0, 1.0, 3.0)
     ]
@@ -252,7 +278,9 @@ def test_no_images_no_captions(options: DecodingOptions) -> None:
 def test_samples_follow_the_tables_probabilities() -> None:
     table = Table(7, 7, end_bias=1)
     draws = 20_000
-    options = DecodingOptions(sample=True, seed=3, alternatives=draws, max_length=2, no_repeat_ngram=0)
+    options = DecodingOptions(
+        sample=True, seed=3, alternatives=draws, max_length=2, no_repeat_ngram=0
+    )
     (hypotheses,) = run([table], options)
     assert len(hypotheses) == draws
     drawn = Counter(hypothesis.words for hypothesis in hypotheses)
@@ -261,11 +289,15 @@ def test_samples_follow_the_tables_probabilities() -> None:
         """The probability of the words (and of END, where it is drawn), renormalised over what is allowed."""
         product = 1.0
         for i, word in enumerate((*words, END)[: options.max_length]):
-            allowed = np.exp(table.log_probs(words[:i]).astype(float))[[END, 4, 5, 6] if i else [4, 5, 6]]
+            allowed = np.exp(table.log_probs(words[:i]).astype(float))[
+                [END, 4, 5, 6] if i else [4, 5, 6]
+            ]
             product *= math.exp(table.log_probs(words[:i])[word]) / allowed.sum()
         return product
 
-    expected = {caption[:-1]: share(caption[:-1]) * draws for caption in all_captions(table, options, NONE)}
+    expected = {
+        caption[:-1]: share(caption[:-1]) * draws for caption in all_captions(table, options, NONE)
+    }
     assert sum(expected.values()) == pytest.approx(draws)
     chi_square = sum((drawn[words] - count) ** 2 / count for words, count in expected.items())
     freedom = len(expected) - 1
@@ -275,10 +307,18 @@ def test_samples_follow_the_tables_probabilities() -> None:
 
 
 def test_samples_are_repeatable_and_differ_by_seed_image_and_draw() -> None:
-    table, options = Table(1, 50, end_bias=-9), DecodingOptions(sample=True, alternatives=4, max_length=8, seed=1)
+    table, options = (
+        Table(1, 50, end_bias=-9),
+        DecodingOptions(sample=True, alternatives=4, max_length=8, seed=1),
+    )
     first = run([table, table], options)
     assert run([table, table], options) == first
-    captions = first[0] + first[1] + run([table], replace(options, seed=2))[0] + run([table], options, first_image=9)[0]
+    captions = (
+        first[0]
+        + first[1]
+        + run([table], replace(options, seed=2))[0]
+        + run([table], options, first_image=9)[0]
+    )
     assert len({hypothesis.words for hypothesis in captions}) == 16
     unseeded = replace(options, seed=None)
     assert run([table], unseeded) != run([table], unseeded)
@@ -293,7 +333,9 @@ def test_first_sample_does_not_depend_on_how_many_are_drawn() -> None:
 
 @settings(deadline=None)
 @given(problems(), st.integers(0, 100))
-def test_samples_keep_the_rules(problem: tuple[list[Table], DecodingOptions, frozenset[int]], seed: int) -> None:
+def test_samples_keep_the_rules(
+    problem: tuple[list[Table], DecodingOptions, frozenset[int]], seed: int
+) -> None:
     tables, options, endings = problem
     options = replace(options, sample=True, seed=seed)
     for table, hypotheses in zip(tables, run(tables, options, endings), strict=True):

@@ -13,13 +13,17 @@ from captioner.vocabulary import SPECIAL_WORDS, START, Vocabulary
 from tests.decoding.table import Table, TableStepper
 
 STYLED = Vocabulary([*SPECIAL_WORDS, "a", "dog", "runs"]).with_styles(["coco", "own"])
-OPTIONS = DecodingOptions(beam_size=3, alternatives=3, max_length=4, no_repeat_ngram=0, min_length=0)
+OPTIONS = DecodingOptions(
+    beam_size=3, alternatives=3, max_length=4, no_repeat_ngram=0, min_length=0
+)
 
 
 class FirstWords(TableStepper):
     """Notes which words captions begin with, which the table knows as START."""
 
-    def step(self, parents: np.ndarray, words: np.ndarray, k: int, *, all_log_probs: bool = False) -> Step:
+    def step(
+        self, parents: np.ndarray, words: np.ndarray, k: int, *, all_log_probs: bool = False
+    ) -> Step:
         if not self.shapes:
             self.first = set(words.ravel().tolist())
             words = np.full_like(words, START)
@@ -39,8 +43,12 @@ def fond_of_starts(seed: int, vocab_size: int) -> Table:
 
 
 @pytest.mark.parametrize("style", ["", "coco", "own"])
-@pytest.mark.parametrize("changes", [{}, {"sample": True, "seed": 1}, {"include": ("dog",)}, {"beam_size": 1}])
-def test_captions_begin_with_the_start_of_their_style_and_have_no_other(style: str, changes: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "changes", [{}, {"sample": True, "seed": 1}, {"include": ("dog",)}, {"beam_size": 1}]
+)
+def test_captions_begin_with_the_start_of_their_style_and_have_no_other(
+    style: str, changes: dict[str, object]
+) -> None:
     options = replace(OPTIONS, style=style, alternatives=1, **changes)
     stepper = FirstWords([fond_of_starts(seed, len(STYLED)) for seed in range(5)])
     found = search(stepper, options, Constraints.from_options(options, STYLED))
@@ -63,7 +71,11 @@ def test_the_search_is_the_one_over_the_words_alone() -> None:
             return self.table.log_probs(prefix)[: self.vocab_size]
 
     styled = search(TableStepper(tables), OPTIONS, Constraints.from_options(OPTIONS, STYLED))
-    alone = search(TableStepper([Cut(table) for table in tables]), OPTIONS, Constraints.from_options(OPTIONS, plain))
+    alone = search(
+        TableStepper([Cut(table) for table in tables]),
+        OPTIONS,
+        Constraints.from_options(OPTIONS, plain),
+    )
     assert [[(h.words, h.log_prob) for h in each] for each in styled] == [
         [(h.words, h.log_prob) for h in each] for each in alone
     ]

@@ -44,6 +44,8 @@ def without_attention() -> Captioner:
     torch.manual_seed(1)
     vocabulary = Vocabulary([*SPECIAL_WORDS, "a", "dog", "'s", "ball", "<b>grass</b>"])
     decoder = DecoderConfig(name="show_tell", hidden_size=8, embedding_size=8)
-    model = CaptioningModel(EncoderConfig("squeezenet1_1"), decoder, image_size=64, vocab_size=len(vocabulary))
+    model = CaptioningModel(
+        EncoderConfig("squeezenet1_1"), decoder, image_size=64, vocab_size=len(vocabulary)
+    )
     options = DecodingOptions(beam_size=3, max_length=6, min_length=4)
     return Captioner(TorchBackend(model), vocabulary, Preprocessing(size=64), options)

@@ -27,9 +27,24 @@ def page(captioner: Captioner, path: Path, **options):
 
 
 def test_the_api_answers_what_the_command_prints(bundled):
-    command = [sys.executable, "-m", "captioner", "caption", "--json", "--beam-size", "4", "--alternatives", "3", PHOTO]
-    printed = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
-    answer = api_answer(bundled, PHOTO, str(PHOTO), {"beam_size": 4, "alternatives": 3, "seed": None})
+    command = [
+        sys.executable,
+        "-m",
+        "captioner",
+        "caption",
+        "--json",
+        "--beam-size",
+        "4",
+        "--alternatives",
+        "3",
+        PHOTO,
+    ]
+    printed = json.loads(
+        subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    )
+    answer = api_answer(
+        bundled, PHOTO, str(PHOTO), {"beam_size": 4, "alternatives": 3, "seed": None}
+    )
     assert {"path": str(PHOTO), **answer} == printed
 
 
@@ -40,7 +55,9 @@ def test_the_page_draws_what_the_captioner_says(bundled):
     for drawn, said in zip(answer["captions"], caption.alternatives, strict=True):
         assert drawn["probability"] == pytest.approx(math.exp(said.log_prob))
         assert [word["word"] for word in drawn["words"]] == list(said.words)
-        np.testing.assert_allclose([word["map"] for word in drawn["words"]], said.attention, atol=1e-5)
+        np.testing.assert_allclose(
+            [word["map"] for word in drawn["words"]], said.attention, atol=1e-5
+        )
         assert math.prod(word["probability"] for word in drawn["words"]) >= drawn["probability"]
     json.dumps(answer)
 
@@ -58,7 +75,9 @@ def test_the_photo_on_the_page_is_a_jpeg_in_its_own_proportions(bundled):
 def test_joined_words_read_as_the_caption(captioner, picture, number, tmp_path):
     picture(number).save(tmp_path / "photo.png")
     for caption in page(captioner, tmp_path / "photo.png", alternatives=3)["captions"]:
-        read = "".join(f"{'' if word['joined'] else ' '}{word['word']}" for word in caption["words"])
+        read = "".join(
+            f"{'' if word['joined'] else ' '}{word['word']}" for word in caption["words"]
+        )
         assert read == caption["text"]
 
 
@@ -66,13 +85,23 @@ def test_page_and_api_say_what_is_recognised(captioner, picture, tmp_path):
     path = tmp_path / "photo.png"
     picture(0).save(path)
     (caption,) = captioner.caption(path)
-    expected = [{"noun": tag.noun, "probability": pytest.approx(tag.probability)} for tag in caption.tags]
+    expected = [
+        {"noun": tag.noun, "probability": pytest.approx(tag.probability)} for tag in caption.tags
+    ]
     assert expected, "or the test would see nothing"
-    assert page(captioner, path)["tags"] == api_answer(captioner, path, path.name, {})["tags"] == expected
+    assert (
+        page(captioner, path)["tags"]
+        == api_answer(captioner, path, path.name, {})["tags"]
+        == expected
+    )
 
 
 def test_without_a_classifier_nothing_is(without_attention):
-    assert page(without_attention, PHOTO)["tags"] == api_answer(without_attention, PHOTO, "photo.jpg", {})["tags"] == []
+    assert (
+        page(without_attention, PHOTO)["tags"]
+        == api_answer(without_attention, PHOTO, "photo.jpg", {})["tags"]
+        == []
+    )
 
 
 def test_a_model_without_attention_has_no_maps(without_attention):
@@ -111,29 +140,42 @@ def test_a_photo_that_is_gone_is_to_be_chosen_again(bundled, tmp_path):
 
 @pytest.mark.parametrize("name", LARGEST)
 def test_no_visitor_can_occupy_the_machine(bundled, name):
-    with pytest.raises(ConfigError, match=f"{name} is 1000000; this demo allows at most {LARGEST[name]}"):
+    with pytest.raises(
+        ConfigError, match=f"{name} is 1000000; this demo allows at most {LARGEST[name]}"
+    ):
         api_answer(bundled, PHOTO, "photo.jpg", {name: 1_000_000})
 
 
 def test_no_visitor_sends_a_dictionary(bundled):
     many = ["word"] * (LARGEST["forbidden_endings"] + 1)
-    with pytest.raises(ConfigError, match=f"forbidden_endings has {len(many)} words; this demo allows at most"):
+    with pytest.raises(
+        ConfigError, match=f"forbidden_endings has {len(many)} words; this demo allows at most"
+    ):
         api_answer(bundled, PHOTO, "photo.jpg", {"forbidden_endings": many})
 
 
-@pytest.mark.parametrize("options", [{"beam_size": 2.5}, {"beam_size": "many"}, {"sample": 1}, {"temperature": 2.0}])
+@pytest.mark.parametrize(
+    "options", [{"beam_size": 2.5}, {"beam_size": "many"}, {"sample": 1}, {"temperature": 2.0}]
+)
 def test_options_that_cannot_be_used_are_explained(bundled, options):
     (name,) = options
     assert name in page_answer(bundled, PHOTO, "photo.jpg", options)["message"]
 
 
-@pytest.mark.parametrize("own", [DecodingOptions(min_length=6), DecodingOptions(sample=True, top_k=5, temperature=0.5)])
+@pytest.mark.parametrize(
+    "own", [DecodingOptions(min_length=6), DecodingOptions(sample=True, top_k=5, temperature=0.5)]
+)
 @pytest.mark.parametrize("sample", [False, True])
 @pytest.mark.parametrize("beam_size", [1, 5])
 @pytest.mark.parametrize("max_length", [2, 16])
 def test_the_controls_never_contradict_each_other(bundled, own, sample, beam_size, max_length):
     captioner = Captioner(bundled.backend, bundled.vocabulary, bundled.preprocessing, own)
-    chosen = {"beam_size": beam_size, "alternatives": 4, "max_length": max_length, "no_repeat_ngram": 2}
+    chosen = {
+        "beam_size": beam_size,
+        "alternatives": 4,
+        "max_length": max_length,
+        "no_repeat_ngram": 2,
+    }
     options = page_options(captioner, {**chosen, "sample": sample, "temperature": 0.7})
     made = DecodingOptions.from_dict(own.to_dict() | options)  # raises if they do
     assert (made.sample, made.max_length, made.no_repeat_ngram) == (sample, max_length, 2)

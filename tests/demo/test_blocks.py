@@ -39,7 +39,9 @@ def page(browser, url) -> Iterator:
 
 def strangers(urls, url):
     return [
-        asked for asked in urls if urlsplit(asked).scheme not in ("data", "blob") and not asked.startswith(f"{url}/")
+        asked
+        for asked in urls
+        if urlsplit(asked).scheme not in ("data", "blob") and not asked.startswith(f"{url}/")
     ]
 
 
@@ -54,7 +56,8 @@ def wait(driver, selector, text=""):
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         found = driver.execute_script(
-            "return [...document.querySelectorAll(arguments[0])].find(n => n.textContent.includes(arguments[1]))",
+            "return [...document.querySelectorAll(arguments[0])].find(n =>"
+            " n.textContent.includes(arguments[1]))",
             selector,
             text,
         )
@@ -62,7 +65,8 @@ def wait(driver, selector, text=""):
             return found
         time.sleep(0.1)
     raise AssertionError(
-        f"there is no {selector} with the text {text!r}: {driver.find_element('id', 'cap-stage').text}"
+        f"there is no {selector} with the text {text!r}:"
+        f" {driver.find_element('id', 'cap-stage').text}"
     )
 
 
@@ -72,7 +76,8 @@ def upload(driver, path):
 
 def clear(driver):
     driver.find_element(
-        "css selector", "#cap-photo button[aria-label*=Clear], #cap-photo button[aria-label*=Remove]"
+        "css selector",
+        "#cap-photo button[aria-label*=Clear], #cap-photo button[aria-label*=Remove]",
     ).click()
 
 
@@ -82,11 +87,9 @@ def text_of(driver, selector=".cap-sentence"):
 
 def heat_of(driver):
     """The pixels of the map over the large photo, (h, w, 4)."""
-    pixels = driver.execute_script(
-        """const canvas = document.querySelector(".cap-figure canvas");
+    pixels = driver.execute_script("""const canvas = document.querySelector(".cap-figure canvas");
         const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-        return [canvas.height, canvas.width, [...data]]"""
-    )
+        return [canvas.height, canvas.width, [...data]]""")
     return np.array(pixels[2]).reshape(pixels[0], pixels[1], 4)
 
 
@@ -155,7 +158,9 @@ def test_another_of_the_best_captions_can_be_looked_at(page, bundled):
     (caption,) = bundled.caption(PHOTO, alternatives=3)
     page.find_elements("css selector", ".cap-other")[2].click()
     assert text_of(page) == caption.alternatives[2].text
-    assert len(page.find_elements("css selector", ".cap-panel")) == len(caption.alternatives[2].words)
+    assert len(page.find_elements("css selector", ".cap-panel")) == len(
+        caption.alternatives[2].words
+    )
 
 
 def test_an_example_is_one_click_away(page, bundled):
@@ -164,7 +169,9 @@ def test_an_example_is_one_click_away(page, bundled):
     wait(page, ".cap-sentence", caption.text)
 
 
-def test_what_is_no_photo_gets_a_friendly_sentence_and_the_next_photo_a_caption(page, tmp_path, bundled):
+def test_what_is_no_photo_gets_a_friendly_sentence_and_the_next_photo_a_caption(
+    page, tmp_path, bundled
+):
     path = tmp_path / "diary.jpg"
     path.write_text("dear diary")
     upload(page, path)
@@ -193,7 +200,8 @@ def test_the_options_are_those_of_the_captioner(page, bundled):
     page.find_element("css selector", "#cap-options > button").click()
     beams = wait(page, "#cap-options input[type=number]")
     page.execute_script(
-        "arguments[0].value = 1; ['input', 'change', 'blur'].map(kind => arguments[0].dispatchEvent(new Event(kind)))",
+        "arguments[0].value = 1; ['input', 'change', 'blur'].map(kind =>"
+        " arguments[0].dispatchEvent(new Event(kind)))",
         beams,
     )
     (greedy,) = bundled.caption(PHOTO, beam_size=1)
@@ -209,11 +217,21 @@ def test_the_options_are_those_of_the_captioner(page, bundled):
     ("own", "values", "ends"),
     [
         (DecodingOptions(), [5, 3, 20, 3, 1.0], [10, 10, 25, 5, 2]),
-        (DecodingOptions(beam_size=30, max_length=40, no_repeat_ngram=7), [20, 3, 40, 7, 1.0], [20, 10, 40, 7, 2]),
-        (DecodingOptions(sample=True, alternatives=9, temperature=3.0), [5, 9, 20, 3, 3.0], [10, 10, 25, 5, 3.0]),
+        (
+            DecodingOptions(beam_size=30, max_length=40, no_repeat_ngram=7),
+            [20, 3, 40, 7, 1.0],
+            [20, 10, 40, 7, 2],
+        ),
+        (
+            DecodingOptions(sample=True, alternatives=9, temperature=3.0),
+            [5, 9, 20, 3, 3.0],
+            [10, 10, 25, 5, 3.0],
+        ),
     ],
 )
-def test_the_controls_begin_with_the_models_own_choices_as_far_as_visitors_may_ask(bundled, own, values, ends):
+def test_the_controls_begin_with_the_models_own_choices_as_far_as_visitors_may_ask(
+    bundled, own, values, ends
+):
     import gradio as gr
 
     from captioner.demo.blocks import build_app
@@ -244,7 +262,8 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(url, dark):
         wait(phone, ".cap-sentence")
         assert phone.execute_script("return document.documentElement.scrollWidth") <= 390
         widths = phone.execute_script(
-            "return [...document.querySelectorAll('.cap-result *')].map(n => n.getBoundingClientRect().right)"
+            "return [...document.querySelectorAll('.cap-result *')].map(n =>"
+            " n.getBoundingClientRect().right)"
         )
         assert max(widths) <= 390
         background = phone.execute_script("return getComputedStyle(document.body).backgroundColor")
@@ -257,7 +276,9 @@ def test_a_photo_does_not_outlive_the_visit(url, tmp_path):
 
     folder = Path(os.environ["GRADIO_TEMP_DIR"])
     photo = tmp_path / "secret.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)).save(photo)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)).save(
+        photo
+    )
     with chromium() as visitor:
         visit(visitor, url)
         upload(visitor, photo)

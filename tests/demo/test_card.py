@@ -34,6 +34,9 @@ def test_a_missing_card_is_no_error(tmp_path):
 
 
 def test_a_card_cannot_bring_images_or_html_onto_the_page(tmp_path):
-    card = written(tmp_path, "# Mine\n\n![x](http://example.com/x.png) <img src=http://example.com/y> <script>\n")
+    card = written(
+        tmp_path,
+        "# Mine\n\n![x](http://example.com/x.png) <img src=http://example.com/y> <script>\n",
+    )
     assert "![" not in card.text
     assert "<" not in card.text

@@ -15,12 +15,19 @@ ROOT = Path(__file__).parents[2]
 
 def call(*args: object) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "captioner", "demo", *map(str, args)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False
+    )
 
 
 def test_without_gradio_it_says_what_to_install():
-    code = "import sys; sys.modules['gradio'] = None; from captioner.cli import main; sys.exit(main(['demo']))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    code = (
+        "import sys; sys.modules['gradio'] = None; from captioner.cli import main;"
+        " sys.exit(main(['demo']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith("pip install 'captioner[demo]'")
     assert "Traceback" not in done.stderr
@@ -47,7 +54,8 @@ def test_a_wrong_call_gets_one_sentence(args, said):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("command", "end"), [(["-m", "captioner", "demo"], signal.SIGINT), (["demo/app.py"], signal.SIGTERM)]
+    ("command", "end"),
+    [(["-m", "captioner", "demo"], signal.SIGINT), (["demo/app.py"], signal.SIGTERM)],
 )
 def test_it_serves_until_it_is_told_to_end_and_leaves_nothing_behind(tmp_path, command, end):
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -63,9 +71,13 @@ def test_it_serves_until_it_is_told_to_end_and_leaves_nothing_behind(tmp_path, c
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
-        assert demo.stdout.readline() == f"The demo is at http://127.0.0.1:{port} (Ctrl-C ends it)\n"
+        assert (
+            demo.stdout.readline() == f"The demo is at http://127.0.0.1:{port} (Ctrl-C ends it)\n"
+        )
         answer = httpx.post(
-            f"http://127.0.0.1:{port}/gradio_api/upload", files={"files": ("mine.bin", b"secret")}, timeout=60
+            f"http://127.0.0.1:{port}/gradio_api/upload",
+            files={"files": ("mine.bin", b"secret")},
+            timeout=60,
         )
         (path,) = answer.json()
         assert Path(path).is_relative_to(tmp_path)

@@ -28,7 +28,9 @@ def test_without_attention_there_are_no_maps_and_the_page_says_so(without_attent
         assert page.find_element("css selector", ".cap-sentence").text == caption.text
         assert "no attention" in page.find_element("css selector", ".cap-note").text
         assert not page.find_elements("css selector", "[data-word]")
-        assert not page.find_elements("css selector", ".cap-result script, .cap-sentence b"), "words are text, not HTML"
+        assert not page.find_elements("css selector", ".cap-result script, .cap-sentence b"), (
+            "words are text, not HTML"
+        )
         said = [other.text for other in page.find_elements("css selector", ".cap-other-text")]
         assert said == [one.text for one in caption.alternatives]
         assert not console_errors(page)
@@ -47,7 +49,9 @@ def test_what_a_model_recognises_stands_above_the_photo(captioner, picture, tmp_
         page.get(url)
         wait = WebDriverWait(page, 60)
         wait.until(lambda page: page.find_elements("css selector", ".cap-message"))
-        page.find_element("css selector", "#cap-photo input[type=file]").send_keys(str(tmp_path / "photo.png"))
+        page.find_element("css selector", "#cap-photo input[type=file]").send_keys(
+            str(tmp_path / "photo.png")
+        )
         wait.until(lambda page: page.find_elements("css selector", ".cap-sentence"))
         labels = [item.text for item in page.find_elements("css selector", ".cap-tags li")]
         assert labels == [f"{tag.noun} {100 * tag.probability:.0f} %" for tag in caption.tags]

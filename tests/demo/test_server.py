@@ -46,8 +46,15 @@ def uploads() -> set[str]:
 
 
 def test_the_api_answers_as_the_command_does(client, bundled):
-    assert client.predict(send(PHOTO), api_name="/caption") == api_answer(bundled, PHOTO, PHOTO.name, {})
-    options = {"beam_size": 4, "alternatives": 2, "max_length": 9, "forbidden_endings": ["pagoda", "trees"]}
+    assert client.predict(send(PHOTO), api_name="/caption") == api_answer(
+        bundled, PHOTO, PHOTO.name, {}
+    )
+    options = {
+        "beam_size": 4,
+        "alternatives": 2,
+        "max_length": 9,
+        "forbidden_endings": ["pagoda", "trees"],
+    }
     answer = client.predict(photo=send(PHOTO), **options, api_name="/caption")
     assert answer == api_answer(bundled, PHOTO, PHOTO.name, options)
     sampling = {"sample": True, "temperature": 0.8, "top_k": 50, "seed": 3, "alternatives": 4}
@@ -60,8 +67,13 @@ def test_the_api_says_what_it_takes(client):
     assert list(endpoints) == ["/caption"]
     photo, *options = endpoints["/caption"]["parameters"]
     assert photo["parameter_name"] == "photo" and not photo["parameter_has_default"]
-    assert [option["parameter_name"] for option in options] == [option.name for option in decoding_options()]
-    assert all(option["parameter_has_default"] and option["parameter_default"] is None for option in options)
+    assert [option["parameter_name"] for option in options] == [
+        option.name for option in decoding_options()
+    ]
+    assert all(
+        option["parameter_has_default"] and option["parameter_default"] is None
+        for option in options
+    )
 
 
 def test_the_api_explains_what_it_refuses_and_keeps_nothing(client, tmp_path):
@@ -78,18 +90,25 @@ def test_the_api_explains_what_it_refuses_and_keeps_nothing(client, tmp_path):
 
 def test_many_may_send_the_same_photo_at_once(url, client, bundled):
     expected = api_answer(bundled, PHOTO, PHOTO.name, {"beam_size": 2})
-    uploaded = [httpx.post(f"{url}/gradio_api/upload", files={"files": ("a.jpg", PHOTO.read_bytes())}) for _ in "abcd"]
+    uploaded = [
+        httpx.post(f"{url}/gradio_api/upload", files={"files": ("a.jpg", PHOTO.read_bytes())})
+        for _ in "abcd"
+    ]
     assert len({answer.text for answer in uploaded}) == 1, "they share a file"
     for answer in uploaded:  # those that still wait keep it
         said = ask(url, answer.json()[0], 2)
         assert json.loads(said.partition("data: ")[2]) == [expected]
     with ThreadPoolExecutor(4) as threads:
-        jobs = [threads.submit(client.predict, send(PHOTO), 2, api_name="/caption") for _ in range(8)]
+        jobs = [
+            threads.submit(client.predict, send(PHOTO), 2, api_name="/caption") for _ in range(8)
+        ]
         assert [job.result() for job in jobs] == [expected] * 8
     assert not uploads()
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", str(ROOT / "pyproject.toml"), "{folder}/../../etc/passwd", "{folder}"])
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", str(ROOT / "pyproject.toml"), "{folder}/../../etc/passwd", "{folder}"]
+)
 def test_the_files_of_the_server_are_not_served(url, path):
     path = path.format(folder=os.environ["GRADIO_TEMP_DIR"])
     answer = httpx.get(f"{url}/gradio_api/file={path}", timeout=60)
@@ -97,7 +116,9 @@ def test_the_files_of_the_server_are_not_served(url, path):
     assert "root:" not in answer.text
 
 
-@pytest.mark.parametrize("form", ["file=http://127.0.0.1:9/x", "file=https://example.com/x.png", "file=HTTP://a.de"])
+@pytest.mark.parametrize(
+    "form", ["file=http://127.0.0.1:9/x", "file=https://example.com/x.png", "file=HTTP://a.de"]
+)
 def test_the_server_fetches_nothing_for_its_visitors(url, form):
     assert httpx.get(f"{url}/gradio_api/{form}", timeout=60).status_code == 403
 
@@ -114,12 +135,16 @@ def test_a_file_of_the_server_cannot_be_captioned(url):
     answer = ask(url, str(PHOTO))
     assert "event: error" in answer
     assert 'caption":' not in answer
-    (uploaded,) = httpx.post(f"{url}/gradio_api/upload", files={"files": ("a.jpg", PHOTO.read_bytes())}).json()
+    (uploaded,) = httpx.post(
+        f"{url}/gradio_api/upload", files={"files": ("a.jpg", PHOTO.read_bytes())}
+    ).json()
     assert 'caption":' in ask(url, uploaded), "it was asked rightly"
 
 
 def test_an_upload_lies_where_only_who_knows_its_content_finds_it(url):
-    answer = httpx.post(f"{url}/gradio_api/upload", files={"files": ("mine.bin", b"secret")}, timeout=60)
+    answer = httpx.post(
+        f"{url}/gradio_api/upload", files={"files": ("mine.bin", b"secret")}, timeout=60
+    )
     (path,) = json.loads(answer.text)
     folder = Path(path).parent
     assert len(folder.name) == 64, "named by SHA-256 of the content"
@@ -129,7 +154,9 @@ def test_an_upload_lies_where_only_who_knows_its_content_finds_it(url):
 
 
 def test_too_large_requests_are_refused(url):
-    upload = httpx.post(f"{url}/gradio_api/upload", files={"files": ("a.jpg", bytes(UPLOAD_SIZE + 1))}, timeout=60)
+    upload = httpx.post(
+        f"{url}/gradio_api/upload", files={"files": ("a.jpg", bytes(UPLOAD_SIZE + 1))}, timeout=60
+    )
     assert upload.status_code == 413
     body = {"data": ["x" * REQUEST_SIZE]}
     assert httpx.post(f"{url}/gradio_api/call/caption", json=body, timeout=60).status_code == 413

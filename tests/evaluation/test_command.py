@@ -50,7 +50,9 @@ def write(path: Path, content: Any) -> Path:
 
 
 def write_results(path: Path, captions: dict[int, str]) -> Path:
-    return write(path, [{"image_id": image_id, "caption": text} for image_id, text in captions.items()])
+    return write(
+        path, [{"image_id": image_id, "caption": text} for image_id, text in captions.items()]
+    )
 
 
 def command(files: Files, *words: object) -> list[str]:
@@ -59,15 +61,21 @@ def command(files: Files, *words: object) -> list[str]:
 
 
 def test_finished_results_need_neither_a_model_nor_images_nor_torch(files: Files) -> None:
-    code = "import sys; from captioner.cli import main; print(main(sys.argv[1:])); print(*sys.modules)"
+    code = (
+        "import sys; from captioner.cli import main; print(main(sys.argv[1:])); print(*sys.modules)"
+    )
     call = [sys.executable, "-c", code, *command(files)]
     result = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=True)
     *table, status, modules = result.stdout.splitlines()
     assert (table[0].split(), status, result.stderr) == ([*NAMES, "images"], "0", "")
-    assert not {"torch", "torchvision", "lightning", "onnxruntime", "matplotlib", "gradio"} & set(modules.split())
+    assert not {"torch", "torchvision", "lightning", "onnxruntime", "matplotlib", "gradio"} & set(
+        modules.split()
+    )
 
 
-def test_the_output_is_a_folder_of_everything(files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_output_is_a_folder_of_everything(
+    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = tmp_path / "out"
     theirs = write_results(tmp_path / "theirs.json", CAPTIONS | {8: "a bench"})
     training = tmp_path / "training.csv"
@@ -75,7 +83,16 @@ def test_the_output_is_a_folder_of_everything(files: Files, tmp_path: Path, caps
     categories = [{"id": 1, "name": "dog", "supercategory": "animal"}]
     objects = {"annotations": [{"image_id": 7, "category_id": 1}], "categories": categories}
     instances = write(tmp_path / "instances.json", objects)
-    more = ["--compare", theirs, "--training-captions", training, "--instances", instances, "--output", output]
+    more = [
+        "--compare",
+        theirs,
+        "--training-captions",
+        training,
+        "--instances",
+        instances,
+        "--output",
+        output,
+    ]
     assert main(command(files, *more)) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
@@ -87,7 +104,9 @@ def test_the_output_is_a_folder_of_everything(files: Files, tmp_path: Path, caps
         "results.json",
         "scores.json",
     ]
-    assert json.loads((output / "results.json").read_text()) == json.loads(files.results.read_text())
+    assert json.loads((output / "results.json").read_text()) == json.loads(
+        files.results.read_text()
+    )
     scores = json.loads((output / "scores.json").read_text())
     assert [name for name in scores if name in NAMES] == NAMES
     for name in NAMES:
@@ -101,14 +120,18 @@ def test_the_output_is_a_folder_of_everything(files: Files, tmp_path: Path, caps
     assert scores["facts"]["results"] == str(files.results)
     with (output / "per_image.csv").open(newline="") as table:
         rows = list(csv.DictReader(table))
-    assert [(row["image_id"], row["caption"]) for row in rows] == [(str(k), text) for k, text in CAPTIONS.items()]
+    assert [(row["image_id"], row["caption"]) for row in rows] == [
+        (str(k), text) for k, text in CAPTIONS.items()
+    ]
     assert sum(float(row["CIDEr-D"]) for row in rows) / 3 == pytest.approx(scores["CIDEr-D"])
     page = (output / "report.html").read_text(encoding="utf-8")
     assert all(caption in page for caption in CAPTIONS.values())
 
 
 def test_results_are_not_written_over_themselves(files: Files) -> None:
-    entries = [{"image_id": image_id, "caption": text, "score": 1} for image_id, text in CAPTIONS.items()]
+    entries = [
+        {"image_id": image_id, "caption": text, "score": 1} for image_id, text in CAPTIONS.items()
+    ]
     results = write(files.results.with_name("results.json"), entries)
     assert main(command(files._replace(results=results), "--output", results.parent)) == 0
     assert json.loads(results.read_text()) == entries
@@ -123,24 +146,37 @@ def test_no_other_file_is_written_over(
     theirs = write_results(output / "results.json", CAPTIONS)
     before = theirs.read_bytes()
     assert main(command(files, option, theirs, "--output", output)) == 2
-    assert f"would overwrite {theirs}; expected another folder than {output}" in capsys.readouterr().err
+    assert (
+        f"would overwrite {theirs}; expected another folder than {output}"
+        in capsys.readouterr().err
+    )
     assert theirs.read_bytes() == before and list(output.iterdir()) == [theirs]
     own = files._replace(results=files.results.rename(output / "scores.json"))
     assert main(command(own, "--output", output)) == 2
     with pytest.raises(ConfigError, match="expected another folder"):
-        evaluate(files.annotations, results=own.results, scoring=Scoring(against=theirs), output=output)
+        evaluate(
+            files.annotations, results=own.results, scoring=Scoring(against=theirs), output=output
+        )
 
 
 def test_a_file_may_be_held_against_itself(files: Files, tmp_path: Path) -> None:
     results = files.results.rename(tmp_path / "results.json")
-    assert main(command(files._replace(results=results), "--compare", results, "--output", tmp_path)) == 0
+    assert (
+        main(command(files._replace(results=results), "--compare", results, "--output", tmp_path))
+        == 0
+    )
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are text there")
 def test_odd_names_and_captions_are_printed_and_written(files: Files, tmp_path: Path) -> None:
     odd, output = tmp_path / "r\udcff.json", tmp_path / "out"
     write_results(odd, dict.fromkeys(CAPTIONS, "a \ud83d dog"))
-    call = [sys.executable, "-m", "captioner", *command(files, "--compare", odd, "--output", output)]
+    call = [
+        sys.executable,
+        "-m",
+        "captioner",
+        *command(files, "--compare", odd, "--output", output),
+    ]
     result = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
     assert (result.returncode, result.stderr) == (0, "")
     assert "against r\\udcff.json" in result.stdout
@@ -149,19 +185,26 @@ def test_odd_names_and_captions_are_printed_and_written(files: Files, tmp_path: 
         assert "dog" in (output / name).read_text(encoding="utf-8")
     call[call.index(str(files.results))] = str(odd)
     call[call.index(str(odd), call.index("--compare"))] = str(files.results)
-    result = subprocess.run(call, cwd=ROOT, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    result = subprocess.run(
+        call, cwd=ROOT, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}
+    )
     assert (result.returncode, result.stderr) == (0, b"")
     assert b"most frequent, 3 times: a \\ufffd dog" in result.stdout
 
 
 def test_annotated_images_without_references_are_told(files: Files) -> None:
     dataset = json.loads(files.annotations.read_text())
-    write(files.annotations, dataset | {"images": dataset["images"] + [{"id": 10, "file_name": "10.jpg"}]})
+    write(
+        files.annotations,
+        dataset | {"images": dataset["images"] + [{"id": 10, "file_name": "10.jpg"}]},
+    )
     call = [sys.executable, "-m", "captioner", *command(files)]
     result = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=True)
     (line,) = result.stderr.splitlines()
     assert line.startswith("WARNING: ")
-    assert line.endswith("captions.json: only 3 of its 4 images have reference captions; no others are scored")
+    assert line.endswith(
+        "captions.json: only 3 of its 4 images have reference captions; no others are scored"
+    )
 
 
 def test_scoring_again_gives_the_same_files(files: Files, tmp_path: Path) -> None:
@@ -171,14 +214,18 @@ def test_scoring_again_gives_the_same_files(files: Files, tmp_path: Path) -> Non
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
 
 
-def test_missing_captions_must_be_allowed(files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_captions_must_be_allowed(
+    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     few = write_results(tmp_path / "few.json", {8: "two men", 9: "a cat"})
     other = write_results(tmp_path / "other.json", {7: "a dog", 9: "a cat at a window"})
     assert main(command(files._replace(results=few))) == 2
     assert "1 of 3 annotated images has no caption: image 7" in capsys.readouterr().err
     assert main(command(files._replace(results=few), "--allow-missing")) == 0
     assert "2 of 3 annotated images were scored." in capsys.readouterr().out
-    both = evaluate(files.annotations, results=few, scoring=Scoring(against=other, allow_missing=True))
+    both = evaluate(
+        files.annotations, results=few, scoring=Scoring(against=other, allow_missing=True)
+    )
     assert both.image_ids == (9,), "those that both have"
     assert both.comparison is not None and both.comparison.missing == 1
     assert left_out(both)[1:] == ["Without a caption: 1.", "Captioned, but not in other.json: 1."]
@@ -188,14 +235,21 @@ def test_missing_captions_must_be_allowed(files: Files, tmp_path: Path, capsys: 
 
 
 def test_where_java_is_missing_all_other_scores_are_printed(files: Files, tmp_path: Path) -> None:
-    call = [sys.executable, "-m", "captioner", *command(files, "--metrics", "meteor,rouge,spice,cider")]
+    call = [
+        sys.executable,
+        "-m",
+        "captioner",
+        *command(files, "--metrics", "meteor,rouge,spice,cider"),
+    ]
     environment = os.environ | {"PATH": str(tmp_path)}
     result = subprocess.run(call, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 1
     assert result.stdout.splitlines()[0].split() == ["ROUGE-L", "CIDEr-D", "images"]
     first, second = result.stderr.splitlines()
     assert first.startswith("error: METEOR needs ") and second.startswith("error: SPICE needs ")
-    with pytest.raises(ConfigError, match="There is no metric 'blue'; expected some of bleu, rouge, cider, meteor"):
+    with pytest.raises(
+        ConfigError, match="There is no metric 'blue'; expected some of bleu, rouge, cider, meteor"
+    ):
         evaluate(files.annotations, results=files.results, scoring=Scoring(["blue"]))
 
 
@@ -213,7 +267,10 @@ def test_any_metrics_can_be_asked_for_alone(files: Files, tmp_path: Path, metric
         (["--backend", "auto"], "leave out --backend, or --results"),
         (["--device", "cpu"], "leave out --device, or --results"),
         (["--batch-size", 32], "leave out --batch-size, or --results"),
-        (["--metrics", "bleu,"], "A name is missing before or after a comma of the metrics; expected some of bleu"),
+        (
+            ["--metrics", "bleu,"],
+            "A name is missing before or after a comma of the metrics; expected some of bleu",
+        ),
         (["--metrics", ""], "No metric is named"),
         (["--metrics", "bleu,blue"], "There is no metric 'blue'"),
         (["--compare", "nowhere.json"], "nowhere.json: cannot be read"),
@@ -247,8 +304,12 @@ def test_an_image_that_cannot_be_read_is_left_out_only_if_allowed(
     assert found.facts["decoding"]["top_k"] == 5
     assert "broken.jpg: is empty" in caplog.text and "missing.jpg" in caplog.text
     results = write(tmp_path / "results.json", "of an earlier run")
-    with pytest.raises(DataError, match="None of the 3 annotated images can be read, so there is nothing to score"):
-        (tmp_path / "lost.csv").write_text("image,caption\nbroken.jpg,a dog\n1.jpg,a cat\n2.jpg,a bird\n")
+    with pytest.raises(
+        DataError, match="None of the 3 annotated images can be read, so there is nothing to score"
+    ):
+        (tmp_path / "lost.csv").write_text(
+            "image,caption\nbroken.jpg,a dog\n1.jpg,a cat\n2.jpg,a bird\n"
+        )
         evaluate(tmp_path / "lost.csv", scoring=Scoring(allow_missing=True), output=tmp_path)
     assert json.loads(results.read_text()) == "of an earlier run"
     with pytest.raises(DataError, match="1 of 3 images are missing"):

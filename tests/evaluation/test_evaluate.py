@@ -18,7 +18,11 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Drawn]]:
 
 
 def results_of(drawn: list[Drawn], split: str) -> list[dict[str, object]]:
-    return [{"image_id": image.number, "caption": image.captions[1]} for image in drawn if image.split == split]
+    return [
+        {"image_id": image.number, "caption": image.captions[1]}
+        for image in drawn
+        if image.split == split
+    ]
 
 
 def test_results_are_scored_on_their_split(coco: tuple[Path, list[Drawn]], tmp_path: Path) -> None:
@@ -37,13 +41,17 @@ def test_results_are_scored_on_their_split(coco: tuple[Path, list[Drawn]], tmp_p
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_the_command_captions_a_split(coco: tuple[Path, list[Drawn]], tmp_path: Path, given: bool) -> None:
+def test_the_command_captions_a_split(
+    coco: tuple[Path, list[Drawn]], tmp_path: Path, given: bool
+) -> None:
     folder, drawn = coco
     call = ["evaluate", "--annotations", folder / "dataset_coco.json", "--split", "val"]
     images = ["--images", folder] if given else []
     assert main([str(word) for word in (*call, *images, "--output", tmp_path)]) == 0
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
-    assert [entry["image_id"] for entry in results] == [image.number for image in drawn if image.split == "val"]
+    assert [entry["image_id"] for entry in results] == [
+        image.number for image in drawn if image.split == "val"
+    ]
     assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["images"] == 4
 
 

@@ -23,8 +23,12 @@ OBJECTS = [(10, 18), (10, 18), (10, 17), (20, 18), (20, 1), (99, 90), (30, 1)]
 
 
 def write(path: Path, **changes: Any) -> Path:
-    annotations = [{"id": n, "image_id": image, "category_id": kind} for n, (image, kind) in enumerate(OBJECTS)]
-    path.write_text(json.dumps({"images": [], "annotations": annotations, "categories": CATEGORIES} | changes))
+    annotations = [
+        {"id": n, "image_id": image, "category_id": kind} for n, (image, kind) in enumerate(OBJECTS)
+    ]
+    path.write_text(
+        json.dumps({"images": [], "annotations": annotations, "categories": CATEGORIES} | changes)
+    )
     return path
 
 
@@ -46,14 +50,18 @@ def test_a_group_is_scored_with_the_document_frequencies_of_the_whole_set() -> N
     corpus = Corpus(references, captions)
     scored = score_corpus(corpus)
     groups = score_groups(
-        scored, list(references), {"dogs": {10, 20, 99}, "men": {30}, "none": {98}, "all": {10, 20, 30}}
+        scored,
+        list(references),
+        {"dogs": {10, 20, 99}, "men": {30}, "none": {98}, "all": {10, 20, 30}},
     )
     assert [(group.name, group.images) for group in groups] == [("dogs", 2), ("men", 1), ("all", 3)]
     dogs, men, everything = groups
     _, per_image = cider_d(corpus.reference_tokens, corpus.caption_tokens)
     assert dogs.scores["CIDEr-D"] == pytest.approx(per_image[:2].mean())
     assert men.scores["CIDEr-D"] == pytest.approx(per_image[2])
-    alone = score_corpus(Corpus({i: references[i] for i in (10, 20)}, {i: captions[i] for i in (10, 20)}))
+    alone = score_corpus(
+        Corpus({i: references[i] for i in (10, 20)}, {i: captions[i] for i in (10, 20)})
+    )
     for name in ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L"):
         assert dogs.scores[name] == pytest.approx(alone.scores[name])
     assert not np.isclose(dogs.scores["CIDEr-D"], alone.scores["CIDEr-D"])
@@ -64,15 +72,23 @@ def test_a_group_is_scored_with_the_document_frequencies_of_the_whole_set() -> N
     ("changes", "said"),
     [
         ({"categories": None}, "not a COCO instances file"),
-        ({"annotations": [{"image_id": 10, "caption": "a dog"}]}, r'annotations\[0\]: expected "image_id", and'),
-        ({"annotations": [{"image_id": 10, "category_id": 5}]}, r'annotations\[0\]: expected "image_id", and'),
+        (
+            {"annotations": [{"image_id": 10, "caption": "a dog"}]},
+            r'annotations\[0\]: expected "image_id", and',
+        ),
+        (
+            {"annotations": [{"image_id": 10, "category_id": 5}]},
+            r'annotations\[0\]: expected "image_id", and',
+        ),
         ({"annotations": [7]}, r'annotations\[0\]: expected "image_id", and'),
         ({"annotations": []}, "no objects in any of the 3 annotated images"),
         ({"categories": [{"id": 1}]}, r'categories\[0\]: expected "id" and "name"'),
         ({"categories": [{"id": [1], "name": "x"}]}, r'categories\[0\]: expected "id" and "name"'),
     ],
 )
-def test_a_file_that_tells_no_objects_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_a_file_that_tells_no_objects_is_refused(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
     with pytest.raises(DataError, match=said):
         read_groups(write(tmp_path / "instances.json", **changes), [10, 20, 30])
 

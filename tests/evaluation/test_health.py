@@ -46,14 +46,17 @@ def test_novelty_is_told_only_where_training_captions_are_known() -> None:
 
 
 @given(st.lists(st.lists(st.sampled_from("abcd"), max_size=9), min_size=1, max_size=9))
-def test_shares_lie_between_0_and_1_and_repeats_are_those_of_brute_force(captions: list[list[str]]) -> None:
+def test_shares_lie_between_0_and_1_and_repeats_are_those_of_brute_force(
+    captions: list[list[str]],
+) -> None:
     figures = check_health(captions, [])
     for name, value in figures.items():
         assert isinstance(value, float) == (name not in _COUNTS)
         if isinstance(value, float) and name != "mean length":
             assert 0 <= value <= 1
     repeating = sum(
-        any(words[i : i + 3] == words[j : j + 3] for i in range(len(words) - 2) for j in range(i)) for words in captions
+        any(words[i : i + 3] == words[j : j + 3] for i in range(len(words) - 2) for j in range(i))
+        for words in captions
     )
     assert figures["repeated trigrams"] == repeating / len(captions)
     assert figures["novel captions"] == 1
@@ -65,13 +68,18 @@ _COUNTS = ("vocabulary", "most frequent caption", "empty captions", "unknown wor
 
 
 def test_the_most_frequent_caption_is_told_as_it_was_written_first() -> None:
-    assert most_frequent(["A cat!", "A dog.", "a dog"], [["a", "cat"], ["a", "dog"], ["a", "dog"]]) == "A dog."
+    assert (
+        most_frequent(["A cat!", "A dog.", "a dog"], [["a", "cat"], ["a", "dog"], ["a", "dog"]])
+        == "A dog."
+    )
 
 
 def test_the_endings_are_those_that_shipped_configs_forbid() -> None:
     found = {}
     for path in sorted((Path(__file__).parents[2] / "configs").glob("*.yaml")):
-        decoding = yaml.safe_load(path.read_text(encoding="utf-8")).get("model", {}).get("decoding", {})
+        decoding = (
+            yaml.safe_load(path.read_text(encoding="utf-8")).get("model", {}).get("decoding", {})
+        )
         if "forbidden_endings" in decoding:
             found[path.name] = DecodingOptions.from_dict(decoding).forbidden_endings
     assert "flickr8k.yaml" in found and "coco.yaml" in found

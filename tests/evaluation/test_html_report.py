@@ -35,14 +35,22 @@ HOSTILE = (
 
 
 def make_evaluation(
-    images: int = 30, *, rich: bool = True, text: Callable[[int], str] = lambda number: f"a dog number {number}"
+    images: int = 30,
+    *,
+    rich: bool = True,
+    text: Callable[[int], str] = lambda number: f"a dog number {number}",
 ) -> Evaluation:
     """An evaluation with random scores, all texts of which come from `text`; a rich one has all that there can be."""
     random = np.random.default_rng(3)
-    per_image = {name: random.random(images) ** 2 * (3 if name == "CIDEr-D" else 1) for name in METRICS}
+    per_image = {
+        name: random.random(images) ** 2 * (3 if name == "CIDEr-D" else 1) for name in METRICS
+    }
     scores = {name: float(values.mean()) for name, values in per_image.items()}
     intervals = {name: (0.9 * value, 1.1 * value) for name, value in scores.items()}
-    differences = {name: Difference(value - 0.01, 0.01, (-0.002, 0.022), 0.0004) for name, value in scores.items()}
+    differences = {
+        name: Difference(value - 0.01, 0.01, (-0.002, 0.022), 0.0004)
+        for name, value in scores.items()
+    }
     return Evaluation(
         scores=scores,
         intervals=intervals if rich else {},
@@ -98,7 +106,9 @@ class Page(HTMLParser):
 
     def thumbnails(self) -> list[Image.Image]:
         sources = (attributes["src"] for tag, attributes in self.elements if tag == "img")
-        return [Image.open(BytesIO(base64.b64decode(source.split("base64,")[1]))) for source in sources]
+        return [
+            Image.open(BytesIO(base64.b64decode(source.split("base64,")[1]))) for source in sources
+        ]
 
 
 def write(folder: Path, evaluation: Evaluation, shown: int = 12) -> Page:
@@ -122,11 +132,15 @@ def test_nothing_on_the_page_refers_to_anything_outside(tmp_path: Path) -> None:
     for tag, attributes in page.elements:
         assert tag not in {"link", "iframe", "object", "embed", "base", "form", "use", "image"}
         for name, value in attributes.items():
-            assert not re.search(r"(?i)(https?|wss?|ftp):|^\s*//|url\(", value), f"{tag} {name}={value}"
+            assert not re.search(r"(?i)(https?|wss?|ftp):|^\s*//|url\(", value), (
+                f"{tag} {name}={value}"
+            )
             assert name not in {"href", "src"} or value.startswith(("#", "data:image/jpeg;base64,"))
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"(?i)https?:|wss?:|['\"(]//|@import|url\(|import\(|fetch\(|XMLHttp", text)
-    policy = next(attributes["content"] for tag, attributes in page.elements if "http-equiv" in attributes)
+    policy = next(
+        attributes["content"] for tag, attributes in page.elements if "http-equiv" in attributes
+    )
     assert "default-src 'none'" in policy and "unsafe" not in policy
 
 
@@ -138,7 +152,11 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
     assert page.texts["title"][0] == page.texts["h1"][0] == visible(evaluation.title)
     assert set(page.texts["p.caption"]) == {visible(text) for text in HOSTILE}
     for row, image_id, caption, references in zip(
-        page.data["rows"], evaluation.image_ids, evaluation.captions, evaluation.references, strict=True
+        page.data["rows"],
+        evaluation.image_ids,
+        evaluation.captions,
+        evaluation.references,
+        strict=True,
     ):
         assert row[:3] == [image_id, caption, list(references)]
 
@@ -146,7 +164,9 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
 def test_scores_intervals_and_differences_are_shown_times_100(tmp_path: Path) -> None:
     evaluation = make_evaluation()
     page = write(tmp_path, evaluation)
-    assert page.texts["td.number strong"][:6] == [f"{100 * value:.1f}" for value in evaluation.scores.values()]
+    assert page.texts["td.number strong"][:6] == [
+        f"{100 * value:.1f}" for value in evaluation.scores.values()
+    ]
     low, high = evaluation.intervals["CIDEr-D"]
     assert f"[{100 * low:.1f}, {100 * high:.1f}]" in page.texts["td.number quiet"]
     assert page.texts["td.number strong"][6:] == ["+1.0"] * 6
@@ -183,15 +203,24 @@ def page_bars(page: Page) -> list[str]:
     return page.texts["title"][1:]  # the first is the page's own, the others stand in the drawings
 
 
-def test_best_and_worst_images_are_those_with_the_highest_and_lowest_cider_d(tmp_path: Path) -> None:
+def test_best_and_worst_images_are_those_with_the_highest_and_lowest_cider_d(
+    tmp_path: Path,
+) -> None:
     evaluation = make_evaluation(images=9)
     order = np.argsort(evaluation.per_image["CIDEr-D"])
     captions = [evaluation.captions[index] for index in order]
-    assert write(tmp_path, evaluation, shown=3).texts["p.caption"] == [*captions[:-4:-1], *captions[:3]]
-    assert sorted(write(tmp_path, evaluation).texts["p.caption"]) == sorted(captions)  # none is shown twice
+    assert write(tmp_path, evaluation, shown=3).texts["p.caption"] == [
+        *captions[:-4:-1],
+        *captions[:3],
+    ]
+    assert sorted(write(tmp_path, evaluation).texts["p.caption"]) == sorted(
+        captions
+    )  # none is shown twice
 
 
-def test_images_that_can_be_read_are_shown_small(tmp_path: Path, picture: Callable[[int], Image.Image]) -> None:
+def test_images_that_can_be_read_are_shown_small(
+    tmp_path: Path, picture: Callable[[int], Image.Image]
+) -> None:
     evaluation = make_evaluation(images=4)
     (tmp_path / "damaged.jpg").write_bytes(b"\xff\xd8\xff damaged")
     picture(1).resize((1600, 40)).save(tmp_path / "wide.png")
@@ -209,7 +238,13 @@ def test_the_smallest_evaluations_have_a_page(tmp_path: Path, images: int, rich:
     page = write(tmp_path, make_evaluation(images, rich=rich))
     assert len(page.texts["p.caption"]) == images
     assert not page.thumbnails()
-    headings = ["Scores", "Distribution", "Best images", *["Worst images"] * (images > 1), "All images"]
+    headings = [
+        "Scores",
+        "Distribution",
+        "Best images",
+        *["Worst images"] * (images > 1),
+        "All images",
+    ]
     assert [heading for heading in page.texts["h2"] if rich <= (heading in headings)] == headings
     assert bool(page.texts.get("p.warning")) == rich  # five annotated images are missing
 
@@ -219,8 +254,15 @@ def test_any_choice_of_metrics_has_a_page(tmp_path: Path, names: tuple[str, ...]
     evaluation = make_evaluation(images=3)
     values = np.array([0.1, 0.3, 0.2])
     scores = dict.fromkeys(names, 0.2)
-    comparison = Comparison("other", {name: Difference(0.2, 0.0, (0.0, 0.0), 1.0) for name in names})
-    chosen = {"scores": scores, "intervals": {}, "per_image": dict.fromkeys(names, values), "comparison": comparison}
+    comparison = Comparison(
+        "other", {name: Difference(0.2, 0.0, (0.0, 0.0), 1.0) for name in names}
+    )
+    chosen = {
+        "scores": scores,
+        "intervals": {},
+        "per_image": dict.fromkeys(names, values),
+        "comparison": comparison,
+    }
     page = write(tmp_path, replace(evaluation, groups=(), **chosen))
     assert page.data["columns"] == ["Image", "Caption", *names]
     assert [row[3] for row in page.data["rows"]] == [[value] * len(names) for value in (10, 30, 20)]
@@ -235,7 +277,10 @@ def test_unknown_scores_are_dashes_and_rank_no_image(tmp_path: Path, unknown: in
         make_evaluation(images=3),
         scores=scores,
         intervals={"BLEU-1": (0.3, 0.5), "SPICE": (nan, nan)},
-        per_image={"BLEU-1": np.array([0.5, 0.4, 0.3]), "SPICE": np.array([nan] * unknown + [0.1, 0.2, 0.3][unknown:])},
+        per_image={
+            "BLEU-1": np.array([0.5, 0.4, 0.3]),
+            "SPICE": np.array([nan] * unknown + [0.1, 0.2, 0.3][unknown:]),
+        },
         groups=(Group("animal", 3, scores),),
         comparison=Comparison("theirs", {"SPICE": Difference(0.2, nan, (nan, nan), nan)}),
     )
@@ -245,18 +290,28 @@ def test_unknown_scores_are_dashes_and_rank_no_image(tmp_path: Path, unknown: in
     assert [row[3][1] for row in page.data["rows"]] == [None] * unknown + [10, 20, 30][unknown:]
     ranked = (2, 1) if unknown == 1 else (0, 1, 2)  # the latter by BLEU
     assert page.texts["p.caption"] == [evaluation.captions[index] for index in ranked]
-    assert f"SPICE is unknown of {unknown} of the 3 images, and so of the whole set." in page.texts["p.note"]
+    assert (
+        f"SPICE is unknown of {unknown} of the 3 images, and so of the whole set."
+        in page.texts["p.note"]
+    )
 
 
 def test_what_scores_are_not_is_told_below_them(tmp_path: Path) -> None:
-    one, few, many = ({*write(tmp_path, make_evaluation(images)).texts["p.note"]} for images in (1, 29, 30))
+    one, few, many = (
+        {*write(tmp_path, make_evaluation(images)).texts["p.note"]} for images in (1, 29, 30)
+    )
     assert few - many == {"Fewer than 30 images: too few to rely on intervals and p-values."}
     assert one - few == {"CIDEr-D is 0 for any caption where there is only one image."}
 
 
 def test_the_system_that_lacks_captions_is_named(tmp_path: Path) -> None:
-    for missing, told in ((0, "Without a caption: 5."), (5, "Captioned, but not in theirs.json: 5.")):
-        page = write(tmp_path, replace(make_evaluation(), comparison=Comparison("theirs.json", {}, missing)))
+    for missing, told in (
+        (0, "Without a caption: 5."),
+        (5, "Captioned, but not in theirs.json: 5."),
+    ):
+        page = write(
+            tmp_path, replace(make_evaluation(), comparison=Comparison("theirs.json", {}, missing))
+        )
         (warning,) = page.texts["p.warning"]
         assert warning.startswith(f"30 of 35 annotated images were scored. {told} These")
 
@@ -268,12 +323,17 @@ def test_scores_and_captions_of_nothing_have_a_page(tmp_path: Path) -> None:
             values[key] = 0.0
     page = write(tmp_path, evaluation)
     assert page.texts["td.number strong"] == ["0.0"] * 6
-    assert {title for title in page_bars(page) if not title.endswith(": 0")} == {"0 to 1: 2", "0: 2"}
+    assert {title for title in page_bars(page) if not title.endswith(": 0")} == {
+        "0 to 1: 2",
+        "0: 2",
+    }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
-def test_in_a_browser_the_table_is_sorted_filtered_and_turned(tmp_path: Path, width: int, dark: bool) -> None:
+def test_in_a_browser_the_table_is_sorted_filtered_and_turned(
+    tmp_path: Path, width: int, dark: bool
+) -> None:
     words = ("a dog runs", "two dogs </script> run", "a cat sleeps")
     evaluation = make_evaluation(images=150, text=lambda number: f"{words[number % 3]} {number}")
     evaluation.per_image["ROUGE-L"][7] = np.nan  # comes last, whichever are first
@@ -283,7 +343,10 @@ def test_in_a_browser_the_table_is_sorted_filtered_and_turned(tmp_path: Path, wi
         driver.get((tmp_path / "report.html").as_uri())
 
         def cells(name: str) -> list[str]:
-            script = "return [...document.querySelectorAll(`[data-label='${arguments[0]}']`)].map(e => e.innerText)"
+            script = (
+                "return [...document.querySelectorAll(`[data-label='${arguments[0]}']`)].map(e =>"
+                " e.innerText)"
+            )
             return list(driver.execute_script(script, name))
 
         def status() -> str:
@@ -295,15 +358,21 @@ def test_in_a_browser_the_table_is_sorted_filtered_and_turned(tmp_path: Path, wi
         button = header.find_element("tag name", "button")
         button.click()
         assert header.get_attribute("aria-sort") == "descending"
-        np.testing.assert_allclose([float(cell) for cell in cells("CIDEr-D")], scores[:-51:-1], atol=0.0551)
+        np.testing.assert_allclose(
+            [float(cell) for cell in cells("CIDEr-D")], scores[:-51:-1], atol=0.0551
+        )
         button.send_keys("\n")  # by the keyboard
         assert header.get_attribute("aria-sort") == "ascending"
-        np.testing.assert_allclose([float(cell) for cell in cells("CIDEr-D")], scores[:50], atol=0.0551)
+        np.testing.assert_allclose(
+            [float(cell) for cell in cells("CIDEr-D")], scores[:50], atol=0.0551
+        )
         for _ in range(2):
             driver.find_element("xpath", "//button[.='Next']").click()
         assert status() == "101\u2013150 of 150"
         assert not driver.find_element("xpath", "//button[.='Next']").is_enabled()
-        np.testing.assert_allclose([float(cell) for cell in cells("CIDEr-D")], scores[100:], atol=0.0551)
+        np.testing.assert_allclose(
+            [float(cell) for cell in cells("CIDEr-D")], scores[100:], atol=0.0551
+        )
 
         for name in ("th/button[.='ROUGE-L']", *["button[.='Next']"] * 2) * 2:
             driver.find_element("xpath", f"//{name}").click()
@@ -312,7 +381,8 @@ def test_in_a_browser_the_table_is_sorted_filtered_and_turned(tmp_path: Path, wi
 
         box = driver.find_element("css selector", "input[type=search]")
         box.send_keys("DOGS </scr")
-        # Fifty captions have it, and a reference of fifty others, whose references are shown to say why they are here.
+        # Fifty captions have it, and a reference of fifty others, whose references are shown to say
+        # why they are here.
         assert status() == "1\u201350 of 100 (of all 150)"
         own = [caption for caption in cells("Caption") if "dogs </scr" in caption.splitlines()[0]]
         others = [caption for caption in cells("Caption") if caption not in own]
@@ -322,21 +392,34 @@ def test_in_a_browser_the_table_is_sorted_filtered_and_turned(tmp_path: Path, wi
         box.send_keys("no such words")
         assert status() == "None of 150" and cells("Caption") == []
 
-        assert driver.execute_script("return document.documentElement.scrollWidth") == width  # nothing sticks out
+        assert (
+            driver.execute_script("return document.documentElement.scrollWidth") == width
+        )  # nothing sticks out
         background = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
         assert (background != "rgb(255, 255, 255)") == dark
-        assert not [url for url in requested_urls(driver) if not url.startswith(("file://", "data:"))]
+        assert not [
+            url for url in requested_urls(driver) if not url.startswith(("file://", "data:"))
+        ]
         assert not console_errors(driver)
 
 
 @pytest.mark.slow
-def test_in_a_browser_hostile_texts_stay_texts_and_little_is_lost_without_scripts(tmp_path: Path) -> None:
-    evaluation = make_evaluation(images=len(HOSTILE), text=lambda number: HOSTILE[number % len(HOSTILE)])
+def test_in_a_browser_hostile_texts_stay_texts_and_little_is_lost_without_scripts(
+    tmp_path: Path,
+) -> None:
+    evaluation = make_evaluation(
+        images=len(HOSTILE), text=lambda number: HOSTILE[number % len(HOSTILE)]
+    )
     write_page(tmp_path / "report.html", evaluation)
     with chromium() as driver:
         driver.get((tmp_path / "report.html").as_uri())
-        assert driver.execute_script("return [document.scripts.length, document.images.length]") == [2, 0]
-        script = "return [...document.querySelectorAll('tbody summary')].map(e => e.textContent.toWellFormed())"
+        assert driver.execute_script(
+            "return [document.scripts.length, document.images.length]"
+        ) == [2, 0]
+        script = (
+            "return [...document.querySelectorAll('tbody summary')].map(e =>"
+            " e.textContent.toWellFormed())"
+        )
         captions = [caption.replace("\ufffd", "?") for caption in driver.execute_script(script)]
         assert captions == [visible(text) for text in HOSTILE]
         assert not console_errors(driver)  # the policy has refused nothing, for there was nothing

@@ -37,7 +37,9 @@ def java_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
         folder = tmp_path / "bin"
         folder.mkdir()
         script = folder / "java"
-        script.write_text(f"#!{sys.executable} -SE\nimport json, os, sys, time\n{program}\n", encoding="utf-8")
+        script.write_text(
+            f"#!{sys.executable} -SE\nimport json, os, sys, time\n{program}\n", encoding="utf-8"
+        )
         script.chmod(0o755)
         monkeypatch.setenv("PATH", str(folder))
         return script
@@ -54,7 +56,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
-    others = [entry for entry in sys.path if not Path(entry, "pycocoevalcap").exists()]  # two would make one package
+    others = [
+        entry for entry in sys.path if not Path(entry, "pycocoevalcap").exists()
+    ]  # two would make one package
     monkeypatch.setattr(sys, "path", [str(tmp_path / "site"), *others])
     for name in [name for name in sys.modules if name.partition(".")[0] == "pycocoevalcap"]:
         monkeypatch.delitem(sys.modules, name)
@@ -82,10 +86,14 @@ def test_what_is_missing_is_said(
 
 
 @posix
-def test_spice_without_its_models_says_how_to_get_them(package: Path, java_is: Callable[[str], Path]) -> None:
+def test_spice_without_its_models_says_how_to_get_them(
+    package: Path, java_is: Callable[[str], Path]
+) -> None:
     java_is("")
     (package / "spice/lib/stanford-corenlp-3.6.0-models.jar").unlink()
-    assert "Download it (400 MB, once): python -m pycocoevalcap.spice" in said(spice, MissingJavaError)
+    assert "Download it (400 MB, once): python -m pycocoevalcap.spice" in said(
+        spice, MissingJavaError
+    )
 
 
 @posix
@@ -93,14 +101,27 @@ def test_spice_without_its_models_says_how_to_get_them(package: Path, java_is: C
 @pytest.mark.parametrize(
     ("program", "message"),
     [
-        ("sys.exit('Error: Could not create the Java Virtual Machine.\\nfurther')", "Could not create the Java"),
+        (
+            "sys.exit('Error: Could not create the Java Virtual Machine.\\nfurther')",
+            "Could not create the Java",
+        ),
         ("sys.exit('no Java Runtime present')", "no Java Runtime present"),
         ("os._exit(1)", "it gave no answer"),
-        ("os.close(0); sys.stderr.write('x' * 10**6); sys.stderr.flush(); os.kill(os.getpid(), 9)", "xxx"),
+        (
+            (
+                "os.close(0); sys.stderr.write('x' * 10**6); sys.stderr.flush();"
+                " os.kill(os.getpid(), 9)"
+            ),
+            "xxx",
+        ),
     ],
 )
 def test_a_java_that_dies_is_an_error_in_one_sentence(
-    metric: Callable[..., object], program: str, message: str, package: Path, java_is: Callable[[str], Path]
+    metric: Callable[..., object],
+    program: str,
+    message: str,
+    package: Path,
+    java_is: Callable[[str], Path],
 ) -> None:
     java_is(program)
     assert message in said(metric, MissingJavaError)
@@ -109,7 +130,10 @@ def test_a_java_that_dies_is_an_error_in_one_sentence(
 @posix
 @pytest.mark.parametrize("metric", [meteor, spice])
 def test_a_java_that_hangs_is_given_up(
-    metric: Callable[..., object], package: Path, java_is: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    metric: Callable[..., object],
+    package: Path,
+    java_is: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(java, "_START_SECONDS", 2)
     monkeypatch.setattr(java, "_CAPTION_SECONDS", 0)
@@ -120,7 +144,9 @@ def test_a_java_that_hangs_is_given_up(
 
 
 @posix
-def test_meteor_that_says_something_else_is_an_error(package: Path, java_is: Callable[[str], Path]) -> None:
+def test_meteor_that_says_something_else_is_an_error(
+    package: Path, java_is: Callable[[str], Path]
+) -> None:
     java_is("print('Error: specify SCORE or EVAL', flush=True); time.sleep(600)")
     start = time.monotonic()
     assert "METEOR's Java program failed" in said(meteor, MissingJavaError)
@@ -132,11 +158,10 @@ def test_spice_is_given_the_captions_and_its_answers_are_put_in_order(
     package: Path, java_is: Callable[[str], Path]
 ) -> None:
     java_is(
-        "entries = json.load(open(sys.argv[sys.argv.index('-jar') + 2], encoding='utf-8'))\n"
-        "scores = [{'image_id': e['image_id'], 'scores': {'All': {'f': len(e['refs']) / 4 if e['test'] else None}}}"
-        " for e in reversed(entries)]\n"
-        "assert entries[0]['refs'] == ['a dog runs', 'the dog'], entries\n"
-        "json.dump(scores, open(sys.argv[sys.argv.index('-out') + 1], 'w'))"
+        "entries = json.load(open(sys.argv[sys.argv.index('-jar') + 2], encoding='utf-8'))\nscores"
+        " = [{'image_id': e['image_id'], 'scores': {'All': {'f': len(e['refs']) / 4 if e['test']"
+        " else None}}} for e in reversed(entries)]\nassert entries[0]['refs'] == ['a dog runs',"
+        " 'the dog'], entries\njson.dump(scores, open(sys.argv[sys.argv.index('-out') + 1], 'w'))"
     )
     corpus, images = spice(REFERENCES, CANDIDATES)
     assert (corpus, images.tolist()) == (0.375, [0.5, 0.25])
@@ -145,13 +170,18 @@ def test_spice_is_given_the_captions_and_its_answers_are_put_in_order(
     np.testing.assert_array_equal(images, [0.5, np.nan])
 
 
-COMPARED = [Record(key, Path("none.jpg"), tuple(map(" ".join, texts))) for key, texts in REFERENCES.items()]
+COMPARED = [
+    Record(key, Path("none.jpg"), tuple(map(" ".join, texts))) for key, texts in REFERENCES.items()
+]
 OURS, THEIRS = (
-    System(name, dict.fromkeys(REFERENCES, text)) for name, text in (("ours", "a dog"), ("theirs", "a cat"))
+    System(name, dict.fromkeys(REFERENCES, text))
+    for name, text in (("ours", "a dog"), ("theirs", "a cat"))
 )
 
 
-def test_a_comparison_goes_on_where_nothing_can_be_computed(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comparison_goes_on_where_nothing_can_be_computed(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", "")
     told: list[str] = []
     found = assess(COMPARED, OURS, THEIRS, metrics=["spice"], callbacks=Callbacks(fail=told.append))
@@ -189,10 +219,9 @@ def test_an_image_without_spice_leaves_all_else_as_it_is(
     package: Path, java_is: Callable[[str], Path], tmp_path: Path
 ) -> None:
     java_is(
-        "entries = json.load(open(sys.argv[sys.argv.index('-jar') + 2], encoding='utf-8'))\n"
-        "scores = [{'image_id': e['image_id'], 'scores': {'All': {'f': 0.5 if e['image_id'] else None}}}"
-        " for e in entries]\n"
-        "json.dump(scores, open(sys.argv[sys.argv.index('-out') + 1], 'w'))"
+        "entries = json.load(open(sys.argv[sys.argv.index('-jar') + 2], encoding='utf-8'))\nscores"
+        " = [{'image_id': e['image_id'], 'scores': {'All': {'f': 0.5 if e['image_id'] else None}}}"
+        " for e in entries]\njson.dump(scores, open(sys.argv[sys.argv.index('-out') + 1], 'w'))"
     )
     for metrics in (["spice"], ["bleu", "cider", "spice"]):
         found = assess(COMPARED, OURS, THEIRS, metrics=metrics)

@@ -26,12 +26,16 @@ Candidates = dict[int, list[str]]
 WORDS = ["a", "dog", "the", "runs", "'s", "n't", "t-shirt", "café", "猫", "."]
 captions = st.lists(st.sampled_from(WORDS), max_size=9)
 any_captions = st.lists(
-    st.text(st.characters(exclude_categories=["Z", "C"]), min_size=1, max_size=3).filter(lambda w: len(w.split()) == 1),
+    st.text(st.characters(exclude_categories=["Z", "C"]), min_size=1, max_size=3).filter(
+        lambda w: len(w.split()) == 1
+    ),
     max_size=6,
 )
 
 
-def corpora(caption: st.SearchStrategy[list[str]]) -> st.SearchStrategy[tuple[References, Candidates]]:
+def corpora(
+    caption: st.SearchStrategy[list[str]],
+) -> st.SearchStrategy[tuple[References, Candidates]]:
     """References of one to six images, one to five each, and a candidate of each, sometimes one of the references."""
     image = st.lists(caption, min_size=1, max_size=5).flatmap(
         lambda texts: st.tuples(st.just(texts), st.one_of(caption, st.sampled_from(texts)))
@@ -44,7 +48,9 @@ def corpora(caption: st.SearchStrategy[list[str]]) -> st.SearchStrategy[tuple[Re
     )
 
 
-def official_bleu(references: References, candidates: Candidates) -> tuple[list[float], list[list[float]]]:
+def official_bleu(
+    references: References, candidates: Candidates
+) -> tuple[list[float], list[list[float]]]:
     joined = joined_for_official(references, candidates)
     with contextlib.redirect_stdout(io.StringIO()):
         corpus, images = Bleu(4).compute_score(*joined, verbose=0)
@@ -60,7 +66,10 @@ def joined_for_official(
     references: References, candidates: Candidates
 ) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
     return (
-        {image_id: [" ".join(tokens) for tokens in texts] for image_id, texts in references.items()},
+        {
+            image_id: [" ".join(tokens) for tokens in texts]
+            for image_id, texts in references.items()
+        },
         {image_id: [" ".join(tokens)] for image_id, tokens in candidates.items()},
     )
 
@@ -87,32 +96,52 @@ def check_against_official(references: References, candidates: Candidates) -> No
 
 @given(corpora(captions))
 @settings(max_examples=60, deadline=None)
-def test_equal_to_the_official_scorer_on_repetitive_captions(corpus: tuple[References, Candidates]) -> None:
+def test_equal_to_the_official_scorer_on_repetitive_captions(
+    corpus: tuple[References, Candidates],
+) -> None:
     check_against_official(*corpus)
 
 
 @given(corpora(any_captions))
 @settings(max_examples=40, deadline=None)
-def test_equal_to_the_official_scorer_on_words_of_any_script(corpus: tuple[References, Candidates]) -> None:
+def test_equal_to_the_official_scorer_on_words_of_any_script(
+    corpus: tuple[References, Candidates],
+) -> None:
     check_against_official(*corpus)
 
 
 @pytest.mark.parametrize(
     ("references", "candidates"),
     [
-        pytest.param({1: [["a", "dog"]], 2: [["a", "cat"]]}, {1: [], 2: []}, id="all candidates empty"),
+        pytest.param(
+            {1: [["a", "dog"]], 2: [["a", "cat"]]}, {1: [], 2: []}, id="all candidates empty"
+        ),
         pytest.param({1: [[]], 2: [[], ["a"]]}, {1: ["a"], 2: []}, id="empty references"),
         pytest.param({1: [[]]}, {1: []}, id="nothing at all"),
         pytest.param(
-            {1: [["a", "dog", "runs", "far"]]}, {1: ["a", "dog", "runs", "far"]}, id="one image, one reference"
+            {1: [["a", "dog", "runs", "far"]]},
+            {1: ["a", "dog", "runs", "far"]},
+            id="one image, one reference",
         ),
-        pytest.param({1: [["a", "b", "c"]], 2: [["d"]]}, {1: ["a", "b", "c"], 2: ["d"]}, id="zero 4-grams"),
-        pytest.param({1: [["a", "b"]], 2: [["c"]]}, {1: ["b", "a"], 2: ["c"]}, id="no bigram matches"),
-        pytest.param({1: [["a"] * 3], 2: [["b"]]}, {1: ["a"] * 30, 2: ["b"] * 2}, id="repeated words"),
-        pytest.param({1: [["a"] * 4, ["a"] * 6], 2: [["b"]]}, {1: ["a"] * 5, 2: ["b"]}, id="a tie goes to the shorter"),
+        pytest.param(
+            {1: [["a", "b", "c"]], 2: [["d"]]}, {1: ["a", "b", "c"], 2: ["d"]}, id="zero 4-grams"
+        ),
+        pytest.param(
+            {1: [["a", "b"]], 2: [["c"]]}, {1: ["b", "a"], 2: ["c"]}, id="no bigram matches"
+        ),
+        pytest.param(
+            {1: [["a"] * 3], 2: [["b"]]}, {1: ["a"] * 30, 2: ["b"] * 2}, id="repeated words"
+        ),
+        pytest.param(
+            {1: [["a"] * 4, ["a"] * 6], 2: [["b"]]},
+            {1: ["a"] * 5, 2: ["b"]},
+            id="a tie goes to the shorter",
+        ),
     ],
 )
-def test_equal_to_the_official_scorer_at_the_edges(references: References, candidates: Candidates) -> None:
+def test_equal_to_the_official_scorer_at_the_edges(
+    references: References, candidates: Candidates
+) -> None:
     check_against_official(references, candidates)
 
 
@@ -128,11 +157,15 @@ def test_bleu_equals_nltk_where_no_count_is_zero() -> None:
 @settings(max_examples=40, deadline=None)
 def test_bleu_counts_equal_nltks(corpus: tuple[References, Candidates]) -> None:
     references, candidates = corpus
-    for (image_id, texts), counts in zip(references.items(), bleu_counts(*corpus).tolist(), strict=True):
+    for (image_id, texts), counts in zip(
+        references.items(), bleu_counts(*corpus).tolist(), strict=True
+    ):
         candidate = candidates[image_id]
         precisions = [modified_precision(texts, candidate, n) for n in (1, 2, 3, 4)]
         assert counts[:4] == [precision.numerator for precision in precisions]
-        assert [max(1, count) for count in counts[4:8]] == [precision.denominator for precision in precisions]
+        assert [max(1, count) for count in counts[4:8]] == [
+            precision.denominator for precision in precisions
+        ]
         assert counts[8:] == [len(candidate), closest_ref_length(texts, len(candidate))]
 
 
@@ -147,9 +180,11 @@ def test_bleu_of_many_corpora_at_once_is_that_of_each() -> None:
 
 
 def test_rouge_l_by_hand() -> None:
-    # "a dog runs" shares "a dog" with the first (precision 2/3, recall 2/2), and "runs" alone with the second (1/3,
-    # 1/4); both maxima are the first's.
-    corpus, images = rouge_l({1: [["a", "dog"], ["runs", "x", "y", "z"]]}, {1: ["a", "dog", "runs"]})
+    # "a dog runs" shares "a dog" with the first (precision 2/3, recall 2/2), and "runs" alone with
+    # the second (1/3, 1/4); both maxima are the first's.
+    corpus, images = rouge_l(
+        {1: [["a", "dog"], ["runs", "x", "y", "z"]]}, {1: ["a", "dog", "runs"]}
+    )
     assert images.tolist() == pytest.approx([(1 + 1.44) * (2 / 3) / (1 + 1.44 * 2 / 3)])
     assert corpus == images[0]
 
@@ -160,16 +195,19 @@ def test_rouge_l_takes_precision_and_recall_of_different_references() -> None:
 
 
 def test_cider_d_by_hand() -> None:
-    # Two images, every n-gram in one image's references only: idf log 2 cancels in the cosine. One of two words
+    # Two images, every n-gram in one image's references only: idf log 2 cancels in the cosine. One
+    # of two words
     # matches: cosine 1/2 for words, 0 for bigrams, no longer n-grams; lengths are equal.
-    corpus, images = cider_d({"x": [["a", "b"]], "y": [["c", "d"]]}, {"x": ["a", "e"], "y": ["c", "d"]})
+    corpus, images = cider_d(
+        {"x": [["a", "b"]], "y": [["c", "d"]]}, {"x": ["a", "e"], "y": ["c", "d"]}
+    )
     assert images.tolist() == pytest.approx([10 * 0.5 / 4, 10 * 2 / 4])
     assert corpus == pytest.approx(images.mean())
 
 
 def test_cider_d_length_penalty_by_hand() -> None:
-    # Both have one kind of word, so the vectors are (2w) and (w) and the candidate's is cut to (w): w * w / (2w * w).
-    # The candidate is one bigram longer.
+    # Both have one kind of word, so the vectors are (2w) and (w) and the candidate's is cut to (w):
+    # w * w / (2w * w). The candidate is one bigram longer.
     _, images = cider_d({1: [["a"]], 2: [["b"]]}, {1: ["a", "a"], 2: ["b"]})
     assert images[0] == pytest.approx(10 / 4 * (1 * 1) / (2 * 1) * math.exp(-1 / 72))
 
@@ -195,7 +233,9 @@ def test_cider_d_of_any_captions_of_an_image_as_in_a_corpus(
 ) -> None:
     references, _ = corpus
     pairs = data.draw(st.lists(st.tuples(st.sampled_from(list(references)), captions), max_size=8))
-    scores = CiderD(references).score_each([image_id for image_id, _ in pairs], [text for _, text in pairs])
+    scores = CiderD(references).score_each(
+        [image_id for image_id, _ in pairs], [text for _, text in pairs]
+    )
     assert scores.shape == (len(pairs),)
     for (image_id, text), score in zip(pairs, scores, strict=True):
         everyone = {other: text for other in references}
@@ -210,7 +250,10 @@ def test_a_reward_does_not_depend_on_how_many_are_asked_for_at_once() -> None:
     image_ids = rng.integers(0, 7, 1100).tolist()
     texts = [list(rng.choice([*words, "new", "newer"], rng.integers(0, 9))) for _ in image_ids]
     built = CiderD(references)
-    alone = [built.score_each([image_id], [text])[0] for image_id, text in zip(image_ids, texts, strict=True)]
+    alone = [
+        built.score_each([image_id], [text])[0]
+        for image_id, text in zip(image_ids, texts, strict=True)
+    ]
     np.testing.assert_allclose(built.score_each(image_ids, texts), alone, rtol=0, atol=1e-12)
 
 

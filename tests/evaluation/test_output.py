@@ -35,9 +35,13 @@ def test_captions_are_saved_before_anything_is_scored(tmp_path: Path) -> None:
 
 def test_an_evaluation_that_cannot_be_written_whole_leaves_the_older_one(tmp_path: Path) -> None:
     annotations = tmp_path / "captions.csv"
-    annotations.write_text("image,caption\n" + "".join(f"{name},{text}\n" for name, text in CAPTIONS.items()))
+    annotations.write_text(
+        "image,caption\n" + "".join(f"{name},{text}\n" for name, text in CAPTIONS.items())
+    )
     results = tmp_path / "ours.json"
-    results.write_text(json.dumps([{"image_id": name, "caption": text} for name, text in CAPTIONS.items()]))
+    results.write_text(
+        json.dumps([{"image_id": name, "caption": text} for name, text in CAPTIONS.items()])
+    )
     output = tmp_path / "out"
     scoring = Scoring(metrics=("bleu",))
     evaluate(annotations, results=results, output=output, scoring=scoring)

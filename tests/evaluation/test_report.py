@@ -20,7 +20,10 @@ from captioner.evaluation.scoring import score_corpus
 from captioner.evaluation.text_report import as_text
 from captioner.tokenizer import tokenize
 
-REFERENCES = {1: ["A dog's ball, on grass.", "The ball of a dog!"], 2: ["Two men don't sit.", "Men stand; they talk."]}
+REFERENCES = {
+    1: ["A dog's ball, on grass.", "The ball of a dog!"],
+    2: ["Two men don't sit.", "Men stand; they talk."],
+}
 CAPTIONS = {2: "two men do n't sit", 1: "a dog's ball on sand"}
 NAMES = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr-D"]
 
@@ -47,9 +50,15 @@ def full() -> Evaluation:
 
 def test_score_tokenises_both_sides() -> None:
     found = score(REFERENCES, CAPTIONS)
-    references = {image_id: [tokenize(text) for text in texts] for image_id, texts in REFERENCES.items()}
+    references = {
+        image_id: [tokenize(text) for text in texts] for image_id, texts in REFERENCES.items()
+    }
     captions = {image_id: tokenize(text) for image_id, text in CAPTIONS.items()}
-    expected = [*bleu(references, captions), rouge_l(references, captions)[0], cider_d(references, captions)[0]]
+    expected = [
+        *bleu(references, captions),
+        rouge_l(references, captions)[0],
+        cider_d(references, captions)[0],
+    ]
     assert list(found.scores) == list(found.per_image) == NAMES
     assert list(found.scores.values()) == pytest.approx(expected, abs=1e-12)
     assert found.image_ids == (1, 2)
@@ -71,7 +80,8 @@ def test_scores_are_shown_hundredfold_with_one_decimal_above_their_intervals() -
     assert lines[2].split() == ["40.0-51.2"] * 6
     assert len(as_text(plain).splitlines()) == 2
     ends = [
-        {place for place, sign in enumerate(f"{line} ") if sign == " " and line[place - 1] != " "} for line in lines[:2]
+        {place for place, sign in enumerate(f"{line} ") if sign == " " and line[place - 1] != " "}
+        for line in lines[:2]
     ]
     assert ends[0] == ends[1], "numbers stand under their names"
     assert all(len(line) <= 80 for line in lines)
@@ -84,13 +94,20 @@ def test_what_else_is_known_is_told_in_short() -> None:
     assert "CIDEr-D +1.3 [0.4, 2.1], p < 0.001" in text
     assert "\nmean length 4.5, vocabulary 9, unique captions 100.0 %\nbad endings 50.0 %\n" in text
     assert "most frequent, 3 times: a dog" in text
-    assert [line.split() for line in text.splitlines() if line.startswith("animal")] == [["animal", "50.0", "1"]]
-    assert "most frequent" not in as_text(dataclasses.replace(full(), health={"most frequent caption": 1}))
+    assert [line.split() for line in text.splitlines() if line.startswith("animal")] == [
+        ["animal", "50.0", "1"]
+    ]
+    assert "most frequent" not in as_text(
+        dataclasses.replace(full(), health={"most frequent caption": 1})
+    )
 
 
 def test_whose_captions_are_missing_is_told() -> None:
     text = as_text(dataclasses.replace(full(), comparison=Comparison("theirs.json", {}, missing=1)))
-    assert "2 of 5 annotated images were scored.\nWithout a caption: 2.\nCaptioned, but not in theirs.json: 1." in text
+    assert (
+        "2 of 5 annotated images were scored.\nWithout a caption: 2.\nCaptioned, but not in"
+        " theirs.json: 1." in text
+    )
     assert "Captioned, but" not in as_text(full())
     assert "against" not in text, "without a score that both have there is nothing to tell"
 
@@ -100,7 +117,11 @@ def test_few_images_are_told() -> None:
     plain = score(REFERENCES, CAPTIONS)
     assert "Fewer" not in as_text(plain), "it has no intervals"
     one = score({1: REFERENCES[1]}, {1: CAPTIONS[1]})
-    assert one.scores["CIDEr-D"] == score({1: REFERENCES[1]}, {1: REFERENCES[1][0]}).scores["CIDEr-D"] == 0
+    assert (
+        one.scores["CIDEr-D"]
+        == score({1: REFERENCES[1]}, {1: REFERENCES[1][0]}).scores["CIDEr-D"]
+        == 0
+    )
     assert "CIDEr-D is 0 for any caption where there is only one image." in as_text(one)
     assert "CIDEr-D is 0" not in as_text(plain)
 
@@ -121,10 +142,14 @@ def test_unknown_scores_are_dashes_and_null(tmp_path: Path) -> None:
         ["50.0", "\u2013", "2"],
         ["40.0-60.0"],
     ]
-    assert {"SPICE is unknown of 1 of the 2 images, and so of the whole set.", "SPICE   \u2013"} < {*lines}
+    assert {"SPICE is unknown of 1 of the 2 images, and so of the whole set.", "SPICE   \u2013"} < {
+        *lines
+    }
     assert ["animal", "50.0", "\u2013", "1"] in [line.split() for line in lines]
     save_scores(tmp_path / "scores.json", evaluation)
-    read = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    read = json.loads(
+        (tmp_path / "scores.json").read_text(encoding="utf-8"), parse_constant=pytest.fail
+    )
     assert (read["SPICE"], read["intervals"]["SPICE"]) == (None, [None, None])
     assert read["comparison"]["differences"]["SPICE"] == {
         "other": 0.2,
@@ -142,9 +167,13 @@ def test_zero_has_no_minus() -> None:
 
 def test_what_utf_8_cannot_hold_is_written_as_an_escape(tmp_path: Path) -> None:
     odd = "r\udcff.json"
-    evaluation = dataclasses.replace(full(), title=odd, captions=(odd, "x"), most_frequent=odd, facts={"results": odd})
+    evaluation = dataclasses.replace(
+        full(), title=odd, captions=(odd, "x"), most_frequent=odd, facts={"results": odd}
+    )
     save_scores(tmp_path / "scores.json", evaluation)
-    assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["facts"] == {"results": odd}
+    assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["facts"] == {
+        "results": odd
+    }
     save_per_image(tmp_path / "images.csv", evaluation)
     assert "r\\udcff.json" in (tmp_path / "images.csv").read_text(encoding="utf-8")
 

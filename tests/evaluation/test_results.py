@@ -24,7 +24,11 @@ def refusal(path: Path, image_ids: Collection[int | str] = IDS, **options: bool)
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.dictionaries(st.integers() | st.text(), st.text(st.characters(exclude_categories=["Cs"])), min_size=1))
+@given(
+    st.dictionaries(
+        st.integers() | st.text(), st.text(st.characters(exclude_categories=["Cs"])), min_size=1
+    )
+)
 @example({1: "a number", "1": "text"})
 def test_results_come_back_as_they_were_saved(
     tmp_path_factory: pytest.TempPathFactory, captions: dict[int | str, str]
@@ -36,7 +40,11 @@ def test_results_come_back_as_they_were_saved(
 
 def official(image_ids: Collection[int]) -> COCO:
     coco = COCO()
-    coco.dataset = {"info": {}, "images": [{"id": image_id} for image_id in image_ids], "annotations": []}
+    coco.dataset = {
+        "info": {},
+        "images": [{"id": image_id} for image_id in image_ids],
+        "annotations": [],
+    }
     coco.createIndex()
     return coco
 
@@ -52,7 +60,10 @@ def test_results_have_the_form_that_the_coco_server_takes(tmp_path: Path) -> Non
 
 
 ENTRY = st.fixed_dictionaries(
-    {"image_id": st.integers(0, 4) | st.sampled_from(["1", "two", None]), "caption": st.text("ab ") | st.none()},
+    {
+        "image_id": st.integers(0, 4) | st.sampled_from(["1", "two", None]),
+        "caption": st.text("ab ") | st.none(),
+    },
     optional={"score": st.floats(0, 1)},
 )
 
@@ -94,22 +105,48 @@ def test_reading_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ('{"image_id": 1, "caption": "x"}', "expected a list"),
         ('{"images": [], "annotations": []}', "these are annotations, not results"),
         ("[]", "an empty list"),
-        ('[1, {"image_id": 1, "caption": ""}, {"image_id": 2, "caption": ""}]', "entry 0: expected {"),
-        ('[{"image_id": 1.0, "caption": ""}, {"image_id": 1, "caption": ""}, {"image_id": 2, "caption": ""}]', "1.0"),
-        ('[{"image_id": true, "caption": ""}, {"image_id": 1, "caption": ""}, {"image_id": 2, "caption": ""}]', "true"),
-        ('[{"image_id": 1, "caption": ["x"]}, {"image_id": 2, "caption": ""}]', 'image 1 must be text, not ["x"]'),
         (
-            '[{"image_id": 1, "caption": "x"}, {"image_id": 1, "caption": "y"}, {"image_id": 2, "caption": ""}]',
+            '[1, {"image_id": 1, "caption": ""}, {"image_id": 2, "caption": ""}]',
+            "entry 0: expected {",
+        ),
+        (
+            (
+                '[{"image_id": 1.0, "caption": ""}, {"image_id": 1, "caption": ""}, {"image_id": 2,'
+                ' "caption": ""}]'
+            ),
+            "1.0",
+        ),
+        (
+            (
+                '[{"image_id": true, "caption": ""}, {"image_id": 1, "caption": ""}, {"image_id":'
+                ' 2, "caption": ""}]'
+            ),
+            "true",
+        ),
+        (
+            '[{"image_id": 1, "caption": ["x"]}, {"image_id": 2, "caption": ""}]',
+            'image 1 must be text, not ["x"]',
+        ),
+        (
+            (
+                '[{"image_id": 1, "caption": "x"}, {"image_id": 1, "caption": "y"}, {"image_id": 2,'
+                ' "caption": ""}]'
+            ),
             "entry 1: a second caption of image 1, after that of entry 0",
         ),
         (
-            '[{"image_id": 3, "caption": "x"}, {"image_id": 1, "caption": ""}, {"image_id": 2, "caption": ""}]',
+            (
+                '[{"image_id": 3, "caption": "x"}, {"image_id": 1, "caption": ""}, {"image_id": 2,'
+                ' "caption": ""}]'
+            ),
             "entry 0: image 3 has no reference captions in the annotations",
         ),
         ('[{"image_id": 2, "caption": "x"}]', "1 of 2 annotated images has no caption: image 1; "),
     ],
 )
-def test_a_single_mistake_is_one_line_that_says_where(tmp_path: Path, content: str, said: str) -> None:
+def test_a_single_mistake_is_one_line_that_says_where(
+    tmp_path: Path, content: str, said: str
+) -> None:
     path = tmp_path / "results.json"
     path.write_text(content)
     message = refusal(path)
@@ -137,13 +174,20 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         "  entry 5: image 100 has no reference captions in the annotations",
         "  entry 6: image 101 has no reference captions in the annotations",
         "  and 8 more like that",
-        '  entry 4: expected {"image_id": ..., "caption": ...}, not {"image": 4, "caption": "four"}',
-        "  3 of 6 annotated images have no caption: image 4, 5, 6; caption them, or score the others alone with "
-        "--allow-missing",
+        (
+            '  entry 4: expected {"image_id": ..., "caption": ...}, not {"image": 4, "caption":'
+            ' "four"}'
+        ),
+        (
+            "  3 of 6 annotated images have no caption: image 4, 5, 6; caption them, or score the"
+            " others alone with --allow-missing"
+        ),
     ]
 
 
-def test_where_no_entry_can_be_used_nobody_needs_to_hear_that_all_images_are_missing(tmp_path: Path) -> None:
+def test_where_no_entry_can_be_used_nobody_needs_to_hear_that_all_images_are_missing(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "results.json"
     path.write_text('[{"image_id": 1.0, "caption": ""}, {"image_id": 2.0, "caption": ""}]')
     assert refusal(path).splitlines()[1:] == [
@@ -155,7 +199,8 @@ def test_where_no_entry_can_be_used_nobody_needs_to_hear_that_all_images_are_mis
 def test_half_a_surrogate_pair_is_replaced_and_ids_with_one_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text(
-        '[{"image_id": 1, "caption": "a \\ud83d dog \\ude00"}, {"image_id": 2, "caption": "\\ud83d\\ude00"}]'
+        '[{"image_id": 1, "caption": "a \\ud83d dog \\ude00"}, {"image_id": 2, "caption":'
+        ' "\\ud83d\\ude00"}]'
     )
     assert load_results(path, IDS) == {1: "a \ufffd dog \ufffd", 2: "\U0001f600"}
     save_results(path, {"\ud83d": "a dog", "b": "half of \ud83d"})

@@ -22,7 +22,10 @@ def corpus(images: int, seed: int) -> tuple[dict[int, list[str]], dict[int, str]
     references, captions = {}, {}
     for image in range(images):
         sentence = list(random.choice(WORDS, random.integers(6, 12)))
-        references[image] = [" ".join(sentence), " ".join(random.choice(WORDS, random.integers(5, 12)))]
+        references[image] = [
+            " ".join(sentence),
+            " ".join(random.choice(WORDS, random.integers(5, 12))),
+        ]
         captions[image] = " ".join(word if random.random() < 0.8 else "x" for word in sentence)
     return references, captions
 
@@ -65,20 +68,28 @@ def test_scores_of_draws_are_those_of_the_drawn_images() -> None:
         )
         for name, value in score_corpus(anew, ["bleu", "rouge"]).scores.items():
             assert found[name][row] == pytest.approx(value, abs=1e-9)
-        assert found["CIDEr-D"][row] == pytest.approx(scored.per_image["CIDEr-D"][drawn].mean(), abs=1e-9)
+        assert found["CIDEr-D"][row] == pytest.approx(
+            scored.per_image["CIDEr-D"][drawn].mean(), abs=1e-9
+        )
 
 
 def test_the_bootstrap_of_four_images_is_that_of_all_256_draws() -> None:
     references, captions = corpus(4, seed=2)
     scored = score_corpus(Corpus(references, captions))
-    every = np.array([np.bincount(draw, minlength=4) for draw in product(range(4), repeat=4)], dtype=np.float64)
+    every = np.array(
+        [np.bincount(draw, minlength=4) for draw in product(range(4), repeat=4)], dtype=np.float64
+    )
     exact = scored.weighed(every)
     (drawn,) = bootstrap([scored], 4, resamples=40_000)
     for name in scored.scores:
         for point in np.quantile(exact[name], [0.05, 0.3, 0.5, 0.8, 0.95]) + 1e-9:
             share = (exact[name] <= point).mean()
-            assert (drawn[name] <= point).mean() == pytest.approx(share, abs=0.013)  # 5 standard errors
-        assert drawn[name].mean() == pytest.approx(exact[name].mean(), abs=5 * exact[name].std() / 200 + 1e-9)
+            assert (drawn[name] <= point).mean() == pytest.approx(
+                share, abs=0.013
+            )  # 5 standard errors
+        assert drawn[name].mean() == pytest.approx(
+            exact[name].mean(), abs=5 * exact[name].std() / 200 + 1e-9
+        )
 
 
 def test_p_value_is_twice_the_share_of_all_draws_that_turn_the_difference_around() -> None:
@@ -87,7 +98,9 @@ def test_p_value_is_twice_the_share_of_all_draws_that_turn_the_difference_around
     exact = 2 * np.mean(np.array(every) <= 1e-12)
     drawn = bootstrap([means(ours), means(theirs)], 5, resamples=40_000)
     assert 0.02 < exact < 0.2
-    assert p_value((drawn[0]["CIDEr-D"] - drawn[1]["CIDEr-D"]).round(12), 40) == pytest.approx(exact, abs=0.01)
+    assert p_value((drawn[0]["CIDEr-D"] - drawn[1]["CIDEr-D"]).round(12), 40) == pytest.approx(
+        exact, abs=0.01
+    )
 
 
 @settings(deadline=None, max_examples=50)
@@ -130,7 +143,9 @@ def test_p_values_of_equal_systems_are_seldom_small_and_of_different_ones_often(
     rejected = dict.fromkeys((0.0, 0.5), 0)
     for shift in rejected:
         for _ in range(300):
-            common = random.normal(size=80)  # what makes an image easy for both: pairing takes it out
+            common = random.normal(
+                size=80
+            )  # what makes an image easy for both: pairing takes it out
             ours, theirs = (common + 0.8 * random.normal(size=80) + plus for plus in (shift, 0))
             a, b = bootstrap([means(ours), means(theirs)], 80, resamples=500)
             rejected[shift] += p_value(a["CIDEr-D"] - b["CIDEr-D"], 80) < 0.05
@@ -141,14 +156,21 @@ def test_p_values_of_equal_systems_are_seldom_small_and_of_different_ones_often(
 def test_a_few_images_never_give_a_small_p_value() -> None:
     """As many as a sign test needs: on five images, one time in 16 a system is better, or worse, on all by chance."""
     for images in (1, 2, 3, 5):
-        drawn = bootstrap([means(np.linspace(0.3, 0.9, images)), means(np.zeros(images))], images, resamples=500)
+        drawn = bootstrap(
+            [means(np.linspace(0.3, 0.9, images)), means(np.zeros(images))], images, resamples=500
+        )
         assert p_value(drawn[0]["CIDEr-D"] - drawn[1]["CIDEr-D"], images) == 2 / 2**images
 
 
 def test_where_a_score_is_unknown_so_is_whether_it_differs() -> None:
-    ours, theirs = means(np.array([0.3, np.nan, 0.4]), "SPICE"), means(np.array([0.1, 0.2, 0.3]), "SPICE")
+    ours, theirs = (
+        means(np.array([0.3, np.nan, 0.4]), "SPICE"),
+        means(np.array([0.1, 0.2, 0.3]), "SPICE"),
+    )
     for systems in ((ours, theirs), (theirs, ours)):
-        found = compare("theirs", *systems, bootstrap(systems, 3, resamples=50)).differences["SPICE"]
+        found = compare("theirs", *systems, bootstrap(systems, 3, resamples=50)).differences[
+            "SPICE"
+        ]
         assert np.isnan([found.difference, *found.interval, found.p_value]).all()
 
 
@@ -157,7 +179,10 @@ def test_draws_without_a_match_are_ties() -> None:
     references = {image: [f"w{image} the big x{image} y{image} z{image}"] for image in range(20)}
     ours = {image: f"w{image} q the q q" for image in references}
     theirs = {image: f"w{image} q q q" for image in references}
-    a, b = score_corpus(Corpus(references, ours), ["bleu"]), score_corpus(Corpus(references, theirs), ["bleu"])
+    a, b = (
+        score_corpus(Corpus(references, ours), ["bleu"]),
+        score_corpus(Corpus(references, theirs), ["bleu"]),
+    )
     assert all(0 < a.scores[name] != b.scores[name] for name in a.scores)
     found = compare("theirs", a, b, bootstrap([a, b], 20, resamples=500)).differences
     assert found["BLEU-1"].p_value < 0.01
@@ -168,7 +193,10 @@ def test_draws_without_a_match_are_ties() -> None:
 def test_draws_that_differ_by_the_constants_alone_are_ties() -> None:
     short, long = "a b c d e f", "g h i j k l m"
     references = {image: [short, long] for image in range(40)}
-    a, b = (score_corpus(Corpus(references, dict.fromkeys(references, words)), ["bleu"]) for words in (short, long))
+    a, b = (
+        score_corpus(Corpus(references, dict.fromkeys(references, words)), ["bleu"])
+        for words in (short, long)
+    )
     assert a.scores["BLEU-4"] != b.scores["BLEU-4"] == pytest.approx(1)
     found = compare("theirs", a, b, bootstrap([a, b], 40, resamples=100)).differences
     assert {entry.p_value for entry in found.values()} == {1}
@@ -178,7 +206,14 @@ def test_a_system_does_not_differ_from_itself() -> None:
     references, captions = corpus(9, seed=4)
     scored = score_corpus(Corpus(references, captions))
     comparison = compare("same", scored, scored, bootstrap([scored, scored], 9, resamples=200))
-    assert list(comparison.differences) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr-D"]
+    assert list(comparison.differences) == [
+        "BLEU-1",
+        "BLEU-2",
+        "BLEU-3",
+        "BLEU-4",
+        "ROUGE-L",
+        "CIDEr-D",
+    ]
     for found in comparison.differences.values():
         assert (found.difference, found.interval, found.p_value) == (0, (0, 0), 1)
 
@@ -186,7 +221,10 @@ def test_a_system_does_not_differ_from_itself() -> None:
 def test_a_comparison_tells_whose_the_difference_is() -> None:
     references, captions = corpus(40, seed=6)
     worse = {image: " ".join(["x", *text.split()[1:-1]]) for image, text in captions.items()}
-    ours, theirs = score_corpus(Corpus(references, captions)), score_corpus(Corpus(references, worse))
+    ours, theirs = (
+        score_corpus(Corpus(references, captions)),
+        score_corpus(Corpus(references, worse)),
+    )
     comparison = compare("worse", ours, theirs, bootstrap([ours, theirs], 40, resamples=2000))
     for name, found in comparison.differences.items():
         assert found.other == theirs.scores[name]
@@ -198,7 +236,9 @@ def test_a_comparison_tells_whose_the_difference_is() -> None:
 
 def test_scores_that_are_no_mean_are_bootstrapped_around_themselves() -> None:
     """METEOR's corpus score is not the mean over images."""
-    scored = Scored({"meteor": Measured({"METEOR": 0.3}, {"METEOR": np.array([0.1, 0.2, 0.3, 0.4])})})
+    scored = Scored(
+        {"meteor": Measured({"METEOR": 0.3}, {"METEOR": np.array([0.1, 0.2, 0.3, 0.4])})}
+    )
     assert scored.weighed(np.ones((1, 4)))["METEOR"] == pytest.approx([0.3])
     low, high = interval(bootstrap([scored], 4, resamples=500)[0]["METEOR"])
     assert low < 0.3 < high

@@ -12,7 +12,8 @@ from captioner.vocabulary import PAD
 B, L, D, V = 4, 5, 6, 17
 TINY = DecoderConfig(hidden_size=7, embedding_size=5, context_size=6, attention_size=4, dropout=0.0)
 
-# (B, K, T): neither images nor captions in order of their length, and rows without a caption in every place.
+# (B, K, T): neither images nor captions in order of their length, and rows without a caption in
+# every place.
 CAPTIONS = torch.tensor(
     [
         [[1, 5, 2, 0, 0, 0], [0, 0, 0, 0, 0, 0], [1, 4, 6, 9, 2, 0]],

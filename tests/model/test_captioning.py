@@ -31,7 +31,9 @@ def make_model(name: str, tie_embedding: bool) -> CaptioningModel:
 
 def features_for(model: CaptioningModel) -> Tensor:
     regions = make_features()
-    return regions.repeat(1, 1, model.encoder.width // regions.shape[2] + 1)[:, :, : model.encoder.width]
+    return regions.repeat(1, 1, model.encoder.width // regions.shape[2] + 1)[
+        :, :, : model.encoder.width
+    ]
 
 
 @every_decoder
@@ -49,7 +51,8 @@ def test_old_words_keep_their_rows_and_their_log_odds(name: str, tie_embedding: 
     for place, logits in before.items():
         assert len(after[place]) == V + NEW
         torch.testing.assert_close(after[place][:V], logits, rtol=0, atol=1e-5)
-        # The mean of the old rows gives the mean of the old log-odds: a new word is neither wanted nor ruled out.
+        # The mean of the old rows gives the mean of the old log-odds: a new word is neither wanted
+        # nor ruled out.
         torch.testing.assert_close(after[place][V:], logits.mean().expand(NEW), rtol=0, atol=1e-5)
     for key, tensor in model.decoder.state_dict().items():
         assert torch.equal(tensor[: len(old[key])], old[key]), key
@@ -61,19 +64,30 @@ def test_an_enlarged_network_is_one_of_its_size(name: str, tie_embedding: bool) 
     """It saves into one that was built so large, and its new rows train, tied or not."""
     model = make_model(name, tie_embedding)
     model.enlarge_vocabulary(V + NEW)
-    built = CaptioningModel.from_architecture(model.architecture(), image_size=64, vocab_size=V + NEW)
+    built = CaptioningModel.from_architecture(
+        model.architecture(), image_size=64, vocab_size=V + NEW
+    )
     built.load_portable_state(model.portable_state())
-    captions = CAPTIONS.masked_fill(CAPTIONS == 9, V + NEW - 1)  # a new word, among the inputs and the targets
+    captions = CAPTIONS.masked_fill(
+        CAPTIONS == 9, V + NEW - 1
+    )  # a new word, among the inputs and the targets
     features = features_for(model)
     output = model.decoder(features, captions)
     assert torch.equal(built.eval().decoder(features, captions).logits, output.logits)
 
     torch.nn.functional.cross_entropy(output.logits, output.targets).backward()
-    for parameter in (model.decoder.embedding.weight, model.decoder.output.weight, model.decoder.output.bias):
+    for parameter in (
+        model.decoder.embedding.weight,
+        model.decoder.output.weight,
+        model.decoder.output.bias,
+    ):
         assert parameter.requires_grad
         assert parameter.grad is not None and parameter.grad[V + NEW - 1].any()
     assert (model.decoder.output.weight is model.decoder.embedding.weight) is tie_embedding
-    assert (model.decoder.embedding.num_embeddings, model.decoder.output.out_features) == (V + NEW, V + NEW)
+    assert (model.decoder.embedding.num_embeddings, model.decoder.output.out_features) == (
+        V + NEW,
+        V + NEW,
+    )
 
 
 def test_no_new_words_change_nothing() -> None:

@@ -26,14 +26,18 @@ def saved(name: str, folder: Path) -> tuple[nn.Module, str]:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "timm/resnet10t"])
-def test_classes_of_the_whole_network_come_from_the_encoders_features(name: str, tmp_path: Path) -> None:
+def test_classes_of_the_whole_network_come_from_the_encoders_features(
+    name: str, tmp_path: Path
+) -> None:
     network, weights = saved(name, tmp_path)
     encoder = Encoder(EncoderConfig(name), SIZE).eval()
     load_pretrained(encoder, name, weights)
     head = linear_head(name, weights, SIZE)
     assert head.weight.shape == (1000, encoder.width)
     pixels = torch.randn(3, 3, SIZE, SIZE)
-    torch.testing.assert_close(encoder(pixels).mean(dim=1) @ head.weight.T + head.bias, network(pixels))
+    torch.testing.assert_close(
+        encoder(pixels).mean(dim=1) @ head.weight.T + head.bias, network(pixels)
+    )
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "squeezenet1_1", "timm/convnext_atto"])
@@ -45,6 +49,8 @@ def test_a_classifier_of_more_than_one_layer_is_refused(name: str, tmp_path: Pat
 
 def test_weights_without_a_classifier_are_refused(tmp_path: Path) -> None:
     network, weights = saved("resnet18", tmp_path)
-    torch.save({name: value for name, value in network.state_dict().items() if "fc" not in name}, weights)
+    torch.save(
+        {name: value for name, value in network.state_dict().items() if "fc" not in name}, weights
+    )
     with pytest.raises(CheckpointError, match=r"lacks 2 tensors of resnet18, fc\.weight first"):
         linear_head("resnet18", weights, SIZE)

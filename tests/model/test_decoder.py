@@ -39,7 +39,9 @@ def features() -> Tensor:
 def assert_same(actual: dict[Place, Tensor], expected: dict[Place, Tensor]) -> None:
     assert actual.keys() == expected.keys()
     for place, logits in expected.items():
-        torch.testing.assert_close(actual[place], logits, atol=1e-5, rtol=1e-5, msg=lambda m, p=place: f"{p}: {m}")
+        torch.testing.assert_close(
+            actual[place], logits, atol=1e-5, rtol=1e-5, msg=lambda m, p=place: f"{p}: {m}"
+        )
 
 
 # --- Teacher forcing ---
@@ -80,7 +82,9 @@ def test_teacher_forcing_equals_stepping_through_each_caption_alone(
 def test_several_rows_of_an_image_step_as_each_alone(name: str, features: Tensor) -> None:
     decoder = make_decoder(name)
     image, state = decoder.start(features)
-    together = {key: array.unsqueeze(1).expand(-1, 3, -1) for key, array in state.items()}  # (B, K, H)
+    together = {
+        key: array.unsqueeze(1).expand(-1, 3, -1) for key, array in state.items()
+    }  # (B, K, H)
     alone = [first_state(state) for _ in range(3)]
     for words in torch.randint(0, V, (4, B, 3)):
         logits, together, _ = decoder.step(image, together, words)
@@ -105,7 +109,9 @@ def test_the_order_of_images_and_captions_does_not_matter(name: str, features: T
 def test_padding_beyond_the_end_changes_nothing(name: str, features: Tensor) -> None:
     decoder = make_decoder(name)
     output = decoder(features, CAPTIONS)
-    padded = nn.functional.pad(CAPTIONS, (0, 4, 0, 2))  # longer, and two more rows without a caption
+    padded = nn.functional.pad(
+        CAPTIONS, (0, 4, 0, 2)
+    )  # longer, and two more rows without a caption
     more = decoder(features, padded)
     assert torch.equal(more.targets, output.targets)
     torch.testing.assert_close(more.logits, output.logits)
@@ -116,14 +122,19 @@ def test_padding_beyond_the_end_changes_nothing(name: str, features: Tensor) -> 
 
 @both
 @pytest.mark.parametrize("length", [2, 6])
-def test_a_batch_of_nothing_but_padding_gives_no_words(name: str, length: int, features: Tensor) -> None:
+def test_a_batch_of_nothing_but_padding_gives_no_words(
+    name: str, length: int, features: Tensor
+) -> None:
     decoder = make_decoder(name).train()
     output = decoder(features, torch.full((B, 3, length), PAD), 0.5)
     assert output.logits.shape == (0, V)
     assert output.targets.shape == (0,)
     assert name == "show_tell" or (output.coverage.shape == (B, 3, L) and not output.coverage.any())
-    output.logits.sum().backward()  # in training on several GPUs, one with nothing to say must take part
-    assert all(not parameter.grad.any() for parameter in decoder.parameters() if parameter.grad is not None)
+    # in training on several GPUs, one with nothing to say must take part
+    output.logits.sum().backward()
+    assert all(
+        not parameter.grad.any() for parameter in decoder.parameters() if parameter.grad is not None
+    )
 
 
 @both
@@ -132,7 +143,9 @@ def test_an_image_and_its_captions_do_not_influence_another(name: str, features:
     features.requires_grad_()
     logits = by_place(decoder(features, CAPTIONS), CAPTIONS)
     for image in (0, 2, 3):
-        total = torch.stack([row for place, row in logits.items() if place[1] == image]).square().sum()
+        total = (
+            torch.stack([row for place, row in logits.items() if place[1] == image]).square().sum()
+        )
         (gradient,) = torch.autograd.grad(total, features, retain_graph=True)
         assert {b for b in range(B) if gradient[b].any()} == {image}
 
@@ -172,7 +185,9 @@ def test_a_word_does_not_influence_those_before_it(name: str, features: Tensor) 
 @both
 def test_gradients_are_those_of_finite_differences(name: str) -> None:
     torch.manual_seed(0)
-    config = DecoderConfig(name, hidden_size=2, embedding_size=2, context_size=3, attention_size=2, dropout=0)
+    config = DecoderConfig(
+        name, hidden_size=2, embedding_size=2, context_size=3, attention_size=2, dropout=0
+    )
     decoder = DECODERS[name](config, 3, 6, PAD).double()
     names = [key for key, _ in decoder.named_parameters()]
     features = torch.randn(2, 2, 3, dtype=torch.double, requires_grad=True)
@@ -180,7 +195,9 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
 
     def compute(features: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
         arguments = (features, captions)
-        output = torch.func.functional_call(decoder, dict(zip(names, parameters, strict=True)), arguments)
+        output = torch.func.functional_call(
+            decoder, dict(zip(names, parameters, strict=True)), arguments
+        )
         return (output.logits,) if output.coverage is None else (output.logits, output.coverage)
 
     assert torch.autograd.gradcheck(compute, (features, *decoder.parameters()), fast_mode=True)
@@ -212,7 +229,8 @@ def test_a_tied_embedding_is_one_tensor(name: str) -> None:
 def test_a_tied_embedding_is_stored_once_and_stays_tied_when_loaded(tie_embedding: bool) -> None:
     config = replace(TINY, tie_embedding=tie_embedding)
     first, second = (
-        CaptioningModel(EncoderConfig("squeezenet1_1"), config, image_size=32, vocab_size=V) for _ in range(2)
+        CaptioningModel(EncoderConfig("squeezenet1_1"), config, image_size=32, vocab_size=V)
+        for _ in range(2)
     )
     state = first.portable_state()
     assert "decoder.embedding.weight" in state
@@ -229,13 +247,24 @@ def test_a_tied_embedding_is_stored_once_and_stays_tied_when_loaded(tie_embeddin
 @both
 def test_four_images_are_learnt_by_heart(name: str) -> None:
     torch.manual_seed(0)
-    texts = ["a dog runs on the grass", "a cat", "two men and a dog", "the cat runs on the street and on the grass"]
+    texts = [
+        "a dog runs on the grass",
+        "a cat",
+        "two men and a dog",
+        "the cat runs on the street and on the grass",
+    ]
     words = sorted({word for text in texts for word in text.split()})
     vocabulary = Vocabulary([*SPECIAL_WORDS, *words])
     captions = [torch.tensor(vocabulary.encode(text.split())) for text in texts]
-    padded = nn.utils.rnn.pad_sequence(captions, batch_first=True, padding_value=PAD).unsqueeze(1)  # (B, 1, T)
-    config = DecoderConfig(name, hidden_size=32, embedding_size=24, context_size=24, attention_size=16, dropout=0)
-    model = CaptioningModel(EncoderConfig("squeezenet1_1"), config, image_size=32, vocab_size=len(vocabulary))
+    padded = nn.utils.rnn.pad_sequence(captions, batch_first=True, padding_value=PAD).unsqueeze(
+        1
+    )  # (B, 1, T)
+    config = DecoderConfig(
+        name, hidden_size=32, embedding_size=24, context_size=24, attention_size=16, dropout=0
+    )
+    model = CaptioningModel(
+        EncoderConfig("squeezenet1_1"), config, image_size=32, vocab_size=len(vocabulary)
+    )
     features = torch.randn(4, 6, model.encoder.width)
     optimizer = torch.optim.Adam(model.decoder.parameters(), lr=0.01)
     for _ in range(200):
@@ -248,7 +277,9 @@ def test_four_images_are_learnt_by_heart(name: str) -> None:
         optimizer.step()
     assert loss < 0.1
     options = DecodingOptions(beam_size=1, no_repeat_ngram=0)
-    found = search(TorchBackend(model).start(features), options, Constraints.from_options(options, vocabulary))
+    found = search(
+        TorchBackend(model).start(features), options, Constraints.from_options(options, vocabulary)
+    )
     assert [vocabulary.text(best.words) for best, *_ in found] == texts
 
 

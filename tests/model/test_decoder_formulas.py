@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from captioner.model.attention import AdditiveAttention
-from tests.model.decoders import CAPTIONS, TINY, by_place, first_state, make_decoder, make_features, places_of
+from tests.model.decoders import (
+    CAPTIONS,
+    TINY,
+    by_place,
+    first_state,
+    make_decoder,
+    make_features,
+    places_of,
+)
 
 
 def dot(a: Sequence[float], b: Sequence[float]) -> float:
@@ -29,7 +37,9 @@ def test_attention_is_the_papers_formula_computed_region_by_region() -> None:
             for region in values[b].tolist():
                 keys = [dot(row, region) + offset for row, offset in zip(key, bias, strict=True)]
                 queries = [dot(row, query[b, k].tolist()) for row in weight]
-                energies.append(dot(score, [math.tanh(x + y) for x, y in zip(keys, queries, strict=True)]))
+                energies.append(
+                    dot(score, [math.tanh(x + y) for x, y in zip(keys, queries, strict=True)])
+                )
             alphas = [math.exp(energy) / math.fsum(map(math.exp, energies)) for energy in energies]
             assert weights[b, k].tolist() == pytest.approx(alphas, abs=1e-12)
             expected = [dot(alphas, values[b, :, c].tolist()) for c in range(3)]
@@ -43,13 +53,17 @@ def test_show_attend_tell_is_the_papers_formulas() -> None:
     image, state = decoder.start(features)
     logits, after, attention = decoder.step(image, first_state(state), word)
 
-    weights = {name: tensor for name, tensor in decoder.named_parameters() if not name.startswith("lstm")}
+    weights = {
+        name: tensor for name, tensor in decoder.named_parameters() if not name.startswith("lstm")
+    }
     projected = features[0] @ weights["project.weight"].T + weights["project.bias"]
-    deviation = (projected - projected.mean(1, keepdim=True)) / projected.var(1, unbiased=False, keepdim=True).add(
-        1e-5
-    ).sqrt()
+    deviation = (projected - projected.mean(1, keepdim=True)) / projected.var(
+        1, unbiased=False, keepdim=True
+    ).add(1e-5).sqrt()
     values = deviation * weights["norm.weight"] + weights["norm.bias"]  # (L, C)
-    first = torch.tanh(values.mean(0) @ weights["first_state.weight"].T + weights["first_state.bias"])
+    first = torch.tanh(
+        values.mean(0) @ weights["first_state.weight"].T + weights["first_state.bias"]
+    )
     h, c = first[: TINY.hidden_size], first[TINY.hidden_size :]
     compared = values @ weights["attention.key.weight"].T + weights["attention.key.bias"]
     compared = torch.tanh(compared + weights["attention.query.weight"] @ h)
@@ -57,7 +71,12 @@ def test_show_attend_tell_is_the_papers_formulas() -> None:
     context = torch.sigmoid(weights["gate.weight"] @ h + weights["gate.bias"]) * (alphas @ values)
     embedded = weights["embedding.weight"][9]
     lstm = decoder.lstm
-    gates = lstm.weight_ih @ torch.cat([embedded, context]) + lstm.bias_ih + lstm.weight_hh @ h + lstm.bias_hh
+    gates = (
+        lstm.weight_ih @ torch.cat([embedded, context])
+        + lstm.bias_ih
+        + lstm.weight_hh @ h
+        + lstm.bias_hh
+    )
     i, f, g, o = gates.chunk(4)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     h = torch.sigmoid(o) * torch.tanh(c)
@@ -66,7 +85,9 @@ def test_show_attend_tell_is_the_papers_formulas() -> None:
     torch.testing.assert_close(attention[0, 0], alphas)
     torch.testing.assert_close(after["hidden"][0, 0], h)
     torch.testing.assert_close(after["cell"][0, 0], c)
-    torch.testing.assert_close(logits[0, 0], weights["embedding.weight"] @ out + weights["output.bias"])
+    torch.testing.assert_close(
+        logits[0, 0], weights["embedding.weight"] @ out + weights["output.bias"]
+    )
 
 
 @torch.inference_mode()
@@ -85,8 +106,13 @@ def test_up_down_is_the_papers_formulas(tie_embedding: bool) -> None:
 
     def caption_alone(regions: Tensor, caption: list[int]) -> list[tuple[Tensor, Tensor]]:
         """For each word after START, the log-odds (V,) and the attention (L,)."""
-        projected = [weights["project.weight"] @ region + weights["project.bias"] for region in regions]
-        v = [nn.functional.layer_norm(p, (context,), weights["norm.weight"], weights["norm.bias"]) for p in projected]
+        projected = [
+            weights["project.weight"] @ region + weights["project.bias"] for region in regions
+        ]
+        v = [
+            nn.functional.layer_norm(p, (context,), weights["norm.weight"], weights["norm.bias"])
+            for p in projected
+        ]
         v_mean = sum(v) / len(v)
         h1 = c1 = h2 = c2 = torch.zeros(1, hidden).double()
         steps = []
@@ -97,13 +123,16 @@ def test_up_down_is_the_papers_formulas(tie_embedding: bool) -> None:
             for v_i in v:  # eq. 3
                 key = weights["attention.key.weight"] @ v_i + weights["attention.key.bias"]
                 a.append(
-                    weights["attention.score.weight"][0] @ (key + weights["attention.query.weight"] @ h1[0]).tanh()
+                    weights["attention.score.weight"][0]
+                    @ (key + weights["attention.query.weight"] @ h1[0]).tanh()
                 )
             alpha = torch.stack(a).softmax(0)  # eq. 4
             attended = sum(weight * v_i for weight, v_i in zip(alpha, v, strict=True))  # eq. 5
             h2, c2 = language_lstm(torch.cat([attended, h1[0]]).unsqueeze(0), (h2, c2))  # eq. 6
             spoken = weights["readout.weight"] @ h2[0] + weights["readout.bias"]
-            steps.append((weights["output.weight"] @ spoken + weights["output.bias"], alpha))  # eq. 7
+            steps.append(
+                (weights["output.weight"] @ spoken + weights["output.bias"], alpha)
+            )  # eq. 7
         return steps
 
     features = make_features().double()
@@ -112,7 +141,9 @@ def test_up_down_is_the_papers_formulas(tie_embedding: bool) -> None:
     coverage = torch.zeros_like(output.coverage)
     lengths = {(b, k): t + 2 for t, b, k in places_of(CAPTIONS)}
     for (b, k), length in lengths.items():
-        for t, (expected, alpha) in enumerate(caption_alone(features[b], CAPTIONS[b, k, :length].tolist())):
+        for t, (expected, alpha) in enumerate(
+            caption_alone(features[b], CAPTIONS[b, k, :length].tolist())
+        ):
             torch.testing.assert_close(logits.pop((t, b, k)), expected, atol=1e-12, rtol=1e-12)
             coverage[b, k] += alpha
     assert not logits

@@ -43,7 +43,9 @@ def pixels() -> Tensor:
 def layer_output(network: nn.Module, layer: str, pixels: Tensor) -> Tensor:
     """What a layer gives inside the whole network."""
     seen: list[Tensor] = []
-    handle = network.get_submodule(layer).register_forward_hook(lambda module, inputs, output: seen.append(output))
+    handle = network.get_submodule(layer).register_forward_hook(
+        lambda module, inputs, output: seen.append(output)
+    )
     network.eval()(pixels)
     handle.remove()
     return seen[0]  # (B, D, G, G)
@@ -82,7 +84,11 @@ def test_features_are_the_last_spatial_layer_of_the_whole_network(
         ("mobilenetv4_conv_small_035", 64, 336),
         ("convnext_atto", 64, 320),
         ("fastvit_t8", 64, 768),
-        ("vit_tiny_patch16_224", 32, 192),  # made for one size of images; its class token is no region
+        (
+            "vit_tiny_patch16_224",
+            32,
+            192,
+        ),  # made for one size of images; its class token is no region
         ("swin_tiny_patch4_window7_224", 64, 768),  # channels last
     ],
 )
@@ -105,21 +111,27 @@ def test_features_of_timm_are_those_of_its_own_network(
 
 
 def test_a_name_that_timm_does_not_know_is_refused_with_those_that_are_close() -> None:
-    with pytest.raises(ConfigError, match=r"no network 'mobilenetv4_conv_smal'.*timm/mobilenetv4_conv_small,"):
+    with pytest.raises(
+        ConfigError, match=r"no network 'mobilenetv4_conv_smal'.*timm/mobilenetv4_conv_small,"
+    ):
         Encoder(EncoderConfig("timm/mobilenetv4_conv_smal"), SIZE)
 
 
 def test_timm_is_imported_only_for_its_networks() -> None:
     code = (
-        "import sys; from captioner.model.encoder import *; from captioner.model.pretrained import *; "
-        "Encoder(EncoderConfig('squeezenet1_1'), 64); print('timm' in sys.modules)"
+        "import sys; from captioner.model.encoder import *; from captioner.model.pretrained import"
+        " *; Encoder(EncoderConfig('squeezenet1_1'), 64); print('timm' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+        == "False\n"
+    )
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize(
-    ("name", "size", "grid"), [("resnet18", 224, 3), ("mobilenet_v3_large", 96, 2), ("squeezenet1_1", 64, 5)]
+    ("name", "size", "grid"),
+    [("resnet18", 224, 3), ("mobilenet_v3_large", 96, 2), ("squeezenet1_1", 64, 5)],
 )
 def test_a_configured_grid_is_adaptive_average_pooling(name: str, size: int, grid: int) -> None:
     encoder = Encoder(EncoderConfig(name, grid=grid), size).eval()
@@ -148,7 +160,17 @@ def test_other_cnns_encode_too(name: str, pixels: Tensor) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["vit_b_16", "swin_t", "swin_v2_t", "maxvit_t", "resnet19", "ResNet18", "", "fcn_resnet50", "raft_small"],
+    [
+        "vit_b_16",
+        "swin_t",
+        "swin_v2_t",
+        "maxvit_t",
+        "resnet19",
+        "ResNet18",
+        "",
+        "fcn_resnet50",
+        "raft_small",
+    ],
 )
 def test_what_is_no_cnn_of_torchvision_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="no classification CNN") as caught:
@@ -221,7 +243,9 @@ def test_a_training_step_leaves_a_frozen_encoder_as_it_is(encoder: Encoder, pixe
     assert all(parameter.grad is None for parameter in encoder.parameters())
 
 
-def test_only_unfrozen_stages_get_gradients_and_batchnorm_stays_as_it_is(encoder: Encoder, pixels: Tensor) -> None:
+def test_only_unfrozen_stages_get_gradients_and_batchnorm_stays_as_it_is(
+    encoder: Encoder, pixels: Tensor
+) -> None:
     encoder.unfreeze(["layer4.1", "layer1"])
     assert not encoder.frozen
     before = statistics(encoder), weights(encoder)
@@ -231,7 +255,9 @@ def test_only_unfrozen_stages_get_gradients_and_batchnorm_stays_as_it_is(encoder
     convolutions = {name for name in trained if "conv" in name}
     assert convolutions < trained
     assert changed(before[1], weights(encoder)) == convolutions
-    with_gradient = {name for name, parameter in encoder.cnn.named_parameters() if parameter.grad is not None}
+    with_gradient = {
+        name for name, parameter in encoder.cnn.named_parameters() if parameter.grad is not None
+    }
     assert with_gradient == convolutions
     assert {id(parameter) for parameter in encoder.trained_parameters()} == {
         id(parameter) for name, parameter in encoder.cnn.named_parameters() if name in convolutions
@@ -251,19 +277,27 @@ def test_unfrozen_batchnorm_trains_in_its_stage_alone(encoder: Encoder, pixels: 
 
 
 @pytest.mark.parametrize("freeze_batchnorm", [True, False])
-def test_all_unfreezes_the_whole_cnn(freeze_batchnorm: bool, encoder: Encoder, pixels: Tensor) -> None:
+def test_all_unfreezes_the_whole_cnn(
+    freeze_batchnorm: bool, encoder: Encoder, pixels: Tensor
+) -> None:
     encoder.unfreeze(["all"], freeze_batchnorm=freeze_batchnorm)
     before = statistics(encoder), weights(encoder)
     training_step(encoder, pixels)
     batchnorm = {name for name in before[1] if "bn" in name or "downsample.1" in name}
-    assert changed(before[1], weights(encoder)) == before[1].keys() - (batchnorm if freeze_batchnorm else set())
-    assert changed(before[0], statistics(encoder)) == (set() if freeze_batchnorm else before[0].keys())
+    assert changed(before[1], weights(encoder)) == before[1].keys() - (
+        batchnorm if freeze_batchnorm else set()
+    )
+    assert changed(before[0], statistics(encoder)) == (
+        set() if freeze_batchnorm else before[0].keys()
+    )
 
 
 def test_a_stage_does_not_unfreeze_another_that_begins_like_it() -> None:
     encoder = Encoder(EncoderConfig("mobilenet_v2"), SIZE)
     encoder.unfreeze(["features.1"])
-    trained = {name for name, parameter in encoder.cnn.named_parameters() if parameter.requires_grad}
+    trained = {
+        name for name, parameter in encoder.cnn.named_parameters() if parameter.requires_grad
+    }
     assert trained and trained == {name for name in trained if name.startswith("features.1.")}
 
 
@@ -287,7 +321,11 @@ def test_an_unknown_stage_is_refused_and_known_ones_are_named(stage: str, encode
     ("name", "stage", "path"),
     [
         ("mobilenet_v2", "features.17", "features.17.conv.1.0"),
-        ("timm/tf_efficientnet_lite0", "blocks.5", "blocks.5.0.conv_dw"),  # padded as TensorFlow does, by timm
+        (
+            "timm/tf_efficientnet_lite0",
+            "blocks.5",
+            "blocks.5.0.conv_dw",
+        ),  # padded as TensorFlow does, by timm
     ],
 )
 def test_depthwise_convolutions_train_in_float32_on_a_cpu(name: str, stage: str, path: str) -> None:
@@ -302,8 +340,12 @@ def test_depthwise_convolutions_train_in_float32_on_a_cpu(name: str, stage: str,
         output = layer(inputs)
         (gradient,) = torch.autograd.grad(output.square().sum(), layer.weight)
     side = layer.kernel_size[0]
-    before = side // 2 - (layer.stride[0] - 1)  # of a stride of two, a pixel less at the left and at the top
+    before = side // 2 - (
+        layer.stride[0] - 1
+    )  # of a stride of two, a pixel less at the left and at the top
     padded = nn.functional.pad(inputs, (before, side // 2) * 2)
     expected = nn.functional.conv2d(padded, layer.weight, stride=layer.stride, groups=layer.groups)
     torch.testing.assert_close(output, expected)
-    torch.testing.assert_close(gradient, *torch.autograd.grad(expected.square().sum(), layer.weight))
+    torch.testing.assert_close(
+        gradient, *torch.autograd.grad(expected.square().sum(), layer.weight)
+    )

@@ -47,8 +47,14 @@ def test_weights_are_those_of_torchvisions_state_dict(
     assert encoder.frozen
 
 
-def test_weights_without_batchnorms_counters_are_taken(network: nn.Module, encoder: Encoder, tmp_path: Path) -> None:
-    state = {name: t for name, t in network.state_dict().items() if not name.endswith("num_batches_tracked")}
+def test_weights_without_batchnorms_counters_are_taken(
+    network: nn.Module, encoder: Encoder, tmp_path: Path
+) -> None:
+    state = {
+        name: t
+        for name, t in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
     save_file(state, tmp_path / "weights.safetensors")
     load_pretrained(encoder, "resnet18", str(tmp_path / "weights.safetensors"))
     assert torch.equal(encoder.cnn.state_dict()["bn1.running_var"], state["bn1.running_var"])
@@ -70,7 +76,9 @@ def refused(encoder: Encoder, file: Path, said: str) -> None:
     with pytest.raises(CheckpointError, match=said) as caught:
         load_pretrained(encoder, "resnet18", str(file))
     assert str(file) in str(caught.value)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.cnn.state_dict().items())
+    assert all(
+        torch.equal(tensor, before[name]) for name, tensor in encoder.cnn.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -86,8 +94,12 @@ def test_pickled_code_is_not_executed(legacy: bool, encoder: Encoder, tmp_path: 
     assert trace.exists()  # so the file would have done it
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"state_dict": {"conv1.weight": torch.zeros(1)}}, {"epoch": 3}])
-def test_a_pickle_of_something_else_is_refused(content: object, encoder: Encoder, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content", [[1, 2], {"state_dict": {"conv1.weight": torch.zeros(1)}}, {"epoch": 3}]
+)
+def test_a_pickle_of_something_else_is_refused(
+    content: object, encoder: Encoder, tmp_path: Path
+) -> None:
     torch.save(content, tmp_path / "weights.pt")
     refused(encoder, tmp_path / "weights.pt", "no state dict of tensors")
 
@@ -105,7 +117,9 @@ def test_truncated_files_are_refused(
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_files_of_another_network_are_refused(suffix: str, encoder: Encoder, tmp_path: Path) -> None:
+def test_files_of_another_network_are_refused(
+    suffix: str, encoder: Encoder, tmp_path: Path
+) -> None:
     file = tmp_path / f"weights{suffix}"
     save(get_model("squeezenet1_1"), file)
     refused(encoder, file, "lacks 100 tensors of resnet18.*another network")
@@ -115,8 +129,13 @@ def test_files_of_a_network_with_the_same_names_are_refused(
     network: nn.Module, encoder: Encoder, tmp_path: Path
 ) -> None:
     state = network.state_dict()
-    save_file({**state, "layer4.1.conv2.weight": torch.zeros(512, 512, 1, 1)}, tmp_path / "weights.safetensors")
-    refused(encoder, tmp_path / "weights.safetensors", r"layer4\.1\.conv2\.weight has another shape")
+    save_file(
+        {**state, "layer4.1.conv2.weight": torch.zeros(512, 512, 1, 1)},
+        tmp_path / "weights.safetensors",
+    )
+    refused(
+        encoder, tmp_path / "weights.safetensors", r"layer4\.1\.conv2\.weight has another shape"
+    )
 
 
 @pytest.mark.parametrize("name", ["absent.safetensors", "absent.pth", "folder.pt"])
@@ -138,7 +157,9 @@ def test_weights_are_those_of_timms_state_dict(tmp_path: Path) -> None:
     torch.manual_seed(2)
     network = timm.create_model("mobilenetv4_conv_small_035")
     encoder = Encoder(EncoderConfig("timm/mobilenetv4_conv_small_035"), SIZE)
-    load_pretrained(encoder, "timm/mobilenetv4_conv_small_035", save(network, tmp_path / "weights.safetensors"))
+    load_pretrained(
+        encoder, "timm/mobilenetv4_conv_small_035", save(network, tmp_path / "weights.safetensors")
+    )
     expected, state = network.state_dict(), encoder.cnn.state_dict()
     unused = {name.split(".")[0] for name in expected.keys() - state.keys()}
     assert unused == {"conv_head", "norm_head", "classifier"}  # behind the pooling
@@ -146,21 +167,31 @@ def test_weights_are_those_of_timms_state_dict(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("weights", ["pretrained", "e2400_r224_in1k"])
-def test_without_a_network_timms_weights_cannot_be_downloaded(weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_timms_weights_cannot_be_downloaded(
+    weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = "timm/mobilenetv4_conv_small"
     encoder = Encoder(EncoderConfig(name), SIZE)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_CACHE", "/nonexistent")
-    with pytest.raises(ConfigError, match=f"'{weights}' of mobilenetv4_conv_small cannot be downloaded .*internet"):
+    with pytest.raises(
+        ConfigError, match=f"'{weights}' of mobilenetv4_conv_small cannot be downloaded .*internet"
+    ):
         load_pretrained(encoder, name, weights)
-    with pytest.raises(ConfigError, match=r"no weights 'IMAGENET1K_V1'.*pretrained, .*e2400_r224_in1k"):
+    with pytest.raises(
+        ConfigError, match=r"no weights 'IMAGENET1K_V1'.*pretrained, .*e2400_r224_in1k"
+    ):
         load_pretrained(encoder, name, "IMAGENET1K_V1")
 
 
-def test_another_normalization_than_that_of_timms_weights_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_another_normalization_than_that_of_timms_weights_is_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     warn_of_preprocessing("resnet18", Preprocessing(mean=(0, 0, 0)))
     warn_of_preprocessing("timm/mobilenetv4_conv_small", Preprocessing())
-    warn_of_preprocessing("efficientnet_lite2", Preprocessing(mean=(127 / 255,) * 3, std=(128 / 255,) * 3))
+    warn_of_preprocessing(
+        "efficientnet_lite2", Preprocessing(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+    )
     assert not caplog.messages
     warn_of_preprocessing("timm/tf_efficientnet_lite2", Preprocessing())
     (message,) = caplog.messages

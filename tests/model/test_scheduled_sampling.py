@@ -6,7 +6,16 @@ from torch import Tensor
 
 from captioner.model.decoder import Decoder
 from captioner.vocabulary import END, START
-from tests.model.decoders import CAPTIONS, B, both, by_place, first_state, make_decoder, make_features, places_of
+from tests.model.decoders import (
+    CAPTIONS,
+    B,
+    both,
+    by_place,
+    first_state,
+    make_decoder,
+    make_features,
+    places_of,
+)
 
 
 @pytest.fixture
@@ -33,7 +42,9 @@ def test_without_scheduled_sampling_nothing_is_drawn(name: str, features: Tensor
 
 @both
 @torch.inference_mode()
-def test_with_full_scheduled_sampling_the_inputs_are_the_models_own_words(name: str, features: Tensor) -> None:
+def test_with_full_scheduled_sampling_the_inputs_are_the_models_own_words(
+    name: str, features: Tensor
+) -> None:
     decoder = make_certain(name)
     image, state = decoder.start(features)
     state, words = first_state(state), torch.full((B, 1), START)
@@ -43,13 +54,21 @@ def test_with_full_scheduled_sampling_the_inputs_are_the_models_own_words(name: 
         words = logits.argmax(dim=2)
         rollout.append(logits[:, 0])
         said.append(words[:, 0].tolist())
-    assert len({tuple(words) for words in zip(*said, strict=True)}) > 1  # images differ in what is said of them
+    assert (
+        len({tuple(words) for words in zip(*said, strict=True)}) > 1
+    )  # images differ in what is said of them
     forced = by_place(decoder(features, CAPTIONS), CAPTIONS)
-    assert all((logits - rollout[t][b]).abs().max() > 100 for (t, b, _), logits in forced.items() if t)
+    assert all(
+        (logits - rollout[t][b]).abs().max() > 100 for (t, b, _), logits in forced.items() if t
+    )
     output = decoder(features, CAPTIONS, 1.0)
     for (t, b, _), logits in by_place(output, CAPTIONS).items():
-        torch.testing.assert_close(logits, rollout[t][b], rtol=1e-4, atol=1.0)  # log-odds of many thousands
-    assert output.targets.tolist() == [int(CAPTIONS[b, k, t + 1]) for t, b, k in places_of(CAPTIONS)]
+        torch.testing.assert_close(
+            logits, rollout[t][b], rtol=1e-4, atol=1.0
+        )  # log-odds of many thousands
+    assert output.targets.tolist() == [
+        int(CAPTIONS[b, k, t + 1]) for t, b, k in places_of(CAPTIONS)
+    ]
 
 
 @both
@@ -62,9 +81,13 @@ def test_scheduled_sampling_replaces_its_share_of_the_inputs(name: str, features
     _, _, given, proposed = decoder(features[:1], reference).logits
     assert not torch.allclose(given, proposed)
     second = decoder(features[:1], captions, 0.3).logits[3000:]
-    distances = torch.stack([(second - given).abs().amax(1), (second - proposed).abs().amax(1)])  # (2, 3000)
+    distances = torch.stack(
+        [(second - given).abs().amax(1), (second - proposed).abs().amax(1)]
+    )  # (2, 3000)
     assert distances.amin(0).max() < 1e-3
-    assert float(distances.argmin(0).float().mean()) == pytest.approx(0.3, abs=0.04)  # nearly five standard deviations
+    assert float(distances.argmin(0).float().mean()) == pytest.approx(
+        0.3, abs=0.04
+    )  # nearly five standard deviations
 
 
 @both
@@ -77,7 +100,9 @@ def test_scheduled_sampling_draws_from_the_models_distribution(name: str, featur
     first, _, after_5, after_11 = decoder(features[:1], reference).logits
     expected = float(torch.softmax(first, 0)[11])
     assert 0.05 < expected < 0.95
-    second = decoder(features[:1], torch.tensor([START, 7, END]).repeat(1, 3000, 1), 1.0).logits[3000:]
+    second = decoder(features[:1], torch.tensor([START, 7, END]).repeat(1, 3000, 1), 1.0).logits[
+        3000:
+    ]
     distances = torch.stack([(second - after_5).abs().amax(1), (second - after_11).abs().amax(1)])
     assert distances.amin(0).max() < 1e-3
     assert float(distances.argmin(0).float().mean()) == pytest.approx(expected, abs=0.04)

@@ -22,15 +22,21 @@ def test_the_temperature_is_that_of_the_least_negative_log_likelihood(true: floa
     logits, labels = draw(true, 2000, 12, seed=1)
 
     def loss(logarithm: float) -> float:
-        return float(-log_softmax(logits / math.exp(logarithm), axis=1)[range(len(labels)), labels].mean())
+        return float(
+            -log_softmax(logits / math.exp(logarithm), axis=1)[range(len(labels)), labels].mean()
+        )
 
-    expected = math.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded", options={"xatol": 1e-9}).x)
+    expected = math.exp(
+        minimize_scalar(loss, bounds=(-3, 3), method="bounded", options={"xatol": 1e-9}).x
+    )
     found = fit_temperature(logits, labels)
     assert found == pytest.approx(expected, rel=1e-5)
     assert found == pytest.approx(true, rel=0.1)
 
 
-def test_a_classifier_that_is_always_right_gets_the_least_temperature_and_one_that_is_always_wrong_the_most() -> None:
+def test_a_classifier_that_is_always_right_gets_the_least_temperature_and_one_that_is_always_wrong_the_most() -> (
+    None
+):
     logits = np.eye(4, dtype=np.float32)
     assert fit_temperature(logits, np.arange(4)) == pytest.approx(0.05)
     assert fit_temperature(logits, (np.arange(4) + 1) % 4) == pytest.approx(20)
@@ -46,14 +52,20 @@ def test_the_temperature_of_tags_is_that_of_the_least_loss_of_their_being_right(
     def loss(logarithm: float) -> float:
         shares = np.exp(log_softmax(logits / math.exp(logarithm), axis=1)) @ table.own
         rows = np.arange(len(noun))
-        return float(-np.log(np.where(named[rows, noun], shares[rows, noun], 1 - shares[rows, noun])).mean())
+        return float(
+            -np.log(np.where(named[rows, noun], shares[rows, noun], 1 - shares[rows, noun])).mean()
+        )
 
     found = fit_tag_temperature(table, logits, named)
     assert loss(math.log(found)) <= min(loss(x) for x in np.linspace(-1, 3, 800)) + 1e-6
     assert found == pytest.approx(2, rel=0.15)
     nouns, probabilities = Tagger(table, found).best(logits)
     right = named[range(len(nouns)), nouns]
-    assert reliability(probabilities, right).error < 0.05 < reliability(Tagger(table).best(logits)[1], right).error
+    assert (
+        reliability(probabilities, right).error
+        < 0.05
+        < reliability(Tagger(table).best(logits)[1], right).error
+    )
 
 
 def test_a_noun_of_many_classes_does_not_take_over() -> None:

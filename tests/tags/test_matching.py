@@ -4,9 +4,22 @@ from nltk.stem import SnowballStemmer
 from captioner.tags import TagTable
 from captioner.tags.matching import NounMatcher, forms, plural, synonyms
 
-# Those whose stem differs from their plural's: irregular ones, and endings that the stemmer takes for others.
+# Those whose stem differs from their plural's: irregular ones, and endings that the stemmer takes
+# for others.
 IRREGULAR = {
-    *("bookshelf", "calf", "gentleman", "goose", "knife", "loaf", "man", "meatloaf", "mouse", "ox", "person"),
+    *(
+        "bookshelf",
+        "calf",
+        "gentleman",
+        "goose",
+        "knife",
+        "loaf",
+        "man",
+        "meatloaf",
+        "mouse",
+        "ox",
+        "person",
+    ),
     *("scarf", "shelf", "wolf", "woman"),
     *("bra", "bureau", "lens", "mantis", "menu", "pc", "pj", "rv", "tv"),
 }
@@ -24,13 +37,18 @@ def named(matcher: NounMatcher, *captions: str) -> set[str]:
 
 def test_plurals_have_the_stem_of_their_nouns() -> None:
     stem = SnowballStemmer("english").stem
-    words = {*TagTable.imagenet().nouns, *(other for others in synonyms().values() for other in others)}
+    words = {
+        *TagTable.imagenet().nouns,
+        *(other for others in synonyms().values() for other in others),
+    }
     for phrase in words:
         if " of " not in phrase and "and" not in phrase.split():
             *before, last = phrase.split()
             *same, inflected = plural(phrase).split()
             assert before == same
-            assert last in IRREGULAR or stem(inflected).removesuffix("e") == stem(last).removesuffix("e"), phrase
+            assert last in IRREGULAR or stem(inflected).removesuffix("e") == stem(
+                last
+            ).removesuffix("e"), phrase
 
 
 @pytest.mark.parametrize(
@@ -90,7 +108,9 @@ def test_captions_name_nouns(matcher: NounMatcher) -> None:
     assert named(matcher) == named(matcher, "") == set()
 
 
-def test_who_names_a_kind_names_the_wider_word_and_not_the_other_way_round(matcher: NounMatcher) -> None:
+def test_who_names_a_kind_names_the_wider_word_and_not_the_other_way_round(
+    matcher: NounMatcher,
+) -> None:
     assert {"owl", "bird", "animal"} <= named(matcher, "an owl on a branch")
     assert "owl" not in named(matcher, "a bird on a branch")
 

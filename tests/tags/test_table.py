@@ -40,7 +40,9 @@ def test_imagenet_has_the_classes_of_the_classifiers_in_their_order(imagenet: Ta
         ("notebook", ("laptop", "computer")),
     ],
 )
-def test_imagenet_says_what_a_person_would(imagenet: TagTable, name: str, words: tuple[str, ...]) -> None:
+def test_imagenet_says_what_a_person_would(
+    imagenet: TagTable, name: str, words: tuple[str, ...]
+) -> None:
     assert imagenet.words[imagenet.classes.index(name)] == words
 
 
@@ -66,8 +68,12 @@ def test_synonyms_are_of_nouns_and_none_is_said_twice(imagenet: TagTable) -> Non
         for other in others:
             rest = {noun, *others} - {other}
             known = {form for word in rest for form in (word, plural(word))}
-            assert not any(f" {form} " in f" {other} " for form in known), f"{other!r} holds {noun!r} or a synonym"
-        assert all(other == " ".join(other.lower().split()) and "-" not in other for other in others)
+            assert not any(f" {form} " in f" {other} " for form in known), (
+                f"{other!r} holds {noun!r} or a synonym"
+            )
+        assert all(
+            other == " ".join(other.lower().split()) and "-" not in other for other in others
+        )
         assert {noun, *others} <= forms(noun)
 
 
@@ -81,7 +87,13 @@ def test_nouns_and_memberships() -> None:
         [0, 0, 0, 0, 1],
     ]
     assert OWL.own.sum(1).tolist() == [1] * 5
-    assert [OWL.nouns[noun] for noun in OWL.own.argmax(1)] == ["owl", "bird", "hawk", "cat", "tiger"]
+    assert [OWL.nouns[noun] for noun in OWL.own.argmax(1)] == [
+        "owl",
+        "bird",
+        "hawk",
+        "cat",
+        "tiger",
+    ]
     assert [(int(a), int(b)) for a, b in np.argwhere(OWL.below)] == [(1, 0), (1, 2)]
 
 
@@ -92,7 +104,9 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_a_class_without_a_noun_goes_by_its_name(tmp_path: Path) -> None:
     path = tmp_path / "tags.tsv"
-    path.write_text("index\tclass\tnoun\tmore general\n0\tRed  Bus\n1\tOak\t\ttree, plant\n", encoding="utf-8")
+    path.write_text(
+        "index\tclass\tnoun\tmore general\n0\tRed  Bus\n1\tOak\t\ttree, plant\n", encoding="utf-8"
+    )
     assert TagTable.load(path).words == (("red bus",), ("oak", "tree", "plant"))
     assert TagTable.of_classes(["Red  Bus", "oak"]).words == (("red bus",), ("oak",))
 
@@ -116,7 +130,9 @@ def test_what_is_no_table_is_refused(tmp_path: Path, text: str, reason: str) -> 
     path.write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=reason) as caught:
         TagTable.load(path)
-    assert str(path) in str(caught.value) and "index, class, noun, more general" in str(caught.value)
+    assert str(path) in str(caught.value) and "index, class, noun, more general" in str(
+        caught.value
+    )
 
 
 def test_a_missing_table_is_named(tmp_path: Path) -> None:

@@ -30,7 +30,9 @@ def test_probabilities_are_summed_over_the_classes_of_a_noun() -> None:
 def test_scores_are_divided_by_the_temperature() -> None:
     # e^(ln 4 / 2) : e^(ln 9 / 2) = 2 : 3
     table = TagTable.of_classes(["cat", "dog"])
-    found = Tagger(table, temperature=2).probabilities(np.array([[math.log(4), math.log(9)]], np.float32))
+    found = Tagger(table, temperature=2).probabilities(
+        np.array([[math.log(4), math.log(9)]], np.float32)
+    )
     np.testing.assert_allclose(found, [[0.4, 0.6]], rtol=1e-6)
 
 
@@ -41,7 +43,9 @@ def test_probabilities_agree_with_scipy_and_bear_large_scores() -> None:
     found = Tagger(table, 1.5).probabilities(logits)
     for noun in ("dog", "bird", "pizza", "vehicle"):
         classes = [index for index, words in enumerate(table.words) if noun in words]
-        np.testing.assert_allclose(found[:, table.nouns.index(noun)], expected[:, classes].sum(1), atol=1e-12)
+        np.testing.assert_allclose(
+            found[:, table.nouns.index(noun)], expected[:, classes].sum(1), atol=1e-12
+        )
 
 
 def test_the_best_noun_leaves_wider_words_aside() -> None:
@@ -72,11 +76,15 @@ def test_a_wider_word_is_left_out_where_one_below_it_says_as_much() -> None:
 
 
 def test_what_is_below_the_threshold_takes_no_wider_word_away() -> None:
-    assert said(Tagger(TABLE).tags(logits_of(0.3, 0.01, 0.29, 0.2, 0.2), threshold=0.5)[0]) == {"bird": 0.6}
+    assert said(Tagger(TABLE).tags(logits_of(0.3, 0.01, 0.29, 0.2, 0.2), threshold=0.5)[0]) == {
+        "bird": 0.6
+    }
 
 
 def test_images_are_tagged_by_themselves() -> None:
-    logits = np.concatenate([logits_of(0.9, 0.025, 0.025, 0.025, 0.025), logits_of(0.01, 0.01, 0.01, 0.96, 0.01)])
+    logits = np.concatenate(
+        [logits_of(0.9, 0.025, 0.025, 0.025, 0.025), logits_of(0.01, 0.01, 0.01, 0.96, 0.01)]
+    )
     assert [tags[0].noun for tags in Tagger(TABLE).tags(logits)] == ["owl", "cat"]
     assert Tagger(TABLE).tags(np.zeros((0, 5), np.float32)) == []
 

@@ -51,7 +51,13 @@ def first_stage(tmp_path_factory):
         "--data.draw_shapes=120",
         "--data.batch_size=16",
     ]
-    options = [f"--config={TINY}", *SMALL, *SHIPPED_ENCODER, *data, f"--trainer.default_root_dir={run}"]
+    options = [
+        f"--config={TINY}",
+        *SMALL,
+        *SHIPPED_ENCODER,
+        *data,
+        f"--trainer.default_root_dir={run}",
+    ]
     assert main([*options, "--trainer.max_epochs=6"]) == 0
     return run, data
 
@@ -68,7 +74,9 @@ def records(tmp_path: Path) -> list[Record]:
     folder.mkdir()
     random = np.random.default_rng(0)
     for index in range(COUNT):
-        Image.fromarray(random.integers(0, 256, (40, 30, 3), dtype=np.uint8)).save(folder / f"{index}.bmp")
+        Image.fromarray(random.integers(0, 256, (40, 30, 3), dtype=np.uint8)).save(
+            folder / f"{index}.bmp"
+        )
     return [Record(i, folder / f"{i}.bmp", ("A dog.", "A cat.")) for i in range(COUNT)]
 
 

@@ -16,8 +16,16 @@ COLORS = {
     "orange": (240, 130, 20),
     "white": (250, 250, 250),
 }
-OLD = [f"{color} {shape}" for color in ("red", "green", "blue", "yellow") for shape in ("circle", "square", "triangle")]
-NEW = [f"{color} {shape}" for color in ("purple", "orange", "white") for shape in ("star", "cross", "ring")]
+OLD = [
+    f"{color} {shape}"
+    for color in ("red", "green", "blue", "yellow")
+    for shape in ("circle", "square", "triangle")
+]
+NEW = [
+    f"{color} {shape}"
+    for color in ("purple", "orange", "white")
+    for shape in ("star", "cross", "ring")
+]
 NEW_WORDS = {"purple", "orange", "white", "star", "cross", "ring"}
 
 
@@ -46,7 +54,9 @@ def _draw(draw: ImageDraw.ImageDraw, thing: str, x: float, y: float, radius: flo
     elif shape == "square":
         draw.rectangle(box, fill=fill)
     elif shape == "triangle":
-        draw.polygon([(x, y - radius), (x + radius, y + radius), (x - radius, y + radius)], fill=fill)
+        draw.polygon(
+            [(x, y - radius), (x + radius, y + radius), (x - radius, y + radius)], fill=fill
+        )
     elif shape == "ring":
         draw.ellipse(box, outline=fill, width=round(third))
     elif shape == "cross":
@@ -54,4 +64,6 @@ def _draw(draw: ImageDraw.ImageDraw, thing: str, x: float, y: float, radius: flo
         draw.rectangle((x - third, y - radius, x + third, y + radius), fill=fill)
     else:
         angles, reach = np.pi * np.arange(10) / 5, np.where(np.arange(10) % 2, 0.4 * radius, radius)
-        draw.polygon([*zip(x + reach * np.sin(angles), y - reach * np.cos(angles), strict=True)], fill=fill)
+        draw.polygon(
+            [*zip(x + reach * np.sin(angles), y - reach * np.cos(angles), strict=True)], fill=fill
+        )

@@ -31,7 +31,10 @@ SMALL = [
     "--model.weights=null",
     *QUICK,
 ]
-SHIPPED_ENCODER = ["--model.encoder.name=timm/tf_efficientnet_lite3", "--model.weights=bundled"]  # behind SMALL
+SHIPPED_ENCODER = [
+    "--model.encoder.name=timm/tf_efficientnet_lite3",
+    "--model.weights=bundled",
+]  # behind SMALL
 
 # On tables of drawn photos, in train/ and val/.
 ON_TABLES = [

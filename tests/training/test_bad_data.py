@@ -42,7 +42,9 @@ def refusal(caplog, *options):
 # --- Images ---
 
 both_ways = pytest.mark.parametrize(
-    "loaded", [["--data.workers=1"], ["--data.cache_features=1"]], ids=["in a worker", "as features"]
+    "loaded",
+    [["--data.workers=1"], ["--data.cache_features=1"]],
+    ids=["in a worker", "as features"],
 )
 
 
@@ -60,11 +62,15 @@ def test_a_damaged_image_is_named_and_fatal(split, loaded, caplog):
 def test_damaged_images_are_named_once_and_left_out_if_asked(loaded, caplog):
     damaged = [*damage(2, 7), *damage(1, split="val")]
     assert main([*ON_TABLES, *loaded, "--data.unreadable=skip", "--trainer.max_epochs=2"]) == 0
-    skipped = [record.message for record in caplog.records if record.message.startswith("Skipped: ")]
+    skipped = [
+        record.message for record in caplog.records if record.message.startswith("Skipped: ")
+    ]
     assert len(skipped) == 3
     for path in damaged:
         assert sum(f"{path}: " in sentence for sentence in skipped) == 1
-    assert last_checkpoint("runs/tiny")["global_step"] == 2 * 12 // 4, "others take their places, so steps stay whole"
+    assert last_checkpoint("runs/tiny")["global_step"] == 2 * 12 // 4, (
+        "others take their places, so steps stay whole"
+    )
 
 
 def test_missing_images_are_counted_and_fatal_or_named_and_left_out(caplog):
@@ -97,19 +103,27 @@ def test_nothing_but_damaged_images_is_fatal_even_so(split, said, loaded, caplog
 def test_nothing_but_missing_images_is_fatal_even_so(caplog):
     for path in Path("train").glob("*.png"):
         path.unlink()
-    assert "12 of its 12 images are missing, train/0.png first" in refusal(caplog, "--data.unreadable=skip")
+    assert "12 of its 12 images are missing, train/0.png first" in refusal(
+        caplog, "--data.unreadable=skip"
+    )
 
 
 # --- Captions ---
 
 COCO = {
     "images": [{"id": 1, "file_name": "0.png"}, {"id": 2, "file_name": "1.png"}],
-    "annotations": [{"id": 1, "image_id": 1, "caption": "a red circle"}, {"id": 2, "image_id": 2, "caption": "one"}],
+    "annotations": [
+        {"id": 1, "image_id": 1, "caption": "a red circle"},
+        {"id": 2, "image_id": 2, "caption": "one"},
+    ],
 }
 
 
 def without_caption(text):
-    return {**COCO, "annotations": [*COCO["annotations"], {"id": 3, "image_id": 2, "caption": text}]}
+    return {
+        **COCO,
+        "annotations": [*COCO["annotations"], {"id": 3, "image_id": 2, "caption": text}],
+    }
 
 
 @pytest.mark.parametrize(
@@ -126,9 +140,21 @@ def without_caption(text):
         ),
         ("a.json", json.dumps(COCO, indent=0)[:-20], "a.json, line 21: not JSON ("),
         ("a.json", "image,caption\n", "a.json, line 1: not JSON ("),
-        ("a.jsonl", '{"image": "0.png", "caption": "x"}\n{"image"\n', "a.jsonl, line 2: not JSON ("),
-        ("a.json", {"images": [], "annotations": []}, "a.json: no captions in it; expected at least one image"),
-        ("a.json", {**COCO, "annotations": []}, "a.json: no captions in it; expected at least one image"),
+        (
+            "a.jsonl",
+            '{"image": "0.png", "caption": "x"}\n{"image"\n',
+            "a.jsonl, line 2: not JSON (",
+        ),
+        (
+            "a.json",
+            {"images": [], "annotations": []},
+            "a.json: no captions in it; expected at least one image",
+        ),
+        (
+            "a.json",
+            {**COCO, "annotations": []},
+            "a.json: no captions in it; expected at least one image",
+        ),
         ("a.csv", "image,caption\n", "a.csv: no captions in it; expected at least one image"),
         ("a.csv", "", "a.csv: no column 'image' and 'caption' in its first line"),
         ("a.csv", "image,caption\n0.png,a dog, wet\n", "a.csv, line 2: more values than columns"),
@@ -144,11 +170,15 @@ def test_a_caption_file_is_refused_in_a_sentence_that_says_where(name, content, 
 def test_so_are_those_of_validation_and_of_earlier_data(caplog):
     Path("train/a.csv").write_text("image,caption\n0.png,\n")
     for option in ("--data.val", "--data.sources.earlier.annotations"):
-        assert "train/a.csv, line 2: the caption is empty" in refusal(caplog, f"{option}=train/a.csv")
+        assert "train/a.csv, line 2: the caption is empty" in refusal(
+            caplog, f"{option}=train/a.csv"
+        )
 
 
 def test_a_vocabulary_without_a_word_is_refused(caplog):
-    assert "No word occurs 1000 times in the training captions" in refusal(caplog, "--data.min_count=1000")
+    assert "No word occurs 1000 times in the training captions" in refusal(
+        caplog, "--data.min_count=1000"
+    )
 
 
 # --- Numbers ---
@@ -165,7 +195,9 @@ class Poison(Callback):
             next(pl_module.network.decoder.parameters()).grad[0, 0] = float("nan")
 
 
-@pytest.mark.parametrize("step", [3, 4, 5], ids=["an epoch's first step", "in the middle of it", "its last step"])
+@pytest.mark.parametrize(
+    "step", [3, 4, 5], ids=["an epoch's first step", "in the middle of it", "its last step"]
+)
 def test_not_a_number_stops_the_run_and_is_never_saved(step, caplog):
     options = [*ON_TABLES, "--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging"]
     options += ["--trainer.max_epochs=2", "--checkpoint.every_minutes=0"]
@@ -177,7 +209,10 @@ def test_not_a_number_stops_the_run_and_is_never_saved(step, caplog):
         assert saved["global_step"] <= step
         for key in ("state_dict", "current_model_state"):
             assert all(bool(torch.isfinite(tensor).all()) for tensor in saved[key].values())
-    assert all(bool(torch.isfinite(tensor).all()) for tensor in load_file("runs/tiny/best/model.safetensors").values())
+    assert all(
+        bool(torch.isfinite(tensor).all())
+        for tensor in load_file("runs/tiny/best/model.safetensors").values()
+    )
     assert main([*options, "--ckpt_path=last"]) == 0, "and the run can go on from there"
 
 

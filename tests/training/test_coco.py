@@ -21,7 +21,10 @@ SIZES = [
     "--data.min_count=1",
     "--data.batch_size=5",
     "--data.workers=1",
-    *(f"--model.decoder.{width}_size=32" for width in ("hidden", "embedding", "context", "attention")),
+    *(
+        f"--model.decoder.{width}_size=32"
+        for width in ("hidden", "embedding", "context", "attention")
+    ),
     "--model.finetune.from_epoch=1",
     "--trainer.max_epochs=2",
 ]
@@ -33,7 +36,10 @@ CONFIGS = ["coco.yaml", "coco_small.yaml"]
     ("config", "encoder"),
     [
         *((config, SMALL_ENCODER) for config in CONFIGS),
-        *(pytest.param(config, [], marks=pytest.mark.slow, id=f"{config}-as shipped") for config in CONFIGS),
+        *(
+            pytest.param(config, [], marks=pytest.mark.slow, id=f"{config}-as shipped")
+            for config in CONFIGS
+        ),
     ],
 )
 def test_a_coco_config_runs_through_both_of_its_stages(config, encoder, caplog):
@@ -59,7 +65,9 @@ def test_a_coco_config_runs_through_both_of_its_stages(config, encoder, caplog):
 def test_the_encoder_that_a_config_names_has_the_stages_that_it_trains(config):
     settings = yaml.safe_load((ROOT / "configs" / config).read_text())
     with torch.device("meta"):  # nothing is computed
-        encoder = Encoder(EncoderConfig(**settings["model"]["encoder"]), settings["data"]["preprocessing"]["size"])
+        encoder = Encoder(
+            EncoderConfig(**settings["model"]["encoder"]), settings["data"]["preprocessing"]["size"]
+        )
     encoder.unfreeze(settings["model"]["finetune"]["stages"])
     assert not encoder.frozen
     assert next(encoder.cnn.layer4.parameters()).requires_grad
@@ -68,6 +76,9 @@ def test_the_encoder_that_a_config_names_has_the_stages_that_it_trains(config):
 @pytest.mark.slow
 def test_the_official_files_of_2017_do_as_well():
     draw_coco(Path("data/coco"), year=2017)
-    data = [f"--data.{split}=data/coco/annotations/captions_{split}2017.json" for split in ("train", "val")]
+    data = [
+        f"--data.{split}=data/coco/annotations/captions_{split}2017.json"
+        for split in ("train", "val")
+    ]
     options = [*SIZES, *SMALL_ENCODER, *data, "--data.train_images=null", "--trainer.max_epochs=1"]
     assert main([f"--config={ROOT / 'configs' / 'coco_small.yaml'}", *options]) == 0

@@ -34,7 +34,9 @@ def test_they_say_what_the_search_would_be_told(checkpoint):
     parents = np.array([[0], [1]])
     for t, word in enumerate([START, *words[:-1]]):
         step = stepper.step(parents, np.full((2, 1), word), 1, all_log_probs=True)
-        np.testing.assert_allclose(said[2 * t : 2 * t + 2], np.exp(step.all_log_probs[:, 0]), atol=1e-5)
+        np.testing.assert_allclose(
+            said[2 * t : 2 * t + 2], np.exp(step.all_log_probs[:, 0]), atol=1e-5
+        )
 
 
 def test_the_loss_is_cross_entropy_where_they_are_certain_and_still_where_they_agree():
@@ -44,13 +46,19 @@ def test_the_loss_is_cross_entropy_where_they_are_certain_and_still_where_they_a
     torch.testing.assert_close(soft_cross_entropy(output, certain).mean(), expected)
 
     logits = output.logits.detach().requires_grad_()
-    soft_cross_entropy(output._replace(logits=logits), logits.detach().softmax(dim=1)).mean().backward()
+    soft_cross_entropy(
+        output._replace(logits=logits), logits.detach().softmax(dim=1)
+    ).mean().backward()
     torch.testing.assert_close(logits.grad, torch.zeros_like(logits), atol=1e-7, rtol=0)
 
 
 @pytest.mark.parametrize("what", ["words", "preprocessing"])
 def test_one_that_knows_other_words_or_sees_differently_is_refused(checkpoint, what):
-    vocabulary = Vocabulary([*checkpoint.vocabulary.words, "new"]) if what == "words" else checkpoint.vocabulary
+    vocabulary = (
+        Vocabulary([*checkpoint.vocabulary.words, "new"])
+        if what == "words"
+        else checkpoint.vocabulary
+    )
     preprocessing = Preprocessing(size=96) if what == "preprocessing" else checkpoint.preprocessing
     with pytest.raises(ConfigError, match="expected the same"):
         Teachers([checkpoint.folder], vocabulary, preprocessing)
@@ -82,7 +90,9 @@ def options(first_stage, run):
 
 def test_a_new_model_learns_what_they_say(first_stage, tmp_path):
     taught = Taught()
-    assert train_with(taught, options(first_stage, tmp_path / "run")) == 0  # frozen, so that features are shared
+    assert (
+        train_with(taught, options(first_stage, tmp_path / "run")) == 0
+    )  # frozen, so that features are shared
     assert taught.values[-1] < taught.values[0] - 0.2  # nats; the rest is their own uncertainty
 
 
@@ -92,7 +102,9 @@ def test_features_of_several_encoders_are_kept_side_by_side(checkpoint):
     captions = torch.tensor([[[START, 5, 9, 7]]] * 2)
     teachers = Teachers([checkpoint.folder] * 3, checkpoint.vocabulary, checkpoint.preprocessing)
     with torch.no_grad():
-        for model, factor in zip(teachers.models[1:], (1.5, 1.5), strict=True):  # the second and the third share one
+        for model, factor in zip(
+            teachers.models[1:], (1.5, 1.5), strict=True
+        ):  # the second and the third share one
             next(model.encoder.parameters()).mul_(factor)
     torch.manual_seed(1)
     own = Encoder(EncoderConfig("mobilenet_v3_small", grid=3), 64).eval()
@@ -110,7 +122,9 @@ def test_features_of_several_encoders_are_kept_side_by_side(checkpoint):
 
 def test_a_new_model_with_another_encoder_learns_from_kept_features(first_stage, tmp_path):
     taught = Taught()
-    assert train_with(taught, [*options(first_stage, tmp_path / "run"), "--model.weights=null"]) == 0
+    assert (
+        train_with(taught, [*options(first_stage, tmp_path / "run"), "--model.weights=null"]) == 0
+    )
     assert taught.values[-1] < taught.values[0] - 0.1
 
 
@@ -118,17 +132,26 @@ def test_teachers_with_another_grid_need_images(first_stage, tmp_path, caplog):
     other = [*options(first_stage, tmp_path / "run"), "--model.encoder.grid=1"]
     assert main(other) == 2
     assert "set data.cache_features to 0" in caplog.text
-    seen = ["--data.cache_features=0", "--trainer.max_epochs=1", f"--trainer.default_root_dir={tmp_path}/images"]
+    seen = [
+        "--data.cache_features=0",
+        "--trainer.max_epochs=1",
+        f"--trainer.default_root_dir={tmp_path}/images",
+    ]
     assert main([*other, *seen]) == 0
 
 
 def test_it_is_resumed_where_the_encoder_has_moved_on(first_stage, tmp_path):
-    arguments = [*options(first_stage, tmp_path / "run"), "--model.finetune={stages: [features.8], from_epoch: 1}"]
+    arguments = [
+        *options(first_stage, tmp_path / "run"),
+        "--model.finetune={stages: [features.8], from_epoch: 1}",
+    ]
     assert main([*arguments, "--trainer.max_epochs=2"]) == 0
     assert main([*arguments, "--trainer.max_epochs=3", "--ckpt_path=last"]) == 0
 
 
-def test_teachers_that_are_not_there_are_named_before_anything_is_computed(first_stage, tmp_path, caplog):
+def test_teachers_that_are_not_there_are_named_before_anything_is_computed(
+    first_stage, tmp_path, caplog
+):
     missing = "--model.distillation.teachers=[nowhere]"
     assert main([*options(first_stage, tmp_path / "run"), missing]) == 2
     said = caplog.text

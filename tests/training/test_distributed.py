@@ -12,7 +12,8 @@ import torch
 from captioner.annotations.records import load_records
 from tests.training.runs import ROOT, SHIPPED_ENCODER, SMALL, TINY, last_checkpoint
 
-# A batch of 8 either way. 11 validation images: an odd number, of which no process may see one twice.
+# A batch of 8 either way. 11 validation images: an odd number, of which no process may see one
+#     twice.
 OPTIONS = [
     f"--config={TINY}",
     *SMALL,
@@ -36,14 +37,19 @@ TWO = [
 def run(command: list[str], folder: str, *more: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [*command, f"--trainer.default_root_dir={folder}", *more], env=environment, capture_output=True, text=True
+        [*command, f"--trainer.default_root_dir={folder}", *more],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
 
 
 def scores(folder: str) -> list[str]:
     """The log's lines about epochs, without the time."""
     return [
-        line.partition(" Epoch ")[2] for line in Path(folder, "train.log").read_text().splitlines() if "BLEU" in line
+        line.partition(" Epoch ")[2]
+        for line in Path(folder, "train.log").read_text().splitlines()
+        if "BLEU" in line
     ]
 
 
@@ -58,18 +64,26 @@ def test_two_processes_give_the_weights_captions_and_scores_of_one():
     moved = 0.0
     for key in ("current_model_state", "state_dict"):
         for name, expected in one[key].items():
-            torch.testing.assert_close(two[key][name], expected, rtol=1e-3, atol=1e-4, msg=f"{key}: {name}")
+            torch.testing.assert_close(
+                two[key][name], expected, rtol=1e-3, atol=1e-4, msg=f"{key}: {name}"
+            )
     bundled = run([*ONE, "--trainer.max_epochs=1"], "frozen")
     assert bundled.returncode == 0
     for name, before in last_checkpoint("frozen")["current_model_state"].items():
         if "cnn.conv_head.weight" in name:
             moved = float((two["current_model_state"][name] - before).abs().max())
-    assert moved > 1e-3, "the encoder, which begins to train when the processes are long connected, did train"
+    assert moved > 1e-3, (
+        "the encoder, which begins to train when the processes are long connected, did train"
+    )
 
-    captions = [json.loads(Path(folder, "validation.json").read_text()) for folder in ("one", "two")]
+    captions = [
+        json.loads(Path(folder, "validation.json").read_text()) for folder in ("one", "two")
+    ]
     assert captions[0] == captions[1]
     records = load_records("data/shapes/annotations/captions_val.json", "data/shapes/images")
-    assert sorted(entry["image_id"] for entry in captions[1]) == sorted(record.image_id for record in records)
+    assert sorted(entry["image_id"] for entry in captions[1]) == sorted(
+        record.image_id for record in records
+    )
     assert len(records) % 2 == 1
     assert scores("one") == scores("two")
 
@@ -85,6 +99,8 @@ def test_what_two_processes_saved_one_goes_on_with():
 
 @pytest.mark.slow
 def test_fewer_validation_images_than_processes():
-    result = run(TWO, "two", "--data.draw_shapes=6", "--trainer.max_epochs=1", "--data.batch_size=2")
+    result = run(
+        TWO, "two", "--data.draw_shapes=6", "--trainer.max_epochs=1", "--data.batch_size=2"
+    )
     assert result.returncode == 0, result.stderr[-3000:]
     assert len(json.loads(Path("two/validation.json").read_text())) == 1

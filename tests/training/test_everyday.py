@@ -19,7 +19,12 @@ def test_the_everyday_config_runs_through_both_stages():
         "--checkpoint.onnx=true",
         "--model.weights=null",
     ]
-    options += ["--data.preprocessing.size=64", "--data.batch_size=8", "--data.workers=0", "--trainer.max_epochs=2"]
+    options += [
+        "--data.preprocessing.size=64",
+        "--data.batch_size=8",
+        "--data.workers=0",
+        "--trainer.max_epochs=2",
+    ]
     options += ["--model.finetune.from_epoch=1", "--model.decoder.hidden_size=64"]
     assert main(options) == 0
 
@@ -33,4 +38,6 @@ def test_the_everyday_config_runs_through_both_stages():
     captioner = Captioner.from_pretrained(run / "best")
     assert captioner.vocabulary.styles == ("detailed", "flickr8k")
     photo = np.zeros((64, 64, 3), np.uint8)
-    assert all(captioner.caption(photo, style=style)[0].text for style in ("", "detailed", "flickr8k"))
+    assert all(
+        captioner.caption(photo, style=style)[0].text for style in ("", "detailed", "flickr8k")
+    )

@@ -49,7 +49,9 @@ def test_features_are_those_of_the_encoder_in_each_view(
     assert len(pickle.dumps(features)) < 1000
 
 
-def test_features_are_computed_once(encoder: Encoder, records: list[Record], calls: list[int], tmp_path: Path) -> None:
+def test_features_are_computed_once(
+    encoder: Encoder, records: list[Record], calls: list[int], tmp_path: Path
+) -> None:
     first = cached_features(tmp_path / "deep" / "cache", encoder, views_of(records), load)
     assert sum(calls) == 2 * COUNT
     second = cached_features(tmp_path / "deep" / "cache", encoder.train(), views_of(records), load)
@@ -60,7 +62,12 @@ def test_features_are_computed_once(encoder: Encoder, records: list[Record], cal
 @pytest.mark.parametrize(
     ("change", "computed"),
     [
-        (lambda records: views_of([replace(record, captions=("A bright thing.",) * 4) for record in records]), 0),
+        (
+            lambda records: views_of(
+                [replace(record, captions=("A bright thing.",) * 4) for record in records]
+            ),
+            0,
+        ),
         (lambda records: views_of(records[::-1]), 0),
         (lambda records: views_of(records[1:3]), 0),
         (lambda records: views_of([replace(record, image_id="x") for record in records] * 2), 0),
@@ -69,10 +76,32 @@ def test_features_are_computed_once(encoder: Encoder, records: list[Record], cal
         (lambda records: views_of(records, seed=1), COUNT),
         (lambda records: views_of(records, augmentation=replace(FLIP, crop=0.6)), COUNT),
         (lambda records: views_of(records, augmentation=replace(FLIP, color=0.1)), COUNT),
-        (lambda records: views_of(records, preprocessing=replace(PREPROCESSING, resize="center_crop")), 2 * COUNT),
-        (lambda records: views_of(records, preprocessing=replace(PREPROCESSING, mean=(0.5, 0.5, 0.5))), 2 * COUNT),
+        (
+            lambda records: views_of(
+                records, preprocessing=replace(PREPROCESSING, resize="center_crop")
+            ),
+            2 * COUNT,
+        ),
+        (
+            lambda records: views_of(
+                records, preprocessing=replace(PREPROCESSING, mean=(0.5, 0.5, 0.5))
+            ),
+            2 * COUNT,
+        ),
     ],
-    ids=["captions", "order", "fewer", "twice", "plain", "more", "seed", "crop", "color", "resize", "mean"],
+    ids=[
+        "captions",
+        "order",
+        "fewer",
+        "twice",
+        "plain",
+        "more",
+        "seed",
+        "crop",
+        "color",
+        "resize",
+        "mean",
+    ],
 )
 def test_only_what_features_depend_on_is_computed(
     change: Callable[[list[Record]], ImageViews],
@@ -103,7 +132,9 @@ def test_more_images_are_computed_alone_and_a_photo_that_is_there_twice_once(
     all_ = cached_features(tmp_path / "cache", encoder, views_of([records[4], *records]), load)
     assert sum(calls) == 2 * COUNT
     for view in range(2):
-        assert np.array_equal(few[view, 0], all_[view, 2]), "as if they had been there from the beginning"
+        assert np.array_equal(few[view, 0], all_[view, 2]), (
+            "as if they had been there from the beginning"
+        )
         assert np.array_equal(all_[view, 0], all_[view, 5])
 
 
@@ -117,7 +148,9 @@ def test_captions_that_speak_of_sides_have_only_mirrored_views_computed_anew(
     assert 0 < turned < 3 * COUNT
     calls.clear()
     speaking = [replace(record, captions=("A dog on the left.",)) for record in records]
-    after = cached_features(tmp_path, encoder, views_of(speaking, count=4, augmentation=flips), load)
+    after = cached_features(
+        tmp_path, encoder, views_of(speaking, count=4, augmentation=flips), load
+    )
     assert sum(calls) == turned
     for view in range(4):
         for index in range(COUNT):
@@ -180,7 +213,9 @@ def test_an_image_that_was_replaced_is_encoded_anew(
     np.testing.assert_allclose(features[0, 2], expected, rtol=2e-3, atol=1e-5)
 
 
-def test_an_interrupted_computation_leaves_no_file(encoder: Encoder, records: list[Record], tmp_path: Path) -> None:
+def test_an_interrupted_computation_leaves_no_file(
+    encoder: Encoder, records: list[Record], tmp_path: Path
+) -> None:
     def stop(views: ImageViews, keys: Sequence[Key]) -> Iterator[tuple[Tensor, Tensor]]:
         yield next(iter(load(views, keys)))
         assert len(list(tmp_path.glob("cache/*/*.tmp"))) == 1  # it has begun
@@ -206,7 +241,12 @@ def compute(folder: Path, pause: float) -> None:
             time.sleep(pause)
             yield batch
 
-    cached_features(folder / "cache", Encoder(EncoderConfig("squeezenet1_1"), 32), views_of(records), load_slowly)
+    cached_features(
+        folder / "cache",
+        Encoder(EncoderConfig("squeezenet1_1"), 32),
+        views_of(records),
+        load_slowly,
+    )
 
 
 def start(folder: Path, pause: float) -> ForkProcess:
@@ -235,17 +275,26 @@ def test_of_several_processes_one_computes_and_a_killed_one_leaves_the_way_free(
     assert not list(tmp_path.glob("cache/*/*.tmp"))
 
 
-def test_images_that_were_left_out_have_no_features(encoder: Encoder, records: list[Record], tmp_path: Path) -> None:
+def test_images_that_were_left_out_have_no_features(
+    encoder: Encoder, records: list[Record], tmp_path: Path
+) -> None:
     records[1].path.write_text("no image")
     dataset = CaptionDataset(
-        records, [[[1, 2]]] * COUNT, PREPROCESSING, features=cached_features(tmp_path, encoder, views_of(records), load)
+        records,
+        [[[1, 2]]] * COUNT,
+        PREPROCESSING,
+        features=cached_features(tmp_path, encoder, views_of(records), load),
     )
     assert dataset[0, 0].image is not None
     assert dataset[0, 1].image is None
-    assert dataset[0, 1].unreadable == (f"{records[1].path}: could not be read when its features were computed",)
+    assert dataset[0, 1].unreadable == (
+        f"{records[1].path}: could not be read when its features were computed",
+    )
 
 
-def test_a_disk_without_room_is_refused_before_anything_is_computed(records: list[Record], tmp_path: Path) -> None:
+def test_a_disk_without_room_is_refused_before_anything_is_computed(
+    records: list[Record], tmp_path: Path
+) -> None:
     enormous = Encoder(EncoderConfig("squeezenet1_1"), 32)
     enormous.regions = 10**12
     views = views_of(records)
@@ -257,7 +306,10 @@ def test_a_disk_without_room_is_refused_before_anything_is_computed(records: lis
 def test_a_disk_that_becomes_full_leaves_nothing_and_says_so(
     encoder: Encoder, records: list[Record], tmp_path: Path
 ) -> None:
-    with full_disk(3000), pytest.raises(DataError, match=r"features cannot be written \(File too large\)"):
+    with (
+        full_disk(3000),
+        pytest.raises(DataError, match=r"features cannot be written \(File too large\)"),
+    ):
         cached_features(tmp_path / "cache", encoder, views_of(records), load)
     assert not [path for path in tmp_path.glob("cache/*/*") if path.suffix in (".npy", ".tmp")]
 
@@ -287,7 +339,9 @@ def test_images_to_train_on_have_the_teachers_features_beside_the_models_own(
     np.testing.assert_allclose(validated[0, 3], seen[0], rtol=2e-3, atol=1e-5)
 
 
-def test_the_encoder_runs_in_the_precision_of_training(encoder: Encoder, records: list[Record], tmp_path: Path) -> None:
+def test_the_encoder_runs_in_the_precision_of_training(
+    encoder: Encoder, records: list[Record], tmp_path: Path
+) -> None:
     views = views_of(records)
     cache = FeatureCache(encoder, precision=lambda: torch.autocast("cpu", torch.bfloat16))
     features = cache.compute(views, load, folder=tmp_path, training=True)

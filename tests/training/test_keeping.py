@@ -21,20 +21,24 @@ from tests.training.runs import SMALL, TINY, train_with
 
 SIZE = 64
 DECODER = DecoderConfig(hidden_size=8, embedding_size=8, context_size=8, attention_size=8)
-LOSS = 0.3  # nats of divergence on images that were not trained on; left to itself, the classifier loses over 3
+# nats of divergence on images that were not trained on; left to itself, the classifier loses over 3
+LOSS = 0.3
 
 
 def make_network(name: str) -> CaptioningModel:
     """One whose classifier is sure of something."""
     torch.manual_seed(0)
-    model = CaptioningModel(EncoderConfig(name), DECODER, image_size=SIZE, vocab_size=10, tags=TagConfig())
+    model = CaptioningModel(
+        EncoderConfig(name), DECODER, image_size=SIZE, vocab_size=10, tags=TagConfig()
+    )
     with torch.no_grad():
         model.classifier.weight.mul_(10)
     return model.eval()
 
 
 @pytest.mark.parametrize(
-    ("name", "stage", "shares"), [("resnet18", "layer4", False), ("timm/tf_efficientnet_lite0", "blocks.6", True)]
+    ("name", "stage", "shares"),
+    [("resnet18", "layer4", False), ("timm/tf_efficientnet_lite0", "blocks.6", True)],
 )
 def test_the_divergence_is_that_of_the_distributions(name: str, stage: str, shares: bool) -> None:
     network = make_network(name)
@@ -49,19 +53,24 @@ def test_the_divergence_is_that_of_the_distributions(name: str, stage: str, shar
             parameter.mul_(1.05)
         _, forgotten = original.encode(changed, pixels)
         before, after = (
-            softmax(model.classes(model.encoder(pixels)).double().numpy(), axis=1) for model in (network, changed)
+            softmax(model.classes(model.encoder(pixels)).double().numpy(), axis=1)
+            for model in (network, changed)
         )
     assert forgotten.item() == pytest.approx(rel_entr(before, after).sum(axis=1).mean(), rel=1e-3)
     assert forgotten.item() > 1e-4
     whole = sum(tensor.nbytes for tensor in network.encoder.state_dict().values())
-    assert (original.nbytes < whole / 2) is shares, "frozen stages run once for both where that can be"
+    assert (original.nbytes < whole / 2) is shares, (
+        "frozen stages run once for both where that can be"
+    )
 
 
 def test_it_stays_within_its_loss_while_the_encoder_learns_something_else() -> None:
     network = make_network("resnet18")
     random = torch.Generator().manual_seed(1)
     pixels, unseen = (torch.randn(count, 3, SIZE, SIZE, generator=random) for count in (12, 16))
-    target = torch.randn(12, network.encoder.regions, network.encoder.width, generator=random).relu()
+    target = torch.randn(
+        12, network.encoder.regions, network.encoder.width, generator=random
+    ).relu()
     lost, learnt = {}, {}
     for weight in (0.0, 1.0):
         trained = copy.deepcopy(network).eval()
@@ -89,7 +98,11 @@ class Watch(Callback):
         self.kept: list[float] = []
 
     def on_train_batch_end(self, trainer, module, *_) -> None:
-        self.kept += [float(value) for name, value in trainer.logged_metrics.items() if name.startswith("train/kept")]
+        self.kept += [
+            float(value)
+            for name, value in trainer.logged_metrics.items()
+            if name.startswith("train/kept")
+        ]
 
 
 def test_a_run_keeps_the_classifier_of_its_weights(tmp_path) -> None:

@@ -41,7 +41,9 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     module.teardown()  # its service is a process of its own
 
 
-def test_tensorboard_alone_unless_more_is_asked_for(tmp_path: Path, samples: list[tuple[Record, str]]) -> None:
+def test_tensorboard_alone_unless_more_is_asked_for(
+    tmp_path: Path, samples: list[tuple[Record, str]]
+) -> None:
     folder = tmp_path / "run"
     (logger,) = make_loggers(folder)
     assert isinstance(logger, TensorBoardLogger)
@@ -90,7 +92,12 @@ def test_weights_and_biases_gets_curves_and_samples_and_a_resumed_run_is_the_sam
         if b"0.28125" in content:
             break
         time.sleep(0.1)
-    for text in ("val/CIDEr-D", "0.28125", "a caption of 3 (a reference)", "a caption of 4 (a reference)"):
+    for text in (
+        "val/CIDEr-D",
+        "0.28125",
+        "a caption of 3 (a reference)",
+        "a caption of 4 (a reference)",
+    ):
         assert text.encode() in content, text
     images = [Image.open(path) for path in written.rglob("media/**/*.png")]
     assert sorted(image.size for image in images) == [(WIDTH, 240), (WIDTH, 960)]
@@ -100,9 +107,13 @@ def test_weights_and_biases_gets_curves_and_samples_and_a_resumed_run_is_the_sam
     assert resumed.version == run.id != other.version
 
 
-def test_without_the_package_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_it_is_said_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)  # to import it fails
-    with pytest.raises(MissingExtraError, match=r"Weights & Biases needs .* pip install 'captioner\[wandb\]'"):
+    with pytest.raises(
+        MissingExtraError, match=r"Weights & Biases needs .* pip install 'captioner\[wandb\]'"
+    ):
         make_loggers(tmp_path / "run", "captions")
     assert not (tmp_path / "run").exists()
 
@@ -114,7 +125,9 @@ def test_without_a_login_it_is_said_before_training(
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("sys.stdin", io.StringIO())
-    with pytest.raises(ConfigError, match=r"No API key .* Or set WANDB_MODE=offline, which sends nothing"):
+    with pytest.raises(
+        ConfigError, match=r"No API key .* Or set WANDB_MODE=offline, which sends nothing"
+    ):
         make_loggers(tmp_path / "run", "captions")
     assert not (tmp_path / "run").exists()
 

@@ -35,7 +35,9 @@ def test_the_loss_is_the_mean_over_words_by_their_captions_weights(smoothing):
     loss, _ = CaptionLoss(smoothing)(output, CAPTIONS, WEIGHTS, alone)
     log_probs = output.logits.detach().double().log_softmax(dim=1)
     total = weighed = 0.0
-    for word, (target, row) in enumerate(zip(output.targets.tolist(), output.rows.tolist(), strict=True)):
+    for word, (target, row) in enumerate(
+        zip(output.targets.tolist(), output.rows.tolist(), strict=True)
+    ):
         own = float(WEIGHTS.flatten()[row])
         spread = float(-log_probs[word].mean())
         total += own * ((1 - smoothing) * -float(log_probs[word, target]) + smoothing * spread)
@@ -73,13 +75,20 @@ def test_the_shares_of_several_processes_make_up_the_loss_of_one():
     for part, own in zip(parts, seen, strict=True):
         shares = [2 * count / total for count, total in zip(own, totals, strict=True)]
         output = decoder(features[part], CAPTIONS[part])
-        mean += loss(output, CAPTIONS[part], WEIGHTS[part], lambda counts, shares=shares: shares)[0].item() / 2
+        mean += (
+            loss(output, CAPTIONS[part], WEIGHTS[part], lambda counts, shares=shares: shares)[
+                0
+            ].item()
+            / 2
+        )
     assert mean == pytest.approx(whole.item(), rel=1e-5)
 
 
 def test_teachers_are_heard_by_the_same_weights():
     output = run()
-    taught = torch.rand(len(output.targets), V, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
+    taught = torch.rand(len(output.targets), V, generator=torch.Generator().manual_seed(0)).softmax(
+        dim=1
+    )
     _, figures = CaptionLoss(taught_weight=0.5)(output, CAPTIONS, WEIGHTS, alone, taught=taught)
     log_probs = output.logits.log_softmax(dim=1)
     each = [-math.fsum((p * own).tolist()) for p, own in zip(taught, log_probs, strict=True)]

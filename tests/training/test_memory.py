@@ -23,16 +23,23 @@ def perceptron(frozen: bool = False) -> nn.Module:
 
 @pytest.mark.parametrize("batch", [1, 2, 500_000_000])
 def test_what_is_kept_of_a_perceptron_can_be_counted_by_hand(batch: int) -> None:
-    # In floats: the input (10), what tanh gives (30), the dropout's mask (30) and what it leaves (30).
-    assert kept_for_backward(perceptron(), (batch, 10), lambda net, x: net(x)) == batch * 4 * (10 + 30 + 30 + 30)
-    # Nothing before the last layer needs a gradient: its own input is kept, and the network's, which is there anyway.
-    assert kept_for_backward(perceptron(frozen=True), (batch, 10), lambda net, x: net(x)) == batch * 4 * (10 + 30)
+    # In floats: the input (10), what tanh gives (30), the dropout's mask (30) and what it leaves
+    #     (30).
+    assert kept_for_backward(perceptron(), (batch, 10), lambda net, x: net(x)) == batch * 4 * (
+        10 + 30 + 30 + 30
+    )
+    # Nothing before the last layer needs a gradient: its own input is kept, and the network's,
+    #     which is there anyway.
+    assert kept_for_backward(
+        perceptron(frozen=True), (batch, 10), lambda net, x: net(x)
+    ) == batch * 4 * (10 + 30)
 
 
 def test_autocast_is_heeded() -> None:
     context = torch.autocast("cpu", torch.bfloat16)
     model = nn.Sequential(nn.Linear(10, 30), nn.Tanh(), nn.Linear(30, 4, bias=False))
-    # In bfloat16: the input, what tanh gives, the last layer's weights; in float32: the input as it came.
+    # In bfloat16: the input, what tanh gives, the last layer's weights; in float32: the input as it
+    #     came.
     expected = 7 * 2 * (10 + 30) + 2 * 4 * 30 + 7 * 4 * 10
     assert kept_for_backward(model, (7, 10), lambda net, x: net(x), context) == expected
 
@@ -58,8 +65,14 @@ class Storages(TorchDispatchMode):
 
 def state_of(model: nn.Module) -> list[Tensor]:
     """All that asking for the memory might change: weights, BatchNorm's statistics, what trains, the random state."""
-    flags = [parameter.requires_grad for parameter in model.parameters()] + [m.training for m in model.modules()]
-    return [*(tensor.clone() for tensor in model.state_dict().values()), torch.tensor(flags), torch.get_rng_state()]
+    flags = [parameter.requires_grad for parameter in model.parameters()] + [
+        m.training for m in model.modules()
+    ]
+    return [
+        *(tensor.clone() for tensor in model.state_dict().values()),
+        torch.tensor(flags),
+        torch.get_rng_state(),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -77,9 +90,13 @@ def state_of(model: nn.Module) -> list[Tensor]:
 )
 def test_it_is_the_memory_that_a_real_forward_pass_holds(name: str, stages: list[str]) -> None:
     torch.manual_seed(0)
-    config = DecoderConfig(name, hidden_size=20, embedding_size=12, context_size=16, attention_size=8)
+    config = DecoderConfig(
+        name, hidden_size=20, embedding_size=12, context_size=16, attention_size=8
+    )
     model = CaptioningModel(EncoderConfig("resnet18"), config, image_size=64, vocab_size=50).train()
-    captions = torch.tensor([[[1, 5, 6, 7, 2], [1, 5, 2, 0, 0]], [[1, 8, 9, 2, 0], [0, 0, 0, 0, 0]]])
+    captions = torch.tensor(
+        [[[1, 5, 6, 7, 2], [1, 5, 2, 0, 0]], [[1, 8, 9, 2, 0], [0, 0, 0, 0, 0]]]
+    )
 
     def compute(network: CaptioningModel, images: Tensor) -> Tensor:
         network.encoder.unfreeze(stages, freeze_batchnorm=False)

@@ -32,7 +32,9 @@ def saved(name: str, folder: Path) -> tuple[nn.Module, str]:
 
 def test_the_classifier_of_the_weights_is_kept_and_travels_in_checkpoints(tmp_path: Path) -> None:
     whole, weights = saved("resnet18", tmp_path)
-    network = new_network(EncoderConfig("resnet18"), DECODER, SIZE, len(VOCABULARY), weights=weights, tags=True).eval()
+    network = new_network(
+        EncoderConfig("resnet18"), DECODER, SIZE, len(VOCABULARY), weights=weights, tags=True
+    ).eval()
     pixels = torch.randn(2, 3, SIZE, SIZE)
     with torch.inference_mode():
         scores = network.classes(network.encoder(pixels))
@@ -51,13 +53,21 @@ def test_the_classifier_of_the_weights_is_kept_and_travels_in_checkpoints(tmp_pa
         card="",
         onnx=False,
     )
-    begun = new_network(EncoderConfig("resnet18"), DECODER, SIZE, len(VOCABULARY), weights=folder, tags=True)
+    begun = new_network(
+        EncoderConfig("resnet18"), DECODER, SIZE, len(VOCABULARY), weights=folder, tags=True
+    )
     for other in (begun, continued_network(folder, VOCABULARY, 0.1)):
         assert other.tags == network.tags
-        torch.testing.assert_close(other.classifier.weight, network.classifier.weight, rtol=1e-3, atol=1e-4)
-        torch.testing.assert_close(other.classifier.bias, network.classifier.bias, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            other.classifier.weight, network.classifier.weight, rtol=1e-3, atol=1e-4
+        )
+        torch.testing.assert_close(
+            other.classifier.bias, network.classifier.bias, rtol=1e-3, atol=1e-4
+        )
     assert continued_network(folder, VOCABULARY, 0.1, tags=False).classifier is None
-    untagged = new_network(EncoderConfig("resnet18"), DECODER, SIZE, len(VOCABULARY), weights=folder)
+    untagged = new_network(
+        EncoderConfig("resnet18"), DECODER, SIZE, len(VOCABULARY), weights=folder
+    )
     assert untagged.tags is untagged.classifier is None
 
 
@@ -65,7 +75,10 @@ def test_the_classifier_of_the_weights_is_kept_and_travels_in_checkpoints(tmp_pa
     ("encoder", "said"),
     [
         (EncoderConfig("squeezenet1_1"), "classifier is more than a linear layer"),
-        (EncoderConfig("resnet34", grid=3), "A grid of 3 regions a side weighs the CNN's map unevenly"),
+        (
+            EncoderConfig("resnet34", grid=3),
+            "A grid of 3 regions a side weighs the CNN's map unevenly",
+        ),
     ],
 )
 def test_where_no_classifier_fits_the_log_says_why(

@@ -39,12 +39,32 @@ class Run(NamedTuple):
 def old(tmp_path_factory):
     """A model that knows the old domain."""
     folder = tmp_path_factory.mktemp("old")
-    train, val = (draw_domain(folder / split, OLD, count, seed) for split, count, seed in (("t", 96, 0), ("v", 24, 1)))
-    options = [f"--config={TINY}", *SIZES, "--data.draw_shapes=0", f"--data.train={train}", f"--data.val={val}"]
-    options += ["--data.train_images=null", "--data.preprocessing.size=64", f"--data.cache_folder={folder}"]
-    options += ["--model.decoder.hidden_size=64", "--model.learning_rate=1e-2", "--model.warmup_steps=10"]
+    train, val = (
+        draw_domain(folder / split, OLD, count, seed)
+        for split, count, seed in (("t", 96, 0), ("v", 24, 1))
+    )
+    options = [
+        f"--config={TINY}",
+        *SIZES,
+        "--data.draw_shapes=0",
+        f"--data.train={train}",
+        f"--data.val={val}",
+    ]
+    options += [
+        "--data.train_images=null",
+        "--data.preprocessing.size=64",
+        f"--data.cache_folder={folder}",
+    ]
+    options += [
+        "--model.decoder.hidden_size=64",
+        "--model.learning_rate=1e-2",
+        "--model.warmup_steps=10",
+    ]
     handlers = list(logging.getLogger("captioner").handlers)
-    assert main([*options, "--trainer.max_epochs=8", f"--trainer.default_root_dir={folder / 'run'}"]) == 0
+    assert (
+        main([*options, "--trainer.max_epochs=8", f"--trainer.default_root_dir={folder / 'run'}"])
+        == 0
+    )
     logging.getLogger("captioner").handlers = handlers
     return Run(folder / "run" / "best", train, val)
 
@@ -56,7 +76,9 @@ def new(tmp_path):
 
 
 def finetune(run, *options):
-    assert main([f"--config={FINETUNE}", *QUICK, f"--trainer.default_root_dir={run}", *options]) == 0
+    assert (
+        main([f"--config={FINETUNE}", *QUICK, f"--trainer.default_root_dir={run}", *options]) == 0
+    )
     return Path(run) / "best"
 
 
@@ -81,10 +103,19 @@ def learn(old, new, run, *options):
 def measure(folder, records):
     """CIDEr-D x100, and the share of captions that are one of the references word for word."""
     records = load_records(records) if isinstance(records, Path) else records
-    captions = Captioner.from_pretrained(folder, backend="torch").caption([record.path for record in records])
-    texts = {record.image_id: caption.text for record, caption in zip(records, captions, strict=True)}
-    cider = score({record.image_id: list(record.captions) for record in records}, texts).to_dict()["CIDEr-D"]
-    exact = sum(tokenize(texts[r.image_id]) in [tokenize(caption) for caption in r.captions] for r in records)
+    captions = Captioner.from_pretrained(folder, backend="torch").caption(
+        [record.path for record in records]
+    )
+    texts = {
+        record.image_id: caption.text for record, caption in zip(records, captions, strict=True)
+    }
+    cider = score({record.image_id: list(record.captions) for record in records}, texts).to_dict()[
+        "CIDEr-D"
+    ]
+    exact = sum(
+        tokenize(texts[r.image_id]) in [tokenize(caption) for caption in r.captions]
+        for r in records
+    )
     return 100 * cider, exact / len(records)
 
 
@@ -103,9 +134,13 @@ def test_the_new_domain_is_learned_and_replay_keeps_the_old_one(old, new):
     assert enlarged[: len(words)] == words
     assert set(enlarged[len(words) :]) == NEW_WORDS
     assert read_checkpoint(best).preprocessing == read_checkpoint(old.best).preprocessing
-    assert last_checkpoint("kept")["global_step"] == 10 * (2 * 45 // 8), "half of an epoch is replayed"
+    assert last_checkpoint("kept")["global_step"] == 10 * (2 * 45 // 8), (
+        "half of an epoch is replayed"
+    )
     log = Path("kept/train.log").read_text()
-    assert re.search(r"Before training: .*CIDEr-D 0\.0\n", log), "what fine-tuning brought can be seen"
+    assert re.search(r"Before training: .*CIDEr-D 0\.0\n", log), (
+        "what fine-tuning brought can be seen"
+    )
 
 
 @pytest.mark.slow
@@ -118,10 +153,17 @@ def test_without_replay_the_old_domain_is_forgotten(old, new):
 @pytest.mark.slow
 @pytest.mark.skipif(not FLICKR8K.is_dir(), reason="needs Flickr8k in data/flickr8k")
 @pytest.mark.parametrize(("replay", "most"), [(False, 25.0), (True, 5.0)])
-def test_the_bundled_model_learns_own_photos_and_keeps_flickr8k_within_a_stated_loss(tmp_path, replay, most):
+def test_the_bundled_model_learns_own_photos_and_keeps_flickr8k_within_a_stated_loss(
+    tmp_path, replay, most
+):
     """Stated, of 30 photos with the config as shipped: of CIDEr-D 60.5, replay keeps all but 5, else all but 25."""
-    train, val = draw_domain(tmp_path / "train", NEW, 30), draw_domain(tmp_path / "val", NEW, 18, seed=1)
-    annotations = {half: FLICKR8K / "annotations" / f"captions_{half}.json" for half in ("train", "val")}
+    train, val = (
+        draw_domain(tmp_path / "train", NEW, 30),
+        draw_domain(tmp_path / "val", NEW, 18, seed=1),
+    )
+    annotations = {
+        half: FLICKR8K / "annotations" / f"captions_{half}.json" for half in ("train", "val")
+    }
     options = [f"{EARLIER}.annotations={annotations['train']}"] if replay else []
     best = finetune("runs/photos", f"--data.train={train}", f"--data.val={val}", *options)
     flickr8k = load_records(annotations["val"])[:200]
@@ -132,14 +174,19 @@ def test_the_bundled_model_learns_own_photos_and_keeps_flickr8k_within_a_stated_
 def test_a_table_of_photos_is_all_that_the_bundled_model_needs(tmp_path, caplog):
     """The shipped config, at its own sizes; only the epochs and the views are fewer."""
     table = draw_domain(tmp_path / "photos", NEW, 18)
-    best = finetune("runs/photos", f"--data.train={table}", "--data.cache_features=1", "--trainer.max_epochs=1")
+    best = finetune(
+        "runs/photos", f"--data.train={table}", "--data.cache_features=1", "--trainer.max_epochs=1"
+    )
     assert f"{table}: 3 of its 18 images are held out for validation" in caplog.text
 
     bundled, tuned = read_checkpoint(), read_checkpoint(best)
     assert tuned.vocabulary == bundled.vocabulary.extended(["star"]), "it has all the other words"
     assert tuned.preprocessing == bundled.preprocessing
     assert tuned.architecture == bundled.architecture
-    before, after = (current_names(load_file(checkpoint.weights), "encoder.cnn.") for checkpoint in (bundled, tuned))
+    before, after = (
+        current_names(load_file(checkpoint.weights), "encoder.cnn.")
+        for checkpoint in (bundled, tuned)
+    )
     assert before.keys() == after.keys()
     moved = [name for name, tensor in before.items() if not torch.equal(tensor, after[name])]
     assert moved, "it has learned"
@@ -147,15 +194,26 @@ def test_a_table_of_photos_is_all_that_the_bundled_model_needs(tmp_path, caplog)
 
 
 def test_a_run_on_own_photos_goes_on_where_it_was(old, new):
-    options = [f"--config={FINETUNE}", *SIZES, f"--model.init_from={old.best}", f"--data.train={new[0]}"]
-    options += ["--data.cache_features=0", f"{EARLIER}.annotations={old.train}", f"{EARLIER}.share=0.2"]
+    options = [
+        f"--config={FINETUNE}",
+        *SIZES,
+        f"--model.init_from={old.best}",
+        f"--data.train={new[0]}",
+    ]
+    options += [
+        "--data.cache_features=0",
+        f"{EARLIER}.annotations={old.train}",
+        f"{EARLIER}.share=0.2",
+    ]
     assert main([*options, "--trainer.max_epochs=1"]) == 0
     assert main([*options, "--trainer.max_epochs=2", "--ckpt_path=last"]) == 0
     assert last_checkpoint("runs/photos")["epoch"] == 1
     assert Path("runs/photos/train.log").read_text().count("Before training") == 1
 
     grown = CaptionData(new[0], min_count=1, init_from="runs/photos/best").vocabulary
-    assert grown == read_checkpoint("runs/photos/best").vocabulary, "and the next run can begin with this one"
+    assert grown == read_checkpoint("runs/photos/best").vocabulary, (
+        "and the next run can begin with this one"
+    )
 
 
 @pytest.mark.parametrize(
@@ -222,7 +280,9 @@ def test_photos_that_are_added_later_leave_most_others_on_their_side(tmp_path):
 def test_validation_words_do_not_get_into_the_vocabulary(tmp_path):
     table = draw_domain(tmp_path / "photos", NEW, 20)
     _, val = held_out(table)
-    table.write_text(table.read_text() + f"{min(val)},an unheardof thing\n{min(val)},an unheardof thing\n")
+    table.write_text(
+        table.read_text() + f"{min(val)},an unheardof thing\n{min(val)},an unheardof thing\n"
+    )
     assert "unheardof" not in CaptionData(table, min_count=1).vocabulary
     assert "unheardof" not in CaptionData(table, min_count=1, init_from="bundled").vocabulary
 
@@ -249,7 +309,10 @@ def test_shared_images_are_told_with_counts(tmp_path, caplog):
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 40), (0.2, 10), (0.9, 60), (0.0, 0)])
 def test_as_many_earlier_images_as_ten_epochs_need_are_taken(tmp_path, share, expected):
     """Of four new images: a share of a half needs four an epoch, 40 in ten; and there are 60."""
-    new, earlier = draw_domain(tmp_path / "new", ["purple star"], 8), draw_domain(tmp_path / "earlier", OLD, 60)
+    new, earlier = (
+        draw_domain(tmp_path / "new", ["purple star"], 8),
+        draw_domain(tmp_path / "earlier", OLD, 60),
+    )
     new.write_text(new.read_text().replace("star", "zorb"))
     earlier.write_text(earlier.read_text().replace("circle", "glib"))
     sources = {"earlier": Source(earlier, share=share, words=False)}
@@ -257,4 +320,6 @@ def test_as_many_earlier_images_as_ten_epochs_need_are_taken(tmp_path, share, ex
     records = data.records["train"]
     assert [record.path.parent.name for record in records] == ["new"] * 4 + ["earlier"] * expected
     assert len({record.path for record in records}) == len(records)
-    assert data.vocabulary.words[len(read_checkpoint().vocabulary) :] == ("zorb",), "earlier data bring no words"
+    assert data.vocabulary.words[len(read_checkpoint().vocabulary) :] == ("zorb",), (
+        "earlier data bring no words"
+    )

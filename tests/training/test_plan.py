@@ -56,9 +56,15 @@ def data(tmp_path: Path) -> CaptionData:
     )
 
 
-def fit(data: CaptionData, finetune: FinetuneConfig, **options: Any) -> tuple[Trainer, CaptioningModule]:
+def fit(
+    data: CaptionData, finetune: FinetuneConfig, **options: Any
+) -> tuple[Trainer, CaptioningModule]:
     module = CaptioningModule(
-        data.vocabulary, data.preprocessing, encoder=EncoderConfig("resnet18"), decoder=SMALL, finetune=finetune
+        data.vocabulary,
+        data.preprocessing,
+        encoder=EncoderConfig("resnet18"),
+        decoder=SMALL,
+        finetune=finetune,
     )
     quiet = {
         "logger": False,
@@ -98,14 +104,22 @@ def test_the_plan_says_what_the_run_does(data: CaptionData) -> None:
 
     matrices = sum(p.numel() for p in network.decoder.parameters() if p.ndim > 1)
     assert plan.line("decoder").split() == [f"{matrices:,}", "0.001", "0.01", "from", "epoch", "0"]
-    kernels = sum(m.weight.numel() for m in network.encoder.cnn.layer4.modules() if isinstance(m, nn.Conv2d))
+    kernels = sum(
+        m.weight.numel() for m in network.encoder.cnn.layer4.modules() if isinstance(m, nn.Conv2d)
+    )
     assert plan.line("encoder").split() == [f"{kernels:,}", "1e-05", "0.01", "from", "epoch", "1"]
     total = sum(p.numel() for p in network.parameters())
-    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)  # layer4 trains by now
+    trained = sum(
+        p.numel() for p in network.parameters() if p.requires_grad
+    )  # layer4 trains by now
     assert numbers(plan.line("frozen, of the encoder")) == [total - trained]
     assert numbers(plan.line("whole network")) == [total, trained]
 
-    assert numbers(plan.line("epochs")) == [2, 3, trainer.global_step]  # 5 batches an epoch, two a step
+    assert numbers(plan.line("epochs")) == [
+        2,
+        3,
+        trainer.global_step,
+    ]  # 5 batches an epoch, two a step
     assert numbers(plan.line("images a step")) == [16, 8, 1, 2]
     assert numbers(plan.line("learning rate")) == [200, 0.05]
 
@@ -115,13 +129,23 @@ def test_the_plan_says_what_the_run_does(data: CaptionData) -> None:
     assert plan.line("features").startswith("cached")
 
     weights = sum(tensor.nbytes for tensor in network.state_dict().values())
-    assert numbers(plan.line("weights")) == numbers(plan.line("averaged weights")) == [megabytes(weights)] * 2
+    assert (
+        numbers(plan.line("weights"))
+        == numbers(plan.line("averaged weights"))
+        == [megabytes(weights)] * 2
+    )
     gradients = sum(p.grad.nbytes for p in network.parameters() if p.grad is not None)
     assert numbers(plan.line("gradients")) == [0, megabytes(gradients)]
     states = trainer.optimizers[0].state.values()
     moments = sum(state[key].nbytes for state in states for key in ("exp_avg", "exp_avg_sq"))
     assert numbers(plan.line("AdamW's two moments")) == [0, megabytes(moments)]
-    parts = ["weights", "gradients", "AdamW's two moments", "averaged weights", "kept for backward of 8 images"]
+    parts = [
+        "weights",
+        "gradients",
+        "AdamW's two moments",
+        "averaged weights",
+        "kept for backward of 8 images",
+    ]
     columns = zip(*(numbers(plan.line(part)) for part in parts), strict=True)
     assert numbers(plan.line("in all")) == pytest.approx([sum(column) for column in columns], abs=2)
 
@@ -132,7 +156,9 @@ def test_a_frozen_encoder_has_one_column_of_memory_and_the_plan_is_logged(
     plan = Plan()
     with caplog.at_level(logging.INFO, "captioner.training.plan"):
         _, module = fit(data, FinetuneConfig(), max_epochs=1, callbacks=[plan, PrintPlan()])
-    assert [record.getMessage() for record in caplog.records if record.name == "captioner.training.plan"] == [plan.text]
+    assert [
+        record.getMessage() for record in caplog.records if record.name == "captioner.training.plan"
+    ] == [plan.text]
     encoder = sum(p.numel() for p in module.network.encoder.parameters())
     assert numbers(plan.line("frozen, of the encoder")) == [encoder]
     assert len(numbers(plan.line("weights"))) == 1
@@ -140,7 +166,9 @@ def test_a_frozen_encoder_has_one_column_of_memory_and_the_plan_is_logged(
     assert "averaged weights" not in plan.text
 
 
-def test_where_the_encoder_trains_from_the_first_epoch_there_is_no_other_stage(data: CaptionData) -> None:
+def test_where_the_encoder_trains_from_the_first_epoch_there_is_no_other_stage(
+    data: CaptionData,
+) -> None:
     plan = Plan()
     fit(data, FinetuneConfig(["layer4"], from_epoch=0), max_epochs=1, callbacks=[plan])
     assert len(numbers(plan.line("weights"))) == 1

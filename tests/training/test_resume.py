@@ -51,7 +51,10 @@ class Disturb(Callback):
             self.disturb()
 
     def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
-        if (trainer.current_epoch, "validation", batch_idx) == (*self.when, 0) and not trainer.sanity_checking:
+        if (trainer.current_epoch, "validation", batch_idx) == (
+            *self.when,
+            0,
+        ) and not trainer.sanity_checking:
             self.disturb()
 
 
@@ -71,7 +74,9 @@ def uninterrupted(tmp_path_factory):
     def checkpoint(stage):
         if stage not in runs:
             runs[stage] = str(tmp_path_factory.mktemp("whole") / "run")
-            assert main([*OPTIONS, *STAGES[stage], f"--trainer.default_root_dir={runs[stage]}"]) == 0
+            assert (
+                main([*OPTIONS, *STAGES[stage], f"--trainer.default_root_dir={runs[stage]}"]) == 0
+            )
         return last_checkpoint(runs[stage])
 
     return checkpoint
@@ -89,7 +94,9 @@ def assert_same(expected, run: str) -> None:
 @pytest.fixture(autouse=True)
 def _heed_signals():
     """Whatever started the tests may ignore Ctrl-C."""
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -118,7 +125,11 @@ class Stop(Callback):
     [
         (FROZEN, signal.SIGINT, 130),
         (TUNED, signal.SIGTERM, 143),
-        *(pytest.param(stage, signal.SIGINT, 130, marks=pytest.mark.slow) for stage in STAGES if stage != FROZEN),
+        *(
+            pytest.param(stage, signal.SIGINT, 130, marks=pytest.mark.slow)
+            for stage in STAGES
+            if stage != FROZEN
+        ),
     ],
 )
 def test_a_signal_in_the_middle_of_an_epoch_saves_and_the_run_goes_on_as_if_it_had_not_come(
@@ -136,7 +147,11 @@ def test_a_signal_in_the_middle_of_an_epoch_saves_and_the_run_goes_on_as_if_it_h
 
 @pytest.mark.parametrize(
     "when",
-    [(1, 2), (1, "validation"), *(pytest.param(when, marks=pytest.mark.slow) for when in ((1, 3), (1, 4), (2, 4)))],
+    [
+        (1, 2),
+        (1, "validation"),
+        *(pytest.param(when, marks=pytest.mark.slow) for when in ((1, 3), (1, 4), (2, 4))),
+    ],
 )
 def test_a_crash_costs_only_what_came_after_the_last_checkpoint(when, uninterrupted):
     options = [*OPTIONS, "--checkpoint.every_minutes=0", "--trainer.default_root_dir=parts"]
@@ -182,7 +197,9 @@ class DisturbAround(Callback):
         ("on_train_end", signal.SIGTERM, 143),
     ],
 )
-def test_a_signal_before_the_first_step_or_after_the_last_ends_the_run_at_once(hook, number, status, caplog):
+def test_a_signal_before_the_first_step_or_after_the_last_ends_the_run_at_once(
+    hook, number, status, caplog
+):
     options = [*OPTIONS, "--trainer.max_epochs=1", "--trainer.num_sanity_val_steps=1"]
     with pytest.raises(SystemExit) as exit_:
         train_with(DisturbAround(hook, send(number)), options)
@@ -206,7 +223,9 @@ def test_a_second_signal_does_not_wait_for_the_step():
 @pytest.mark.slow
 def test_a_run_that_was_killed_goes_on(uninterrupted):
     options = [*OPTIONS, "--checkpoint.every_minutes=0", "--trainer.default_root_dir=parts"]
-    process = subprocess.Popen([sys.executable, str(ROOT / "scripts/train.py"), *options], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts/train.py"), *options], stderr=subprocess.DEVNULL
+    )
     while not Path("parts/checkpoints/last.ckpt").exists():
         assert process.poll() is None
         time.sleep(0.01)
@@ -217,8 +236,16 @@ def test_a_run_that_was_killed_goes_on(uninterrupted):
 
 
 def test_a_signal_to_the_whole_group_saves_although_it_reaches_the_loading_processes_too():
-    command = [sys.executable, str(ROOT / "scripts/train.py"), *OPTIONS, "--trainer.max_epochs=500", "--data.workers=1"]
-    process = subprocess.Popen([*command, "--data.cache_features=0"], stderr=subprocess.DEVNULL, start_new_session=True)
+    command = [
+        sys.executable,
+        str(ROOT / "scripts/train.py"),
+        *OPTIONS,
+        "--trainer.max_epochs=500",
+        "--data.workers=1",
+    ]
+    process = subprocess.Popen(
+        [*command, "--data.cache_features=0"], stderr=subprocess.DEVNULL, start_new_session=True
+    )
     log = Path("runs/tiny/train.log")
     while not (log.is_file() and "Epoch 1:" in log.read_text()):
         assert process.poll() is None
@@ -292,7 +319,9 @@ def test_a_run_whose_folder_was_moved_remembers_its_best():
     os.rename("runs/tiny", "moved")
     assert main([*OPTIONS, "--trainer.default_root_dir=moved", "--ckpt_path=last"]) == 0
     (callback,) = (
-        state for name, state in last_checkpoint("moved")["callbacks"].items() if name.startswith("RunCheckpoints")
+        state
+        for name, state in last_checkpoint("moved")["callbacks"].items()
+        if name.startswith("RunCheckpoints")
     )
     assert callback["best_model_path"] == str(Path("moved/checkpoints/best.ckpt"))
     assert not Path("runs/tiny").exists()
@@ -318,7 +347,9 @@ def test_other_batches_in_the_middle_of_an_epoch_and_another_network_are_refused
 # --- Options that a resumed run does not heed ---
 
 
-def test_options_that_a_resumed_run_cannot_heed_are_named_with_both_values_and_change_nothing(uninterrupted, caplog):
+def test_options_that_a_resumed_run_cannot_heed_are_named_with_both_values_and_change_nothing(
+    uninterrupted, caplog
+):
     options = [*OPTIONS, "--trainer.default_root_dir=parts"]
     with pytest.raises(SystemExit):
         train_with(Disturb(1, 1, send(signal.SIGTERM)), options)
@@ -329,11 +360,27 @@ def test_options_that_a_resumed_run_cannot_heed_are_named_with_both_values_and_c
         "model.finetune.learning_rate": ("1e-05", "0.2"),
     }
     heeded = ["--checkpoint.every_minutes=7", "--model.samples=1"]
-    assert main([*options, *heeded, *(f"--{name}={now}" for name, (_, now) in other.items()), "--ckpt_path=last"]) == 0
-    told = [record.getMessage() for record in caplog.records if "a resumed run goes on with" in record.getMessage()]
+    assert (
+        main(
+            [
+                *options,
+                *heeded,
+                *(f"--{name}={now}" for name, (_, now) in other.items()),
+                "--ckpt_path=last",
+            ]
+        )
+        == 0
+    )
+    told = [
+        record.getMessage()
+        for record in caplog.records
+        if "a resumed run goes on with" in record.getMessage()
+    ]
     assert len(told) == len(other), told
     for name, (was, now) in other.items():
-        assert any(f"{name} is {now} now and was {was} when the run began" in line for line in told), (name, told)
+        assert any(
+            f"{name} is {now} now and was {was} when the run began" in line for line in told
+        ), (name, told)
     assert_same(uninterrupted(FROZEN), "parts")
     saved = yaml.safe_load(Path("parts/config.yaml").read_text())
     assert saved["model"]["learning_rate"] == 0.003, "what holds is kept"

@@ -10,9 +10,13 @@ from captioner.errors import ConfigError
 from captioner.training import train
 
 
-def config(*paths: Path, init_from: str | None = None, ckpt_path: str | None = None) -> SimpleNamespace:
+def config(
+    *paths: Path, init_from: str | None = None, ckpt_path: str | None = None
+) -> SimpleNamespace:
     """What of a parsed config says what is read."""
-    return SimpleNamespace(config=list(paths), ckpt_path=ckpt_path, model=SimpleNamespace(init_from=init_from))
+    return SimpleNamespace(
+        config=list(paths), ckpt_path=ckpt_path, model=SimpleNamespace(init_from=init_from)
+    )
 
 
 def test_a_new_run_writes_over_nothing_that_it_reads(tmp_path: Path) -> None:
@@ -29,7 +33,9 @@ def test_a_new_run_writes_over_nothing_that_it_reads(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="its own config"):
             train._check_inputs(tmp_path / "run", config(other, path))
     with pytest.raises(ConfigError, match="which it begins with"):
-        train._check_inputs(tmp_path / "run", config(other, init_from=str(tmp_path / "run" / "best")))
+        train._check_inputs(
+            tmp_path / "run", config(other, init_from=str(tmp_path / "run" / "best"))
+        )
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
@@ -42,4 +48,6 @@ def test_a_folder_that_cannot_be_written_is_a_line(
     monkeypatch.setattr(train, "TrainCLI", refuse)
     assert train.main([]) == 2
     (record,) = caplog.records
-    assert record.message.startswith("error: /disk/run: no. Put the run into a folder that may be written")
+    assert record.message.startswith(
+        "error: /disk/run: no. Put the run into a folder that may be written"
+    )

@@ -11,7 +11,13 @@ from lightning.pytorch import Callback
 
 from captioner.errors import ConfigError
 from captioner.evaluation.cider import cider_d
-from captioner.training.self_critical import Critic, SelfCriticalConfig, draw_captions, merge_captions, policy_gradient
+from captioner.training.self_critical import (
+    Critic,
+    SelfCriticalConfig,
+    draw_captions,
+    merge_captions,
+    policy_gradient,
+)
 from captioner.training.train import main
 from captioner.vocabulary import END, PAD, SPECIAL_WORDS, START, UNKNOWN, Vocabulary
 from tests.model.decoders import B, both, make_decoder, make_features
@@ -31,7 +37,8 @@ def ids(*captions):
     return torch.tensor([[row + [PAD] * (length - len(row)) for row in rows]])
 
 
-# --- What is drawn ----------------------------------------------------------------------------------------------------
+# --- What is drawn
+# ----------------------------------------------------------------------------------------------------
 
 
 @both
@@ -72,14 +79,19 @@ def test_captions_are_drawn_with_the_models_own_probabilities(name):
         assert all(word == PAD for word in row[end + 1 :])
         counts[tuple(word for word in row[1:end] if word != PAD)] += 1
     for words, probability in expected.items():
-        assert counts[words] / samples == pytest.approx(probability, abs=5 * math.sqrt(0.25 / samples)), words
+        assert counts[words] / samples == pytest.approx(
+            probability, abs=5 * math.sqrt(0.25 / samples)
+        ), words
 
 
 def test_drawing_ends_with_the_last_caption_and_never_runs_over_the_length():
     decoder = make_decoder("show_tell", vocab_size=6)
     with torch.no_grad():
         decoder.output.bias[END] = 50
-    assert draw_captions(decoder, make_features(), 3, max_length=9).tolist() == [[[START, END]] * 3] * B
+    assert (
+        draw_captions(decoder, make_features(), 3, max_length=9).tolist()
+        == [[[START, END]] * 3] * B
+    )
     with torch.no_grad():
         decoder.output.bias[END] = -50
     drawn = draw_captions(decoder, make_features(), 3, max_length=9)
@@ -87,7 +99,8 @@ def test_drawing_ends_with_the_last_caption_and_never_runs_over_the_length():
     assert (drawn[:, :, 1:10] > UNKNOWN).all() and (drawn[:, :, 10] == PAD).all()
 
 
-# --- What it is worth -------------------------------------------------------------------------------------------------
+# --- What it is worth
+# -------------------------------------------------------------------------------------------------
 
 
 REFERENCES = [
@@ -127,31 +140,44 @@ def test_each_image_is_judged_by_its_own_record():
 def test_words_used_and_bad_endings_are_counted():
     critic = Critic(REFERENCES, WORDS, endings=["a", "on"])
     for _ in range(2):
-        _, figures = critic.judge(torch.tensor([0]), ids("a dog runs.", "a dog on.", "a dog runs", "."))
+        _, figures = critic.judge(
+            torch.tensor([0]), ids("a dog runs.", "a dog on.", "a dog runs", ".")
+        )
         assert figures["words_used"] == 4
-        assert figures["bad_endings"] == 0.75  # on one of the endings, not at all, and without a word
+        assert (
+            figures["bad_endings"] == 0.75
+        )  # on one of the endings, not at all, and without a word
     critic.forget()
     assert critic.judge(torch.tensor([0]), ids("a cat.", "a cat."))[1]["words_used"] == 2
 
 
-# --- The loss ---------------------------------------------------------------------------------------------------------
+# --- The loss
+# ---------------------------------------------------------------------------------------------------------
 
 
 @both
 def test_given_and_drawn_captions_run_together_as_they_would_alone(name):
     decoder, features = make_decoder(name), make_features()[:3]
-    given = torch.tensor([[[1, 5, 2, 0, 0], [1, 4, 6, 9, 2]], [[1, 7, 2, 0, 0], [0] * 5], [[1, 2, 0, 0, 0], [0] * 5]])
+    given = torch.tensor(
+        [[[1, 5, 2, 0, 0], [1, 4, 6, 9, 2]], [[1, 7, 2, 0, 0], [0] * 5], [[1, 2, 0, 0, 0], [0] * 5]]
+    )
     drawn = torch.tensor([[[1, 5, 6], [1, 2, 0]], [[1, 7, 8], [1, 2, 0]], [[1, 4, 4], [1, 9, 2]]])
     merged, images, origin = merge_captions(given, drawn)
     assert merged.shape == (3, 4, 5)
     lengths = (merged != PAD).sum(dim=2)
     assert (lengths.diff(dim=1) <= 0).all() and (lengths[:, 0].diff() <= 0).all()
     together = decoder(features[images], merged)
-    seen = torch.zeros(merged.shape[:2]).flatten().index_add(0, together.rows, torch.ones(len(together.rows)))
+    seen = (
+        torch.zeros(merged.shape[:2])
+        .flatten()
+        .index_add(0, together.rows, torch.ones(len(together.rows)))
+    )
     assert seen.view(lengths.shape).tolist() == (lengths - 1).clamp(min=0).tolist()
     for i, image in enumerate(images.tolist()):
         rows = [row[: int((row != PAD).sum())].tolist() for row in merged[i]]
-        assert sorted(rows) == sorted(row[row != PAD].tolist() for row in (*given[image], *drawn[image]))
+        assert sorted(rows) == sorted(
+            row[row != PAD].tolist() for row in (*given[image], *drawn[image])
+        )
         for k in range(4):
             if not rows[k]:
                 continue
@@ -177,7 +203,9 @@ def test_the_gradient_is_that_of_the_expected_reward():
     free = logits.clone().requires_grad_()
     for word in drawn:
         likely = probabilities(logits)[word]
-        loss, _ = policy_gradient(free.unsqueeze(0), torch.tensor([word]), rewards[word : word + 1] - baseline)
+        loss, _ = policy_gradient(
+            free.unsqueeze(0), torch.tensor([word]), rewards[word : word + 1] - baseline
+        )
         (likely * loss).backward()
 
     def expected_reward(odds):
@@ -192,23 +220,32 @@ def test_the_gradient_is_that_of_the_expected_reward():
 
 
 def test_the_entropy_is_that_of_the_words_distributions():
-    logits = torch.tensor([[9.0, 9.0, 0.0, 9.0, 0.0, 0.0, 0.0], [9.0, 9.0, 50.0, 9.0, 0.0, 0.0, 0.0]])
+    logits = torch.tensor(
+        [[9.0, 9.0, 0.0, 9.0, 0.0, 0.0, 0.0], [9.0, 9.0, 50.0, 9.0, 0.0, 0.0, 0.0]]
+    )
     _, entropy = policy_gradient(logits, torch.tensor([END, END]), torch.tensor([1.0, 1.0]))
     assert entropy.item() == pytest.approx(math.log(4) / 2, abs=1e-6)
 
 
-@pytest.mark.parametrize("wrong", [{"weight": 1.5}, {"weight": -0.1}, {"samples": 1}, {"max_length": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"weight": 1.5}, {"weight": -0.1}, {"samples": 1}, {"max_length": 0}]
+)
 def test_what_makes_no_sense_is_refused(wrong):
     with pytest.raises(ConfigError, match="expected a weight from 0 to 1"):
         SelfCriticalConfig(**wrong)
 
 
-# --- Runs -------------------------------------------------------------------------------------------------------------
+# --- Runs
+# -------------------------------------------------------------------------------------------------------------
 
 
 def second_stage(first_stage, run, **changes):
     folder, data = first_stage
-    settings = {"trainer.max_epochs": 2, "model.learning_rate": 5e-4, "model.warmup_steps": 1} | changes
+    settings = {
+        "trainer.max_epochs": 2,
+        "model.learning_rate": 5e-4,
+        "model.warmup_steps": 1,
+    } | changes
     return [
         f"--config={TINY}",
         "--data.preprocessing.size=64",

@@ -21,7 +21,12 @@ def options(tmp_path):
     """A small run on two sources, the second at half weight, in a style of its own, first captions alone."""
     tables = {
         name: draw_domain(tmp_path / name, things, count, seed)
-        for name, things, count, seed in (("new", NEW, 18, 0), ("old", OLD, 24, 1), ("a", NEW, 9, 2), ("b", OLD, 12, 3))
+        for name, things, count, seed in (
+            ("new", NEW, 18, 0),
+            ("old", OLD, 24, 1),
+            ("a", NEW, 17, 2),  # more than the two batches that are validated before training
+            ("b", OLD, 12, 3),
+        )
     }
     sources = {
         "new": {"annotations": str(tables["new"]), "captions_by": "human"},
@@ -40,9 +45,18 @@ def options(tmp_path):
     return [
         f"--config={TINY}",
         *QUICK,
-        *("--data.draw_shapes=0", "--data.train=null", "--data.val=null", "--data.train_images=null"),
+        *(
+            "--data.draw_shapes=0",
+            "--data.train=null",
+            "--data.val=null",
+            "--data.train_images=null",
+        ),
         *(f"--data.sources={json.dumps(sources)}", f"--data.validation={json.dumps(validation)}"),
-        *("--data.preprocessing.size=64", "--data.batch_size=8", "--model.decoding={beam_size: 2, max_length: 8}"),
+        *(
+            "--data.preprocessing.size=64",
+            "--data.batch_size=8",
+            "--model.decoding={beam_size: 2, max_length: 8}",
+        ),
         *("--model.learning_rate=1e-2", "--model.warmup_steps=2", "--trainer.max_epochs=2"),
     ]
 
@@ -71,13 +85,16 @@ def test_sets_are_scored_apart_and_their_mean_selects(options, tmp_path):
     for name in ("a", "b"):
         records = load_records(tmp_path / name / "photos.csv")
         captions = {
-            entry["image_id"]: entry["caption"] for entry in json.loads((run / f"validation_{name}.json").read_text())
+            entry["image_id"]: entry["caption"]
+            for entry in json.loads((run / f"validation_{name}.json").read_text())
         }
         references = {record.image_id: list(record.captions) for record in records}
         figures[name] = score(references, captions).scores["CIDEr-D"]
         assert watch.scores[f"val/{name}/CIDEr-D"] == pytest.approx(figures[name], abs=1e-5)
         assert set(captions) == set(references)
-    assert watch.scores["val/CIDEr-D"] == pytest.approx((3 * figures["a"] + figures["b"]) / 4, abs=1e-5)
+    assert watch.scores["val/CIDEr-D"] == pytest.approx(
+        (3 * figures["a"] + figures["b"]) / 4, abs=1e-5
+    )
     assert last_checkpoint("runs/tiny")["global_step"] == 2 * ((18 + 12) // 8)
 
     vocabulary = read_checkpoint(run / "best").vocabulary
@@ -88,7 +105,10 @@ def test_sets_are_scored_apart_and_their_mean_selects(options, tmp_path):
     assert [caption.log_prob for caption in plain] != [caption.log_prob for caption in second]
     card = (run / "best" / "README.md").read_text()
     assert "48 captions by a machine, 36 captions by people" in card
-    assert "mean CIDEr-D on the validation sets a (weight 3, 9 images), b (weight 1, 12 images)" in card
+    assert (
+        "mean CIDEr-D on the validation sets a (weight 3, 17 images), b (weight 1, 12 images)"
+        in card
+    )
     assert [line.split("|")[1].strip() for line in card.splitlines() if line.startswith("| ")] == [
         "set",
         "a",
@@ -96,11 +116,16 @@ def test_sets_are_scored_apart_and_their_mean_selects(options, tmp_path):
         "mean",
     ]
 
-    # From that checkpoint, with fewer captions and fewer images: the same encoder computes nothing anew.
+    # From that checkpoint, with fewer captions and fewer images: the same encoder computes nothing
+    #     anew.
     again = Watch()
     more = [*options, "--model.init_from=runs/tiny/best", "--trainer.default_root_dir=again"]
-    more += ["--data.sources.old.rank_weights=[1]", "--data.sources.new.leave_out=0.3", "--trainer.max_epochs=1"]
-    assert watch.encoded == 18 + 24 + 9 + 12
+    more += [
+        "--data.sources.old.rank_weights=[1]",
+        "--data.sources.new.leave_out=0.3",
+        "--trainer.max_epochs=1",
+    ]
+    assert watch.encoded == 18 + 24 + 17 + 12
     assert train_with(again, more) == 0
     assert again.encoded == 0
     assert read_checkpoint("again/best").vocabulary == vocabulary

@@ -20,7 +20,11 @@ from tests.training.views import COUNT, load, views_of
 
 
 def test_an_interruption_costs_a_part(
-    encoder: Encoder, records: list[Record], calls: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    encoder: Encoder,
+    records: list[Record],
+    calls: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(feature_cache, "PART", 2)
 
@@ -65,7 +69,12 @@ def test_a_signal_ends_the_computation_at_once(
     monkeypatch.setattr(feature_cache, "PART", 2)
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as stopped, caplog.at_level(logging.INFO, "captioner"):
-        cached_features(tmp_path, encoder, views_of(records), stop_after(1, lambda: os.kill(os.getpid(), number)))
+        cached_features(
+            tmp_path,
+            encoder,
+            views_of(records),
+            stop_after(1, lambda: os.kill(os.getpid(), number)),
+        )
     assert stopped.value.code == status
     assert "2 of 10 are kept" in caplog.text
     assert signal.getsignal(number) == before
@@ -83,7 +92,11 @@ def test_how_far_it_is_stands_in_a_line_a_minute(
     monkeypatch.setattr("captioner.progress.EVERY", 0)
     with caplog.at_level(logging.INFO, "captioner"):
         cached_features(tmp_path, encoder, views_of(records), load)
-    told = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Computing features: ")]
+    told = [
+        record.getMessage()
+        for record in caplog.records
+        if record.getMessage().startswith("Computing features: ")
+    ]
     assert len(told) == 6
     assert told[1].startswith("Computing features: 4 of 10 views of images, ")
     assert told[-1] == "Computing features: 10 of 10 views of images"

@@ -36,7 +36,12 @@ def test_counts_are_those_of_hand_counted_captions():
     captions = ["A dog runs.", "😀", "!!", "zebra yak", "a dog " * 4, "a zebra"]
     vocabulary = Vocabulary([*SPECIAL_WORDS, "a", "dog", "runs"])
     assert count_captions(map(tokenize, captions), vocabulary, 7) == Teaching(
-        captions=6, empty=2, unknown=1, cut=1, words=3 + 0 + 1 + 2 + 8 + 2, unknown_words=0 + 0 + 1 + 2 + 0 + 1
+        captions=6,
+        empty=2,
+        unknown=1,
+        cut=1,
+        words=3 + 0 + 1 + 2 + 8 + 2,
+        unknown_words=0 + 0 + 1 + 2 + 0 + 1,
     )
 
 
@@ -60,7 +65,9 @@ def test_captions_of_words_that_are_too_rare_stop_it_likewise():
     say("train/photos.csv", ["the one", *(f"word{number}" for number in range(11))])
     Path("train/photos.csv").write_text(Path("train/photos.csv").read_text() + "0.png,the one\n")
     data = CaptionData(Path("train/photos.csv"), Path("val/photos.csv"), min_count=2)
-    with pytest.raises(DataError, match=r"of 13, 0 have no word .* and 11 only words that occur fewer than 2 times"):
+    with pytest.raises(
+        DataError, match=r"of 13, 0 have no word .* and 11 only words that occur fewer than 2 times"
+    ):
         check_teaching(data)
 
 
@@ -80,5 +87,8 @@ def test_long_captions_and_a_single_validation_image_are_told(caplog):
     assert "0 without a word, 0 of unknown words alone, 6 cut to 22 words" in caplog.text
     assert f"{6 * (120 + 6)}, {100 * 12 / (6 * 126):.1f} % unknown" in caplog.text
     caplog.clear()
-    assert main([*ON_TABLES, "--checkpoint.monitor=val/BLEU-4", "--trainer.default_root_dir=other"]) == 0
+    assert (
+        main([*ON_TABLES, "--checkpoint.monitor=val/BLEU-4", "--trainer.default_root_dir=other"])
+        == 0
+    )
     assert "CIDEr-D is always 0" not in caplog.text

@@ -39,11 +39,15 @@ def test_a_run_leaves_its_config_its_log_and_a_folder_that_captions_on_both_back
 
     images = [
         record.path
-        for record in load_records(Path("data/shapes/annotations/captions_val.json"), Path("data/shapes/images"))
+        for record in load_records(
+            Path("data/shapes/annotations/captions_val.json"), Path("data/shapes/images")
+        )
     ]
     captions = Captioner.from_pretrained(run / "best").caption(images)
     for ours, theirs in zip(
-        captions, Captioner.from_pretrained(run / "best", backend="torch").caption(images), strict=True
+        captions,
+        Captioner.from_pretrained(run / "best", backend="torch").caption(images),
+        strict=True,
     ):
         assert ours.text == theirs.text
         assert ours.log_prob == pytest.approx(theirs.log_prob, abs=1e-4)
@@ -55,7 +59,18 @@ def test_a_section_of_a_config_is_switched_off_from_the_command_line(null):
     config["model"]["finetune"] = {"stages": ["no such stage"], "from_epoch": 1}
     Path("tuned.yaml").write_text(yaml.safe_dump(config))
     off = [*null, "--data.augmentation", "null"]
-    assert main(["--config=tuned.yaml", *SMALL, "--trainer.max_epochs=1", "--data.augmentation.crop=0.5", *off]) == 0
+    assert (
+        main(
+            [
+                "--config=tuned.yaml",
+                *SMALL,
+                "--trainer.max_epochs=1",
+                "--data.augmentation.crop=0.5",
+                *off,
+            ]
+        )
+        == 0
+    )
     saved = yaml.safe_load(Path("runs/tiny/config.yaml").read_text())
     assert saved["model"]["finetune"]["stages"] == []
     assert saved["data"]["augmentation"] == {"crop": 1.0, "flip": False, "color": 0.0}
@@ -67,7 +82,17 @@ def test_the_vocabulary_is_of_the_training_captions_alone():
     val = json.loads(path.read_text())
     val["annotations"][0]["caption"] = "an unheardof shape"
     path.write_text(json.dumps(val))
-    assert main([f"--config={TINY}", *SMALL, "--trainer.max_epochs=1", "--trainer.default_root_dir=again"]) == 0
+    assert (
+        main(
+            [
+                f"--config={TINY}",
+                *SMALL,
+                "--trainer.max_epochs=1",
+                "--trainer.default_root_dir=again",
+            ]
+        )
+        == 0
+    )
     assert "unheardof" not in read_checkpoint(Path("again/best")).vocabulary.words
 
 
@@ -81,33 +106,80 @@ def test_own_photos_from_a_csv_with_string_names():
                 Path(f"data/shapes/annotations/captions_{split}.json"), Path("data/shapes/images")
             ):
                 writer.writerows((record.path.resolve(), caption) for caption in record.captions)
-    own = ["--data.draw_shapes=0", "--data.train=train.csv", "--data.val=val.csv", "--data.train_images=null"]
-    assert main([f"--config={TINY}", *SMALL, *own, "--trainer.max_epochs=1", "--trainer.default_root_dir=own"]) == 0
-    assert torch.equal(*(weights(run)["network.decoder.embedding.weight"] for run in ("runs/tiny", "own")))
+    own = [
+        "--data.draw_shapes=0",
+        "--data.train=train.csv",
+        "--data.val=val.csv",
+        "--data.train_images=null",
+    ]
+    assert (
+        main(
+            [
+                f"--config={TINY}",
+                *SMALL,
+                *own,
+                "--trainer.max_epochs=1",
+                "--trainer.default_root_dir=own",
+            ]
+        )
+        == 0
+    )
+    assert torch.equal(
+        *(weights(run)["network.decoder.embedding.weight"] for run in ("runs/tiny", "own"))
+    )
 
 
 @pytest.mark.parametrize(
     "decoder",
     [
         "show_attend_tell",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in DECODERS if name != "show_attend_tell"),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in DECODERS
+            if name != "show_attend_tell"
+        ),
     ],
 )
 def test_the_flickr8k_configs_run_through_all_stages(decoder, caplog):
     """Cached features, then fine-tuning; bf16, averaged weights; unchanged but for the data and sizes."""
-    options = [f"--config={FLICKR8K}", "--data.draw_shapes=40", "--data.batch_size=8", "--data.workers=0", *QUICK]
-    options += [f"--data.{split}=data/shapes/annotations/captions_{split}.json" for split in ("train", "val")]
-    options += ["--data.train_images=data/shapes/images", "--data.preprocessing.size=64", "--data.cache_features=2"]
+    options = [
+        f"--config={FLICKR8K}",
+        "--data.draw_shapes=40",
+        "--data.batch_size=8",
+        "--data.workers=0",
+        *QUICK,
+    ]
+    options += [
+        f"--data.{split}=data/shapes/annotations/captions_{split}.json"
+        for split in ("train", "val")
+    ]
+    options += [
+        "--data.train_images=data/shapes/images",
+        "--data.preprocessing.size=64",
+        "--data.cache_features=2",
+    ]
     options += ["--model.weights=null", "--model.finetune.from_epoch=1", "--trainer.max_epochs=2"]
     options += [f"--model.decoder.name={decoder}"]
     assert main(options) == 0
 
-    assert main([*options, "--trainer.max_epochs=3", "--ckpt_path=last", "--checkpoint.onnx=true"]) == 0
+    assert (
+        main([*options, "--trainer.max_epochs=3", "--ckpt_path=last", "--checkpoint.onnx=true"])
+        == 0
+    )
 
     log = Path("runs/flickr8k/train.log").read_text()
-    assert log.count("Computing the features of") == 2, "of each split once, and not for a resumed encoder"
+    assert log.count("Computing the features of") == 2, (
+        "of each split once, and not for a resumed encoder"
+    )
     assert "Epoch 1: the encoder's blocks.5" in log
-    assert len(Captioner.from_pretrained("runs/flickr8k/best").caption([np.zeros((64, 64, 3), np.uint8)])) == 1
+    assert (
+        len(
+            Captioner.from_pretrained("runs/flickr8k/best").caption(
+                [np.zeros((64, 64, 3), np.uint8)]
+            )
+        )
+        == 1
+    )
 
     options[0] = f"--config={FLICKR8K.with_name('flickr8k_scst.yaml')}"
     assert main([*options, "--trainer.max_epochs=1"]) == 0
@@ -139,7 +211,10 @@ def test_an_unknown_or_mistyped_key_is_refused_with_its_location(argument, named
     ("arguments", "said"),
     [
         (["--model.encoder.name=resnet19"], "resnet19"),
-        (["--model.decoder.name=transformer"], "decoder.name is 'transformer'; expected one of: show_tell"),
+        (
+            ["--model.decoder.name=transformer"],
+            "decoder.name is 'transformer'; expected one of: show_tell",
+        ),
         (["--model.finetune.stages=[layer9]"], "layer9"),
         (["--model.weights=missing.safetensors"], "missing.safetensors"),
         (["--data.draw_shapes=0"], "captions_train.json"),
@@ -179,8 +254,12 @@ def test_print_config_prints_a_config_that_can_be_read_again(capsys):
 @pytest.mark.slow
 def test_the_tiny_config_learns_to_describe_held_out_shapes():
     assert main([f"--config={TINY}", *QUICK]) == 0
-    records = load_records(Path("data/shapes/annotations/captions_val.json"), Path("data/shapes/images"))
-    captions = Captioner.from_pretrained("runs/tiny/best").caption([record.path for record in records])
+    records = load_records(
+        Path("data/shapes/annotations/captions_val.json"), Path("data/shapes/images")
+    )
+    captions = Captioner.from_pretrained("runs/tiny/best").caption(
+        [record.path for record in records]
+    )
     right = [
         understood(caption.text) == understood(record.captions[0].lower())
         for record, caption in zip(records, captions, strict=True)
