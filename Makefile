@@ -8,6 +8,7 @@
 #   make check                           lint and test: what must pass before a change is merged
 #   make format                          format the code and mend what can be mended
 #   make train CONFIG=configs/tiny.yaml  train a model
+#   make docs                            build the documentation into site/; warnings are errors
 #
 # ARGS adds options: make test ARGS="-k beam". PYTHON says which Python to use: make PYTHON=python3.12 caption.
 
@@ -21,10 +22,11 @@ BIN = $(VENV)/bin
 LIGHT = $(VENV)/.installed-light
 DEMO = $(VENV)/.installed-demo
 FULL = $(VENV)/.installed-full
+DOCS = $(VENV)/.installed-docs
 
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
-.PHONY: help caption demo test test-all lint check format train
+.PHONY: help caption demo test test-all lint check format train docs
 export IMAGE CONFIG  # so that the shell sees a path with spaces as one word
 
 help:
@@ -55,6 +57,9 @@ format: $(FULL)
 
 train: $(FULL)
 	$(BIN)/python scripts/train.py --config "$$CONFIG" $(ARGS)
+
+docs: $(DOCS)
+	$(BIN)/mkdocs build --strict
 
 # --- Installation: what it says goes to stderr, and a stamp is written only once all went well ---
 

@@ -1,0 +1,13 @@
+# Training: torch with CUDA. Mount data/ and runs/ into /work; arguments are those of `captioner train`.
+#
+#   docker build -f docker/train.Dockerfile -t captioner-train .
+#   docker run --rm --gpus all --shm-size 8g -v "$PWD/data:/work/data" -v "$PWD/runs:/work/runs" captioner-train --config coco
+
+FROM python:3.12-slim
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY captioner captioner
+COPY configs configs
+RUN pip install --no-cache-dir '.[train]'
+WORKDIR /work
+ENTRYPOINT ["captioner", "train"]
