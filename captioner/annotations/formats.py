@@ -1,4 +1,4 @@
-"""What stands in annotation files of each kind: COCO captions JSON, Karpathy's splits, CSV and JSON lines."""
+"""Parse annotation files: COCO captions JSON, Karpathy's splits, CSV and JSON Lines."""
 
 import contextlib
 import csv
@@ -108,7 +108,7 @@ def read_coco(path: Path, dataset: Any) -> list[Entry]:
 
 
 def _check_coco(path: Path, dataset: Any) -> None:
-    """Looks for everything that pycocotools would take without a word or stumble over with a KeyError."""
+    """Check what pycocotools would silently accept, or report as a bare KeyError."""
     if isinstance(dataset, list):
         _refuse_list(path, dataset)
     if not isinstance(dataset, dict) or not all(
@@ -162,7 +162,7 @@ def _refuse_list(path: Path, entries: list[Any]) -> NoReturn:
 
 
 def is_karpathy(dataset: Any) -> bool:
-    """Whether this is a file of Karpathy's splits: images that know their sentences and their split."""
+    """Return whether this is one of Karpathy's files: images with `sentences` and `split`."""
     if (
         not isinstance(dataset, dict)
         or "annotations" in dataset
@@ -274,7 +274,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
 
 
 def _known_names(names: Iterable[str]) -> list[str]:
-    """The names of columns, with those that we look for as we write them where they are there in no other way."""
+    """Normalise column names: match the expected ones regardless of case and spaces."""
     names = list(names)
     plain = [name.strip().lower() for name in names]
     return [
@@ -374,4 +374,4 @@ FORMATS: dict[str, Reader] = {
     ".csv": lambda path, split: (read_csv(path), False),
     ".jsonl": lambda path, split: (read_json_lines(path), False),
 }
-"""What reads a file, by its suffix: given the file and a split's name, its entries and whether the file has splits."""
+"""Readers by file suffix: (path, split) -> entries, and whether the file has splits."""

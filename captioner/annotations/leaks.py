@@ -65,7 +65,7 @@ class Leaks:
 
 
 def find_leaks(train: Sequence[Record], val: Sequence[Record], min_count: int) -> Leaks:
-    """Looks for images that are in both splits, and for what their captions bring into the vocabulary.
+    """Find images that are in both splits, and the words that only their captions contribute.
 
     Images are the same if their files have the same bytes, whatever their names; files that cannot
     be read are passed over. Sizes are compared first and the last bytes next, so that few files are
@@ -144,7 +144,7 @@ def _shared_captions(group: _Group) -> int:
 
 
 def _leaked_words(train: Sequence[Record], shared: Sequence[Record], min_count: int) -> int:
-    """How many words reach `min_count` with the captions of shared images and don't without them."""
+    """Count the words that reach `min_count` only because of the shared images' captions."""
     counts = _count_words(train)
     return sum(
         counts[word] - count < min_count <= counts[word]

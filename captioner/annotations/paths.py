@@ -1,4 +1,4 @@
-"""Paths of images as people and programs write them: what is unambiguous is taken, at the rest is hinted."""
+"""Resolve image paths from annotation files; give a hint where a path is wrong."""
 
 import os
 import re
@@ -33,7 +33,7 @@ def existing_name(folder: Path, name: str) -> str:
 
 
 def hint(path: Path) -> str:
-    """What may be wrong with the path of a missing file, as the end of a sentence; nothing if nothing is seen."""
+    """Explain, as the end of a sentence, why a path may not exist; empty if there is no hint."""
     text = str(path)
     found = _in_other_case(Path(text.strip().replace("\\", "/") if os.sep == "/" else text.strip()))
     if found is not None:

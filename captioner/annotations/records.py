@@ -1,4 +1,4 @@
-"""Annotation files to records: COCO captions JSON, Karpathy's splits, and CSV or JSON lines for one's own photos."""
+"""Load annotation files (COCO JSON, Karpathy's splits, CSV, JSON Lines) as records."""
 
 import contextlib
 import gc
@@ -128,7 +128,7 @@ def load_records(
 
 
 def _merged(entries: Iterable[Entry], folder: Path) -> list[Entry]:
-    """Rows of a table, with paths as the disk has them; rows that name one image in two ways are of one image."""
+    """Group the rows of a table by image; different spellings of a path are one image."""
     merged: dict[str, Entry] = {}
     for entry in entries:
         name = existing_name(folder, entry.name)
@@ -147,7 +147,7 @@ def _whence(path: Path) -> str:
 
 @contextlib.contextmanager
 def _collector_paused() -> Iterator[None]:
-    """No search for garbage meanwhile: it would go over millions of objects again and again, in vain."""
+    """Pause the garbage collector: it would scan millions of live objects repeatedly."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -283,7 +283,7 @@ def _check_space(folder: Path, archives: Sequence[Archive]) -> None:
 
 
 def _space(folder: Path, archives: Sequence[Archive]) -> int:
-    """The most bytes that are needed at once: an archive beside its files, and the files of those before it."""
+    """Compute the peak disk usage in bytes: each archive beside its extracted files."""
     kept = most = 0
     for archive in archives:
         target = folder / DOWNLOADS / archive.name
@@ -305,7 +305,7 @@ def _on_disk(paths: "Iterator[Path] | list[Path]") -> int:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keep a second process out of the folder, where the system has locks that end with their process."""
+    """Lock the folder against a second process, where the system has advisory locks."""
     with writing(folder):
         (folder / DOWNLOADS).mkdir(parents=True, exist_ok=True)
         file = (folder / DOWNLOADS / "lock").open("w")

@@ -1,4 +1,4 @@
-"""Download a file and unpack it so that both may break off anywhere: the next call goes on, and nothing is half there.
+"""Download and unpack files. Both can be interrupted at any point and resumed.
 
 Needs nothing but the standard library. Proxies are taken from the environment (`https_proxy`), as
 `urllib` does.
@@ -29,7 +29,7 @@ Report: TypeAlias = Callable[[str, int, int], None]
 """Is told how far a piece of work is: its name, bytes done, bytes in all."""
 
 PAUSES = (1.0, 5.0, 15.0, 60.0)
-"""Seconds to wait before asking again after one, two, ... failures in a row; bringing something begins a new row."""
+"""Seconds to wait after one, two, ... consecutive failures; any progress resets the count."""
 
 _TIMEOUT = 60.0  # seconds without a byte
 _CHUNK = 1 << 20
@@ -113,7 +113,7 @@ def download(
 
 
 def find_damage(path: Path, *, size: int, sha256: str, report: Report) -> str | None:
-    """What is wrong with a file, as the end of the sentence "FILE ...": its size or its checksum; None if nothing."""
+    """Verify size and checksum; return what is wrong, to follow "FILE ...", or None."""
     if (found := path.stat().st_size) != size:
         return f"has {found:,} bytes instead of {size:,}"
     digest = hashlib.sha256()

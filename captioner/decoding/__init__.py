@@ -1,4 +1,4 @@
-"""From a model's next-word probabilities to captions: greedy, beam search and sampling, on numpy alone.
+"""Decode captions from next-word probabilities: greedy, beam search, sampling. Numpy only.
 
 The names are loaded when they are first used: the help of the commands asks for the options alone,
 and doesn't wait for numpy. The search itself is `captioner.decoding.search.search`.

@@ -1,4 +1,4 @@
-"""What a caption may not contain, as questions that the search asks about all beams at once, before each step."""
+"""Constraints on captions: which words each beam must not take next."""
 
 from collections.abc import Iterable, Sequence
 
@@ -55,7 +55,7 @@ class Constraints:
         vocabulary: Vocabulary,
         include: Sequence[Iterable[str]] | None = None,
     ) -> "Constraints":
-        """Translate the options into word ids; forbidden endings that the vocabulary lacks are ignored.
+        """Translate the options into word ids; endings outside the vocabulary are ignored.
 
         Args:
             options: What is asked of the search.
@@ -108,7 +108,7 @@ class Constraints:
         return self._may_be_last[history[..., -1]]
 
     def banned(self, history: IntArray, *, last: bool = False) -> IntArray:
-        """Find the words that each beam must not take next: no words, repetition, forbidden endings.
+        """Find the words that each beam must not take next: special, repeated, forbidden endings.
 
         Args:
             history: (B, K, T) the words so far, without `START`.

@@ -220,7 +220,7 @@ class Inclusion:
         return _Standing(met, begun)
 
     def _lacking(self, standing: _Standing) -> IntArray:
-        """How many words of phrases are lacking (...): those of all phrases, but for what one of them has begun."""
+        """Count the missing words (...) of all phrases, minus the words of a phrase in progress."""
         open_ = ~standing.met
         lacking: IntArray = open_ @ self._sizes - (standing.begun * open_).max(axis=-1, initial=0)
         return lacking
@@ -274,7 +274,7 @@ def find_phrases(include: Iterable[str], vocabulary: Vocabulary) -> list[Phrase]
 
 
 def of_each_image(include: object, images: int | None) -> list[Any] | None:
-    """Give `include` as a list if it is one of lists: what the caption of each image includes; else None.
+    """Return `include` if it is a list of lists, one per image; else None.
 
     Args:
         include: What a user gave.
@@ -311,7 +311,7 @@ def _unknown(word: str, vocabulary: Vocabulary) -> str:
 
 
 def _without_parts(phrases: Iterable[Phrase]) -> list[Phrase]:
-    """Leave out phrases that are there twice, or inside another: "traffic light" contains "light"."""
+    """Drop duplicate phrases and those inside another: "traffic light" contains "light"."""
     unique = list(dict.fromkeys(phrases))
     return [
         phrase

@@ -1,4 +1,4 @@
-"""What a user may ask of the search: one table, of which flags, help, checks, the demo and its API are made.
+"""Decoding options: one table that defines flags, help, checks, the demo's fields and the API.
 
 A new option is one field of `DecodingOptions`, made by `_option`. Its name and its type, together
 with what `Option` says of it, give
@@ -42,7 +42,7 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Control:
-    """How the demo's page offers an option: a slider for a number, a checkbox for a switch, a line for words.
+    """How the demo shows an option: a slider for a number, a checkbox, a text field for words.
 
     Attributes:
         label: What it is called there.
@@ -103,7 +103,7 @@ class Option:
         return self.type is tuple
 
     def words(self, line: str) -> list[str] | str:
-        """Read what a person wrote: the words between commas, or the name of a list; `name,` is the word itself."""
+        """Parse words separated by commas, or the name of a list; `name,` is the word itself."""
         return (
             line
             if line in self.names
@@ -111,7 +111,7 @@ class Option:
         )
 
     def settle(self, value: Any) -> Any:
-        """Turn a list, as JSON has it, and the name of one into a tuple of words; leave all else as it is."""
+        """Convert a list from JSON, or the name of a list, to a tuple; return others unchanged."""
         if isinstance(value, str) and self.is_words:
             return self.names.get(value, value)
         return tuple(value) if self.is_words and isinstance(value, list) else value
@@ -317,7 +317,7 @@ class DecodingOptions:
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """Give all options as JSON can hold them; `include` and `style` only if they say something."""
+        """Return all options for JSON; `include` and `style` only if they are set."""
         values = dataclasses.asdict(self)
         for name in ("include", "style"):
             if not values[name]:
@@ -369,7 +369,7 @@ def decoding_options() -> tuple[Option, ...]:
 
 
 def _kind(hint: Any) -> tuple[type, bool]:
-    """The type of one value, and whether there may be none: of int | None, int and True; of tuple[str, ...], tuple."""
+    """Return the type of a value, and whether None is allowed: int | None -> (int, True)."""
     kinds = [hint, *get_args(hint)]
     if tuple[str, ...] in kinds:
         return tuple, NoneType in kinds

@@ -55,7 +55,7 @@ def draw(
 def word_weights(
     log_probs: FloatArray, *, temperature: float, top_k: int, top_p: float
 ) -> FloatArray:
-    """Turn log-probabilities into weights in proportion to which words are drawn, 0 for words that are cut off.
+    """Turn log-probabilities into sampling weights, 0 for words outside top-k and top-p.
 
     Words of equal probability at the cut are kept in the order of their ids.
 

@@ -1,4 +1,4 @@
-"""What a model thinks of captions that are given to it: teacher forcing through a stepper, on any backend."""
+"""Log-probabilities of given captions: teacher forcing through a stepper, on any backend."""
 
 from collections.abc import Sequence
 

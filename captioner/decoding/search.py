@@ -72,7 +72,7 @@ class Step:
 
 
 class Stepper(Protocol):
-    """One batch of encoded images that is being decoded; it keeps the decoder's states of the last step's rows."""
+    """One batch of encoded images being decoded; holds the decoder states of the last step."""
 
     @property
     def batch_size(self) -> int:
@@ -279,7 +279,7 @@ def _candidates(
     may_end: BoolArray,
     banned: IntArray,
 ) -> tuple[FloatArray, FloatArray]:
-    """The log-probability of each word (B, K, k), -inf if it may not follow; of each beam's caption if it ends here."""
+    """Return log-probabilities of next words (B, K, k), -inf if forbidden, and of ending here."""
     allowed = np.minimum(
         log_probs, 0.0, dtype=np.float64
     )  # rounding may leave them a little above 0
@@ -349,7 +349,7 @@ def _note(
     divisor: float,
     finished: bool,
 ) -> None:
-    """Note the captions of `length` words that end here, log_probs (B, K) or -inf, among the N best of their images."""
+    """Add the captions that end here, log_probs (B, K) or -inf, to the N best of each image."""
     some = np.flatnonzero(log_probs.max(axis=1) > -np.inf)
     if not some.size:
         return

@@ -1,4 +1,4 @@
-"""BLEU, as the official COCO scorer computes it: counts of each image, and the formula over them or their sum."""
+"""BLEU, as the official COCO scorer computes it, from n-gram counts per image."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 

@@ -98,7 +98,7 @@ def score_axis(marks: Sequence[float]) -> Drawing:
 
 
 def difference_plot(value: float, interval: tuple[float, float], marks: Sequence[float]) -> Drawing:
-    """A difference as a dot with its interval; its colour says whether the interval is on one side of 0.
+    """Draw a difference as a dot with its interval; the colour shows whether it excludes 0.
 
     Args:
         value: A fraction.

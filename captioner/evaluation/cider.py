@@ -1,4 +1,4 @@
-"""CIDEr-D, as the official COCO scorer computes it, on arrays: fast enough to be a reward in training."""
+"""CIDEr-D, as the official COCO scorer computes it; fast enough to be a training reward."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ class CiderDMetric:
 def cider_d(
     references: Mapping[Id, Sequence[Tokens]], candidates: Mapping[Id, Tokens]
 ) -> tuple[float, Floats]:
-    """CIDEr-D of captions; see `CiderD`, which is faster for scoring against the same references again.
+    """Compute CIDEr-D; `CiderD` is faster for scoring repeatedly against the same references.
 
     Returns:
         The corpus score and the images' scores (N,), in the order of `references`.
@@ -166,7 +166,7 @@ class CiderD(Generic[Id]):
         return scores
 
     def _inverse_document_frequencies(self, bags: "_Bags") -> Floats:
-        """log(images / images with it in a reference) of each n-gram, and behind those of one n, of unknown ones."""
+        """Return the IDF of each n-gram; after those of each n, that of unknown n-grams."""
         image = np.repeat(np.arange(len(self._texts)), self._texts)[bags.rows // 4]
         number = self._numbers.of_all_orders(bags)
         held = np.sort(_key(image, number))  # np.unique would take five times as long
@@ -179,7 +179,7 @@ class CiderD(Generic[Id]):
 
 
 class _Bags(NamedTuple):
-    """The different n-grams of each caption and how often it has them, sorted by caption, n and n-gram."""
+    """The distinct n-grams of captions with their counts, sorted by caption, n and n-gram."""
 
     keys: Ints  # 4 * caption + n - 1, and the number of the n-gram among those of n words
     counts: Ints
@@ -194,7 +194,7 @@ class _Bags(NamedTuple):
 
 
 class _WordNumbers(dict[str, int]):
-    """Gives every new word the next number; in a comprehension it would take three times as long."""
+    """Gives each new word the next id; three times as fast as a comprehension."""
 
     def __missing__(self, word: str) -> int:
         self[word] = number = len(self)
@@ -202,7 +202,7 @@ class _WordNumbers(dict[str, int]):
 
 
 class _Numbers:
-    """Numbers for n-grams: an n-gram is known by the number of its first n - 1 words and that of its last."""
+    """Maps n-grams to ids: an n-gram is the id of its first n - 1 words and that of its last."""
 
     def __init__(self) -> None:
         self._words = _WordNumbers()
@@ -220,12 +220,12 @@ class _Numbers:
         return int(self._first[-1] + self._known[-1] + 1)
 
     def of_all_orders(self, bags: _Bags) -> Ints:
-        """The n-grams' numbers among those of all n; of an unknown one, that of unknown n-grams of this n."""
+        """Return global n-gram ids; unknown n-grams share one id for each n."""
         order = bags.rows % 4
         return self._first[order] + np.minimum(bags.ids, self._known[order])
 
     def count(self, captions: Sequence[Tokens], learn: bool = False) -> _Bags:
-        """Counts the n-grams of captions; new ones get further numbers, for this once or, if learnt, for good."""
+        """Count the n-grams of captions; new ones get new ids, kept only if `learn` is set."""
         number = (self._words if learn else _WordNumbers(self._words)).__getitem__
         words = np.fromiter(
             map(number, chain.from_iterable(captions)), dtype=np.int64

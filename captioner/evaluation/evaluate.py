@@ -57,7 +57,7 @@ def evaluate(
     scoring: Scoring | None = None,
     callbacks: Callbacks | None = None,
 ) -> Evaluation:
-    """Caption annotated images and score the captions against the raw references, or score finished results.
+    """Caption annotated images and score them against the raw references, or score results files.
 
         evaluate("captions_val.json", "val/")
         evaluate("captions_val.json", results="ours.json", scoring=Scoring(against="theirs.json"))
@@ -169,7 +169,7 @@ def _read_other(name: str, records: Sequence[Record], scoring: Scoring) -> Syste
 
 
 def _names(results: File | None, against: File | None, models: Sequence[Folder]) -> tuple[str, str]:
-    """What the captions and those of the other system are called: by their files' names, if these differ."""
+    """Name the two systems by their files' names, if these differ."""
     if results is None:
         ours = " + ".join(Path(model).resolve().name for model in models) or "bundled model"
         return ours, "" if against is None else Path(against).name

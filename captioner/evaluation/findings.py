@@ -103,7 +103,7 @@ class Evaluation:
         return len(self.image_ids)
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON should hold: scores by their published names, how many images, and whatever else is known."""
+        """Return the content of scores.json: scores by name, counts, and other findings."""
         more = {
             "annotated": self.annotated if self.annotated > self.images else 0,
             "intervals": self.intervals,

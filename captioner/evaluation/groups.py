@@ -18,7 +18,7 @@ NO_OBJECTS = "no objects"
 def read_groups(
     path: str | os.PathLike[str], image_ids: Collection[ImageId]
 ) -> dict[str, frozenset[ImageId]]:
-    """Sorts images by the objects in them; an image is in as many groups as it has kinds of objects.
+    """Group images by the objects in them; an image is in one group for each object category.
 
     Args:
         path: A COCO instances file, such as `instances_val2017.json`: objects with "image_id" and

@@ -78,7 +78,7 @@ def figure_text(name: str, value: float | int) -> str:
 
 
 def most_frequent(captions: Sequence[str], tokens: Sequence[Sequence[str]]) -> str:
-    """The caption that is said most often, as it is written first; captions of the same tokens are the same."""
+    """Return the most frequent caption; captions with the same tokens count as the same."""
     counts = Counter(map(tuple, tokens))
     most = max(counts, key=lambda words: counts[words])
     return next(

@@ -1,4 +1,4 @@
-"""A page to look at: one HTML file with scores, histograms, best and worst images, and every caption.
+"""The HTML report: one file with scores, histograms, best and worst images, all captions.
 
 The file is complete in itself: style, script, data and thumbnails stand in it, and its content
     security policy forbids

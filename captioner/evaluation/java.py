@@ -1,4 +1,4 @@
-"""The official jars of METEOR and SPICE, which the package pycocoevalcap brings, and how Java runs them.
+"""Run the official METEOR and SPICE jars, which come with the package pycocoevalcap.
 
 The package's own classes leave processes behind, and hang where Java dies. Here every Java process
 is killed and waited for, whatever happens, and what it complained about becomes the message of an
@@ -182,7 +182,7 @@ def run_java(what: str, command: Sequence[str], captions: int) -> None:
 
 
 def _failure(what: str, complaints: IO[bytes]) -> MissingJavaError:
-    """What to raise: the first error among what a program said before it failed, or else the last thing it said."""
+    """Pick the message for the error: the program's first error line, else its last line."""
     complaints.seek(0)
     said = [
         line.strip()

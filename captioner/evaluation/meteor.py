@@ -34,7 +34,7 @@ class MeteorMetric:
 def meteor(
     references: Mapping[Id, Sequence[Tokens]], candidates: Mapping[Id, Tokens]
 ) -> tuple[float, npt.NDArray[np.float64]]:
-    """METEOR (Denkowski and Lavie, 2014) by the jar 1.5 with `-l en -norm`, as the official COCO scorer runs it.
+    """METEOR 1.5 (Denkowski and Lavie 2014), run as the official COCO scorer does: `-l en -norm`.
 
     Args:
         references: One or more references for each image.

@@ -44,7 +44,7 @@ class Measured:
 
     @property
     def summands(self) -> Floats:
-        """What is summed over images to score them weighed anew (N, C): the counts, or the images' scores."""
+        """Return what the bootstrap sums over images (N, C): counts, or the images' scores."""
         if self.counts is not None:
             return self.counts.astype(np.float64)
         return np.stack(list(self.per_image.values()), axis=1)

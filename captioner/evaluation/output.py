@@ -1,4 +1,4 @@
-"""The folder that an evaluation is written to: results.json, scores.json, per_image.csv and report.html."""
+"""Write an evaluation's folder: results.json, scores.json, per_image.csv, report.html."""
 
 import csv
 import json
@@ -50,7 +50,7 @@ def check_output(
 def saved_captions(
     folder: Path, captions: Mapping[ImageId, str], results: str | os.PathLike[str] | None
 ) -> Iterator[None]:
-    """Write captions in COCO results format, but not over the file that they are from, which may hold more.
+    """Write captions in COCO results format; never overwrite the results file they come from.
 
     They are there before anything is scored. Those of an earlier evaluation stay until this one is
     whole; if it fails, the new ones stay beside them.
@@ -74,7 +74,7 @@ def saved_captions(
 
 
 def save_all(folder: Path, evaluation: Evaluation) -> None:
-    """Write all but the captions, and only then replace what was there; no page where no metric could be computed."""
+    """Write everything but the captions atomically; no report if no metric was computed."""
     with (
         replacing(folder / "scores.json") as scores,
         replacing(folder / "per_image.csv") as table,
@@ -87,7 +87,7 @@ def save_all(folder: Path, evaluation: Evaluation) -> None:
 
 
 def save_scores(path: str | os.PathLike[str], evaluation: Evaluation) -> None:
-    """Write `Evaluation.to_dict` as JSON: fractions in full precision under their published names, null for nan."""
+    """Write `Evaluation.to_dict` as JSON, in full precision; NaN becomes null."""
     text = json.dumps(
         _without_nan(evaluation.to_dict()), indent=2, ensure_ascii=False, allow_nan=False
     )
@@ -106,7 +106,7 @@ def _without_nan(value: Any) -> Any:
 
 
 def save_per_image(path: str | os.PathLike[str], evaluation: Evaluation) -> None:
-    """Write a CSV table with a row for each image: its id, its file, its caption and its own scores."""
+    """Write a CSV table with one row per image: id, file, caption, scores."""
     columns = [values.tolist() for values in evaluation.per_image.values()]
     files = ["" if file is None else str(file) for file in evaluation.paths]
     with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:

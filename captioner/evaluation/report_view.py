@@ -1,4 +1,4 @@
-"""What the page shows of an evaluation, as plain data for its template: texts, numbers as they are read, drawings."""
+"""Prepare an evaluation for the report's template: texts, formatted numbers, charts."""
 
 import base64
 import logging
@@ -119,7 +119,7 @@ class Thumbnail(NamedTuple):
 
 
 class Card(NamedTuple):
-    """An image with its caption, its scores and its references; with its picture where that can be read."""
+    """One image: caption, scores, references, and a thumbnail if the image can be read."""
 
     name: str
     file: str
@@ -227,7 +227,7 @@ def groups(found: Sequence[Group]) -> Groups | None:
 
 
 def ranked_by(evaluation: Evaluation) -> str:
-    """The metric that orders images: CIDEr-D, or what there is, or ""; BLEU says little of a single caption."""
+    """Return the metric to sort images by: CIDEr-D if there; BLEU is poor on single captions."""
     names = [name for name, values in evaluation.per_image.items() if not np.isnan(values).all()]
     return "CIDEr-D" if "CIDEr-D" in names else names[-1] if names else ""
 

@@ -1,4 +1,4 @@
-"""Results files in COCO's format, ours or another system's: `[{"image_id": 42, "caption": "a dog"}, ...]`."""
+"""Results files in COCO's format: `[{"image_id": 42, "caption": "a dog"}, ...]`."""
 
 import contextlib
 import io
@@ -23,7 +23,7 @@ def save_results(
     path: str | os.PathLike[str],
     captions: Mapping[ImageId, str] | Mapping[int, str] | Mapping[str, str],
 ) -> None:
-    """Writes captions in COCO results format, one a line; the COCO server takes the file as it is."""
+    """Write captions in COCO results format, one per line; the COCO server accepts the file."""
     lines = (
         json.dumps({"image_id": image_id, "caption": caption}, ensure_ascii=False)
         for image_id, caption in captions.items()

@@ -63,7 +63,7 @@ def _rouge_l(references: Sequence[Tokens], candidate: Tokens) -> float:
 
 
 def _longest_common_subsequence(places: Mapping[str, int], length: int, reference: Tokens) -> int:
-    """The length of the longest common subsequence, a row of the table at a time as the bits of one number.
+    """Compute the length of the longest common subsequence, bit-parallel.
 
     Crochemore, Iliopoulos, Pinzon and Reid (2001), as simplified by Hyyrö (2004). Bit i is 0 where
     the table grows at the caption's word i; carries run upwards only, so what they leave above the

@@ -35,7 +35,7 @@ class SpiceMetric:
 def spice(
     references: Mapping[Id, Sequence[Tokens]], candidates: Mapping[Id, Tokens]
 ) -> tuple[float, npt.NDArray[np.float64]]:
-    """SPICE (Anderson et al., 2016) by the jar 1.0, as the official COCO scorer runs it, but without its cache.
+    """SPICE 1.0 (Anderson et al. 2016), run as the official COCO scorer does, without its cache.
 
     Args:
         references: One or more references for each image.

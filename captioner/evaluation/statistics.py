@@ -155,7 +155,7 @@ def compare(
 def _between(
     score: str, ours: NDArray[np.float64], theirs: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Ours less theirs, 0 where only constants or rounding tell them apart: a draw without a match is a tie."""
+    """Return ours minus theirs; differences within rounding count as 0, a tie."""
     if score in BLEU:
         ours, theirs = (np.where(values < _NO_MATCH, 0, values) for values in (ours, theirs))
     between = ours - theirs

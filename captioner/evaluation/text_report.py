@@ -9,7 +9,7 @@ from captioner.evaluation.wording import left_out, notes, points
 
 
 def as_text(evaluation: Evaluation) -> str:
-    """What people read in a terminal: scores with their intervals, and what else is known, in short."""
+    """Format the report for the terminal: scores with intervals, and other findings."""
     parts = [
         _scores(evaluation),
         _differences(evaluation.comparison),

@@ -27,7 +27,7 @@ def notes(evaluation: Evaluation) -> list[str]:
 
 
 def left_out(evaluation: Evaluation) -> list[str]:
-    """How many annotated images are not scored, and whose captions are missing: sentences; none if all are scored."""
+    """Say how many images are not scored, and why; an empty list if all are."""
     n, annotated, comparison = evaluation.images, evaluation.annotated, evaluation.comparison
     if n >= annotated:
         return []

@@ -96,7 +96,7 @@ class Explanation:
         return shown
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it as a figure (.png, .pdf, .svg; needs the extra `explain`) or as a page that needs no net (.html).
+        """Write a figure (.png, .pdf, .svg; needs the extra `explain`) or a self-contained .html.
 
         The file is whole or not there; an earlier explanation is replaced, any other file is not.
 

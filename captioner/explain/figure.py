@@ -1,4 +1,4 @@
-"""The figure of Show, Attend and Tell: the photo, and a panel for each word. This module needs matplotlib."""
+"""The figure of Show, Attend and Tell: the photo and one panel per word. Needs matplotlib."""
 
 import math
 from textwrap import wrap
@@ -23,7 +23,7 @@ _PLAIN: dict[str, Any] = {"parse_math": False, "family": "sans-serif"}  # a word
 
 
 def draw(explanation: Explanation) -> Figure:
-    """Draw an explanation: the photo, then a panel for each word with the word and its probability above.
+    """Draw an explanation: the photo, then a panel per word with the word and its probability.
 
     Nothing of it goes through pyplot, whose figures belong to the whole process.
 
@@ -81,14 +81,14 @@ def draw(explanation: Explanation) -> Figure:
 
 
 def layout(panels: int, aspect: float) -> tuple[int, int]:
-    """Columns and rows of so many panels of that width / height: all together about 3:2, the last row nearly full."""
+    """Choose columns and rows so that the figure is about 3:2 and the last row nearly full."""
     columns = min(panels, max(2, round(math.sqrt(1.6 * panels / aspect))))
     rows = math.ceil(panels / columns)
     return math.ceil(panels / rows), rows
 
 
 def _head(axes: Axes, word: str, probability: str, width: float) -> None:
-    """Write the word at the left above a panel, and its probability at the right; long words smaller, or cut."""
+    """Write the word (left) and its probability (right) above a panel; shrink long words."""
     letters = (
         width * 72 - 26
     ) / 0.72  # room beside the probability: so many points of letters, as wide as bold ones

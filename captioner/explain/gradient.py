@@ -27,7 +27,7 @@ def smooth_gradient(
     start: int = START,
     copies: int = _COPIES,
 ) -> Float32Array:
-    """Map each word of a caption by its gradient, averaged over noisy copies of the image (SmoothGrad).
+    """Map each word of a caption by its gradient, averaged over noisy copies (SmoothGrad).
 
     Smilkov et al. 2017, "SmoothGrad: removing noise by adding noise": the gradient of a network
     with ReLUs jumps from pixel to pixel, its average over the neighbourhood of an image doesn't.
@@ -89,7 +89,7 @@ def word_gradients(
 
 
 def _gradients_of(model: CaptioningModel, image: Tensor, caption: Tensor, chosen: Tensor) -> Tensor:
-    """(N, 3, S, S), of N words: each has a copy of the image, and a single way back finds all gradients."""
+    """Return gradients (N, 3, S, S) of N words, in one backward pass over N copies of the image."""
     copies = image.expand(len(chosen), -1, -1, -1).clone().requires_grad_()  # (N, 3, S, S)
     logits = model(
         copies, caption.expand(len(chosen), 1, -1)

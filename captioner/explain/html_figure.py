@@ -1,4 +1,4 @@
-"""An explanation as one HTML page that asks for nothing else: pointing at a word, or choosing it, shows its map."""
+"""An explanation as a self-contained HTML page: hover over or select a word to see its map."""
 
 import io
 from base64 import b64encode

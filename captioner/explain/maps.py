@@ -1,4 +1,4 @@
-"""Maps over photos, on numpy and Pillow alone: the photo as the encoder saw it, a map enlarged, both together."""
+"""Maps over photos (numpy and Pillow): the encoder's view, an enlarged map, an overlay."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Occlusion (Zeiler and Fergus 2014): hide a patch of the photo, and see how much less probable each word becomes."""
+"""Occlusion maps (Zeiler and Fergus 2014): hide a patch, measure how log-probabilities fall."""
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -91,7 +91,7 @@ def log_probs_hidden(
 
 
 def hide(pixels: Float32Array, mask: NDArray[np.bool_]) -> Float32Array:
-    """Fill the cells of an image (3, S, S) that a mask (h, w) names with 0, the mean colour of the encoder's data."""
+    """Fill the masked cells (h, w) of an image (3, S, S) with 0, the mean colour."""
     rows, columns = (
         np.arange(side) * cells // side
         for side, cells in zip(pixels.shape[1:], mask.shape, strict=True)

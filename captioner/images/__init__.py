@@ -1,4 +1,4 @@
-"""Open any image safely: the one place where files, bytes, PIL images and arrays become upright RGB.
+"""Open any image safely: files, bytes, PIL images and arrays become upright RGB here.
 
 opening.py   open_image: what the file is, how it is opened, what is said of one that cannot be
 sources.py   paths and bytes -> an open file

@@ -1,4 +1,4 @@
-"""Any number of images in constant memory: while a batch is worked on, the next one is read in the background."""
+"""Read any number of images in constant memory: the next batch loads in the background."""
 
 import os
 from collections import deque

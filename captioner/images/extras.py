@@ -60,7 +60,7 @@ _JXL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
 
 def _jxl_pixels(data: bytes) -> int | None:
-    """How many pixels a JPEG XL file claims to have (ISO/IEC 18181-1, SizeHeader); None where it doesn't say."""
+    """Read the pixel count from a JPEG XL header (ISO/IEC 18181-1, SizeHeader), or None."""
     codestream = data if data.startswith(b"\xff\x0a") else _jxl_codestream(data)
     if codestream is None or len(codestream) < 12:
         return None
@@ -86,7 +86,7 @@ def _jxl_pixels(data: bytes) -> int | None:
 
 
 def _jxl_codestream(data: bytes) -> bytes | None:
-    """The beginning of the codestream in a container of boxes: length, name, a long length where the first is 1."""
+    """Find the codestream in a container of boxes: length, name, 64-bit length if length is 1."""
     stream, place = BytesIO(data), 0
     while True:
         stream.seek(place)

@@ -17,7 +17,8 @@ logger = logging.getLogger(__name__)
 _FOREIGN = re.compile(
     "|".join(
         (
-            r"@(eadir|recycle|recently-snapshot|sharebin|sharesnap|tmp|__thumb|transcode|quarantine)",  # of NAS
+            # Network storage
+            r"@(eadir|recycle|recently-snapshot|sharebin|sharesnap|tmp|__thumb|transcode|quarantine)",
             r"#(recycle|snapshot)",
             r"\$recycle\.bin|recycler|recycled|system volume information|found\.\d{3}",  # Windows
             r"lost\+found|lost\.dir",

@@ -14,7 +14,7 @@ _MOST_PACKED = (
 
 
 def is_reducible(image: Image.Image) -> bool:
-    """Whether a JPEG that is not loaded yet takes a bounded memory while it is decoded at a reduced size.
+    """Return whether decoding a JPEG at reduced size needs bounded memory; it isn't loaded yet.
 
     One of a single scan is decoded line by line. One of several (progressive, or the colours one
     after the other) is held as a whole, in up to six bytes a pixel. A file that is too small for
@@ -31,7 +31,7 @@ def is_reducible(image: Image.Image) -> bool:
 
 
 def _components_of_first_scan(file: BinaryIO) -> int | None:
-    """What the header of the first scan says: it follows other segments of marker (2 bytes), length (2 bytes), data."""
+    """Read the first scan's header; before it come segments: marker, length, data."""
     place = 2
     while True:
         file.seek(place)

@@ -26,7 +26,7 @@ _warnings_lock = (
 
 
 def _renew_lock() -> None:
-    """Give a forked process a lock of its own: the thread that held it may have been left in the parent."""
+    """Give a forked process a new lock: the thread that held it may exist only in the parent."""
     global _warnings_lock
     _warnings_lock = threading.Lock()
 

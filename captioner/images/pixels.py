@@ -25,7 +25,7 @@ from captioner.images.profiles import to_srgb
 logger = logging.getLogger(__name__)
 
 MAX_PIXELS = 100_000_000
-"""An image with more pixels to decode is refused: a file of a few kilobytes can claim to be larger than the memory."""
+"""Images with more pixels are rejected: a small file can claim to be larger than memory."""
 TOO_LARGE = f"has more than {MAX_PIXELS:,} pixels: scale it down first"
 
 _TRANSPOSE = {  # EXIF orientation -> what turns the image upright

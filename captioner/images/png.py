@@ -39,7 +39,7 @@ def without_large_texts(file: BinaryIO) -> tuple[BinaryIO, bytes | None]:
 
 
 def _large_chunks(file: BinaryIO) -> tuple[list[tuple[int, int]], bytes | None]:
-    """Where the chunks begin and end that are too large; a chunk is length, name, data and checksum."""
+    """Return start and end of oversized chunks; a chunk is length, name, data, checksum."""
     dropped: list[tuple[int, int]] = []
     profile: bytes | None = None
     place, together = _SIGNATURE, 0
@@ -79,7 +79,7 @@ def _after_keyword(data: bytes) -> bytes | None:
 
 
 def _after_keywords(data: bytes) -> bytes | None:
-    """The text of an iTXt chunk, if it is packed: keyword, 0, packed?, method, language, 0, keyword, 0, text."""
+    """Return a compressed iTXt's text: keyword, 0, flag, method, language, 0, keyword, 0, text."""
     rest = data.partition(b"\0")[2]
     if rest[:1] != b"\1":
         return None

@@ -19,7 +19,7 @@ _Bytes: TypeAlias = "bytes | mmap.mmap"
 
 
 def is_raw_tiff(file: BinaryIO) -> bool:
-    """Whether a TIFF is a raw file by what it says of its first image: it is a reduced one, or those of a DNG.
+    """Return whether a TIFF is a raw file: its first image is a thumbnail, or it has DNG tags.
 
     A TIFF begins with the order of its bytes and the place of the first directory: the number of
     its entries, then tag, type, count and value of each (TIFF 6.0).
@@ -40,7 +40,7 @@ def is_raw_tiff(file: BinaryIO) -> bool:
 
 
 def find_preview(file: BinaryIO, min_size: int | None) -> Image.Image | None:
-    """Find the JPEG that the camera made of the photo: every maker's files have one, nearly all of full size.
+    """Find the camera's JPEG preview: all makers' files have one, most at full size.
 
     Args:
         file: The file.
@@ -112,7 +112,7 @@ def _jpeg(data: bytes) -> Image.Image | None:
 
 
 def _is_whole(data: _Bytes, place: int) -> bool:
-    """Whether it can be decoded, which the sensor's lossless kinds cannot; at an eighth, it takes little time."""
+    """Return whether the JPEG can be decoded (lossless ones cannot); at 1/8 scale this is fast."""
     image: Any = _jpeg(data[place:])
     try:
         image.draft("RGB", (1, 1))
@@ -123,7 +123,7 @@ def _is_whole(data: _Bytes, place: int) -> bool:
 
 
 def _orientation(data: _Bytes) -> int | None:
-    """How the camera was held: files that are TIFF begin with it, and Canon's newer ones have a TIFF of it inside."""
+    """Read the EXIF orientation: TIFF-based files start with it, newer Canon ones embed a TIFF."""
     canon = data[:4096].find(b"CMT1")
     start = canon + 4 if canon >= 0 else 0
     exif = Image.Exif()
