@@ -28,6 +28,8 @@ MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 .PHONY: help caption demo test test-all lint check format train docs
 export IMAGE CONFIG  # so that the shell sees a path with spaces as one word
+# Bytecode is kept, whatever the environment says: to compile torch takes ten seconds, and tests start many processes.
+export PYTHONDONTWRITEBYTECODE =
 
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile

@@ -111,7 +111,7 @@ def export_onnx(folder: Path) -> None:
     pixels = torch.from_numpy(
         np.random.default_rng(0).normal(size=(2, 3, size, size)).astype(np.float32)
     )
-    with torch.inference_mode():
+    with torch.no_grad():  # tracing takes no tensors of inference mode, and would begin anew
         image, state = model.decoder.start(model.encoder(pixels))
     names = [f"image.{name}" for name in image], [f"state.{name}" for name in state]
     classes = [] if model.classifier is None else [CLASSES]

@@ -27,6 +27,18 @@ a the on in of with and dog cat man woman child bird ball grass water street bea
 @pytest.fixture(scope="session")
 def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint with its ONNX pair, of a model that gives tags. Not to be written to: copy it."""
+    from filelock import FileLock
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # that of all processes: one exports for all, which takes seconds
+    with FileLock(folder / "checkpoint.lock"):
+        if not (folder / "checkpoint").exists():
+            save_tiny_checkpoint(folder / "checkpoint")  # whole or not there
+    return folder / "checkpoint"
+
+
+def save_tiny_checkpoint(folder: Path) -> None:
     import torch
 
     from captioner.export import save_checkpoint
@@ -53,7 +65,6 @@ def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         features = model.eval().encoder(colours).mean(dim=(0, 1))
         model.classifier.weight.mul_(400)  # that recognises something
         model.classifier.bias.copy_(-model.classifier.weight @ features)
-    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
     save_checkpoint(
         folder,
         model,
@@ -62,7 +73,6 @@ def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         decoding=DecodingOptions(beam_size=3, max_length=12, no_repeat_ngram=2),
         card="# A tiny captioner\n\nIts weights are random.\n",
     )
-    return folder
 
 
 @pytest.fixture(scope="session")

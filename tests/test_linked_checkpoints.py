@@ -68,7 +68,7 @@ def test_exporting_writes_no_linked_file(
     )
 
 
-@pytest.mark.parametrize("failing", ["_verify", "save_model"])
+@pytest.mark.parametrize("failing", ["_verify", pytest.param("save_model", marks=pytest.mark.slow)])
 def test_the_old_pair_stays_until_the_new_one_is_verified(
     folder: Path, failing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,14 @@ SMALL = [
 ]
 
 
+@pytest.fixture
+def little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the benchmark of training draw small images, and train for few steps before it measures."""
+    monkeypatch.setattr(benchmark_training, "SIDES", (160, 120))
+    monkeypatch.setattr(benchmark_training, "SETTLE", 1)
+
+
+@pytest.mark.usefixtures("little")
 def test_the_benchmark_measures_every_way_of_training_that_a_config_has(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,7 +59,7 @@ def divide_captions(
         sets: The sets, whose records follow one another in the validation split.
         captions: The captions by their record's index in the split, in order.
         whole: Whether all sets were captioned. If only the first batches were, as before training,
-            sets without a caption are left out.
+            sets without a caption are left out, unless none has one.
 
     Raises:
         DataError: A set has no caption, for none of its images can be read.
@@ -69,7 +69,7 @@ def divide_captions(
     for images in sets:
         last = first + len(images.records)
         own = {index - first: text for index, text in captions.items() if first <= index < last}
-        if not own and whole:
+        if not own and (whole or not captions):
             which = f" of {images.name}" if images.name else ""
             raise DataError(
                 f"None of the validation images{which} can be read, whose names stand above."

@@ -1,7 +1,8 @@
 """Encoders: what they give, what they are cut from, and what of them trains."""
 
 import copy
-import subprocess
+import importlib
+import multiprocessing
 import sys
 
 import pytest
@@ -28,6 +29,7 @@ CNNS = {
     "regnet_y_400mf": (440, "trunk_output"),
     "vgg16": (512, "features"),
 }
+DEEPER = {"resnet34", "resnet101", "resnet152"}  # like resnet18 and resnet50, but for their depth
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +60,10 @@ def by_region(output: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("name", CNNS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in DEEPER else []) for name in CNNS],
+)
 def test_features_are_the_last_spatial_layer_of_the_whole_network(
     name: str, pixels: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,15 +122,24 @@ def test_a_name_that_timm_does_not_know_is_refused_with_those_that_are_close() -
         Encoder(EncoderConfig("timm/mobilenetv4_conv_smal"), SIZE)
 
 
+def import_anew_and_build() -> None:
+    """Say with the exit status whether timm is imported: what a forked process does, which has torch."""
+    torch.set_num_threads(1)  # the threads of the process that it was forked from aren't there
+    for name in list(sys.modules):
+        if name.partition(".")[0] == "timm" or name.startswith("captioner.model"):
+            del sys.modules[name]
+    encoder = importlib.import_module("captioner.model.encoder")
+    importlib.import_module("captioner.model.pretrained")
+    assert encoder.Encoder is not Encoder
+    encoder.Encoder(encoder.EncoderConfig("squeezenet1_1"), SIZE)
+    sys.exit("timm" in sys.modules)
+
+
 def test_timm_is_imported_only_for_its_networks() -> None:
-    code = (
-        "import sys; from captioner.model.encoder import *; from captioner.model.pretrained import"
-        " *; Encoder(EncoderConfig('squeezenet1_1'), 64); print('timm' in sys.modules)"
-    )
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
-        == "False\n"
-    )
+    process = multiprocessing.get_context("fork").Process(target=import_anew_and_build)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 
 
 @torch.inference_mode()

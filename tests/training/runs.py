@@ -35,6 +35,7 @@ SHIPPED_ENCODER = [
     "--model.encoder.name=timm/tf_efficientnet_lite3",
     "--model.weights=bundled",
 ]  # behind SMALL
+SMALL_EFFICIENTNET = ["--model.encoder.name=timm/tf_efficientnet_lite0"]  # stages by the same names
 
 # On tables of drawn photos, in train/ and val/.
 ON_TABLES = [

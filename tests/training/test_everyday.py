@@ -3,21 +3,29 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from captioner import Captioner
 from captioner.datasets.shapes import draw_shapes
 from captioner.training.train import main
-from tests.training.runs import QUICK, ROOT
+from tests.training.runs import QUICK, ROOT, SMALL_EFFICIENTNET
 
 
-def test_the_everyday_config_runs_through_both_stages():
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        pytest.param(SMALL_EFFICIENTNET, id="a small encoder"),
+        pytest.param(["--checkpoint.onnx=true"], marks=pytest.mark.slow, id="as shipped"),
+    ],
+)
+def test_the_everyday_config_runs_through_both_stages(encoder):
     for name in ("everyday", "flickr8k"):
         draw_shapes(Path("data") / name, 40)
     options = [
         f"--config={ROOT / 'configs' / 'everyday.yaml'}",
         *QUICK,
-        "--checkpoint.onnx=true",
         "--model.weights=null",
+        *encoder,
     ]
     options += [
         "--data.preprocessing.size=64",
