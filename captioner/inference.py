@@ -283,8 +283,8 @@ class Captioner:
         if options.style not in self.confidence.styles:
             known = ", ".join(style or "the plain one" for style in self.confidence.styles)
             raise ConfigError(
-                f"The confidence of the style {options.style or 'plain'} was not calibrated; that of"
-                f" {known} was. Calibrate it: captioner calibrate --style NAME"
+                f"The confidence of the style {options.style or 'plain'} was not calibrated; that"
+                f" of {known} was. Calibrate it: captioner calibrate --style NAME"
             )
 
     def encode(

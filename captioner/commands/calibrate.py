@@ -1,4 +1,4 @@
-"""`captioner calibrate`: annotated photos -> the confidence of captions and the temperature of tags."""
+"""`captioner calibrate`: annotated photos -> confidence of captions, temperature of tags."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -28,8 +28,7 @@ files stay as they are.""",
         epilog="""\
 examples:
   captioner calibrate --model runs/tiny/best --annotations captions_val.json --images val/
-  captioner calibrate --model runs/all/best --annotations val.json --style detailed \\
-    --only confidence""",
+  captioner calibrate --model mine/ --annotations val.csv --style long --only confidence""",
     )
     parser.set_defaults(run=run)
     parser.add_argument(
@@ -68,7 +67,7 @@ examples:
         metavar="X",
         help="A caption is good from this CIDEr-D of its own on. [default: 0.5]",
     )
-    add_model(parser)
+    add_model(parser, which="Checkpoint folder, whose config.json is written. [required]")
 
 
 def run(options: Namespace) -> int:

@@ -1,4 +1,4 @@
-"""How likely a caption is good: from signals that captioning has anyway, by a fitted logistic regression."""
+"""How likely a caption is good: a logistic regression on signals that captioning has anyway."""
 
 from captioner.confidence.config import Calibration, Confidence
 from captioner.confidence.signals import SignalReader

@@ -1,4 +1,4 @@
-"""What a checkpoint says about the confidence of its captions: a logistic regression for each style."""
+"""What a checkpoint says about the confidence of its captions: a calibration for each style."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -8,8 +8,9 @@
 The length of the caption, how far its score is above the next one's and how many words the n best
 captions share were tried and left out: they told nothing more (docs/confidence.md).
 
-The last two signals need a model with a classifier. They are computed from the classifier's own scores,
-before the temperature of the tags, so that a new temperature leaves a fitted confidence valid.
+The last two signals need a model with a classifier. They are computed from the classifier's own
+scores, before the temperature of the tags, so that a new temperature leaves a fitted confidence
+valid.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Annotated photos -> how likely a model's captions are good, and its tags right, written into its checkpoint.
+"""Annotated photos -> how likely a model's captions are good and its tags right, in its checkpoint.
 
 A caption is good if its own CIDEr-D against people's captions of the photo is at least a threshold.
 It is the score that models are compared by, needs no list of words and no grammar, and holds for

@@ -1,4 +1,4 @@
-"""`captioner calibrate`: annotated photos -> a checkpoint's confidence and the temperature of its tags."""
+"""`captioner calibrate`: annotated photos -> confidence of captions, temperature of tags."""
 
 import json
 import shutil
