@@ -254,13 +254,11 @@ def test_a_style_is_chosen_from_the_models_own(page, bundled):
     wait(page, ".cap-sentence", plain.text)
     page.find_element("css selector", "#cap-options > button").click()
     chosen = wait(page, "#cap-options")
-    chosen = chosen.find_element("css selector", "input[role=listbox]")
+    chosen = chosen.find_element("css selector", "input[role=combobox]")
     chosen.click()
-    wait(page, "ul[role=listbox] li", style)
+    wait(page, "li[role=option]", style)
     (option,) = (
-        each
-        for each in page.find_elements("css selector", "ul[role=listbox] li")
-        if style in each.text
+        each for each in page.find_elements("css selector", "li[role=option]") if style in each.text
     )
     option.click()
     wait(page, ".cap-sentence", styled.text)
