@@ -27,6 +27,10 @@ class Caption:
             first; else empty.
         tags: What the encoder's classifier recognises in the image, the likeliest first, at most 5
             of a probability of at least 0.3; empty for models without a classifier.
+        confidence: The calibrated probability, from 0 to 1, that the caption is good; the model's
+            `Calibration.good` says what that means. None for a model or a style that was not
+            calibrated, for several models that decide together, for a caption that was sampled or
+            had to include something, and for alternatives behind the best one.
     """
 
     text: str
@@ -36,15 +40,23 @@ class Caption:
     attention: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     alternatives: tuple["Caption", ...] = ()
     tags: tuple[Tag, ...] = ()
+    confidence: float | None = None
 
     @classmethod
-    def of(cls, hypothesis: Hypothesis, vocabulary: Vocabulary, tags: tuple[Tag, ...]) -> "Caption":
+    def of(
+        cls,
+        hypothesis: Hypothesis,
+        vocabulary: Vocabulary,
+        tags: tuple[Tag, ...],
+        confidence: float | None = None,
+    ) -> "Caption":
         """Put what the search has found into words.
 
         Args:
             hypothesis: A finished hypothesis of the search.
             vocabulary: The model's words.
             tags: What is recognised in the image.
+            confidence: The probability that it is good.
         """
         return cls(
             text=vocabulary.text(hypothesis.words),
@@ -53,6 +65,7 @@ class Caption:
             word_log_probs=hypothesis.word_log_probs,
             attention=None if hypothesis.attention is None else _grid(hypothesis.attention),
             tags=tags,
+            confidence=confidence,
         )
 
     def __str__(self) -> str:
@@ -67,6 +80,7 @@ class Caption:
         return {
             "caption": self.text,
             "log_prob": self.log_prob,
+            "confidence": self.confidence,
             "alternatives": alternatives,
             "tags": tags,
         }

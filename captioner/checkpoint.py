@@ -1,7 +1,7 @@
 """A checkpoint folder: read, write, describe.
 
     config.json                  format_version, package_version, architecture, preprocessing,
-                                 decoding defaults, tags
+                                 decoding defaults, tags, confidence
     vocabulary.json              words in id order
     model.safetensors            all weights
     encoder.onnx, decoder.onnx   for the light world; their weights are in model.safetensors
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from captioner._version import __version__
+from captioner.confidence import Confidence
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CheckpointError, ConfigError
 from captioner.preprocessing import Preprocessing
@@ -40,6 +41,8 @@ _FILES = (CONFIG, VOCABULARY, WEIGHTS, *ONNX_PAIR, CARD)
 _EMBEDDING = "decoder.embedding.weight"  # a row for every word
 _SECTIONS = ("architecture", "preprocessing", "decoding")
 _TAGS = "tags"  # there since format 2, and only where the model has a classifier
+_CONFIDENCE = "confidence"  # there since format 2, and only where it was calibrated
+_OPTIONAL = (_TAGS, _CONFIDENCE)
 _KEYS = ("format_version", "package_version", *_SECTIONS)
 
 
@@ -55,6 +58,7 @@ class Checkpoint:
         vocabulary: Its words.
         package_version: The version of captioner that wrote it.
         tags: What its classifier's scores stand for; None for a model without one.
+        confidence: How likely its captions are good; None where that was not calibrated.
     """
 
     folder: Path
@@ -64,6 +68,7 @@ class Checkpoint:
     vocabulary: Vocabulary
     package_version: str
     tags: TagConfig | None = None
+    confidence: Confidence | None = None
 
     @property
     def weights(self) -> Path:
@@ -97,12 +102,66 @@ def read_checkpoint(folder: str | os.PathLike[str] | None = None) -> Checkpoint:
         decoding = DecodingOptions.from_dict(config["decoding"])
         decoding.check_defaults()
         tags = TagConfig.from_dict(config[_TAGS]) if _TAGS in config else None
+        confidence = Confidence.from_dict(config[_CONFIDENCE]) if _CONFIDENCE in config else None
+        _check_confidence(confidence, tags)
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
     vocabulary = Vocabulary.load(folder / VOCABULARY)
     _check_weights(folder / WEIGHTS, len(vocabulary))
     architecture, version = config["architecture"], config["package_version"]
-    return Checkpoint(folder, architecture, preprocessing, decoding, vocabulary, version, tags)
+    return Checkpoint(
+        folder, architecture, preprocessing, decoding, vocabulary, version, tags, confidence
+    )
+
+
+def write_calibration(
+    folder: str | os.PathLike[str],
+    *,
+    tags: TagConfig | None = None,
+    confidence: Confidence | None = None,
+) -> None:
+    """Write what was fitted on validation photos into a checkpoint's config.json, whole or not at all.
+
+    All other files, and all else in config.json, stay as they are. Where config.json is a link, the
+    link is replaced, not the file that it leads to, which others may share.
+
+    Args:
+        folder: The checkpoint.
+        tags: What its classifier's scores stand for from now on; None leaves that as it is.
+        confidence: Likewise how likely its captions are good.
+
+    Raises:
+        CheckpointError: It is no checkpoint, or cannot be written.
+        ConfigError: The confidence needs tags, and the model has none.
+    """
+    checkpoint = read_checkpoint(folder)
+    _check_confidence(confidence, tags or checkpoint.tags)
+    path = checkpoint.folder / CONFIG
+    config = _read_config(path)
+    for name, section in ((_TAGS, tags), (_CONFIDENCE, confidence)):
+        if section is not None:
+            config[name] = section.to_dict()
+    config["format_version"] = 1 if config.keys().isdisjoint(_OPTIONAL) else 2
+    new = path.with_name(f"{CONFIG}.new")
+    try:
+        new.write_text(_as_json(config), encoding="utf-8")
+        shutil.copymode(path, new)
+        os.replace(new, path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _check_confidence(confidence: Confidence | None, tags: TagConfig | None) -> None:
+    """Refuse a confidence that is computed from tags for a model that has none."""
+    if confidence is not None and tags is None:
+        for style, calibration in confidence.styles.items():
+            if calibration.needs_tags:
+                raise ConfigError(
+                    f"confidence of the style {style!r} is computed from tags, and the model has"
+                    " none. Calibrate it anew: captioner calibrate"
+                )
 
 
 def write_checkpoint(
@@ -163,9 +222,7 @@ def write_checkpoint(
     )
     try:
         temporary.mkdir(parents=True)
-        (temporary / CONFIG).write_text(
-            json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        (temporary / CONFIG).write_text(_as_json(config), encoding="utf-8")
         vocabulary.save(temporary / VOCABULARY)
         (temporary / CARD).write_text(card, encoding="utf-8")
         fill(temporary)
@@ -184,7 +241,8 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     Returns:
         folder, package_version, files (name -> size in bytes), words (those that captions are made
         of), styles (their names, if there are some), architecture, preprocessing, decoding, tags
-        (None without a classifier), and card (the first lines of the model card).
+        (None without a classifier), confidence (its calibrations by style; None without), and card
+        (the first lines of the model card).
     """
     vocabulary = checkpoint.vocabulary
     paths = [checkpoint.folder / name for name in _FILES]
@@ -198,6 +256,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "preprocessing": checkpoint.preprocessing.to_dict(),
         "decoding": checkpoint.decoding.to_dict(),
         "tags": None if checkpoint.tags is None else checkpoint.tags.to_dict(),
+        "confidence": None if checkpoint.confidence is None else checkpoint.confidence.to_dict(),
         "card": _first_lines(checkpoint.folder / CARD),
     }
 
@@ -241,7 +300,8 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{path} has format {version}, and this captioner ({__version__}) reads up to"
             f" {FORMAT_VERSION}. Update it: pip install --upgrade captioner"
         )
-    sections = _SECTIONS if version == 1 or _TAGS not in config else (*_SECTIONS, _TAGS)
+    optional = () if version == 1 else (name for name in _OPTIONAL if name in config)
+    sections = (*_SECTIONS, *optional)
     unknown, missing = (
         sorted(set(config) - {*_KEYS, *sections}),
         [key for key in _KEYS if key not in config],
@@ -303,6 +363,10 @@ def _check_weights(path: Path, vocab_size: int) -> None:
             f"{path} is a model of {words} words, and {VOCABULARY} has {vocab_size}. Copy the whole"
             " folder again."
         )
+
+
+def _as_json(config: dict[str, Any]) -> str:
+    return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
 
 
 def _replace(folder: Path, temporary: Path, replaced: Path) -> None:

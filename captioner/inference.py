@@ -17,6 +17,7 @@ from captioner.backends.choice import check_backend, load_backend
 from captioner.backends.protocol import Backend, Encoded
 from captioner.caption import Caption
 from captioner.checkpoint import read_checkpoint
+from captioner.confidence import Confidence, SignalReader
 from captioner.decoding import Constraints, DecodingOptions, Hypothesis
 from captioner.decoding.inclusion import of_each_image
 from captioner.decoding.search import search
@@ -28,7 +29,7 @@ from captioner.tags import Tag, TagConfig
 from captioner.tags.tagger import LIMIT, THRESHOLD
 from captioner.vocabulary import Vocabulary
 
-__all__ = ["NO_TAGS", "Caption", "Captioner"]
+__all__ = ["NO_CONFIDENCE", "NO_TAGS", "Caption", "Captioner"]
 
 Folder: TypeAlias = str | os.PathLike[str]
 Pixels: TypeAlias = NDArray[np.float32]  # (3, S, S)
@@ -37,6 +38,10 @@ Includes: TypeAlias = list[tuple[str, ...]] | None
 NO_TAGS = (
     "This model has no classifier to tag images with. Choose one that was trained with model.tags,"
     " from weights that bring a classifier."
+)
+NO_CONFIDENCE = (
+    "This model gives no confidence: it was not calibrated. Calibrate it on photos with captions by"
+    " people: captioner calibrate --model DIR --annotations FILE"
 )
 
 
@@ -54,6 +59,7 @@ class Captioner:
         preprocessing: How images become its input.
         decoding: How captions are searched for, where a call doesn't say otherwise.
         tags: What the scores of the model's classifier stand for; None to give no tags.
+        confidence: How likely captions are good; None to give no confidence.
     """
 
     def __init__(
@@ -63,12 +69,14 @@ class Captioner:
         preprocessing: Preprocessing,
         decoding: DecodingOptions,
         tags: TagConfig | None = None,
+        confidence: Confidence | None = None,
     ) -> None:
         self.backend = backend
         self.vocabulary = vocabulary
         self.preprocessing = preprocessing
         self.decoding = decoding
         self.tags = tags
+        self.confidence = confidence
 
     @classmethod
     def from_pretrained(
@@ -84,7 +92,7 @@ class Captioner:
             folder: The folder; the model that is bundled with the package if None. Of several, a
                 word's probability is the mean of what they give it, and the first one's decoding
                 defaults hold; they need the same words and preprocessing, as models that differ in
-                their seed have.
+                their seed have. They give no confidence: each was calibrated on its own captions.
             backend: "onnx" needs no torch and runs on the CPU; "torch" runs on any device; "auto"
                 takes "onnx" if the checkpoint has it and no other device than the CPU is asked for,
                 else "torch".
@@ -109,7 +117,7 @@ class Captioner:
                         " decide together need the same."
                     )
         backends = [load_backend(checkpoint, backend, device) for checkpoint in checkpoints]
-        together, tags = backends[0], first.tags
+        together, tags, confidence = backends[0], first.tags, first.confidence
         if len(backends) > 1:
             from captioner.backends.ensemble import Ensemble
 
@@ -123,8 +131,10 @@ class Captioner:
             temperatures = [
                 None if each.tags is None else each.tags.temperature for each in checkpoints
             ]
-            together = Ensemble(backends, temperatures)
-        return cls(together, first.vocabulary, first.preprocessing, first.decoding, tags)
+            together, confidence = Ensemble(backends, temperatures), None
+        return cls(
+            together, first.vocabulary, first.preprocessing, first.decoding, tags, confidence
+        )
 
     @overload
     def caption(
@@ -247,6 +257,53 @@ class Captioner:
         tagger = self.tags.tagger
         tagger.check(threshold, limit)
         tags: list[tuple[Tag, ...]] = []
+        for stepper in self.encode(images, batch_size=batch_size):
+            tags += self._tags(stepper, threshold, limit)
+        return tags
+
+    def check_confidence(self, **decoding: Any) -> None:
+        """Make sure that captions get a confidence.
+
+        Args:
+            **decoding: As for `caption`.
+
+        Raises:
+            ConfigError: They don't, for the model or the style was not calibrated, or for they are
+                sampled or must include something; or an option is unknown or out of range.
+        """
+        if self.confidence is None:
+            raise ConfigError(NO_CONFIDENCE)
+        options, include = self._options(decoding, None)
+        if options.sample or options.include or include is not None:
+            how = "sampled" if options.sample else "told what to include"
+            raise ConfigError(
+                f"Captions that are {how} have no confidence; it was calibrated on captions that"
+                " were searched for freely."
+            )
+        if options.style not in self.confidence.styles:
+            known = ", ".join(style or "the plain one" for style in self.confidence.styles)
+            raise ConfigError(
+                f"The confidence of the style {options.style or 'plain'} was not calibrated; that"
+                f" of {known} was. Calibrate it: captioner calibrate --style NAME"
+            )
+
+    def encode(
+        self, images: Iterable[ImageSource] | ImageSource, *, batch_size: int = 32
+    ) -> Generator[Encoded, None, None]:
+        """Read and encode images, for `decode`.
+
+        Args:
+            images: As for `caption`; read as they are needed.
+            batch_size: As for `caption`.
+
+        Returns:
+            An iterator over encoded batches, in the order of the images.
+
+        Raises:
+            ImageError: An image cannot be read.
+            ConfigError: The batch size is out of range.
+        """
+        _check_batch_size(batch_size)
         with closing(read_in_batches(iter(as_iterable(images)), batch_size, self._read)) as batches:
             for batch in batches:
                 pixels = []
@@ -254,8 +311,7 @@ class Captioner:
                     if isinstance(result, ImageError):
                         raise result
                     pixels.append(result)
-                tags += self._tags(self.backend.encode(np.stack(pixels)), threshold, limit)
-        return tags
+                yield self.backend.encode(np.stack(pixels))
 
     def decode(self, stepper: Encoded, *, first_image: int = 0, **decoding: Any) -> list[Caption]:
         """Write captions for images that are encoded already.
@@ -355,10 +411,34 @@ class Captioner:
             raise ConfigError(
                 "No caption includes all that it must; raise max_length, or include less."
             )
+        confidences = self._confidences([hypotheses[0] for hypotheses in found], stepper, options)
+        if include is not None:
+            confidences = [
+                None if asked else confidence
+                for asked, confidence in zip(include, confidences, strict=True)
+            ]
         return [
-            self._to_caption(hypotheses, tags, options.alternatives)
-            for hypotheses, tags in zip(found, self._tags(stepper), strict=True)
+            self._to_caption(hypotheses, tags, confidence, options.alternatives)
+            for hypotheses, tags, confidence in zip(
+                found, self._tags(stepper), confidences, strict=True
+            )
         ]
+
+    def _confidences(
+        self, best: Sequence[Hypothesis], stepper: Encoded, options: DecodingOptions
+    ) -> list[float | None]:
+        """The probability that the best caption of each image is good, where it can be told."""
+        calibration = None if self.confidence is None else self.confidence.styles.get(options.style)
+        if calibration is None or options.sample or options.include:
+            return [None] * len(best)
+        reader = SignalReader(self.tags if calibration.needs_tags else None)
+        signals = reader.read(
+            [self.vocabulary.text(hypothesis.words) for hypothesis in best],
+            [hypothesis.word_log_probs for hypothesis in best],
+            stepper.classes,
+        )
+        probabilities: list[float | None] = calibration.probability(signals, reader.names).tolist()
+        return probabilities
 
     def _tags(
         self, stepper: Encoded, threshold: float = THRESHOLD, limit: int = LIMIT
@@ -368,9 +448,16 @@ class Captioner:
         return self.tags.tagger.tags(stepper.classes, threshold=threshold, limit=limit)
 
     def _to_caption(
-        self, hypotheses: list[Hypothesis], tags: tuple[Tag, ...], wanted: int
+        self,
+        hypotheses: list[Hypothesis],
+        tags: tuple[Tag, ...],
+        confidence: float | None,
+        wanted: int,
     ) -> Caption:
-        captions = tuple(Caption.of(hypothesis, self.vocabulary, tags) for hypothesis in hypotheses)
+        captions = tuple(
+            Caption.of(hypothesis, self.vocabulary, tags, None if rank else confidence)
+            for rank, hypothesis in enumerate(hypotheses)
+        )
         return captions[0] if wanted == 1 else replace(captions[0], alternatives=captions)
 
 

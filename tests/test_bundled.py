@@ -112,6 +112,14 @@ def test_it_tags_what_its_classifier_is_sure_of():
     assert [[tag.noun for tag in each] for each in tags] == [["cat"], ["coffee"]]
 
 
+@pytest.mark.parametrize("style", ["", "flickr8k"])
+def test_it_says_how_sure_it_is(style):
+    captions = Captioner.from_pretrained().caption(sorted(EXAMPLES.glob("*.jpg")), style=style)
+    confidences = [caption.confidence for caption in captions]
+    assert all(0 < confidence < 1 for confidence in confidences)
+    assert max(confidences) - min(confidences) > 0.1
+
+
 def test_its_styles_speak_differently():
     captioner = Captioner.from_pretrained()
     photos = sorted(EXAMPLES.glob("*.jpg"))

@@ -127,6 +127,7 @@ def test_a_caption_says_all_about_itself(captioner: Captioner, pictures: list[Im
         assert caption.to_dict() == {
             "caption": caption.text,
             "log_prob": caption.log_prob,
+            "confidence": None,
             "alternatives": [
                 {"caption": one.text, "log_prob": one.log_prob} for one in caption.alternatives
             ],

@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +54,7 @@ examples:
   captioner caption photo.jpg --alternatives 3 --json
   captioner caption photo.jpg --include camera
   captioner caption photo.jpg --tags
+  captioner caption holiday/ --min-confidence 0.5
   captioner caption - < photo.jpg""",
     )
     parser.set_defaults(run=run)
@@ -62,6 +63,15 @@ examples:
         "--tags",
         action="store_true",
         help="Print what is recognised in the image after its caption.",
+    )
+    parser.add_argument(
+        "--min-confidence",
+        type=float,
+        metavar="P",
+        help=(
+            "Leave out captions that are good with a smaller probability, and name their images;"
+            " adds a column to tables."
+        ),
     )
     parser.add_argument(
         "--output",
@@ -87,7 +97,7 @@ def run(options: Namespace) -> int:
     output: Path | None = options.output
     _check_paths(paths, output)
     several = len(paths) > 1 or os.path.isdir(paths[0])
-    failed = 0
+    failed = captioned = left_out = 0
 
     def fail(message: str) -> None:
         nonlocal failed
@@ -101,6 +111,9 @@ def run(options: Namespace) -> int:
     )
     if options.tags and captioner.tags is None:
         raise ConfigError(NO_TAGS)
+    least: float | None = options.min_confidence
+    if least is not None:
+        _check_confidence(least, captioner, options)
     file = None if output is None else _captions_file(output, options, captioner, several)
     attention = _attention_folder(options.save_attention)
 
@@ -120,17 +133,23 @@ def run(options: Namespace) -> int:
             if isinstance(result, ImageError):
                 fail(f"{called}: {result.reason}")
                 continue
-            if attention is not None:
+            captioned += 1
+            kept = least is None or result.confidence is None or result.confidence >= least
+            if not kept:
+                left_out += 1
+                note(f"{called}: left out (confidence {result.confidence:.3f})")
+            if attention is not None and kept:
                 try:
                     attention.save(None if name == STANDARD_INPUT else name, result)
                 except OSError as error:
                     fail(f"{called}: its attention cannot be saved ({error.strerror or error})")
             if file is None:
-                print(
-                    _text(name, result, options, several, sys.stdout.encoding), end="", flush=True
-                )
+                text = _text(name, result, options, several, sys.stdout.encoding, kept)
+                print(text, end="", flush=True)
             elif name not in file:
-                file.write(name, _text(name, result, options, several, "utf-8"))
+                file.write(name, _text(name, result, options, several, "utf-8", kept))
+    if left_out:
+        note(f"{left_out:,} of {captioned:,} captions are left out: confidence below {least:g}.")
     return 1 if failed else 0
 
 
@@ -147,6 +166,13 @@ def _check_paths(paths: list[str], output: Path | None) -> None:
         check_output(output, paths)
 
 
+def _check_confidence(least: float, captioner: "Captioner", options: Namespace) -> None:
+    """Refuse a least confidence that is out of range, or that captions would not have."""
+    if not 0 <= least <= 1:
+        raise ConfigError(f"--min-confidence is {least}; expected a probability from 0 to 1.")
+    captioner.check_confidence(**given(options, *DECODING))
+
+
 def _captions_file(
     output: Path, options: Namespace, captioner: "Captioner", several: bool
 ) -> CaptionsFile:
@@ -161,7 +187,7 @@ def _captions_file(
         form="JSON lines" if options.json else f"{form} with tags" if options.tags else form,
         folder=os.getcwd(),
         models=tuple(map(fingerprint, options.model or [BUNDLED])),
-        decoding=asdict(decoding),
+        decoding=asdict(decoding) | given(options, "min_confidence"),
         photo=options.operands[0] if alone else None,
     )
     file = CaptionsFile(output, run, options.operands)
@@ -203,18 +229,42 @@ def _attention_folder(folder: Path | None) -> "AttentionFolder | None":
     return AttentionFolder(folder)
 
 
-def _text(name: str, caption: "Caption", options: Namespace, with_name: bool, encoding: str) -> str:
-    """What is printed of an image: lines. JSON has escapes for what an encoding lacks."""
+def _text(
+    name: str,
+    caption: "Caption",
+    options: Namespace,
+    with_name: bool,
+    encoding: str,
+    kept: bool = True,
+) -> str:
+    """What is printed of an image: lines. JSON has escapes for what an encoding lacks.
+
+    Of a caption that is not kept the confidence is said, and in a table its path.
+    """
     if options.json:
         entry = {"path": name, **caption.to_dict()}
+        if not kept:
+            entry |= {"caption": None, "log_prob": None, "alternatives": []}
         line = json.dumps(entry, ensure_ascii=False)
         try:
             line.encode(encoding)
         except UnicodeEncodeError:
             line = json.dumps(entry)
         return f"{line}\n"
+    if not kept:
+        if not with_name:
+            return ""
+        caption = replace(caption, text="", alternatives=())
     lines = []
+    with_confidence = with_name and options.min_confidence is not None
     for one in caption.alternatives or [caption]:
         tags = ", ".join(f"{tag.noun} {tag.probability:.2f}" for tag in one.tags)
-        lines.append("\t".join([*[escape(name)] * with_name, one.text, *[tags] * options.tags]))
+        confidence = "" if one.confidence is None else f"{one.confidence:.3f}"
+        fields = [
+            *[escape(name)] * with_name,
+            one.text,
+            *[tags] * options.tags,
+            *[confidence] * with_confidence,
+        ]
+        lines.append("\t".join(fields))
     return "".join(f"{line}\n" for line in lines)

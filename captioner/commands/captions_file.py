@@ -220,9 +220,9 @@ class CaptionsFile:
     def _name_in(self, line: bytes) -> str | None:
         """The path in a row; None if it is none of this form."""
         text = line.decode("utf-8", "surrogateescape").rstrip("\n")
-        if self._run.form == "caption alone":
+        if self._run.form.startswith("caption alone"):
             return self._run.photo
-        if self._run.form == "table":
+        if self._run.form.startswith("table"):
             name, tab, _ = text.partition("\t")
             return unescape(name) if name and tab else None
         try:

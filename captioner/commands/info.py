@@ -32,6 +32,8 @@ def run(options: Namespace) -> int:
         return 0
     files = {name: f"{size / 1e6:.1f} MB" for name, size in description.pop("files").items()}
     card = description.pop("card")
+    if description["confidence"] is not None:
+        description["confidence"] = [style or "plain" for style in description["confidence"]]
     facts = {**description.pop("architecture"), **description, "files": files}
     for name, value in facts.items():
         if value is None:

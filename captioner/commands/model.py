@@ -7,19 +7,26 @@ from typing import Any
 from captioner.backends.choice import BACKENDS
 from captioner.commands.parser import Parser
 
+_SEVERAL = (
+    "Checkpoint folder; given several times, they decide together. [default: the bundled model]"
+)
 
-def add_model(parser: Parser, *, batches: bool = True) -> None:
-    """Add `--model`, `--backend`, `--device` and, where there are batches, `--batch-size`."""
+
+def add_model(parser: Parser, *, batches: bool = True, which: str = _SEVERAL) -> None:
+    """Add `--model`, `--backend`, `--device` and, where there are batches, `--batch-size`.
+
+    Args:
+        parser: Of the command.
+        batches: Whether it captions in batches.
+        which: What the help says of `--model`.
+    """
     model = parser.add_argument_group("model")
     model.add_argument(
         "--model",
         type=Path,
         metavar="DIR",
         action="append",
-        help=(
-            "Checkpoint folder; given several times, they decide together. [default: the bundled"
-            " model]"
-        ),
+        help=which,
     )
     model.add_argument(
         "--backend",

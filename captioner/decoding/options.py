@@ -44,6 +44,8 @@ _KINDS = {
 class Control:
     """How the demo shows an option: a slider for a number, a checkbox, a text field for words.
 
+    A name that the model knows, such as a style, is chosen from a list.
+
     Attributes:
         label: What it is called there.
         info: A few words below the label.
@@ -234,6 +236,7 @@ class DecodingOptions:
         "The manner of speech, one of the model's.",
         more="The name of one of the model's `Vocabulary.styles`; empty for the plain one.",
         metavar="NAME",
+        control=Control("Style", "The manner of speech"),
     )
     sample: bool = _option(
         False,

@@ -33,8 +33,8 @@ def api_answer(
         options: Decoding options; None is the model's own choice.
 
     Returns:
-        What `captioner caption --json` prints, but for the path: caption, log_prob, alternatives,
-        tags.
+        What `captioner caption --json` prints, but for the path: caption, log_prob, confidence,
+        alternatives, tags.
 
     Raises:
         CaptionerError: With a sentence for the visitor.
@@ -61,7 +61,8 @@ def page_answer(
         `photo`, the photo as the encoder saw it as a data URI; `width` and `height` in pixels;
         `captions`, the best first, each with `text`, `probability`, and `words`: `word`, `joined`
         (no space before it), `probability`, and `map`, the attention (h, w), or None for models
-        without; and `tags`, what is recognised in the photo, each with `noun` and `probability`.
+        without; `confidence`, the probability that the best is good, or None where that is not
+        calibrated; and `tags`, what is recognised in the photo, each with `noun` and `probability`.
     """
     try:
         caption = _caption(captioner, path, options)
@@ -74,6 +75,7 @@ def page_answer(
         "photo": _data_uri(photo),
         "width": photo.width,
         "height": photo.height,
+        "confidence": caption.confidence,
         "tags": [tag.to_dict() for tag in caption.tags],
         "captions": [_to_dict(one) for one in caption.alternatives or (caption,)],
     }

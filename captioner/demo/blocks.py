@@ -20,7 +20,7 @@ from captioner.errors import CaptionerError
 from captioner.explain.maps import colours
 from captioner.inference import Captioner
 
-_Control: TypeAlias = gr.Slider | gr.Checkbox | gr.Textbox
+_Control: TypeAlias = gr.Slider | gr.Checkbox | gr.Textbox | gr.Dropdown
 
 
 def build_app(
@@ -96,13 +96,16 @@ def look() -> dict[str, Any]:
 
 
 def _controls(captioner: Captioner) -> dict[str, _Control]:
-    """The controls by the names of their options; they begin with the model's own choices."""
-    own = captioner.decoding
+    """The controls by the names of their options; they begin with the model's own choices.
+
+    A model with one style alone has no control for it.
+    """
+    own, styles = captioner.decoding, captioner.vocabulary.styles
     with gr.Accordion("Options", open=False, elem_id="cap-options"):
         controls = {
-            option.name: _control(option, option.control, own)
+            option.name: _control(option, option.control, own, styles)
             for option in decoding_options()
-            if option.control is not None
+            if option.control is not None and (option.name != "style" or styles)
         }
         for option in decoding_options():
             if option.needs and option.name in controls:
@@ -116,8 +119,13 @@ def _controls(captioner: Captioner) -> dict[str, _Control]:
     return controls
 
 
-def _control(option: Option, control: Control, decoding: DecodingOptions) -> _Control:
-    """A checkbox, a line for words or a slider; a slider reaches the model's own value, if visitors may ask for it."""
+def _control(
+    option: Option, control: Control, decoding: DecodingOptions, styles: Sequence[str]
+) -> _Control:
+    """A checkbox, a line for words, a list of styles or a slider.
+
+    A slider reaches the model's own value, if visitors may ask for it.
+    """
     own = getattr(decoding, option.name)
     interactive = option.needs is None or getattr(decoding, option.needs)
     shown: dict[str, Any] = {
@@ -129,6 +137,8 @@ def _control(option: Option, control: Control, decoding: DecodingOptions) -> _Co
         return gr.Checkbox(own, **shown)
     if option.is_words:
         return gr.Textbox(", ".join(own), **shown)
+    if option.name == "style":
+        return gr.Dropdown([("plain", ""), *((name, name) for name in styles)], value=own, **shown)
     most = max(control.most, min(own, option.public_limit or own))
     return gr.Slider(
         control.least, most, min(max(own, control.start), most), step=control.step, **shown

@@ -151,6 +151,13 @@ const tags = () => {
   return list;
 };
 
+// How likely the best caption is good; of the others nothing is known.
+const confidence = () => {
+  const line = make("p", "cap-confidence", `Confidence ${Math.round(100 * answer.confidence)} %`);
+  line.title = "The probability that this caption is good, calibrated on photos with captions by people";
+  return line;
+};
+
 const render = () => {
   pinned = null;
   if (!answer?.captions) {
@@ -168,6 +175,7 @@ const render = () => {
   figure.querySelector("img").alt = "The photo as the model saw it";
   const note = make("p", "cap-note");
   root.replaceChildren(sentence(), figure, note);
+  if (answer.confidence !== null && chosen === 0) figure.before(confidence());
   if (answer.tags.length) figure.before(tags());
   if (hasMaps()) root.append(strip());
   else note.textContent = "This model has no attention: it sees the whole photo at once, so no word has a map.";

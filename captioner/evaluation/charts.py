@@ -1,4 +1,6 @@
-"""The drawings of the page: shapes of small SVG elements, which its template writes.
+"""The drawings of the page and of the documents: shapes of small SVG elements.
+
+The page's template writes them, or `as_svg` as a file of its own.
 
 Horizontal places are percentages and vertical ones pixels, so that a drawing fills any width
 without distorting its text. Values and scale marks (`marks`, evenly spaced, as `ticks` gives them)
@@ -7,7 +9,9 @@ are in points, that is, scores times 100.
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +23,20 @@ _TOP, _BASE, _BOTTOM = (
     174,
 )  # pixels of a histogram: the highest bar's top, all bars' foot, the end
 _MOST_BARS = 40
+_PLOT_TOP, _PLOT_BASE, _PLOT_BOTTOM = (30, 270, 310)  # pixels of a line plot, likewise
+# A file has the colours of the page, for light backgrounds and dark ones.
+_STYLE = """
+text { font: 12px system-ui, sans-serif; fill: #57534e; }
+.grid { stroke: #d6d3d1; } .line { stroke: #b45309; stroke-width: 2; } .dot { fill: #b45309; }
+.other { stroke: #57534e; stroke-width: 2; } .other-dot { fill: #57534e; }
+.ideal { stroke: #a8a29e; stroke-width: 1.5; stroke-dasharray: 5 4; } .ideal-dot { fill: none; }
+.key-line { fill: #b45309; } .key-other { fill: #57534e; } .key-ideal { fill: #a8a29e; }
+@media (prefers-color-scheme: dark) {
+  text { fill: #b8b2ac; } .grid { stroke: #57534e; } .line { stroke: #fbbf24; }
+  .dot, .key-line { fill: #fbbf24; }
+  .other { stroke: #b8b2ac; } .other-dot, .key-other { fill: #b8b2ac; }
+}
+"""
 
 
 class Shape(NamedTuple):
@@ -173,6 +191,109 @@ def histogram(
             text = f"{mark:g}+" if open_ended and mark == top else f"{mark:g}"
             shapes.append(_text(f"{100 * place:.3f}%", _BASE + 17, text))
     return Drawing(shapes, _BOTTOM, label)
+
+
+class Series(NamedTuple):
+    """A line of a `line_plot`.
+
+    Attributes:
+        name: What it is, as the key says it.
+        points: (x, y) of each point, from left to right.
+        kind: How it is drawn: "line", "other" or "ideal"; a dot marks each point but of the last.
+        titles: What is said of each point where it is pointed at.
+    """
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    kind: str = "line"
+    titles: Sequence[str] = ()
+
+
+def line_plot(
+    series: Sequence[Series],
+    x_marks: Sequence[float],
+    y_marks: Sequence[float],
+    *,
+    label: str,
+    x_name: str,
+    y_name: str,
+) -> Drawing:
+    """Lines over two scales, with a key above them.
+
+    Args:
+        series: The lines, from the back to the front.
+        x_marks: The horizontal scale, evenly spaced; it may fall.
+        y_marks: The vertical scale.
+        label: What the drawing is, for those who don't see it.
+        x_name: What is written below the horizontal scale.
+        y_name: What is written above the vertical one.
+
+    Returns:
+        The drawing.
+    """
+    left, right = 7.0, 97.0  # percent: the scale's numbers stand to the left of the plot
+
+    def across(value: float) -> str:
+        share = (value - x_marks[0]) / (x_marks[-1] - x_marks[0])
+        return f"{left + (right - left) * share:.3f}%"
+
+    def down(value: float) -> float:
+        share = (value - y_marks[0]) / (y_marks[-1] - y_marks[0])
+        return round(_PLOT_BASE - (_PLOT_BASE - _PLOT_TOP) * share, 2)
+
+    shapes = [_text("0%", 12, y_name, anchor="start")]
+    for mark in y_marks:
+        shapes.append(_line("grid", (f"{left}%", f"{right}%"), (down(mark), down(mark))))
+        shapes.append(_text(f"{left - 1}%", down(mark) + 4, f"{mark:g}", anchor="end"))
+    for mark in x_marks:
+        shapes.append(_text(across(mark), _PLOT_BASE + 17, f"{mark:g}"))
+    shapes.append(_text(f"{(left + right) / 2}%", _PLOT_BOTTOM - 6, x_name))
+    for place, each in enumerate(reversed(series)):
+        key = _text(f"{right - 22 * place}%", 12, each.name, anchor="end")
+        key.attributes["class"] = f"key-{each.kind}"
+        shapes.append(key)
+    for _, points, kind, titles in series:
+        for (x, y), (next_x, next_y) in pairwise(points):
+            shapes.append(_line(kind, (across(x), across(next_x)), (down(y), down(next_y))))
+        said = titles or [""] * len(points)
+        for (x, y), title in zip(points, said, strict=True):
+            dot: dict[str, str | float] = {"class": "dot" if kind == "line" else f"{kind}-dot"}
+            shapes.append(
+                Shape("circle", {**dot, "cx": across(x), "cy": down(y), "r": "4"}, title=title)
+            )
+    return Drawing(shapes, _PLOT_BOTTOM, label)
+
+
+def as_svg(drawing: Drawing, width: int = 640) -> str:
+    """Write a drawing as an SVG file of its own.
+
+    Args:
+        drawing: The drawing; one of `line_plot`.
+        width: In pixels.
+
+    Returns:
+        The file's text.
+    """
+    root = ElementTree.Element(
+        "svg",
+        {
+            "xmlns": "http://www.w3.org/2000/svg",
+            "width": str(width),
+            "height": str(drawing.height),
+            "viewBox": f"0 0 {width} {drawing.height}",
+            "role": "img",
+            "aria-label": drawing.label or "",
+        },
+    )
+    ElementTree.SubElement(root, "style").text = _STYLE
+    for shape in drawing.shapes:
+        attributes = {name: str(value) for name, value in shape.attributes.items()}
+        element = ElementTree.SubElement(root, shape.tag, attributes)
+        element.text = shape.text or None
+        if shape.title:
+            ElementTree.SubElement(element, "title").text = shape.title
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
 def _counts(

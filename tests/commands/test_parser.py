@@ -6,6 +6,7 @@ import pytest
 from captioner.cli import parse
 
 COMMANDS = (
+    "calibrate",
     "caption",
     "evaluate",
     "explain",

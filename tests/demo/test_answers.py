@@ -1,6 +1,7 @@
 """What the demo answers, without a server."""
 
 import base64
+import copy
 import io
 import json
 import math
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from captioner.confidence import Calibration, Confidence
 from captioner.decoding import DecodingOptions
+from captioner.decoding.options import decoding_options
 from captioner.demo.answers import api_answer, page_answer, page_options
 from captioner.demo.limits import LARGEST
 from captioner.errors import CaptionerError, ConfigError
@@ -102,6 +105,32 @@ def test_without_a_classifier_nothing_is(without_attention):
         == api_answer(without_attention, PHOTO, "photo.jpg", {})["tags"]
         == []
     )
+
+
+def test_page_and_api_say_how_sure_the_caption_is(captioner, picture, tmp_path):
+    path = tmp_path / "photo.png"
+    picture(0).save(path)
+    assert page(captioner, path)["confidence"] is None
+    sure = copy.copy(captioner)
+    sure.confidence = Confidence({"": Calibration(0.5, 60, 1.5, {"mean_log_prob": 0.3})})
+    (caption,) = sure.caption(path)
+    assert 0 < caption.confidence < 1
+    assert (
+        page(sure, path, alternatives=2)["confidence"]
+        == api_answer(sure, path, path.name, {})["confidence"]
+        == pytest.approx(caption.confidence)
+    )
+
+
+def test_the_page_speaks_in_the_chosen_style(captioner, picture, tmp_path):
+    path = tmp_path / "photo.png"
+    picture(0).save(path)
+    chosen = {
+        option.name: getattr(captioner.decoding, option.name) for option in decoding_options()
+    }
+    assert page_options(captioner, chosen)["style"] == ""
+    options = page_options(captioner, {**chosen, "style": "loud"})
+    assert "no style 'loud'" in page(captioner, path, **options)["message"]
 
 
 def test_a_model_without_attention_has_no_maps(without_attention):

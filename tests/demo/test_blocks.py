@@ -244,6 +244,39 @@ def test_the_controls_begin_with_the_models_own_choices_as_far_as_visitors_may_a
     assert (sample.value, sliders[-1].interactive) == (own.sample, own.sample)
 
 
+def test_a_style_is_chosen_from_the_models_own(page, bundled):
+    style = bundled.vocabulary.styles[-1]
+    (plain,), (styled,) = (
+        bundled.caption(EXAMPLES / "cat.jpg", style=name) for name in ("", style)
+    )
+    assert plain.text != styled.text, "or the test would see nothing"
+    upload(page, EXAMPLES / "cat.jpg")
+    wait(page, ".cap-sentence", plain.text)
+    page.find_element("css selector", "#cap-options > button").click()
+    chosen = wait(page, "#cap-options")
+    chosen = chosen.find_element("css selector", "input[role=combobox]")
+    chosen.click()
+    wait(page, "li[role=option]", style)
+    (option,) = (
+        each for each in page.find_elements("css selector", "li[role=option]") if style in each.text
+    )
+    option.click()
+    wait(page, ".cap-sentence", styled.text)
+
+
+def test_a_model_of_one_style_has_no_control_for_it(bundled, captioner):
+    import gradio as gr
+
+    from captioner.demo.blocks import build_app
+
+    lists = [
+        [block for block in build_app(each).blocks.values() if isinstance(block, gr.Dropdown)]
+        for each in (captioner, bundled)
+    ]
+    assert [len(found) for found in lists] == [0, 1]
+    assert [value for _, value in lists[1][0].choices] == ["", *bundled.vocabulary.styles]
+
+
 def test_two_visitors_at_once_see_each_their_own(page, url, bundled):
     with chromium(390, 844) as other:
         visit(other, url)

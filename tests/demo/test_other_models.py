@@ -1,9 +1,11 @@
 """The demo of models without attention and with tags, in a real browser."""
 
+import copy
 from pathlib import Path
 
 import pytest
 
+from captioner.confidence import Calibration, Confidence
 from tests.browser import chromium, console_errors
 
 pytestmark = pytest.mark.slow
@@ -36,16 +38,20 @@ def test_without_attention_there_are_no_maps_and_the_page_says_so(without_attent
         assert not console_errors(page)
 
 
-def test_what_a_model_recognises_stands_above_the_photo(captioner, picture, tmp_path):
+def test_what_a_model_recognises_and_how_sure_it_is_stands_above_the_photo(
+    captioner, picture, tmp_path
+):
     pytest.importorskip("gradio")
     from selenium.webdriver.support.ui import WebDriverWait
 
     from captioner.demo.server import serving
 
     picture(0).save(tmp_path / "photo.png")
-    (caption,) = captioner.caption(tmp_path / "photo.png")
-    assert caption.tags
-    with serving(captioner) as url, chromium(900, 900) as page:
+    sure = copy.copy(captioner)
+    sure.confidence = Confidence({"": Calibration(0.5, 60, 1.5, {"mean_log_prob": 0.3})})
+    (caption,) = sure.caption(tmp_path / "photo.png")
+    assert caption.tags and caption.confidence
+    with serving(sure) as url, chromium(900, 900) as page:
         page.get(url)
         wait = WebDriverWait(page, 60)
         wait.until(lambda page: page.find_elements("css selector", ".cap-message"))
@@ -55,4 +61,8 @@ def test_what_a_model_recognises_stands_above_the_photo(captioner, picture, tmp_
         wait.until(lambda page: page.find_elements("css selector", ".cap-sentence"))
         labels = [item.text for item in page.find_elements("css selector", ".cap-tags li")]
         assert labels == [f"{tag.noun} {100 * tag.probability:.0f} %" for tag in caption.tags]
+        said = page.find_element("css selector", ".cap-confidence").text
+        assert said == f"Confidence {100 * caption.confidence:.0f} %"
+        page.find_elements("css selector", ".cap-other")[1].click()
+        assert not page.find_elements("css selector", ".cap-confidence"), "it is the best one's"
         assert not console_errors(page)

@@ -1,0 +1,32 @@
+"""The drawings that are files of their own."""
+
+from xml.etree import ElementTree
+
+import pytest
+
+from captioner.evaluation.charts import Series, as_svg, line_plot
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_a_line_plot_has_its_points_where_the_scales_say() -> None:
+    series = [
+        Series("ideal", [(100, 0), (0, 10)], "ideal"),
+        Series("ours & <theirs>", [(100, 5), (50, 10), (0, 0)], titles=["a", "b", "c"]),
+    ]
+    plot = line_plot(series, [100, 50, 0], [0, 5, 10], label="a plot", x_name="x", y_name="y")
+    root = ElementTree.fromstring(as_svg(plot, width=500))
+    assert (root.get("width"), root.get("viewBox")) == ("500", f"0 0 500 {plot.height}")
+    assert root.get("aria-label") == "a plot"
+    texts = [node.text for node in root.iter(f"{SVG}text")]
+    assert {"x", "y", "ideal", "ours & <theirs>", "100", "50", "0", "5", "10"} == set(texts)
+    dots = [dot for dot in root.iter(f"{SVG}circle") if dot.get("class") == "dot"]
+    assert [dot.findtext(f"{SVG}title") for dot in dots] == ["a", "b", "c"]
+    x, y = ([float(str(dot.get(name)).rstrip("%")) for dot in dots] for name in ("cx", "cy"))
+    assert x[1] - x[0] == pytest.approx(x[2] - x[1]) and x[0] < x[1]
+    assert y[1] < y[0] < y[2] and y[0] - y[1] == pytest.approx(y[2] - y[0])
+    lines = [line for line in root.iter(f"{SVG}line") if line.get("class") == "line"]
+    assert [(line.get("x1"), line.get("x2")) for line in lines] == [
+        (dots[0].get("cx"), dots[1].get("cx")),
+        (dots[1].get("cx"), dots[2].get("cx")),
+    ]
