@@ -84,6 +84,11 @@ $(FULL): pyproject.toml | $(BIN)/pip
 	@$(call install,'.[test]')
 	@touch $(LIGHT) $(DEMO) $@
 
+$(DOCS): pyproject.toml | $(BIN)/pip
+	@echo 'Installing what builds the documentation into $(VENV), once (less than a minute) ...' >&2
+	@$(call install,'.[docs]')
+	@touch $(LIGHT) $@
+
 # pip is the last thing that comes into a new environment, so its presence says that the environment is complete. uv looks
 # for a Python that pyproject.toml allows; without uv, or where PYTHON names one, it is checked here.
 $(BIN)/pip:

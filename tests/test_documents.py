@@ -1,4 +1,4 @@
-"""Every command and example of the README does what it says."""
+"""Every command and example of README.md and of the how-to pages does what it says."""
 
 import csv
 import json
@@ -19,7 +19,14 @@ from captioner.cli import main
 from tests.coco import draw_coco
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = (
+    "README.md",
+    "docs/tutorial.md",
+    *(
+        f"docs/how-to/{name}.md"
+        for name in ("caption", "train", "coco", "score", "explain", "deploy")
+    ),
+)
 PHOTO = ROOT / "examples" / "pagoda.jpg"
 
 # What makes a training command small enough for a test.
@@ -34,18 +41,22 @@ SMALL += (
 SMALL += " --checkpoint.onnx false --plan.memory false"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
 def commands() -> list[str]:
-    lines = "".join(blocks("sh")).replace("\\\n", " ").splitlines()
-    return [re.sub(r"\s+#.*", "", line).strip() for line in lines if line.strip()]
+    """The commands of all pages, each once."""
+    text = "".join(block for page in PAGES for block in blocks(page, "sh"))
+    lines = text.replace("\\\n", " ").splitlines()
+    stripped = [re.sub(r"\s+#.*", "", line).strip() for line in lines if line.strip()]
+    return list(dict.fromkeys(stripped))
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with the files that the README speaks of."""
+    """A folder with the files that the pages mention."""
     for place in (
         "photo.jpg",
         "holiday/1.jpg",
@@ -63,7 +74,7 @@ def folder(tmp_path):
     (tmp_path / "captions_val.json").write_text(json.dumps(annotations))
     for name in ("ours.json", "theirs.json"):
         (tmp_path / name).write_text(json.dumps([{"image_id": 1, "caption": "a man smiles"}]))
-    (rows,) = blocks("csv")
+    (rows,) = blocks("docs/tutorial.md", "csv")
     (tmp_path / "photos.csv").write_text(rows)
     draw_coco(tmp_path / "data" / "coco", train=4, val=2, test=1, restval=1)
     shutil.copy(tmp_path / "data" / "coco" / "dataset_coco.json", tmp_path)
@@ -94,7 +105,8 @@ TRAINING, DOWNLOADING = "captioner train ", "captioner prepare-coco"
     [
         line
         for line in commands()
-        if line.startswith("captioner") and not line.startswith((TRAINING, DOWNLOADING))
+        if line.startswith("captioner")
+        and not line.startswith((TRAINING, DOWNLOADING, "captioner demo"))
     ],
 )
 def test_command(command, folder):
@@ -141,23 +153,26 @@ def test_make_target(command):
 
 
 def test_no_command_is_left_out():
-    tested = ("captioner ", "make ", "pip install ")  # test_package.py installs
+    tested = ("captioner ", "make ", "pip install ")  # tests/test_package.py, tests/demo
     assert all(command.startswith(tested) for command in commands()), commands()
 
 
 def execute(example):
-    exec(compile(example, "README.md", "exec"), {})
+    exec(compile(example, "example", "exec"), {})
 
 
-def test_the_python_example(capsys, monkeypatch):
+@pytest.mark.parametrize("page", ["README.md", "docs/how-to/caption.md"])
+def test_the_python_example(page, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
-    execute(blocks("python")[0])
-    assert ", 8, 8)" in capsys.readouterr().out
+    (example,) = blocks(page, "python")
+    execute(example)
+    assert "'cat'" in capsys.readouterr().out, "its tags"
 
 
 def test_the_maps_example(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    execute(blocks("python")[1])
+    (example,) = blocks("docs/how-to/explain.md", "python")
+    execute(example)
     (caption,) = Captioner.from_pretrained().caption(PHOTO)
     sizes = {Image.open(folder / f"{number}.png").size for number in range(len(caption.words))}
     assert sizes == {(256, 256)}
@@ -169,7 +184,7 @@ def test_the_client_example(capsys, monkeypatch):
     from captioner.demo.server import serving
 
     monkeypatch.chdir(ROOT)
-    (example,) = blocks("python")[2:]
+    (example,) = blocks("docs/how-to/deploy.md", "python")
     with serving(Captioner.from_pretrained()) as address:
         execute(example.replace("http://127.0.0.1:7860", address))
     (caption,) = Captioner.from_pretrained().caption(PHOTO, beam_size=3)
@@ -177,9 +192,21 @@ def test_the_client_example(capsys, monkeypatch):
 
 
 def test_the_first_example_shows_what_the_model_says(folder):
-    (console,) = blocks("console")
+    (console,) = blocks("README.md", "console")
     said = console.strip().splitlines()[-1]
     assert run("captioner caption photo.jpg", folder).stdout.strip() == said
+
+
+def test_the_gallery_shows_what_the_model_says():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r'^\| <img src="(examples/.*?)".*?> \| (.*?) \|', readme, flags=re.MULTILINE)
+    captions = Captioner.from_pretrained().caption([ROOT / path for path, _ in rows])
+    assert len(rows) >= 7
+    assert [caption.text for caption in captions] == [text for _, text in rows]
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
 def test_the_table_of_own_photos_is_read(folder):
@@ -187,3 +214,20 @@ def test_the_table_of_own_photos_is_read(folder):
         assert {row["image"] for row in csv.DictReader(file)} == {
             f"garden/00{n}.jpg" for n in (1, 2, 3)
         }
+
+
+def test_the_notebook_runs(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    notebook = json.loads((ROOT / "docs/notebooks/captioner.ipynb").read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    execute("\n".join(cells))
+    assert "CIDEr-D" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs")
+    done = run(f"python -m mkdocs build --strict -f {ROOT / 'mkdocs.yml'} -d {tmp_path}", tmp_path)
+    assert done.returncode == 0, done.stderr
+    for page in ("index", "tutorial/index", "how-to/caption/index", "reference/api/index"):
+        assert (tmp_path / f"{page}.html").is_file()
