@@ -7,9 +7,10 @@ is what captions each image once however often the command is killed.
 import logging
 import os
 import socket
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -144,6 +145,9 @@ class _Pool:
     work: Work
     workers: Workers
     doing: dict[Any, tuple[Any, tuple[int, Block] | None]] = field(default_factory=dict)
+    asked: dict[Any, Any] = field(default_factory=dict)
+    counts: dict[Any, int] = field(default_factory=dict)
+    last_asked: float = 0.0
 
     def hire(self) -> None:
         """Ask for one more worker, which takes part as soon as there is room and it is ready."""
@@ -156,6 +160,7 @@ class _Pool:
 
     def give(self, actor: Any, item: tuple[int, Block]) -> None:
         """Let a worker caption a block."""
+        self.counts.pop(actor, None)
         self.doing[actor.caption.remote(*item)] = actor, item
 
     def dismiss(self) -> None:
@@ -168,17 +173,23 @@ class _Pool:
         """Whether a block is in work."""
         return any(item is not None for _, item in self.doing.values())
 
+    def ask(self) -> None:
+        """Ask now and then how far each worker is; the answers are among those of `doing`."""
+        if not self.asked and time.monotonic() - self.last_asked > _POLL:
+            self.last_asked = time.monotonic()
+            busy = [actor for actor, item in self.doing.values() if item is not None]
+            self.asked = {actor.done.remote(): actor for actor in busy}
+
+    def hear(self, answer: Any) -> None:
+        """Note how far a worker is; one that has died says nothing."""
+        actor = self.asked.pop(answer)
+        with suppress(RayError):
+            self.counts[actor] = ray.get(answer)
+
     def done(self) -> int:
-        """How many images of unfinished blocks are done, as far as workers answer at once."""
-        asked = [actor.done.remote() for actor, item in self.doing.values() if item is not None]
-        answered, _ = ray.wait(asked, num_returns=len(asked), timeout=_POLL) if asked else ([], [])
-        total = 0
-        for answer in answered:
-            try:
-                total += ray.get(answer)
-            except RayError:
-                continue
-        return total
+        """How many images of unfinished blocks are done, by the last answers."""
+        busy = [actor for actor, item in self.doing.values() if item is not None]
+        return sum(self.counts.get(actor, 0) for actor in busy)
 
 
 class _Queue:
@@ -237,8 +248,11 @@ def caption_blocks(
         for _ in range(room_for(workers)):
             pool.hire()
         while queue or pool.busy():
-            answered, _ = ray.wait(list(pool.doing), num_returns=1, timeout=_POLL)
+            answered, _ = ray.wait([*pool.doing, *pool.asked], num_returns=1, timeout=_POLL)
             for answer in answered:
+                if answer in pool.asked:
+                    pool.hear(answer)
+                    continue
                 actor, item = pool.doing.pop(answer)
                 try:
                     found = ray.get(answer)
@@ -263,6 +277,7 @@ def caption_blocks(
                     pool.give(actor, queue.take())
                 else:
                     ray.kill(actor)
+            pool.ask()
             tell(pool.done())
     finally:
         pool.dismiss()

@@ -184,6 +184,7 @@ class _State:
         self._source = source
         self._began = began
         self._before = sum(found.images for found in folder.finished.values())
+        self._shown = self._before
         counts = [block.images for _, block in folder.blocks()]
         self.all_blocks = len(counts)
         self._total = None if None in counts else sum(count or 0 for count in counts)
@@ -205,7 +206,8 @@ class _State:
         total = self._total
         if total is None and finished:
             total = round(images / len(finished) * self.all_blocks)
-        return Progress(images + in_work, total, len(finished), self.all_blocks, self._before)
+        self._shown = max(self._shown, images + in_work)  # a block that is lost is done again
+        return Progress(self._shown, total, len(finished), self.all_blocks, self._before)
 
     def summary(self) -> Summary:
         """How it went so far."""
