@@ -68,9 +68,9 @@ examples:
     corpus.add_argument(
         "--block-size",
         type=int,
-        default=1000,
+        default=500,
         metavar="N",
-        help="Images that are captioned and written in one go. [default: 1000]",
+        help="Images that are captioned and written in one go. [default: 500]",
     )
     cluster = parser.add_argument_group("cluster")
     cluster.add_argument(

@@ -20,7 +20,7 @@ _SUFFIXES = {"shards": SHARD, "parquet": TABLE}
 _FREE = 1_000_000  # numbers that are left to the images of a shard
 
 
-def plan(source: str, kind: str = "auto", *, block_size: int = 1000) -> Iterator[Block]:
+def plan(source: str, kind: str = "auto", *, block_size: int = 500) -> Iterator[Block]:
     """Divide a corpus into blocks, always in the same way.
 
     Args:

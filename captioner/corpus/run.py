@@ -31,7 +31,7 @@ class Corpus:
 
     input: str
     kind: str = "auto"
-    block_size: int = 1000
+    block_size: int = 500
     image_column: str | None = None
 
 

@@ -18,8 +18,9 @@ from captioner.corpus.cluster import Workers, _Queue
 from captioner.corpus.output import MANIFEST, PARTS, SUMMARY
 from captioner.corpus.run import Corpus, Model, Progress, caption_corpus
 from captioner.errors import ConfigError, DataError
-from tests.corpus.corpora import jpeg, rows_of, write_folder, write_shard
+from tests.corpus.corpora import jpeg, rows_of, write_folder, write_shard, write_table
 from tests.corpus.patience import be_patient
+from tests.corpus.test_docs import blocks, commands
 
 ROOT = Path(__file__).parents[2]
 GREEDY = Model(decoding={"beam_size": 1})
@@ -122,6 +123,30 @@ def test_the_command_names_what_is_damaged(
     assert "1 images cannot be read" in said.err
     assert f"images are in {tmp_path / 'out'}" in said.out
     assert main([*call, "--workers", "1"]) == 1  # it stays so, and is not done again
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_commands_of_the_page_do_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = write_folder(tmp_path / "photos", range(2))
+    (tmp_path / "list.txt").write_text("\n".join(map(str, paths)))
+    bodies = {path.stem: path.read_bytes() for path in paths}
+    write_shard(tmp_path / "shards" / "0.tar", bodies)
+    write_table(tmp_path / "table.parquet", {"jpg": list(bodies.values())})
+    captions = set()
+    for name, *words in commands():
+        if "--address" not in words:
+            assert name == "captioner"
+            assert main(words) == 0
+            rows = rows_of(Path(words[words.index("--output") + 1]))
+            captions.add(tuple(row["caption"] for row in rows))
+    assert len(captions) == 1
+    capsys.readouterr()
+    (code,) = (block for block in blocks("python") if "read_table" in block)
+    exec(code, {})
+    assert capsys.readouterr().out.startswith("2 ['path', 'key', 'caption', 'log_prob',")
 
 
 @pytest.mark.usefixtures("cluster")
@@ -240,6 +265,7 @@ def test_two_machines_finish_a_corpus_though_one_dies(
 import ray
 from ray.cluster_utils import Cluster
 from captioner.corpus.run import Corpus, Model, caption_corpus
+from tests.corpus.test_docs import blocks, commands
 from tests.corpus.patience import be_patient
 
 be_patient()
