@@ -6,6 +6,7 @@ needs the agents, so their ports are written down before they start.
 """
 
 import inspect
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ AGENT_PORTS = (
     "runtime_env_agent_port",
     "dashboard_agent_listen_port",
 )
+SETTINGS = {
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_prestart_worker_first_driver": "0",  # start no workers that nobody asked for
+}
 _start_raylet = services.start_raylet
 
 
@@ -40,4 +45,5 @@ def start_raylet(*args: Any, **options: Any) -> Any:
 
 def be_patient() -> None:
     """Let every raylet that this process starts wait for as long as it takes."""
+    os.environ.update(SETTINGS)
     services.start_raylet = start_raylet
