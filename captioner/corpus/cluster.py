@@ -288,5 +288,5 @@ def _raise_if_hopeless(error: RayTaskError, item: tuple[int, Block] | None) -> N
     cause = error.cause
     if isinstance(cause, CaptionerError):
         raise cause
-    if item is None or not isinstance(cause, Exception):
-        raise error
+    if item is None:
+        raise ConfigError(f"Workers don't start: {said(cause)}") from error

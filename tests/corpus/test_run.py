@@ -203,6 +203,7 @@ def start(code: str, *args: object) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -239,7 +240,10 @@ def test_it_goes_on_where_it_was_stopped(tmp_path: Path, number: int, status: in
     parts = tmp_path / "out" / PARTS
     while process.poll() is None and not (parts.is_dir() and len(list(parts.iterdir())) > 2):
         time.sleep(0.05)
-    process.send_signal(number)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does it
+    else:
+        process.send_signal(number)
     _, err = process.communicate(timeout=300)
     assert process.returncode == status
     if number != signal.SIGKILL:
