@@ -50,7 +50,9 @@ def _entries(source: str, kind: str) -> Iterator[str]:
     """The absolute paths or URLs of all images, shards and Parquet files, in order."""
     system, path = locate(source)
     with reading(source):
-        if system.isdir(path):
+        # A web server has no folders; fsspec takes any text with links for one.
+        may_be_folder = not source.startswith(("http://", "https://")) or source.endswith("/")
+        if may_be_folder and system.isdir(path):
             return _in_folder(system, source, path, kind)
         exists = system.exists(path)
         matching = [] if exists or "*" not in path else sorted(system.glob(path))

@@ -1,13 +1,17 @@
 """What is a block of which corpus."""
 
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import fsspec
 import pytest
 
 from captioner.corpus.blocks import Block
 from captioner.corpus.inputs import plan
-from captioner.errors import ConfigError, DataError
+from captioner.corpus.reading import read_block
+from captioner.errors import ConfigError, DataError, ImageError
 from tests.corpus.corpora import jpeg, write_folder, write_shard, write_table
 
 
@@ -83,6 +87,27 @@ def test_another_file_system_is_read_like_a_folder() -> None:
     (block,) = plan("memory://corpus/list.txt")
     assert block.paths == ("memory://corpus/a/1.jpg",)
     memory.rm("/corpus", recursive=True)
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_list_and_its_images_are_read_from_a_web_server(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").write_bytes(jpeg(1))
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        (tmp_path / "list.txt").write_text(f"1.jpg\n{address}/2.jpg\n")
+        (block,) = plan(f"{address}/list.txt")
+        assert block.paths == (f"{address}/1.jpg", f"{address}/2.jpg")
+        first, second = read_block(block)
+        assert first.source == jpeg(1)
+        assert isinstance(second.source, ImageError) and second.source.reason == "does not exist"
+        with pytest.raises(DataError, match="does not exist"):
+            list(plan(f"{address}/nowhere.txt"))
+        server.shutdown()
 
 
 @pytest.mark.parametrize(
