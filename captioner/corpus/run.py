@@ -4,18 +4,16 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from signal import SIGTERM
 from typing import Any
 
 from captioner.checkpoint import BUNDLED, fingerprint, read_checkpoint
 from captioner.corpus.blocks import Block, Finished
-from captioner.corpus.cluster import Workers, caption_blocks, connected
+from captioner.corpus.cluster import Workers, caption_blocks, connected, stopped_by_sigterm
 from captioner.corpus.inputs import plan
 from captioner.corpus.output import OutputFolder, Run
 from captioner.corpus.storage import absolute
 from captioner.corpus.worker import Work
 from captioner.decoding import Constraints, DecodingOptions
-from captioner.stopping import stop_at_once
 
 
 @dataclass(frozen=True)
@@ -150,7 +148,7 @@ def caption_corpus(
             decoding=model.decoding,
         )
         try:
-            with connected(address, workers), stop_at_once([SIGTERM]):
+            with connected(address, workers), stopped_by_sigterm():
                 caption_blocks(
                     state.open_blocks(),
                     work,

@@ -7,6 +7,7 @@ from captioner.cli import parse
 
 COMMANDS = (
     "caption",
+    "corpus",
     "evaluate",
     "explain",
     "demo",
