@@ -37,6 +37,7 @@ WEIGHTS = "model.safetensors"
 ONNX_PAIR = ("encoder.onnx", "decoder.onnx")
 CARD = "README.md"
 
+_CHUNK = 1 << 20  # bytes that are hashed at once
 _FILES = (CONFIG, VOCABULARY, WEIGHTS, *ONNX_PAIR, CARD)
 _EMBEDDING = "decoder.embedding.weight"  # a row for every word
 _SECTIONS = ("architecture", "preprocessing", "decoding")
@@ -233,6 +234,18 @@ def write_checkpoint(
         raise CheckpointError(f"{folder} cannot be written: {error.strerror or error}.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def fingerprint(folder: str | os.PathLike[str]) -> str:
+    """Hash a checkpoint folder: another model has another fingerprint, a copy of it the same."""
+    import hashlib  # here, as it loads OpenSSL, which many commands can do without
+
+    total = hashlib.sha256()
+    for name in (CONFIG, VOCABULARY, WEIGHTS):
+        with open(Path(folder, name), "rb") as file:
+            while chunk := file.read(_CHUNK):
+                total.update(chunk)
+    return total.hexdigest()
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:

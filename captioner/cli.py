@@ -15,6 +15,7 @@ from captioner._version import __version__
 from captioner.commands import (
     calibrate,
     caption,
+    corpus,
     demo,
     evaluate,
     explain,
@@ -30,6 +31,7 @@ from captioner.stopping import stop_at_once
 
 _COMMANDS = (
     caption,
+    corpus,
     evaluate,
     explain,
     demo,

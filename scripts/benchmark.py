@@ -251,6 +251,20 @@ def metrics(options: argparse.Namespace) -> tuple[str, list[Row]]:
     return metrics(options)
 
 
+# --- Corpus
+# ----------------------------------------------------------------------------------------------------------
+
+
+def corpus(options: argparse.Namespace) -> tuple[str, list[Row]]:
+    """See `scripts.benchmark_corpus`; it needs the extra `ray`."""
+    if find_spec("ray") is None:
+        raise MissingExtraError("Captioning a corpus", "ray")
+    sys.path.append(str(ROOT))
+    from scripts.benchmark_corpus import corpus
+
+    return corpus(options)
+
+
 # --- Start
 # ------------------------------------------------------------------------------------------------------------
 
@@ -283,6 +297,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], tuple[str, list[Row]]]] = {
     "start": start,
     "attention": attention,
     "metrics": metrics,
+    "corpus": corpus,
 }
 
 
@@ -309,7 +324,11 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
         help="of training",
     )
     parser.add_argument(
-        "--photos", type=int, metavar="N", default=300, help="of attention, at most [300]"
+        "--photos",
+        type=int,
+        metavar="N",
+        default=300,
+        help="of attention, at most, and of corpus [300]",
     )
     parser.add_argument("--repeat", type=int, metavar="N", help="rounds [7, of training 3]")
     parser.add_argument(

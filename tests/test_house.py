@@ -41,6 +41,7 @@ LAYERS = (
     ("captioner.backends",),
     ("captioner.caption", "captioner.inference"),
     ("captioner.evaluation",),
+    ("captioner.corpus",),
     ("captioner.explain",),
     ("captioner.export",),
     ("captioner.data",),
@@ -78,8 +79,13 @@ LIGHT = (
     *COMMANDS,
 )
 BASE = {"numpy", "PIL", "onnxruntime", "jinja2", "rich"}
-# What must not need torch either, but may use the extra `eval`.
-TORCH_FREE = ("captioner.annotations", "captioner.datasets", "captioner.evaluation")
+# What must not need torch either, but may use the extra `eval` or, for a corpus, `ray`.
+TORCH_FREE = (
+    "captioner.annotations",
+    "captioner.corpus",
+    "captioner.datasets",
+    "captioner.evaluation",
+)
 TORCH_WORLD = {
     "torch",
     "torchvision",
@@ -302,6 +308,7 @@ def test_the_package_itself_imports_nothing_at_once() -> None:
         ("lightning", ("captioner.data", "captioner.training")),
         ("pytorch_lightning", ()),  # the old name of lightning.pytorch
         ("gradio", ("captioner.demo", "demo")),
+        ("ray", ("captioner.corpus",)),
     ],
 )
 def test_a_framework_is_imported_only_where_it_belongs(

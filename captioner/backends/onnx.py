@@ -28,7 +28,7 @@ class OnnxBackend:
 
     Args:
         folder: The checkpoint folder.
-        threads: Threads per operation; null takes one per core.
+        threads: Threads per operation; null takes OMP_NUM_THREADS, or else one per core.
         pair: The names of the files in it.
 
     Raises:
@@ -192,7 +192,7 @@ def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
         raise CheckpointError(f"{path} is missing. {_advice(path.parent)}")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised, and said by us
-    options.intra_op_num_threads = threads or 0
+    options.intra_op_num_threads = threads or _usual_threads()
     # Threads that wait by spinning gain little on an idle machine, and on a busy one they double
     # the time.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -219,6 +219,12 @@ def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
         raise CheckpointError(
             f"{path} cannot be loaded: {_short(error)}. {_advice(path.parent)}"
         ) from error
+
+
+def _usual_threads() -> int:
+    """What OMP_NUM_THREADS says, as schedulers set it for a share of a machine; else 0, all cores."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return int(said) if said.isdecimal() else 0
 
 
 def _is_utf8(path: Path) -> bool:

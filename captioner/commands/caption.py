@@ -12,7 +12,7 @@ from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioner.commands.captions_file import CaptionsFile, Run, check_output, escape, fingerprint
+from captioner.commands.captions_file import CaptionsFile, Run, check_output, escape
 from captioner.commands.decoding import DECODING, add_decoding
 from captioner.commands.model import add_model, given
 from captioner.commands.parser import STANDARD_INPUT, Add
@@ -177,7 +177,7 @@ def _captions_file(
     output: Path, options: Namespace, captioner: "Captioner", several: bool
 ) -> CaptionsFile:
     """The file of captions, which says what is there already."""
-    from captioner.checkpoint import BUNDLED
+    from captioner.checkpoint import BUNDLED, fingerprint
     from captioner.decoding import DecodingOptions
 
     decoding = DecodingOptions.from_dict(captioner.decoding.to_dict() | given(options, *DECODING))

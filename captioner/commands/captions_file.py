@@ -19,7 +19,6 @@ from captioner.files import replacing
 
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _ELSE = "Remove it, or name another file with --output."
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,8 @@ class Run:
         form: A "caption alone", a "table" of paths and captions, both maybe "with tags", or "JSON
             lines".
         folder: Where relative paths start.
-        models: What tells one checkpoint from another, for each that decides (see `fingerprint`).
+        models: What tells one checkpoint from another, for each that decides (see
+            `captioner.checkpoint.fingerprint`).
         decoding: All decoding options.
         photo: The only image, for the form "caption alone", which doesn't say it; else None.
     """
@@ -40,20 +40,6 @@ class Run:
     models: tuple[str, ...]
     decoding: Mapping[str, Any]
     photo: str | None = None
-
-
-def fingerprint(checkpoint: Path) -> str:
-    """Hash a checkpoint folder: another model has another fingerprint, a copy of it the same."""
-    import hashlib  # here, as it loads OpenSSL, which other commands can do without
-
-    from captioner.checkpoint import CONFIG, VOCABULARY, WEIGHTS
-
-    total = hashlib.sha256()
-    for name in (CONFIG, VOCABULARY, WEIGHTS):
-        with open(checkpoint / name, "rb") as file:
-            while chunk := file.read(_CHUNK):
-                total.update(chunk)
-    return total.hexdigest()
 
 
 def escape(name: str) -> str:
