@@ -39,6 +39,7 @@ LAYERS = (
     ("captioner.model",),
     ("captioner.backends",),
     ("captioner.caption", "captioner.inference"),
+    ("captioner.library",),
     ("captioner.evaluation",),
     ("captioner.explain",),
     ("captioner.export",),
@@ -72,6 +73,7 @@ LIGHT = (
     "captioner.caption",
     "captioner.checkpoint",
     "captioner.inference",
+    "captioner.library",
     *(f"captioner.explain.{name}" for name in ("maps", "occlusion", "html_figure", "saving")),
     *COMMANDS,
 )
