@@ -12,7 +12,17 @@ import sys
 from collections.abc import Sequence
 
 from captioner._version import __version__
-from captioner.commands import caption, demo, evaluate, explain, export, info, prepare_coco, train
+from captioner.commands import (
+    caption,
+    demo,
+    evaluate,
+    explain,
+    export,
+    info,
+    prepare_coco,
+    train,
+    watch,
+)
 from captioner.commands.parser import Parser, suggestion
 from captioner.commands.terminal import open_closed_streams, print_odd_characters, report
 from captioner.errors import CaptionerError
@@ -20,6 +30,7 @@ from captioner.stopping import stop_at_once
 
 _COMMANDS = (
     caption,
+    watch,
     evaluate,
     explain,
     demo,

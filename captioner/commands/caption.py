@@ -46,8 +46,9 @@ if TYPE_CHECKING:
     from captioner.library.album import Album
 
 CSV, PARQUET = "csv", "parquet"
-FORMATS = ("text", "jsonl", CSV, PARQUET)
-"""What `--format` takes."""
+ROWS = ("text", "jsonl", CSV)
+FORMATS = (*ROWS, PARQUET)
+"""What `--format` takes; those of `ROWS` are written image by image."""
 
 
 def declare(add: Add) -> None:
@@ -144,8 +145,8 @@ def run(options: Namespace) -> int:
     )
     if options.tags and captioner.tags is None:
         raise ConfigError(NO_TAGS)
-    described = _described(options, captioner, several)
-    file = None if output is None else _captions_file(output, described, paths)
+    described = describe_run(options, captioner, several)
+    file = None if output is None else open_captions_file(output, described, paths)
     attention = _attention_folder(options.save_attention)
     stores = photo_stores(options, described)
     album = _album(options.html, paths)
@@ -193,10 +194,10 @@ def run(options: Namespace) -> int:
                     fail(f"{called}: {error.reason}")
             if file is None:
                 print(
-                    _text(name, result, options, several, sys.stdout.encoding), end="", flush=True
+                    rows_of(name, result, options, several, sys.stdout.encoding), end="", flush=True
                 )
             elif name not in file:
-                file.write(name, _text(name, result, options, several, "utf-8"))
+                file.write(name, rows_of(name, result, options, several, "utf-8"))
     if stores and left_out:
         note(f"{left_out:,} images have captions already, which are kept.")
     if album is not None:
@@ -243,7 +244,7 @@ def _check_paths(paths: list[str], output: Path | None) -> None:
         check_output(output, paths)
 
 
-def _described(options: Namespace, captioner: "Captioner", several: bool) -> Run:
+def describe_run(options: Namespace, captioner: "Captioner", several: bool) -> Run:
     """What the captions of this call have in common."""
     from captioner.checkpoint import BUNDLED
     from captioner.decoding import DecodingOptions
@@ -261,7 +262,7 @@ def _described(options: Namespace, captioner: "Captioner", several: bool) -> Run
     )
 
 
-def _captions_file(output: Path, run: Run, inputs: list[str]) -> CaptionsFile:
+def open_captions_file(output: Path, run: Run, inputs: list[str]) -> CaptionsFile:
     """The file of captions, which says what is there already."""
     file = CaptionsFile(output, run, inputs)
     if len(file):
@@ -310,7 +311,9 @@ def _album(page: Path | None, inputs: list[str]) -> "Album | None":
     return Album(", ".join(os.path.basename(os.path.abspath(path)) for path in inputs[:3]))
 
 
-def _text(name: str, caption: "Caption", options: Namespace, with_name: bool, encoding: str) -> str:
+def rows_of(
+    name: str, caption: "Caption", options: Namespace, with_name: bool, encoding: str
+) -> str:
     """What is printed of an image: lines. JSON has escapes for what an encoding lacks."""
     if options.json:
         entry = {"path": name, **caption.to_dict()}

@@ -198,14 +198,10 @@ class Photos:
         with tempfile.TemporaryDirectory() as folder:
             config = Path(folder, "captioner.config")
             config.write_text(_EXIFTOOL_CONFIG, encoding="utf-8")
-            done = subprocess.run(
-                [self._program, "-config", str(config), "-P", *values, os.path.abspath(photo)],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                check=False,
-            )
-        if done.returncode:
-            said = done.stderr.decode(errors="replace").strip().splitlines() or ["it says nothing"]
+            command = [self._program, "-config", str(config), "-P", *values]
+            status, errors = _run_to_end([*command, os.path.abspath(photo)])
+        if status:
+            said = errors.strip().splitlines() or ["it says nothing"]
             raise DataError(f"ExifTool cannot write into it ({said[0]})")
 
 
@@ -227,6 +223,22 @@ _EXIFTOOL_CONFIG = f"""\
 );
 1;
 """
+
+
+def _run_to_end(command: list[str]) -> tuple[int, str]:
+    """Run a program that a signal to us doesn't stop halfway; its status and its errors."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        _, errors = process.communicate()
+    finally:
+        process.wait()
+    return process.returncode, errors.decode(errors="replace")
 
 
 def sidecar_of(photo: str | os.PathLike[str], *, by_stem: bool) -> Path:
