@@ -20,6 +20,7 @@ from captioner.commands import (
     export,
     info,
     prepare_coco,
+    push,
     train,
     watch,
 )
@@ -35,6 +36,7 @@ _COMMANDS = (
     explain,
     demo,
     export,
+    push,
     info,
     train,
     prepare_coco,

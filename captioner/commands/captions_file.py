@@ -44,12 +44,13 @@ class Run:
     photo: str | None = None
 
 
-def fingerprint(checkpoint: Path) -> str:
+def fingerprint(model: str | os.PathLike[str]) -> str:
     """Hash a checkpoint folder: another model has another fingerprint, a copy of it the same."""
     import hashlib  # here, as it loads OpenSSL, which other commands can do without
 
-    from captioner.checkpoint import CONFIG, VOCABULARY, WEIGHTS
+    from captioner.checkpoint import CONFIG, VOCABULARY, WEIGHTS, read_checkpoint
 
+    checkpoint = read_checkpoint(model).folder
     total = hashlib.sha256()
     for name in (CONFIG, VOCABULARY, WEIGHTS):
         with open(checkpoint / name, "rb") as file:

@@ -1,7 +1,6 @@
 """The options that the commands with a model share: which model, what runs it."""
 
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
 from captioner.backends.choice import BACKENDS
@@ -13,12 +12,11 @@ def add_model(parser: Parser, *, batches: bool = True) -> None:
     model = parser.add_argument_group("model")
     model.add_argument(
         "--model",
-        type=Path,
         metavar="DIR",
         action="append",
         help=(
-            "Checkpoint folder; given several times, they decide together. [default: the bundled"
-            " model]"
+            "Checkpoint folder, or hf://owner/name@revision; given several times, they decide"
+            " together. [default: the bundled model]"
         ),
     )
     model.add_argument(
