@@ -1,10 +1,12 @@
 """The options that the commands with a model share: which model, what runs it."""
 
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 from captioner.backends.choice import BACKENDS
 from captioner.commands.parser import Parser
+from captioner.hub.download import is_of_hub
 
 
 def add_model(parser: Parser, *, batches: bool = True) -> None:
@@ -12,6 +14,7 @@ def add_model(parser: Parser, *, batches: bool = True) -> None:
     model = parser.add_argument_group("model")
     model.add_argument(
         "--model",
+        type=_model,
         metavar="DIR",
         action="append",
         help=(
@@ -42,6 +45,11 @@ def add_model(parser: Parser, *, batches: bool = True) -> None:
             metavar="N",
             help="The most images at once; captions don't depend on it. [default: 32]",
         )
+
+
+def _model(text: str) -> Path | str:
+    """A folder; what names a model of the hub stays as it is."""
+    return text if is_of_hub(text) else Path(text)
 
 
 def given(options: Namespace, *names: str) -> dict[str, Any]:

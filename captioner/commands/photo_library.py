@@ -1,6 +1,5 @@
 """The options that keep captions with photos: `--xmp`, `--embed` and what they replace; `--html`."""
 
-import hashlib
 import json
 import os
 from argparse import Namespace
@@ -78,6 +77,8 @@ def photo_stores(options: Namespace, run: Run) -> list["PhotoStore"]:
     """
     if not (options.xmp or options.embed):
         return []
+    import hashlib  # here, as it loads OpenSSL, which other calls can do without
+
     from captioner.library.sidecars import Photos, Rules, Sidecars
 
     language = options.language or "en"

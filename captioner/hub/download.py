@@ -1,6 +1,5 @@
 """Fetch models of the hub: hf://owner/name@revision -> a folder in the library's cache."""
 
-import hashlib
 import os
 import re
 from functools import cache
@@ -29,7 +28,12 @@ def local_folder(model: str | os.PathLike[str], files: tuple[str, ...]) -> Path:
         MissingExtraError: huggingface_hub is not installed.
     """
     text = os.fspath(model)
-    return _download(text, files) if text.startswith("hf:/") else Path(text)
+    return _download(text, files) if is_of_hub(text) else Path(text)
+
+
+def is_of_hub(model: str) -> bool:
+    """Whether this names a model of the hub rather than a folder."""
+    return model.startswith("hf:/")  # a Path has one slash of the two
 
 
 @cache
@@ -81,6 +85,8 @@ def _check_content(path: Path) -> None:
 
     The library itself checks sizes alone where files come over plain HTTP.
     """
+    import hashlib  # here, as it loads OpenSSL, which folders can do without
+
     blob = path.resolve()
     if not path.is_symlink() or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob.name):
         return  # a file system without links: there is nothing to check against
