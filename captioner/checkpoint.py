@@ -24,6 +24,7 @@ from captioner._version import __version__
 from captioner.confidence import Confidence
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CheckpointError, ConfigError
+from captioner.hub.download import local_folder
 from captioner.preprocessing import Preprocessing
 from captioner.tags import TagConfig
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
@@ -38,7 +39,8 @@ ONNX_PAIR = ("encoder.onnx", "decoder.onnx")
 CARD = "README.md"
 
 _CHUNK = 1 << 20  # bytes that are hashed at once
-_FILES = (CONFIG, VOCABULARY, WEIGHTS, *ONNX_PAIR, CARD)
+FILES = (CONFIG, VOCABULARY, WEIGHTS, *ONNX_PAIR, CARD)
+"""All files of a checkpoint."""
 _EMBEDDING = "decoder.embedding.weight"  # a row for every word
 _SECTIONS = ("architecture", "preprocessing", "decoding")
 _TAGS = "tags"  # there since format 2, and only where the model has a classifier
@@ -86,15 +88,17 @@ def read_checkpoint(folder: str | os.PathLike[str] | None = None) -> Checkpoint:
     """Read a checkpoint folder, all but its weights.
 
     Args:
-        folder: The folder; the one bundled with the package if None.
+        folder: The folder, or a model of the hub, hf://owner/name@revision, which is fetched once;
+            the one bundled with the package if None.
 
     Raises:
         CheckpointError: It is no checkpoint folder, something is missing or damaged, or a newer
-            version wrote it.
+            version wrote it; or the hub has no such model.
+        MissingExtraError: It is a model of the hub, and huggingface_hub is not installed.
     """
     if folder is None and not (BUNDLED / CONFIG).is_file():
         raise CheckpointError("This installation comes without a model; name a checkpoint folder.")
-    folder = BUNDLED if folder is None else Path(folder)
+    folder = BUNDLED if folder is None else local_folder(folder, FILES)
     _check_files(folder)
     path = folder / CONFIG
     config = _read_config(path)
@@ -258,7 +262,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         (the first lines of the model card).
     """
     vocabulary = checkpoint.vocabulary
-    paths = [checkpoint.folder / name for name in _FILES]
+    paths = [checkpoint.folder / name for name in FILES]
     return {
         "folder": str(checkpoint.folder),
         "package_version": checkpoint.package_version,
@@ -394,7 +398,7 @@ def _replace(folder: Path, temporary: Path, replaced: Path) -> None:
         replaced.rename(folder)
         raise
     for path in replaced.iterdir():
-        if path.name not in _FILES:
+        if path.name not in FILES:
             path.rename(folder / path.name)
     shutil.rmtree(replaced, ignore_errors=True)
 

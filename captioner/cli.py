@@ -22,7 +22,9 @@ from captioner.commands import (
     export,
     info,
     prepare_coco,
+    push,
     train,
+    watch,
 )
 from captioner.commands.parser import Parser, suggestion
 from captioner.commands.terminal import open_closed_streams, print_odd_characters, report
@@ -32,10 +34,12 @@ from captioner.stopping import stop_at_once
 _COMMANDS = (
     caption,
     corpus,
+    watch,
     evaluate,
     explain,
     demo,
     export,
+    push,
     info,
     train,
     calibrate,

@@ -89,7 +89,8 @@ class Captioner:
         """Load a checkpoint folder, or several that decide together.
 
         Args:
-            folder: The folder; the model that is bundled with the package if None. Of several, a
+            folder: The folder, or a model of the hub, hf://owner/name@revision, which is fetched
+                once; the model that is bundled with the package if None. Of several, a
                 word's probability is the mean of what they give it, and the first one's decoding
                 defaults hold; they need the same words and preprocessing, as models that differ in
                 their seed have. They give no confidence: each was calibrated on its own captions.

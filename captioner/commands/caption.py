@@ -16,6 +16,13 @@ from captioner.commands.captions_file import CaptionsFile, Run, check_output, es
 from captioner.commands.decoding import DECODING, add_decoding
 from captioner.commands.model import add_model, given
 from captioner.commands.parser import STANDARD_INPUT, Add
+from captioner.commands.photo_library import (
+    add_photo_library,
+    check_page,
+    check_photo_library,
+    photo_stores,
+    save_in,
+)
 from captioner.commands.terminal import (
     check_stdout,
     note,
@@ -25,10 +32,23 @@ from captioner.commands.terminal import (
     track,
 )
 from captioner.errors import ConfigError, ImageError
+from captioner.library.tables import (
+    check_parquet,
+    csv_header,
+    csv_rows,
+    rows_beside,
+    write_parquet,
+)
 
 if TYPE_CHECKING:
     from captioner.explain.saving import AttentionFolder
     from captioner.inference import Caption, Captioner
+    from captioner.library.album import Album
+
+CSV, PARQUET = "csv", "parquet"
+ROWS = ("text", "jsonl", CSV)
+FORMATS = (*ROWS, PARQUET)
+"""What `--format` takes; those of `ROWS` are written image by image."""
 
 
 def declare(add: Add) -> None:
@@ -46,7 +66,9 @@ caption alone; several, or a folder, print PATH, a tab and the caption. A tab, a
 backslash in PATH are printed as \\t, \\n and \\\\.
 
 With --output, the same call goes on where an earlier one was stopped: what FILE has is
-not captioned again, what failed is tried again. FILE.run.json says how FILE was made.""",
+not captioned again, what failed is tried again. FILE.run.json says how FILE was made.
+
+With --xmp or --embed, photos that have a caption already are left out.""",
         epilog="""\
 examples:
   captioner caption photo.jpg
@@ -55,10 +77,21 @@ examples:
   captioner caption photo.jpg --include camera
   captioner caption photo.jpg --tags
   captioner caption holiday/ --min-confidence 0.5
+  captioner caption holiday/ --xmp
+  captioner caption holiday/ --html album.html
   captioner caption - < photo.jpg""",
     )
     parser.set_defaults(run=run)
     parser.add_argument("--json", action="store_true", help="Print a JSON object per image.")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        metavar="FORMAT",
+        help=(
+            f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}; jsonl is --json, parquet needs --output."
+            " [default: text]"
+        ),
+    )
     parser.add_argument(
         "--tags",
         action="store_true",
@@ -85,6 +118,13 @@ examples:
         metavar="DIR",
         help="Write an .npz per image: words, attention, log_probs.",
     )
+    parser.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="Write an album there: a page with photos, captions and a search field.",
+    )
+    add_photo_library(parser)
     add_model(parser)
     add_decoding(parser)
 
@@ -94,10 +134,14 @@ def run(options: Namespace) -> int:
     show_warnings()
     print_odd_characters(names=True)
     paths: list[str] = options.operands
-    output: Path | None = options.output
+    _check_format(options)
+    output = _rows_file(options)
     _check_paths(paths, output)
+    check_photo_library(options)
+    if options.html is not None:
+        check_page(options.html, paths)
     several = len(paths) > 1 or os.path.isdir(paths[0])
-    failed = captioned = left_out = 0
+    failed = captioned = unsure = left_out = 0
 
     def fail(message: str) -> None:
         nonlocal failed
@@ -114,15 +158,29 @@ def run(options: Namespace) -> int:
     least: float | None = options.min_confidence
     if least is not None:
         _check_confidence(least, captioner, options)
-    file = None if output is None else _captions_file(output, options, captioner, several)
+    described = describe_run(options, captioner, several)
+    file = None if output is None else open_captions_file(output, described, paths)
     attention = _attention_folder(options.save_attention)
+    stores = photo_stores(options, described)
+    album = _album(options.html, paths)
 
     def is_done(name: str) -> bool:
-        return file is not None and name in file and (attention is None or attention.holds(name))
+        nonlocal left_out
+        done = (
+            (file is not None or bool(stores))
+            and album is None
+            and (file is None or name in file)
+            and (attention is None or attention.holds(name))
+            and all(store.holds(name) for store in stores)
+        )
+        left_out += done
+        return done
 
     names, sources = tee(_inputs(paths, is_done, fail))
     decoding = given(options, "batch_size", *DECODING)
     first = len(file) if file is not None else 0  # those before were drawn with the numbers before
+    if file is None and options.format == CSV:
+        print(csv_header(), end="")
     stream = captioner.stream((source for _, source in sources), first_image=first, **decoding)
     # The file is opened now that all that can be wrong with the call has been said.
     with closing(stream) as results, nullcontext() if file is None else file:
@@ -136,21 +194,58 @@ def run(options: Namespace) -> int:
             captioned += 1
             kept = least is None or result.confidence is None or result.confidence >= least
             if not kept:
-                left_out += 1
+                unsure += 1
                 note(f"{called}: left out (confidence {result.confidence:.3f})")
             if attention is not None and kept:
                 try:
                     attention.save(None if name == STANDARD_INPUT else name, result)
                 except OSError as error:
                     fail(f"{called}: its attention cannot be saved ({error.strerror or error})")
+            if stores and kept:
+                save_in(stores, name, result, fail)
+            if album is not None and kept:
+                try:
+                    album.add(name, result)
+                except ImageError as error:
+                    fail(f"{called}: {error.reason}")
             if file is None:
-                text = _text(name, result, options, several, sys.stdout.encoding, kept)
+                text = rows_of(name, result, options, several, sys.stdout.encoding, kept)
                 print(text, end="", flush=True)
             elif name not in file:
-                file.write(name, _text(name, result, options, several, "utf-8", kept))
-    if left_out:
-        note(f"{left_out:,} of {captioned:,} captions are left out: confidence below {least:g}.")
+                file.write(name, rows_of(name, result, options, several, "utf-8", kept))
+    if unsure:
+        note(f"{unsure:,} of {captioned:,} captions are left out: confidence below {least:g}.")
+    if stores and left_out:
+        note(f"{left_out:,} images have captions already, which are kept.")
+    if album is not None:
+        album.write(options.html)
+    if options.format == PARQUET:
+        write_parquet(rows_beside(options.output), options.output)
     return 1 if failed else 0
+
+
+def _check_format(options: Namespace) -> None:
+    if options.json and options.format not in (None, "jsonl"):
+        raise ConfigError(f"--json and --format {options.format} contradict each other; give one.")
+    options.json = options.json or options.format in ("jsonl", PARQUET)
+    if options.format == PARQUET:
+        if options.output is None:
+            raise ConfigError("--format parquet needs --output FILE: it cannot be printed.")
+        check_parquet()
+
+
+def _rows_file(options: Namespace) -> Path | None:
+    """Where rows are written; those of a Parquet file, which cannot grow, are collected beside it."""
+    output: Path | None = options.output
+    if output is None or options.format != PARQUET:
+        return output
+    rows = rows_beside(output)
+    if output.exists() and not rows.exists():
+        raise ConfigError(
+            f"{output} is there already, and is not known to be of `captioner caption` (there is no"
+            f" {rows.name} beside it), so it is left as it is. Name another file."
+        )
+    return rows
 
 
 def _check_paths(paths: list[str], output: Path | None) -> None:
@@ -173,24 +268,27 @@ def _check_confidence(least: float, captioner: "Captioner", options: Namespace) 
     captioner.check_confidence(**given(options, *DECODING))
 
 
-def _captions_file(
-    output: Path, options: Namespace, captioner: "Captioner", several: bool
-) -> CaptionsFile:
-    """The file of captions, which says what is there already."""
+def describe_run(options: Namespace, captioner: "Captioner", several: bool) -> Run:
+    """Describe what the captions of this call have in common."""
     from captioner.checkpoint import BUNDLED, fingerprint
     from captioner.decoding import DecodingOptions
 
     decoding = DecodingOptions.from_dict(captioner.decoding.to_dict() | given(options, *DECODING))
-    alone = not several and not options.json
+    alone = not several and not options.json and options.format != CSV
     form = "table" if several else "caption alone"
-    run = Run(
-        form="JSON lines" if options.json else f"{form} with tags" if options.tags else form,
+    form = f"{form} with tags" if options.tags else form
+    return Run(
+        form="JSON lines" if options.json else "CSV" if options.format == CSV else form,
         folder=os.getcwd(),
         models=tuple(map(fingerprint, options.model or [BUNDLED])),
         decoding=asdict(decoding) | given(options, "min_confidence"),
         photo=options.operands[0] if alone else None,
     )
-    file = CaptionsFile(output, run, options.operands)
+
+
+def open_captions_file(output: Path, run: Run, inputs: list[str]) -> CaptionsFile:
+    """The file of captions, which says what is there already."""
+    file = CaptionsFile(output, run, inputs)
     if len(file):
         note(f"{output} has captions of {len(file):,} images already, which are kept.")
     return file
@@ -229,7 +327,15 @@ def _attention_folder(folder: Path | None) -> "AttentionFolder | None":
     return AttentionFolder(folder)
 
 
-def _text(
+def _album(page: Path | None, inputs: list[str]) -> "Album | None":
+    if page is None:
+        return None
+    from captioner.library.album import Album
+
+    return Album(", ".join(os.path.basename(os.path.abspath(path)) for path in inputs[:3]))
+
+
+def rows_of(
     name: str,
     caption: "Caption",
     options: Namespace,
@@ -237,9 +343,9 @@ def _text(
     encoding: str,
     kept: bool = True,
 ) -> str:
-    """What is printed of an image: lines. JSON has escapes for what an encoding lacks.
+    """Format the lines of an image. JSON has escapes for what an encoding lacks.
 
-    Of a caption that is not kept the confidence is said, and in a table its path.
+    If the caption is not kept, only its confidence is shown and, in a table, its path.
     """
     if options.json:
         entry = {"path": name, **caption.to_dict()}
@@ -252,9 +358,11 @@ def _text(
             line = json.dumps(entry)
         return f"{line}\n"
     if not kept:
-        if not with_name:
+        if not with_name and options.format != CSV:
             return ""
         caption = replace(caption, text="", alternatives=())
+    if options.format == CSV:
+        return csv_rows(name, caption)
     lines = []
     with_confidence = with_name and options.min_confidence is not None
     for one in caption.alternatives or [caption]:
