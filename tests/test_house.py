@@ -38,7 +38,7 @@ LAYERS = (
     ("captioner.checkpoint",),
     ("captioner.model",),
     ("captioner.backends",),
-    ("captioner.caption", "captioner.inference"),
+    ("captioner.caption", "captioner.inference", "captioner.video"),
     ("captioner.evaluation",),
     ("captioner.explain",),
     ("captioner.export",),
@@ -72,6 +72,7 @@ LIGHT = (
     "captioner.caption",
     "captioner.checkpoint",
     "captioner.inference",
+    "captioner.video",
     *(f"captioner.explain.{name}" for name in ("maps", "occlusion", "html_figure", "saving")),
     *COMMANDS,
 )
@@ -300,6 +301,7 @@ def test_the_package_itself_imports_nothing_at_once() -> None:
         ("lightning", ("captioner.data", "captioner.training")),
         ("pytorch_lightning", ()),  # the old name of lightning.pytorch
         ("gradio", ("captioner.demo", "demo")),
+        ("av", ("captioner.video", "scripts")),
     ],
 )
 def test_a_framework_is_imported_only_where_it_belongs(

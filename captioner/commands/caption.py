@@ -1,4 +1,4 @@
-"""`captioner caption`: images -> captions."""
+"""`captioner caption`: images and clips -> captions."""
 
 import json
 import math
@@ -10,9 +10,16 @@ from contextlib import closing, nullcontext
 from dataclasses import asdict
 from itertools import tee
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from captioner.commands.captions_file import CaptionsFile, Run, check_output, escape, fingerprint
+from captioner.commands.clips import (
+    add_clips,
+    check_clips,
+    clip_text,
+    run_subtitles,
+    wants_subtitles,
+)
 from captioner.commands.decoding import DECODING, add_decoding
 from captioner.commands.model import add_model, given
 from captioner.commands.parser import STANDARD_INPUT, Add
@@ -25,10 +32,12 @@ from captioner.commands.terminal import (
     track,
 )
 from captioner.errors import ConfigError, ImageError
+from captioner.video.formats import is_clip
 
 if TYPE_CHECKING:
     from captioner.explain.saving import AttentionFolder
     from captioner.inference import Caption, Captioner
+    from captioner.video.clip import Clip
 
 
 def declare(add: Add) -> None:
@@ -37,13 +46,14 @@ def declare(add: Add) -> None:
         "caption",
         usage="captioner caption [OPTIONS] PATH...",
         operands=("PATH", 1, math.inf),
-        help="Caption images.",
+        help="Caption images and clips.",
         description="""\
-Caption images.
+Caption images and clips.
 
-PATH is an image, a folder of images, or - for standard input. One image prints its
+PATH is an image, a clip, a folder of them, or - for standard input. One image prints its
 caption alone; several, or a folder, print PATH, a tab and the caption. A tab, a new line and a
-backslash in PATH are printed as \\t, \\n and \\\\.
+backslash in PATH are printed as \\t, \\n and \\\\. A clip prints a line for each of its shots:
+PATH, when it is shown, and the caption, with tabs between.
 
 With --output, the same call goes on where an earlier one was stopped: what FILE has is
 not captioned again, what failed is tried again. FILE.run.json says how FILE was made.""",
@@ -54,6 +64,7 @@ examples:
   captioner caption photo.jpg --alternatives 3 --json
   captioner caption photo.jpg --include camera
   captioner caption photo.jpg --tags
+  captioner caption clip.mp4 --format srt --output clip.srt
   captioner caption - < photo.jpg""",
     )
     parser.set_defaults(run=run)
@@ -75,18 +86,23 @@ examples:
         metavar="DIR",
         help="Write an .npz per image: words, attention, log_probs.",
     )
+    add_clips(parser)
     add_model(parser)
     add_decoding(parser)
 
 
 def run(options: Namespace) -> int:
-    """Caption images."""
+    """Caption images and clips."""
     show_warnings()
     print_odd_characters(names=True)
     paths: list[str] = options.operands
     output: Path | None = options.output
     _check_paths(paths, output)
-    several = len(paths) > 1 or os.path.isdir(paths[0])
+    check_clips(options)
+    if wants_subtitles(options):
+        return run_subtitles(options)
+    timeline = is_clip(paths[0]) and not options.summary
+    several = len(paths) > 1 or os.path.isdir(paths[0]) or timeline
     failed = 0
 
     def fail(message: str) -> None:
@@ -94,7 +110,8 @@ def run(options: Namespace) -> int:
         failed += 1
         report(message)
 
-    from captioner.inference import NO_TAGS, Captioner
+    from captioner.inference import NO_TAGS, Caption, Captioner
+    from captioner.video.mixed import stream_mixed
 
     captioner = Captioner.from_pretrained(
         options.model, backend=options.backend, device=options.device
@@ -107,10 +124,11 @@ def run(options: Namespace) -> int:
     def is_done(name: str) -> bool:
         return file is not None and name in file and (attention is None or attention.holds(name))
 
-    names, sources = tee(_inputs(paths, is_done, fail))
+    names, sources = tee(_inputs(paths, is_done, fail, clips=attention is None))
     decoding = given(options, "batch_size", *DECODING)
     first = len(file) if file is not None else 0  # those before were drawn with the numbers before
-    stream = captioner.stream((source for _, source in sources), first_image=first, **decoding)
+    images = (source for _, source in sources)
+    stream = stream_mixed(captioner, images, every=options.every, first_image=first, **decoding)
     # The file is opened now that all that can be wrong with the call has been said.
     with closing(stream) as results, nullcontext() if file is None else file:
         total = None if any(map(os.path.isdir, paths)) or first else len(paths)
@@ -120,7 +138,7 @@ def run(options: Namespace) -> int:
             if isinstance(result, ImageError):
                 fail(f"{called}: {result.reason}")
                 continue
-            if attention is not None:
+            if attention is not None and isinstance(result, Caption):
                 try:
                     attention.save(None if name == STANDARD_INPUT else name, result)
                 except OSError as error:
@@ -161,7 +179,7 @@ def _captions_file(
         form="JSON lines" if options.json else f"{form} with tags" if options.tags else form,
         folder=os.getcwd(),
         models=tuple(map(fingerprint, options.model or [BUNDLED])),
-        decoding=asdict(decoding),
+        decoding=asdict(decoding) | _of_clips(options),
         photo=options.operands[0] if alone else None,
     )
     file = CaptionsFile(output, run, options.operands)
@@ -170,11 +188,20 @@ def _captions_file(
     return file
 
 
+def _of_clips(options: Namespace) -> dict[str, Any]:
+    """What changes the rows of clips, as far as it was asked for."""
+    return given(options, "every") | ({"summary": True} if options.summary else {})
+
+
 def _inputs(
-    paths: Iterable[str], is_done: Callable[[str], bool], fail: Callable[[str], None]
+    paths: Iterable[str],
+    is_done: Callable[[str], bool],
+    fail: Callable[[str], None],
+    *,
+    clips: bool,
 ) -> Iterator[tuple[str, str | Path | bytes]]:
     """The name and the source of each image that isn't done, found as they are needed."""
-    from captioner.images import find_images
+    from captioner.video.formats import find_media
 
     for path in paths:
         if path == STANDARD_INPUT:
@@ -186,7 +213,7 @@ def _inputs(
                 yield path, content
         elif os.path.isdir(path):
             count = 0
-            for count, image in enumerate(find_images(path), start=1):  # noqa: B007
+            for count, image in enumerate(find_media(path, clips=clips), start=1):  # noqa: B007
                 if not is_done(str(image)):
                     yield str(image), image
             if not count:
@@ -203,8 +230,14 @@ def _attention_folder(folder: Path | None) -> "AttentionFolder | None":
     return AttentionFolder(folder)
 
 
-def _text(name: str, caption: "Caption", options: Namespace, with_name: bool, encoding: str) -> str:
-    """What is printed of an image: lines. JSON has escapes for what an encoding lacks."""
+def _text(
+    name: str,
+    caption: "Caption | Clip",
+    options: Namespace,
+    with_name: bool,
+    encoding: str,
+) -> str:
+    """What is printed of an image or a clip: lines. JSON has escapes for what an encoding lacks."""
     if options.json:
         entry = {"path": name, **caption.to_dict()}
         line = json.dumps(entry, ensure_ascii=False)
@@ -213,6 +246,10 @@ def _text(name: str, caption: "Caption", options: Namespace, with_name: bool, en
         except UnicodeEncodeError:
             line = json.dumps(entry)
         return f"{line}\n"
+    from captioner.video.clip import Clip
+
+    if isinstance(caption, Clip):
+        return clip_text(name, caption, options, with_name)
     lines = []
     for one in caption.alternatives or [caption]:
         tags = ", ".join(f"{tag.noun} {tag.probability:.2f}" for tag in one.tags)
