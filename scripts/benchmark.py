@@ -251,6 +251,26 @@ def metrics(options: argparse.Namespace) -> tuple[str, list[Row]]:
     return metrics(options)
 
 
+# --- Clips
+# ------------------------------------------------------------------------------------------------------------
+
+
+def video(options: argparse.Namespace) -> tuple[str, list[Row]]:
+    """See `scripts.benchmark_video`."""
+    sys.path.append(str(ROOT))
+    from scripts.benchmark_video import video
+
+    return video(options)
+
+
+def shots(options: argparse.Namespace) -> tuple[str, list[Row]]:
+    """See `scripts.benchmark_video`."""
+    sys.path.append(str(ROOT))
+    from scripts.benchmark_video import shots
+
+    return shots(options)
+
+
 # --- Start
 # ------------------------------------------------------------------------------------------------------------
 
@@ -283,6 +303,8 @@ PARTS: dict[str, Callable[[argparse.Namespace], tuple[str, list[Row]]]] = {
     "start": start,
     "attention": attention,
     "metrics": metrics,
+    "video": video,
+    "shots": shots,
 }
 
 
@@ -310,6 +332,13 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--photos", type=int, metavar="N", default=300, help="of attention, at most [300]"
+    )
+    parser.add_argument(
+        "--minutes", type=float, metavar="N", default=60, help="of the long clip of video [60]"
+    )
+    parser.add_argument("--clips", type=int, metavar="N", default=20, help="that shots draws [20]")
+    parser.add_argument(
+        "--film-shots", type=int, metavar="N", default=8, help="of a clip that shots draws [8]"
     )
     parser.add_argument("--repeat", type=int, metavar="N", help="rounds [7, of training 3]")
     parser.add_argument(

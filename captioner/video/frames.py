@@ -32,6 +32,7 @@ _TURNS = {
     270: Image.Transpose.ROTATE_270,
 }
 _NO_READER = "is a clip, and what reads these is not installed (pip install 'captioner[video]')"
+_ENCRYPTED = "is encrypted: expected a clip without copy protection"
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,8 @@ class Frames:
                 packet = None
             if packet is None:
                 return
+            if packet.has_sidedata("encryption_info"):
+                raise VideoError(self._name, _ENCRYPTED)
             if self._key_frames_alone and packet.size and not packet.is_keyframe:
                 continue
             try:
@@ -278,11 +281,10 @@ def _video_stream(container: Any, name: str) -> Any:
     if container.format.name.endswith("_pipe"):
         kind = container.format.name.removesuffix("_pipe").upper()
         raise VideoError(name, f"is an image ({kind}) with the name of a clip: rename it")
-    stream = max(pictures, key=lambda one: (one.width or 0) * (one.height or 0))
-    if stream.codec_context is None:
-        raise VideoError(name, "is encoded by a codec that cannot be decoded here")
-    if str(stream.codec_context.codec_tag).lower().startswith("encv"):
-        raise VideoError(name, "is encrypted: expected a clip without copy protection")
+    known = [one for one in pictures if one.codec_context is not None]
+    if not known:
+        raise VideoError(name, "is encrypted, or of a codec that cannot be decoded here")
+    stream = max(known, key=lambda one: one.width * one.height)
     if stream.width * stream.height > MAX_PIXELS:
         raise VideoError(name, TOO_LARGE)
     stream.thread_type = "AUTO"

@@ -1,7 +1,7 @@
 """Where one shot ends and the next begins, by how the CNN's features change; and which frame stands for a shot.
 
 Frames are compared by the cosine distance of their pooled features. A frame that is far from the
-running mean of its shot begins a new one if the frame after it is near it: a flash, or something
+mean of its shot begins a new one if the frame after it is near it: a flash, or something
 that passes before the lens, begins none, and a dissolve one at its end. So a shot has two frames or
 more. Its beginning is where the picture changed most between two frames, by their brightness alone.
 
@@ -22,7 +22,6 @@ Float32Array = NDArray[np.float32]
 
 THRESHOLD = 0.4
 """The cosine distance from which on two frames show different things."""
-_RECENT = 0.3  # what the newest frame counts in the running mean of a shot
 _CANDIDATES = 8  # frames of a shot that are kept to choose from
 
 
@@ -72,7 +71,7 @@ class ShotDetector:
             self._shot = _Shot(change, frame)
             return None
         odd, self._odd = self._odd, None
-        if self._near(self._shot.recent, frame):
+        if self._near(self._shot.total, frame):
             self._shot.take(frame)  # and what was odd was a flash
             return None
         if odd is None or not self._near(odd.features, frame):
@@ -105,14 +104,12 @@ class _Shot:
 
     def __init__(self, start: float, frame: _Looked) -> None:
         self._start = start
-        self.recent = frame.features
-        self._total = frame.features
+        self.total = frame.features
         self._kept = [frame]
         self._count, self._stride = 1, 1
 
     def take(self, frame: _Looked) -> None:
-        self.recent = (1 - np.float32(_RECENT)) * self.recent + np.float32(_RECENT) * frame.features
-        self._total = self._total + frame.features
+        self.total = self.total + frame.features
         if self._count % self._stride == 0:
             self._kept.append(frame)
         self._count += 1
@@ -122,5 +119,5 @@ class _Shot:
 
     def span(self, end: float) -> Span:
         features = np.stack([frame.features for frame in self._kept])
-        best = self._kept[int(np.argmax(features @ self._total))]
-        return Span(self._start, end, best.pixels, self._total)
+        best = self._kept[int(np.argmax(features @ self.total))]
+        return Span(self._start, end, best.pixels, self.total)
