@@ -336,6 +336,9 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--minutes", type=float, metavar="N", default=60, help="of the long clip of video [60]"
     )
+    parser.add_argument(
+        "--short", type=float, metavar="N", default=1, help="minutes of its short clips [1]"
+    )
     parser.add_argument("--clips", type=int, metavar="N", default=20, help="that shots draws [20]")
     parser.add_argument(
         "--film-shots", type=int, metavar="N", default=8, help="of a clip that shots draws [8]"

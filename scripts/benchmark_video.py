@@ -56,9 +56,9 @@ def video(options: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
     rows = []
     with TemporaryDirectory() as folder:
         for minutes, size, rate in (
-            (1.0, (1280, 720), 25),
-            (1.0, (320, 180), 10),
-            (float(options.minutes), (320, 180), 10),
+            (options.short, (1280, 720), 25),
+            (options.short, (320, 180), 10),
+            (options.minutes, (320, 180), 10),
         ):
             path = Path(folder) / f"{size[0]}-{minutes}.mp4"
             write_clip(path, _panned(photos, round(60 * minutes), size, rate), rate)
@@ -218,7 +218,7 @@ def _detected(path: Path, captioner: Captioner) -> dict[str, list[float]]:
             detector.add(frame.change, vector, one)
             for frame, vector, one in zip(frames, features, pixels, strict=True)
         ]
-        name = f"features, {threshold:.1f}"
+        name = f"features, {threshold:.2f}"
         found[name] = [span.end for span in spans if span is not None]
     if find_spec("scenedetect"):
         import scenedetect
