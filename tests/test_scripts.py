@@ -238,39 +238,3 @@ def test_the_evaluate_script_is_the_evaluate_command(
             tmp_path / "command" / file
         ).read_bytes()
     assert len(json.loads((tmp_path / "script/results.json").read_text(encoding="utf-8"))) == 16
-
-
-def test_the_benchmark_measures_clips(checkpoint_folder: Path, tmp_path: Path) -> None:
-    pytest.importorskip("av")
-    rows = rows_of(
-        tmp_path, "video", "--model", checkpoint_folder, "--minutes", "0.1", "--short", "0.05"
-    )
-    assert [row[""].split(",")[0] for row in rows] == ["0.05 minutes"] * 2 + ["0.1 minutes"]
-    for row in rows:
-        shares = [row[name] for name in ("decoding", "CNN", "RNN", "rest")]
-        assert sum(shares) == pytest.approx(1)
-        assert min(shares) >= 0
-        assert row["s/s"] > 0
-        assert row["MB"] > 10
-
-
-def test_the_benchmark_compares_ways_to_find_cuts(checkpoint_folder: Path, tmp_path: Path) -> None:
-    pytest.importorskip("av")
-    rows = rows_of(
-        tmp_path, "shots", "--model", checkpoint_folder, "--clips", "1", "--film-shots", "2"
-    )
-    assert [row[""] for row in rows][:3] == [
-        f"features, {0.25 + step / 10:.2f}" for step in range(3)
-    ]
-    for row in rows:
-        assert row["of"] == 1
-        assert row["right"] <= min(row["found"], row["of"])
-
-
-def test_boundaries_are_found_by_times_near_them_each_by_one() -> None:
-    pytest.importorskip("av")
-    from scripts.benchmark_video import Boundary, matched
-
-    cut, dissolve = Boundary(3, 3), Boundary(5, 6)
-    assert matched([3.4, 2.9, 6.4, 9], [cut, dissolve]) == [(1, 0), (2, 1)]
-    assert matched([3.6, 4.4], [cut, dissolve]) == []

@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,13 +91,18 @@ class Frames:
         self._longest = longest
         if not can_read_clips():
             raise VideoError(self._name, _NO_READER)
-        self._container = _open(source, self._name)
+        self._file = _open_file(source, self._name)
+        try:
+            self._container = _open(self._file, self._name)
+        except BaseException:
+            self._file.close()
+            raise
         try:
             self._stream = _video_stream(self._container, self._name)
             self.promised = _promised(self._container, self._stream)
             self._check_length(self.promised or 0.0)
         except BaseException:
-            self._container.close()
+            self.close()
             raise
         long = every is None and self.promised is not None and self.promised > MOST * STEP
         self._key_frames_alone = long
@@ -108,6 +113,7 @@ class Frames:
     def close(self) -> None:
         """Close the file."""
         self._container.close()
+        self._file.close()
 
     def __iter__(self) -> Iterator[Frame]:
         """Give the frames, then close the file.
@@ -241,7 +247,17 @@ def _name(source: object) -> str:
     return "clip (bytes)" if isinstance(source, bytes) else name_of(source)
 
 
-def _open(source: ClipSource, name: str) -> Any:
+def _open_file(source: ClipSource, name: str) -> BinaryIO:
+    try:
+        return open_file(source, name)
+    except ImageError as error:
+        reason = error.reason.replace("an image", "a clip").replace("the image", "the clip")
+        if reason.startswith("is of type"):
+            reason = f"is of type {type(source).__name__}: expected a path or bytes"
+        raise VideoError(name, reason) from error
+
+
+def _open(file: BinaryIO, name: str) -> Any:
     """Open the container of a clip; nothing but the given file is read.
 
     Raises:
@@ -251,18 +267,12 @@ def _open(source: ClipSource, name: str) -> Any:
 
     av.logging.set_level(None)  # what FFmpeg says of odd files would mix with what we say
     try:
-        file = open_file(source, name)
-    except ImageError as error:
-        reason = error.reason.replace("an image", "a clip").replace("the image", "the clip")
-        raise VideoError(name, reason.replace("a PIL image", "or")) from error
-    try:
         return av.open(
             file,
             container_options={"format_whitelist": demuxers(), "protocol_whitelist": ""},
             metadata_errors="replace",
         )
     except (av.FFmpegError, OSError, ValueError) as error:
-        file.close()
         raise VideoError(
             name, f"is no clip, or a damaged, incomplete or unknown one ({_short(error)})"
         ) from error
