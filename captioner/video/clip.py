@@ -14,7 +14,7 @@ class Shot:
     Attributes:
         start: When it begins, in seconds since the clip's first frame.
         end: When it ends, in seconds.
-        caption: What it shows.
+        caption: What it shows; without attention, as its frame isn't kept.
     """
 
     start: float

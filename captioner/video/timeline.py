@@ -1,6 +1,7 @@
 """A clip -> its timeline: frames -> the CNN's features -> shots -> captions."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captioner.backends.ensemble import unit
+from captioner.caption import Caption
 from captioner.video.clip import Clip, Shot, merge
 from captioner.video.frames import Frame, Frames
 from captioner.video.shots import ShotDetector, Span
@@ -56,7 +58,7 @@ def caption_frames(
         pooled = unit(stepper.pooled)
         captions = captioner.decode(stepper, first_image=first_image + len(shots), **decoding)
         for span, caption, vector in zip(batch, captions, pooled, strict=True):
-            shots.append(Shot(span.start, span.end, caption))
+            shots.append(Shot(span.start, span.end, _without_attention(caption)))
             features.append(vector)
             total = total + (vector if span.total is None else span.total)
     central = int(np.argmax(np.stack(features) @ total))
@@ -65,6 +67,12 @@ def caption_frames(
         duration=frames.end,
         summary=shots[central].caption,
     )
+
+
+def _without_attention(caption: Caption) -> Caption:
+    """Leave out the maps: the frame that they lie over is gone, and a long clip has many."""
+    alternatives = tuple(map(_without_attention, caption.alternatives))
+    return replace(caption, attention=None, alternatives=alternatives)
 
 
 def _shots(captioner: "Captioner", frames: Frames, batch_size: int) -> Iterator[Span]:
