@@ -20,7 +20,7 @@ from captioner.backends.ensemble import unit
 
 Float32Array = NDArray[np.float32]
 
-THRESHOLD = 0.35
+THRESHOLD = 0.3
 """The cosine distance from which on two frames show different things."""
 _CANDIDATES = 8  # frames of a shot that are kept to choose from
 
