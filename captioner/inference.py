@@ -8,7 +8,7 @@ import os
 from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
 from contextlib import closing
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,10 @@ from captioner.preprocessing import Preprocessing
 from captioner.tags import Tag, TagConfig
 from captioner.tags.tagger import LIMIT, THRESHOLD
 from captioner.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from captioner.video.clip import Clip
+    from captioner.video.frames import ClipSource
 
 __all__ = ["NO_CONFIDENCE", "NO_TAGS", "Caption", "Captioner"]
 
@@ -227,6 +231,54 @@ class Captioner:
             decoding, len(sources) if isinstance(sources, Sized) else None
         )
         return self._stream(iter(sources), batch_size, options, include, first_image)
+
+    def caption_video(
+        self,
+        clip: "ClipSource",
+        *,
+        every: float | None = None,
+        batch_size: int = 32,
+        first_image: int = 0,
+        longest: float | None = None,
+        **decoding: Any,
+    ) -> "Clip":
+        """Say what a clip shows, shot by shot.
+
+        Two frames a second are looked at; where the features of the encoder change, a new shot
+        begins, and the frame nearest the mean of a shot's features is captioned. Neighbours with the
+        same caption become one. Memory doesn't depend on how long the clip is, and for one of more
+        than an hour neither does the time (see `captioner.video.frames`). Needs the extra `video`.
+
+        Args:
+            clip: The path of a clip in any container that FFmpeg reads, or its bytes.
+            every: Caption the frame at each multiple of so many seconds instead, and merge nothing.
+            batch_size: As for `caption`.
+            first_image: As for `stream`.
+            longest: Refuse clips that last more seconds than this.
+            **decoding: As for `caption`.
+
+        Returns:
+            The timeline: shots with their start, their end and their caption; and one caption for
+            the whole clip.
+
+        Raises:
+            VideoError: The clip cannot be read, or what reads clips is not installed.
+            ConfigError: An option is unknown or out of range.
+        """
+        from captioner.video.frames import Frames
+        from captioner.video.timeline import caption_frames
+
+        _check_batch_size(batch_size)
+        self._options(decoding, None)  # says what is wrong before the clip is read
+        frames = Frames(clip, every=every, size=self.preprocessing.size, longest=longest)
+        return caption_frames(
+            self,
+            frames,
+            steps=every is not None,
+            batch_size=batch_size,
+            first_image=first_image,
+            **decoding,
+        )
 
     def tag(
         self,

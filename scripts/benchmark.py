@@ -265,6 +265,26 @@ def corpus(options: argparse.Namespace) -> tuple[str, list[Row]]:
     return corpus(options)
 
 
+# --- Clips
+# ------------------------------------------------------------------------------------------------------------
+
+
+def video(options: argparse.Namespace) -> tuple[str, list[Row]]:
+    """See `scripts.benchmark_video`."""
+    sys.path.append(str(ROOT))
+    from scripts.benchmark_video import video
+
+    return video(options)
+
+
+def shots(options: argparse.Namespace) -> tuple[str, list[Row]]:
+    """See `scripts.benchmark_video`."""
+    sys.path.append(str(ROOT))
+    from scripts.benchmark_video import shots
+
+    return shots(options)
+
+
 # --- Start
 # ------------------------------------------------------------------------------------------------------------
 
@@ -298,6 +318,8 @@ PARTS: dict[str, Callable[[argparse.Namespace], tuple[str, list[Row]]]] = {
     "attention": attention,
     "metrics": metrics,
     "corpus": corpus,
+    "video": video,
+    "shots": shots,
 }
 
 
@@ -329,6 +351,16 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         default=300,
         help="of attention, at most, and of corpus [300]",
+    )
+    parser.add_argument(
+        "--minutes", type=float, metavar="N", default=60, help="of the long clip of video [60]"
+    )
+    parser.add_argument(
+        "--short", type=float, metavar="N", default=1, help="minutes of its short clips [1]"
+    )
+    parser.add_argument("--clips", type=int, metavar="N", default=20, help="that shots draws [20]")
+    parser.add_argument(
+        "--film-shots", type=int, metavar="N", default=8, help="of a clip that shots draws [8]"
     )
     parser.add_argument("--repeat", type=int, metavar="N", help="rounds [7, of training 3]")
     parser.add_argument(

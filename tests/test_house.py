@@ -41,7 +41,7 @@ LAYERS = (
     ("captioner.hub.sharing",),
     ("captioner.model",),
     ("captioner.backends",),
-    ("captioner.caption", "captioner.inference"),
+    ("captioner.caption", "captioner.inference", "captioner.video"),
     ("captioner.library",),
     ("captioner.evaluation",),
     ("captioner.corpus",),
@@ -80,6 +80,7 @@ LIGHT = (
     "captioner.inference",
     "captioner.hub",
     "captioner.library",
+    "captioner.video",
     *(f"captioner.explain.{name}" for name in ("maps", "occlusion", "html_figure", "saving")),
     *COMMANDS,
 )
@@ -314,6 +315,7 @@ def test_the_package_itself_imports_nothing_at_once() -> None:
         ("pytorch_lightning", ()),  # the old name of lightning.pytorch
         ("gradio", ("captioner.demo", "demo")),
         ("ray", ("captioner.corpus",)),
+        ("av", ("captioner.video", "scripts")),
     ],
 )
 def test_a_framework_is_imported_only_where_it_belongs(

@@ -44,6 +44,7 @@ class EnsembleStepper:
 
     Attributes:
         classes: Log-probabilities of the classes, (B, C); None if no model has a classifier.
+        pooled: The mean features of each model, each of length 1, side by side, (B, D).
     """
 
     def __init__(
@@ -51,6 +52,9 @@ class EnsembleStepper:
     ) -> None:
         self.batch_size = steppers[0].batch_size
         self._steppers = steppers
+        self.pooled: NDArray[np.float32] = np.concatenate(
+            [unit(stepper.pooled) for stepper in steppers], axis=1
+        )
         scores = [
             stepper.classes / np.float32(temperature)
             for stepper, temperature in zip(steppers, temperatures, strict=bool(temperatures))
@@ -88,6 +92,13 @@ class EnsembleStepper:
             attention=np.mean(maps, axis=0) if together else None,
             all_log_probs=log_probs if all_log_probs else None,
         )
+
+
+def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale vectors (..., D) to length 1, so that all count alike; those of length 0 stay."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    scaled: NDArray[np.float32] = vectors / np.maximum(lengths, np.float32(1e-12))
+    return scaled
 
 
 def _mean_log_probs(scores: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -146,6 +146,7 @@ class OnnxStepper:
     ) -> None:
         self.batch_size = batch_size
         self.classes = classes
+        self.pooled = _pooled(image, state)
         self._decoder = decoder
         self._image = image
         self._state = state
@@ -185,6 +186,14 @@ class OnnxStepper:
             attention=outputs.get("attention"),
             all_log_probs=outputs.get("log_probs"),
         )
+
+
+def _pooled(image: Arrays, state: Arrays) -> NDArray[np.float32]:
+    """The mean of the regions' features; of a decoder that keeps none, its first state."""
+    if "image.values" in image:
+        mean: NDArray[np.float32] = image["image.values"].mean(axis=1)
+        return mean
+    return np.concatenate([*state.values()], axis=1)
 
 
 def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:

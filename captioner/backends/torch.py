@@ -151,6 +151,7 @@ class TorchStepper:
     ) -> None:
         self.batch_size = batch_size
         self.classes = classes
+        self.pooled = _pooled(image, state)
         self._decoder = decoder
         self._image = image
         self._state = {name: array.unsqueeze(1) for name, array in state.items()}  # (B, K, H) each
@@ -187,6 +188,15 @@ class TorchStepper:
         if len(parents) < b:
             going = parents[:, 0] // k
             self._image = {name: array[going] for name, array in self._image.items()}
+
+
+def _pooled(image: Arrays, state: Arrays) -> NDArray[np.float32]:
+    """The mean of the regions' features; of a decoder that keeps none, its first state."""
+    with torch.inference_mode():
+        values = image.get("values")
+        pooled = torch.cat([*state.values()], dim=1) if values is None else values.mean(dim=1)
+        array: NDArray[np.float32] = pooled.float().cpu().numpy()
+    return array
 
 
 @contextmanager

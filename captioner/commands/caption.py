@@ -1,18 +1,25 @@
-"""`captioner caption`: images -> captions."""
+"""`captioner caption`: images and clips -> captions."""
 
 import json
 import math
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
 from itertools import tee
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from captioner.commands.captions_file import CaptionsFile, Run, check_output, escape
+from captioner.commands.clips import (
+    add_clips,
+    check_clips,
+    clip_text,
+    run_subtitles,
+    wants_subtitles,
+)
 from captioner.commands.decoding import DECODING, add_decoding
 from captioner.commands.model import add_model, given
 from captioner.commands.parser import STANDARD_INPUT, Add
@@ -39,15 +46,19 @@ from captioner.library.tables import (
     rows_beside,
     write_parquet,
 )
+from captioner.video.formats import is_clip
+from captioner.video.subtitles import FORMATS as SUBTITLES
 
 if TYPE_CHECKING:
     from captioner.explain.saving import AttentionFolder
     from captioner.inference import Caption, Captioner
     from captioner.library.album import Album
+    from captioner.library.sidecars import PhotoStore
+    from captioner.video.clip import Clip
 
 CSV, PARQUET = "csv", "parquet"
 ROWS = ("text", "jsonl", CSV)
-FORMATS = (*ROWS, PARQUET)
+FORMATS = (*ROWS, PARQUET, *SUBTITLES)
 """What `--format` takes; those of `ROWS` are written image by image."""
 
 
@@ -57,13 +68,14 @@ def declare(add: Add) -> None:
         "caption",
         usage="captioner caption [OPTIONS] PATH...",
         operands=("PATH", 1, math.inf),
-        help="Caption images.",
+        help="Caption images and clips.",
         description="""\
-Caption images.
+Caption images and clips.
 
-PATH is an image, a folder of images, or - for standard input. One image prints its
+PATH is an image, a clip, a folder of them, or - for standard input. One image prints its
 caption alone; several, or a folder, print PATH, a tab and the caption. A tab, a new line and a
-backslash in PATH are printed as \\t, \\n and \\\\.
+backslash in PATH are printed as \\t, \\n and \\\\. A clip prints a line for each of its shots:
+PATH, when it is shown, and the caption, with tabs between.
 
 With --output, the same call goes on where an earlier one was stopped: what FILE has is
 not captioned again, what failed is tried again. FILE.run.json says how FILE was made.
@@ -79,6 +91,7 @@ examples:
   captioner caption holiday/ --min-confidence 0.5
   captioner caption holiday/ --xmp
   captioner caption holiday/ --html album.html
+  captioner caption clip.mp4 --format srt --output clip.srt
   captioner caption - < photo.jpg""",
     )
     parser.set_defaults(run=run)
@@ -125,22 +138,28 @@ examples:
         help="Write an album there: a page with photos, captions and a search field.",
     )
     add_photo_library(parser)
+    add_clips(parser)
     add_model(parser)
     add_decoding(parser)
 
 
 def run(options: Namespace) -> int:
-    """Caption images."""
+    """Caption images and clips."""
     show_warnings()
     print_odd_characters(names=True)
     paths: list[str] = options.operands
     _check_format(options)
     output = _rows_file(options)
     _check_paths(paths, output)
+    several = len(paths) > 1 or os.path.isdir(paths[0])
     check_photo_library(options)
     if options.html is not None:
         check_page(options.html, paths)
-    several = len(paths) > 1 or os.path.isdir(paths[0])
+    photos_only = _photos_only(options)
+    check_clips(options, photos_only)
+    if wants_subtitles(options):
+        return run_subtitles(options)
+    several = several or (is_clip(paths[0]) and not options.summary)
     failed = captioned = unsure = left_out = 0
 
     def fail(message: str) -> None:
@@ -148,7 +167,8 @@ def run(options: Namespace) -> int:
         failed += 1
         report(message)
 
-    from captioner.inference import NO_TAGS, Captioner
+    from captioner.inference import NO_TAGS, Caption, Captioner
+    from captioner.video.mixed import stream_mixed
 
     captioner = Captioner.from_pretrained(
         options.model, backend=options.backend, device=options.device
@@ -176,12 +196,13 @@ def run(options: Namespace) -> int:
         left_out += done
         return done
 
-    names, sources = tee(_inputs(paths, is_done, fail))
+    names, sources = tee(_inputs(paths, is_done, fail, clips=photos_only is None))
     decoding = given(options, "batch_size", *DECODING)
     first = len(file) if file is not None else 0  # those before were drawn with the numbers before
     if file is None and options.format == CSV:
         print(csv_header(), end="")
-    stream = captioner.stream((source for _, source in sources), first_image=first, **decoding)
+    images = (source for _, source in sources)
+    stream = stream_mixed(captioner, images, every=options.every, first_image=first, **decoding)
     # The file is opened now that all that can be wrong with the call has been said.
     with closing(stream) as results, nullcontext() if file is None else file:
         total = None if any(map(os.path.isdir, paths)) or first else len(paths)
@@ -191,23 +212,15 @@ def run(options: Namespace) -> int:
             if isinstance(result, ImageError):
                 fail(f"{called}: {result.reason}")
                 continue
-            captioned += 1
-            kept = least is None or result.confidence is None or result.confidence >= least
-            if not kept:
-                unsure += 1
-                note(f"{called}: left out (confidence {result.confidence:.3f})")
-            if attention is not None and kept:
-                try:
-                    attention.save(None if name == STANDARD_INPUT else name, result)
-                except OSError as error:
-                    fail(f"{called}: its attention cannot be saved ({error.strerror or error})")
-            if stores and kept:
-                save_in(stores, name, result, fail)
-            if album is not None and kept:
-                try:
-                    album.add(name, result)
-                except ImageError as error:
-                    fail(f"{called}: {error.reason}")
+            kept = True
+            if isinstance(result, Caption):
+                captioned += 1
+                kept = least is None or _is_sure(result, least)
+                if not kept:
+                    unsure += 1
+                    note(f"{called}: left out (confidence {result.confidence:.3f})")
+                else:
+                    _keep_elsewhere(name, result, attention, stores, album, fail)
             if file is None:
                 text = rows_of(name, result, options, several, sys.stdout.encoding, kept)
                 print(text, end="", flush=True)
@@ -222,6 +235,34 @@ def run(options: Namespace) -> int:
     if options.format == PARQUET:
         write_parquet(rows_beside(options.output), options.output)
     return 1 if failed else 0
+
+
+def _keep_elsewhere(
+    name: str,
+    caption: "Caption",
+    attention: "AttentionFolder | None",
+    stores: Sequence["PhotoStore"],
+    album: "Album | None",
+    fail: Callable[[str], None],
+) -> None:
+    """Save a photo's caption wherever it was asked for beside the rows."""
+    called = "standard input" if name == STANDARD_INPUT else name
+    if attention is not None:
+        try:
+            attention.save(None if name == STANDARD_INPUT else name, caption)
+        except OSError as error:
+            fail(f"{called}: its attention cannot be saved ({error.strerror or error})")
+    if stores:
+        save_in(stores, name, caption, fail)
+    if album is not None:
+        try:
+            album.add(name, caption)
+        except ImageError as error:
+            fail(f"{called}: {error.reason}")
+
+
+def _is_sure(caption: "Caption", least: float) -> bool:
+    return caption.confidence is None or caption.confidence >= least
 
 
 def _check_format(options: Namespace) -> None:
@@ -281,7 +322,7 @@ def describe_run(options: Namespace, captioner: "Captioner", several: bool) -> R
         form="JSON lines" if options.json else "CSV" if options.format == CSV else form,
         folder=os.getcwd(),
         models=tuple(map(fingerprint, options.model or [BUNDLED])),
-        decoding=asdict(decoding) | given(options, "min_confidence"),
+        decoding=asdict(decoding) | given(options, "min_confidence") | _of_clips(options),
         photo=options.operands[0] if alone else None,
     )
 
@@ -294,11 +335,20 @@ def open_captions_file(output: Path, run: Run, inputs: list[str]) -> CaptionsFil
     return file
 
 
+def _of_clips(options: Namespace) -> dict[str, Any]:
+    """What changes the rows of clips, as far as it was asked for."""
+    return given(options, "every") | ({"summary": True} if options.summary else {})
+
+
 def _inputs(
-    paths: Iterable[str], is_done: Callable[[str], bool], fail: Callable[[str], None]
+    paths: Iterable[str],
+    is_done: Callable[[str], bool],
+    fail: Callable[[str], None],
+    *,
+    clips: bool,
 ) -> Iterator[tuple[str, str | Path | bytes]]:
     """The name and the source of each image that isn't done, found as they are needed."""
-    from captioner.images import find_images
+    from captioner.video.formats import find_media
 
     for path in paths:
         if path == STANDARD_INPUT:
@@ -310,7 +360,7 @@ def _inputs(
                 yield path, content
         elif os.path.isdir(path):
             count = 0
-            for count, image in enumerate(find_images(path), start=1):  # noqa: B007
+            for count, image in enumerate(find_media(path, clips=clips), start=1):  # noqa: B007
                 if not is_done(str(image)):
                     yield str(image), image
             if not count:
@@ -327,6 +377,19 @@ def _attention_folder(folder: Path | None) -> "AttentionFolder | None":
     return AttentionFolder(folder)
 
 
+def _photos_only(options: Namespace) -> str | None:
+    """Return the option that applies to photos alone, if one is given."""
+    given_ones = {
+        "--save-attention": options.save_attention,
+        "--html": options.html,
+        "--xmp": options.xmp,
+        "--embed": options.embed,
+        "--min-confidence": options.min_confidence is not None,
+        f"--format {options.format}": options.format in (CSV, PARQUET),
+    }
+    return next((name for name, value in given_ones.items() if value), None)
+
+
 def _album(page: Path | None, inputs: list[str]) -> "Album | None":
     if page is None:
         return None
@@ -337,13 +400,13 @@ def _album(page: Path | None, inputs: list[str]) -> "Album | None":
 
 def rows_of(
     name: str,
-    caption: "Caption",
+    caption: "Caption | Clip",
     options: Namespace,
     with_name: bool,
     encoding: str,
     kept: bool = True,
 ) -> str:
-    """Format the lines of an image. JSON has escapes for what an encoding lacks.
+    """Format the lines of an image or a clip. JSON has escapes for what an encoding lacks.
 
     If the caption is not kept, only its confidence is shown and, in a table, its path.
     """
@@ -357,6 +420,10 @@ def rows_of(
         except UnicodeEncodeError:
             line = json.dumps(entry)
         return f"{line}\n"
+    from captioner.video.clip import Clip
+
+    if isinstance(caption, Clip):
+        return clip_text(name, caption, options, with_name)
     if not kept:
         if not with_name and options.format != CSV:
             return ""
