@@ -114,29 +114,12 @@ class Captioner:
         if not checkpoints:
             raise ConfigError("No checkpoint folder is given; expected one or more.")
         first = checkpoints[0]
-        for other in checkpoints[1:]:
-            for what in ("vocabulary", "preprocessing"):
-                if getattr(first, what) != getattr(other, what):
-                    raise ConfigError(
-                        f"{first.folder} and {other.folder} differ in their {what}; models that"
-                        " decide together need the same."
-                    )
         backends = [load_backend(checkpoint, backend, device) for checkpoint in checkpoints]
         together, tags, confidence = backends[0], first.tags, first.confidence
         if len(backends) > 1:
-            from captioner.backends.ensemble import Ensemble
+            from captioner.backends.ensemble import combine
 
-            known = [each.tags for each in checkpoints if each.tags is not None]
-            tags = TagConfig(known[0].table) if known else None
-            if any(each.table != known[0].table for each in known):
-                raise ConfigError(
-                    "The models tag with different tables; models that decide together need the"
-                    " same."
-                )
-            temperatures = [
-                None if each.tags is None else each.tags.temperature for each in checkpoints
-            ]
-            together, confidence = Ensemble(backends, temperatures), None
+            (together, tags), confidence = combine(checkpoints, backends), None
         return cls(
             together, first.vocabulary, first.preprocessing, first.decoding, tags, confidence
         )

@@ -6,7 +6,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captioner.backends.protocol import Backend, Encoded
+from captioner.checkpoint import Checkpoint
 from captioner.decoding.search import Step
+from captioner.errors import ConfigError
+from captioner.tags import TagConfig
+
+
+def combine(
+    checkpoints: Sequence[Checkpoint], backends: Sequence[Backend]
+) -> tuple["Ensemble", TagConfig | None]:
+    """Combine models into an ensemble.
+
+    Args:
+        checkpoints: The models' checkpoints.
+        backends: Their backends, in the same order.
+
+    Returns:
+        The ensemble, and its tags' table if a model has a classifier.
+
+    Raises:
+        ConfigError: Vocabularies, preprocessing or tables of tags differ.
+    """
+    first = checkpoints[0]
+    for other in checkpoints[1:]:
+        for what in ("vocabulary", "preprocessing"):
+            if getattr(first, what) != getattr(other, what):
+                raise ConfigError(
+                    f"{first.folder} and {other.folder} differ in their {what}; models that"
+                    " decide together need the same."
+                )
+    known = [each.tags for each in checkpoints if each.tags is not None]
+    if any(each.table != known[0].table for each in known):
+        raise ConfigError(
+            "The models tag with different tables; models that decide together need the same."
+        )
+    temperatures = [None if each.tags is None else each.tags.temperature for each in checkpoints]
+    return Ensemble(backends, temperatures), TagConfig(known[0].table) if known else None
 
 
 class Ensemble:
