@@ -1,8 +1,4 @@
-"""Images -> captions: the one way from an image to words.
-
-open_image -> preprocessing -> backend.encode -> search(stepper) -> vocabulary -> Caption
-                                               -> classes -> Tag
-"""
+"""Caption images: `Captioner`, the one way from an image to words."""
 
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence, Sized

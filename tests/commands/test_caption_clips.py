@@ -90,7 +90,7 @@ def test_json_has_the_sentence_for_all_and_the_shots(
     assert main(["caption", "b.mp4", "c.jpg", "--json"]) == 0
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
     assert first == {"path": "b.mp4", **clip.to_dict()}
-    assert second.keys() == {"path", "caption", "log_prob", "alternatives", "tags"}
+    assert second.keys() == {"path", "caption", "log_prob", "alternatives", "tags", "confidence"}
 
 
 def test_without_the_extra_clips_of_a_folder_are_left_out_and_named_ones_fail(
@@ -114,7 +114,7 @@ def test_without_the_extra_clips_of_a_folder_are_left_out_and_named_ones_fail(
         (["b.mp4", "b.mp4", "--format", "srt"], "expected a single clip"),
         (["a.jpg", "--format", "srt"], "expected a single clip"),
         ([".", "--format", "vtt"], "expected a single clip"),
-        (["b.mp4", "--format", "vtt", "--json"], "--format vtt and --json contradict"),
+        (["b.mp4", "--format", "vtt", "--json"], "--json and --format vtt contradict"),
         (["b.mp4", "--output", "x.mp4"], "would overwrite a clip"),
         (["b.mp4", "--save-attention", "maps"], "expected no clips"),
     ],
