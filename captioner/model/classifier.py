@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from captioner.errors import CheckpointError, ConfigError
 from captioner.model.cutting import cut
 from captioner.model.networks import build_network
+from captioner.model.own_weights import read_facts
 from captioner.model.pretrained import fitting, read_pretrained, read_state
 
 
@@ -47,10 +48,17 @@ def linear_head(name: str, weights: str, image_size: int) -> LinearHead:
     Raises:
         CheckpointError: The weights are missing, damaged, of another network, or without a
             classifier.
-        ConfigError: There are no such weights, or the network's classifier is more than a linear
-            layer on pooled features, as those of VGG, MobileNetV3 and ConvNeXt are.
+        ConfigError: There are no such weights, they were trained without labels, or the network's
+            classifier is more than a linear layer on pooled features, as those of VGG, MobileNetV3
+            and ConvNeXt are.
     """
-    network = build_network(name, image_size).eval()
+    facts = read_facts(weights)
+    if facts is not None and not facts.classes:
+        raise ConfigError(f"{weights} was trained without labels, so that it has no classes.")
+    classes = None
+    if facts is not None:
+        image_size, classes = facts.preprocessing.size, len(facts.classes)
+    network = build_network(name, image_size, classes=classes).eval()
     network.load_state_dict(
         fitting(network, name, read_pretrained(name, weights, image_size), weights)
     )
@@ -69,3 +77,17 @@ def linear_head(name: str, weights: str, image_size: int) -> LinearHead:
     bias = layers[-1].bias
     classes = layers[-1].weight.detach()
     return LinearHead(classes, torch.zeros(len(classes)) if bias is None else bias.detach())
+
+
+def head_names(name: str, image_size: int) -> frozenset[str]:
+    """The names of a network's tensors that depend on how many classes there are.
+
+    Args:
+        name: The network's name, as in `EncoderConfig`.
+        image_size: S, the side of the images in pixels.
+    """
+    with torch.device("meta"):  # for their shapes alone
+        two, three = (
+            build_network(name, image_size, classes=classes).state_dict() for classes in (2, 3)
+        )
+    return frozenset(key for key in two if two[key].shape != three[key].shape)
