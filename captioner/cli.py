@@ -12,7 +12,17 @@ import sys
 from collections.abc import Sequence
 
 from captioner._version import __version__
-from captioner.commands import caption, demo, evaluate, explain, export, info, prepare_coco, train
+from captioner.commands import (
+    caption,
+    demo,
+    evaluate,
+    explain,
+    export,
+    info,
+    prepare_coco,
+    pretrain,
+    train,
+)
 from captioner.commands.parser import Parser, suggestion
 from captioner.commands.terminal import open_closed_streams, print_odd_characters, report
 from captioner.errors import CaptionerError
@@ -26,6 +36,7 @@ _COMMANDS = (
     export,
     info,
     train,
+    pretrain,
     prepare_coco,
 )  # in the order of the help
 _INTERRUPTED, _BROKEN_PIPE = 130, 141  # as shells count: 128 + SIGINT, 128 + SIGPIPE
