@@ -11,7 +11,7 @@ from captioner.errors import ConfigError
 
 
 class ResumableData(LightningDataModule):
-    """What data modules have in common: which batches there are, and how a resumed run finds the next.
+    """What data modules have in common: the batches, and how a resumed run finds the next.
 
     Args:
         batch_size: Images a batch, of each process where several train together.

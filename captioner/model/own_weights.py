@@ -1,4 +1,4 @@
-"""Weights of one's own: a whole network in a `.safetensors` file that says what it was trained on."""
+"""Weights of one's own: a network in a `.safetensors` file that says what it was trained on."""
 
 import json
 import os

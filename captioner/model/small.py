@@ -49,7 +49,7 @@ class PlainCNN(nn.Module):
 
 
 class ResNet20(nn.Module):
-    """The residual network of 20 layers for CIFAR (He et al. 2016, section 4.2): 0.27 million weights.
+    """The residual network of 20 layers for CIFAR: 0.27 million weights (He et al. 2016, 4.2).
 
     Args:
         image_size: S, the side of the images in pixels; the last map is a quarter as wide.

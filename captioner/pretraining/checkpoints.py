@@ -21,10 +21,11 @@ ENCODER = "encoder.safetensors"  # in the run's folder
 
 
 class PretrainingCheckpoints(RunCheckpoints):
-    """Lightning's checkpoints of the best and the last state, and the best weights as `encoder.safetensors`.
+    """Lightning's checkpoints of the best and the last state, and the best weights as a file.
 
-    `checkpoints/last.ckpt` is what `--ckpt_path last` resumes. The file holds the averaged weights
-    if weights are averaged. When training ends, they are tested on the test split, if there is one.
+    `checkpoints/last.ckpt` is what `--ckpt_path last` resumes. `encoder.safetensors` holds the
+    averaged weights if weights are averaged. When training ends, they are tested on the test split,
+    if there is one.
 
     Args:
         monitor: The metric that decides which epoch is the best.
@@ -87,7 +88,7 @@ class PretrainingCheckpoints(RunCheckpoints):
 
 
 def _test(trainer: Trainer, module: PretrainingModule, path: Path) -> float | None:
-    """The share of the test images whose class the weights in a file find; None without a test split."""
+    """The share of the test images that weights in a file classify right; None without any."""
     data = PretrainingData.of(trainer)
     batches = data.test_batches()
     if batches is None:

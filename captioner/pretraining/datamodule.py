@@ -196,7 +196,7 @@ class PretrainingData(ResumableData):
         return self._loaders.make(dataset, batches, self.workers, collate)
 
     def on_before_batch_transfer(self, batch: LabelledBatch, dataloader_idx: int) -> LabelledBatch:
-        """Name the images that could not be read, and stop if that is asked for, or if there are no others.
+        """Name the images that could not be read; stop if that is asked for or none is left.
 
         Raises:
             DataError: An image cannot be read.

@@ -90,7 +90,7 @@ class LabelledDataset(Dataset[LabelledExample]):
 
 
 def collate(examples: Sequence[LabelledExample]) -> LabelledBatch:
-    """Put examples into a batch; images that cannot be read are left out, and it may end up empty."""
+    """Put examples into a batch, without the images that cannot be read; it may end up empty."""
     read = [example for example in examples if example.image is not None]
     return LabelledBatch(
         images=(

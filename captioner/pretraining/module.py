@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class PretrainingModule(LightningModule):
-    """Cross-entropy training of a classification network, whose part below the classifier is the encoder.
+    """Cross-entropy training of a classification network; below its classifier it is an encoder.
 
     Args:
         classes: The names of the classes; linked from the data.
@@ -68,7 +68,8 @@ class PretrainingModule(LightningModule):
         if learning_rate <= 0 or not 0 <= label_smoothing < 1 or not 0 <= mixup < math.inf:
             raise ConfigError(
                 f"model.learning_rate is {learning_rate}, label_smoothing {label_smoothing} and"
-                f" mixup {mixup}; expected a rate above 0, a share from 0 to below 1, and 0 or more."
+                f" mixup {mixup}; expected a rate above 0, a share from 0 to below 1, and 0 or"
+                " more."
             )
         self.classes = tuple(classes)
         self.preprocessing = preprocessing
@@ -92,7 +93,7 @@ class PretrainingModule(LightningModule):
         return Pretrained(self.name, self.classes, self.preprocessing, reached)
 
     def portable_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What of the network's state dict belongs into a file: without labels, not the classifier."""
+        """What of a state dict belongs into a file: without labels, not the classifier."""
         left_out = frozenset() if self.classes else head_names(self.name, self.preprocessing.size)
         return {name: tensor for name, tensor in state.items() if name not in left_out}
 
@@ -150,7 +151,7 @@ class PretrainingModule(LightningModule):
         """Keep what the weights mean with them.
 
         Raises:
-            ConfigError: A weight is no finite number: such weights don't replace those saved before.
+            ConfigError: A weight is no finite number: what was saved before stays.
         """
         self._check_weights()
         checkpoint["pretraining"] = self._described()

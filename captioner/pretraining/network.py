@@ -1,4 +1,4 @@
-"""The network that is pretrained: any classification network, with a classifier of as many classes as there are."""
+"""The network that is pretrained: any classification network, for as many classes as there are."""
 
 import logging
 

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from captioner.cli import main as captioner
 from captioner.model.own_weights import read_facts
 from captioner.pretraining.train import main
 from tests.pretraining.known import write_cifar10, write_mnist
@@ -143,6 +144,13 @@ def test_a_resumed_run_keeps_its_classes(caplog: pytest.LogCaptureFixture) -> No
     assert "classes is circle, cross, square, and now it would be circle, kreuz" in caplog.text
 
 
+PAGE = (ROOT / "docs" / "pretraining.md").read_text(encoding="utf-8")
+COMMANDS = [
+    command
+    for block in re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    for command in block.splitlines()
+]
+CLASSES_OF = {"mnist.yaml": 10, "cifar10.yaml": 10, "pretrain.yaml": 3}
 TINY_RUN = [
     "--trainer.max_epochs=1",
     "--trainer.accelerator=cpu",
@@ -153,22 +161,27 @@ TINY_RUN = [
 ]
 
 
-@pytest.mark.parametrize("config", ["mnist.yaml", "cifar10.yaml", "pretrain.yaml"])
-def test_shipped_configs(
-    config: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_all_configs_are_shown() -> None:
+    assert {f"{command.split()[3]}.yaml" for command in COMMANDS} == CLASSES_OF.keys()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_of_the_page(
+    command: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    options = [f"--config={ROOT / 'configs' / config}", *TINY_RUN]
-    if config == "mnist.yaml":
-        write_mnist(Path("data"), train=30, test=6)
-    elif config == "cifar10.yaml":
-        write_cifar10(Path("data"), each=6, monkeypatch=monkeypatch)
-    else:
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "1")  # as the command does, but put back
+    program, *arguments = command.split()
+    assert program == "captioner"
+    if "photos/" in arguments:
         draw_folder(Path("photos"), each=3)
-        options += ["--data.train=photos", "--data.preprocessing.size=64"]
-    if config != "pretrain.yaml":  # the files are there, so nothing is downloaded
-        options += ["--data.download=false"]
-    assert main(options) == 0, caplog.text
+        arguments += ["--data.preprocessing.size=64"]
+    else:
+        write_mnist(Path("data"), train=30, test=6)
+        write_cifar10(Path("data"), each=6, monkeypatch=monkeypatch)
+        arguments += ["--data.download=false"]  # the files are there
+    assert captioner([*arguments, *TINY_RUN]) == 0, caplog.text
     (path,) = Path("runs").glob("*/encoder.safetensors")
     facts = read_facts(path)
     assert facts is not None
-    assert len(facts.classes) == (3 if config == "pretrain.yaml" else 10)
+    expected = 0 if "rotation" in arguments else CLASSES_OF[f"{arguments[2]}.yaml"]
+    assert len(facts.classes) == expected

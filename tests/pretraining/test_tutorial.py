@@ -1,4 +1,4 @@
-"""docs/tutorial-digits.md and docs/pretraining.md: every block runs, one after the other."""
+"""docs/tutorial-digits.md: every block runs, one after the other."""
 
 import re
 import shlex
