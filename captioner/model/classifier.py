@@ -55,18 +55,18 @@ def linear_head(name: str, weights: str, image_size: int) -> LinearHead:
     facts = read_facts(weights)
     if facts is not None and not facts.classes:
         raise ConfigError(f"{weights} was trained without labels, so that it has no classes.")
-    classes = None
+    built, classes = image_size, None
     if facts is not None:
-        image_size, classes = facts.preprocessing.size, len(facts.classes)
-    network = build_network(name, image_size, classes=classes).eval()
+        built, classes = facts.preprocessing.size, len(facts.classes)
+    network = build_network(name, built, classes=classes).eval()
     network.load_state_dict(
         fitting(network, name, read_pretrained(name, weights, image_size), weights)
     )
     layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
     pixels = torch.randn(1, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        expected = network(pixels)
         encoder = cut(copy.deepcopy(network), name, image_size)
+        expected = network(pixels)
         pooled = encoder.run(encoder.cnn, pixels).mean((2, 3))  # (1, D)
         fits = bool(layers) and layers[-1].in_features == encoder.width
         if not fits or not torch.allclose(layers[-1](pooled), expected, rtol=1e-3, atol=1e-3):

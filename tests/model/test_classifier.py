@@ -75,6 +75,8 @@ def test_weights_of_ones_own_are_refused_where_they_do_not_fit(tmp_path: Path) -
     with pytest.raises(CheckpointError, match="weights of plain_cnn, and the config says resnet20"):
         load_pretrained(encoder, "resnet20", str(weights))
     with pytest.raises(ConfigError, match="more than a linear layer"):
+        linear_head("plain_cnn", str(weights), 16)
+    with pytest.raises(ConfigError, match="plain_cnn cannot encode images of 48 pixels"):
         linear_head("plain_cnn", str(weights), 48)
     save_pretrained(weights, network.state_dict(), Pretrained("plain_cnn", (), SMALL, {}))
     with pytest.raises(ConfigError, match="without labels"):

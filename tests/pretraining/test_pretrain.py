@@ -1,7 +1,9 @@
 """`captioner pretrain`, from images to an encoder that a captioner takes."""
 
 import logging
+import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -42,7 +44,7 @@ def test_it_learns_to_tell_shapes_apart_and_says_what_it_knows(
 
 
 class Break(Callback):
-    """Ctrl-C before a step."""
+    """Ctrl-C during a step."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -51,7 +53,7 @@ class Break(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
     ) -> None:
         if trainer.global_step == self.step:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.mark.parametrize("method", ["supervised", "rotation"])
@@ -61,7 +63,8 @@ def test_a_run_that_was_interrupted_goes_on_bit_for_bit(method: str) -> None:
     mixed = ["--model.mixup=0.4", "--model.label_smoothing=0.1", f"--model.method={method}", EMA]
     options = [*SMALL, "--data.train=train", "--trainer.max_epochs=2", *varied, *mixed]
     assert main([*options, "--trainer.default_root_dir=whole"]) == 0
-    assert pretrain_with(Break(4), [*options, "--checkpoint.every_minutes=0"]) == 130
+    with pytest.raises(SystemExit, match="130"):
+        pretrain_with(Break(4), options)
     assert main([*options, "--ckpt_path=last"]) == 0
     whole, resumed = last_weights("whole"), last_weights("run")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -103,7 +106,7 @@ def test_what_was_learned_is_where_the_next_run_begins() -> None:
         (["--data.train=nowhere"], "nowhere: cannot be read"),
         (["--data.dataset=mnist"], "has no whole MNIST"),
         (["--data.train=train", "--model.encoder=resnet9000"], "no classification CNN"),
-        (["--data.train=train", "--model.encoder=resnet18"], "leaves no region grid|cannot encode"),
+        (["--data.train=train", "--model.encoder=timm/resnet10t"], "leaves no region grid"),
         (["--data.train=train", "--model.mixup=-1"], "mixup -1"),
         (["--data.train=train", "--data.warp.shift=2"], "expected shares"),
         (["--data.train=train", "--data.held_out=0"], "data.held_out is 0"),
