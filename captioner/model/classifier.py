@@ -75,8 +75,8 @@ def linear_head(name: str, weights: str, image_size: int) -> LinearHead:
                 " CNN."
             )
     bias = layers[-1].bias
-    classes = layers[-1].weight.detach()
-    return LinearHead(classes, torch.zeros(len(classes)) if bias is None else bias.detach())
+    weight = layers[-1].weight.detach()
+    return LinearHead(weight, torch.zeros(len(weight)) if bias is None else bias.detach())
 
 
 def head_names(name: str, image_size: int) -> frozenset[str]:

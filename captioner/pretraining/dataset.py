@@ -91,13 +91,13 @@ class LabelledDataset(Dataset[LabelledExample]):
 
 def collate(examples: Sequence[LabelledExample]) -> LabelledBatch:
     """Put examples into a batch, without the images that cannot be read; it may end up empty."""
-    read = [example for example in examples if example.image is not None]
+    read = [(each.image, each.label) for each in examples if each.image is not None]
     return LabelledBatch(
         images=(
-            torch.from_numpy(np.stack([example.image for example in read]))
+            torch.from_numpy(np.stack([image for image, _ in read]))
             if read
             else torch.empty(0, dtype=torch.uint8)
         ),
-        labels=torch.tensor([example.label for example in read], dtype=torch.long),
+        labels=torch.tensor([label for _, label in read], dtype=torch.long),
         unreadable=[example.unreadable for example in examples if example.unreadable],
     )

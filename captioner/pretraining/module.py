@@ -125,7 +125,9 @@ class PretrainingModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Say the accuracy, of the images of all processes."""
-        right, count = self.all_gather(self._counts).reshape(-1, 2).sum(0).tolist()
+        counts = self.all_gather(self._counts)
+        assert isinstance(counts, Tensor)
+        right, count = counts.reshape(-1, 2).sum(0).tolist()
         accuracy = right / max(1, count)
         self.log("val/accuracy", accuracy, prog_bar=True, rank_zero_only=False)
         logger.info("Epoch %d: accuracy %.2f %%", self.current_epoch, 100 * accuracy)

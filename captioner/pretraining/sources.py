@@ -19,6 +19,7 @@ from captioner.images import find_images, open_image
 
 Known = Literal["mnist", "cifar10", "cifar100"]
 
+_COLUMNS = ("image", "label")
 _CLASSES = {"mnist": "MNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 
 
@@ -183,9 +184,9 @@ def _table_records(path: Path, images: Path | None) -> list[Record]:
 
 
 def _rows(path: Path, folder: Path) -> Iterator[Record]:
-    for where, row in csv_rows(path, ("image", "label")):
-        image, label = (row.get(key) for key in ("image", "label"))
-        for key, value in (("image", image), ("label", label)):
-            if not isinstance(value, str) or not value.strip():
+    for where, row in csv_rows(path, _COLUMNS):
+        image, label = (row.get(key) or "" for key in _COLUMNS)
+        for key, value in zip(_COLUMNS, (image, label), strict=True):
+            if not value.strip():
                 raise DataError(f"{where}: the field {key!r} is empty; expected a text")
         yield Record(image, folder / existing_name(folder, image), (label.strip(),))
