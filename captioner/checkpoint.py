@@ -29,7 +29,7 @@ from captioner.preprocessing import Preprocessing
 from captioner.tags import TagConfig
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 
-FORMAT_VERSION = 2  # the newest: a folder has the first that can say what it holds
+FORMAT_VERSION = 3  # the newest: a folder has the first that can say what it holds
 BUNDLED = Path(__file__).parent / "assets"
 
 CONFIG = "config.json"
@@ -43,7 +43,9 @@ FILES = (CONFIG, VOCABULARY, WEIGHTS, *ONNX_PAIR, CARD)
 """All files of a checkpoint."""
 _EMBEDDING = "decoder.embedding.weight"  # a row for every word
 _SECTIONS = ("architecture", "preprocessing", "decoding")
-_TAGS = "tags"  # there since format 2, and only where the model has a classifier
+# There since format 2, and only where the model has a classifier; since format 3 its table may be a
+# list of names.
+_TAGS = "tags"
 _CONFIDENCE = "confidence"  # there since format 2, and only where it was calibrated
 _OPTIONAL = (_TAGS, _CONFIDENCE)
 _KEYS = ("format_version", "package_version", *_SECTIONS)
@@ -212,7 +214,7 @@ def write_checkpoint(
             f"{folder} exists and is no checkpoint; choose another folder, so that nothing is lost."
         )
     config = {
-        "format_version": 1 if tags is None else 2,
+        "format_version": 1 if tags is None else 2 if isinstance(tags.table, str) else 3,
         "package_version": __version__,
         "architecture": architecture,
         "preprocessing": preprocessing.to_dict(),

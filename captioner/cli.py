@@ -22,6 +22,7 @@ from captioner.commands import (
     export,
     info,
     prepare_coco,
+    pretrain,
     push,
     train,
     watch,
@@ -43,6 +44,7 @@ _COMMANDS = (
     info,
     train,
     calibrate,
+    pretrain,
     prepare_coco,
 )  # in the order of the help
 _INTERRUPTED, _BROKEN_PIPE = 130, 141  # as shells count: 128 + SIGINT, 128 + SIGPIPE

@@ -49,6 +49,7 @@ LAYERS = (
     ("captioner.export",),
     ("captioner.data",),
     ("captioner.training",),
+    ("captioner.pretraining",),
     ("captioner.demo",),
     ("captioner.commands",),
     ("captioner.cli", "captioner.__main__"),
@@ -311,7 +312,7 @@ def test_the_package_itself_imports_nothing_at_once() -> None:
 @pytest.mark.parametrize(
     ("package", "rooms"),
     [
-        ("lightning", ("captioner.data", "captioner.training")),
+        ("lightning", ("captioner.data", "captioner.training", "captioner.pretraining")),
         ("pytorch_lightning", ()),  # the old name of lightning.pytorch
         ("gradio", ("captioner.demo", "demo")),
         ("ray", ("captioner.corpus",)),

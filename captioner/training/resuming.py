@@ -60,13 +60,15 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
-def keep_settled(config: Namespace, checkpoint: Path) -> None:
+def keep_settled(config: Namespace, checkpoint: Path, begin_with: tuple[str, str]) -> None:
     """Name the options that a resumed run does not heed, with both values, and let the config say what holds.
 
     Args:
         config: That of the run now; changed.
         checkpoint: What is resumed, in its run's folder.
+        begin_with: The option, and the result in a run's folder, that a new run begins with.
     """
+    begin, result = begin_with
     path = checkpoint.parent.parent / CONFIG
     try:
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -80,12 +82,13 @@ def keep_settled(config: Namespace, checkpoint: Path) -> None:
         if was is not _MISSING and was != now:
             logger.warning(
                 "%s is %s now and was %s when the run began: a resumed run goes on with %s. To"
-                " train with another, begin a new run with --model.init_from %s.",
+                " train with another, begin a new run with --%s %s.",
                 option,
                 _as_said(now),
                 _as_said(was),
                 _as_said(was),
-                checkpoint.parent.parent / "best",
+                begin,
+                checkpoint.parent.parent / result,
             )
             config[option] = was
 

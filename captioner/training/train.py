@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,17 @@ class SaveConfig(SaveConfigCallback):
         self.parser.save(self.config, Path(trainer.default_root_dir) / CONFIG, overwrite=True)
 
 
-class TrainCLI(LightningCLI):
-    """The command line of training."""
+class RunCLI(LightningCLI):
+    """The command line of what trains: a run in a folder, which can be resumed.
+
+    Attributes:
+        begin_with: The option, and the result in a run's folder, that another run begins with.
+    """
+
+    begin_with = ("model.init_from", BEST)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add resuming and the checkpoints, and link what the model takes from the data."""
+        """Add resuming and a logger."""
         parser.add_argument(
             "--ckpt_path", type=str | None, default=None, help="Resume: 'last', or a .ckpt file."
         )
@@ -68,12 +74,6 @@ class TrainCLI(LightningCLI):
             default=None,
             help="Log to this project on Weights & Biases too.",
         )
-        parser.add_lightning_class_args(RunCheckpoints, "checkpoint")
-        parser.add_lightning_class_args(PrintPlan, "plan")
-        parser.link_arguments("model.init_from", "data.init_from")
-        parser.link_arguments("data.vocabulary", "model.vocabulary", apply_on="instantiate")
-        parser.link_arguments("data.word_counts", "model.word_counts", apply_on="instantiate")
-        parser.link_arguments("data.preprocessing", "model.preprocessing", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the command line; `--model.finetune null` and the like switch a section of the config off."""
@@ -100,6 +100,20 @@ class TrainCLI(LightningCLI):
         if lines:
             trainer.callbacks.insert(0, TellProgress())  # type: ignore[attr-defined]  # Lightning does not declare it
         return trainer
+
+
+class TrainCLI(RunCLI):
+    """The command line of training."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the checkpoints and the plan too, and link what the model takes from the data."""
+        super().add_arguments_to_parser(parser)
+        parser.add_lightning_class_args(RunCheckpoints, "checkpoint")
+        parser.add_lightning_class_args(PrintPlan, "plan")
+        parser.link_arguments("model.init_from", "data.init_from")
+        parser.link_arguments("data.vocabulary", "model.vocabulary", apply_on="instantiate")
+        parser.link_arguments("data.word_counts", "model.word_counts", apply_on="instantiate")
+        parser.link_arguments("data.preprocessing", "model.preprocessing", apply_on="instantiate")
 
 
 def _switched_off(parser: LightningArgumentParser, args: Sequence[str]) -> list[str]:
@@ -130,6 +144,50 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 after a user's mistake, which is reported in a line.
     """
+
+    def open_cli(given: list[str] | None) -> RunCLI:
+        # The data module shares out the images among processes itself: Lightning would caption
+        #     some of them twice.
+        return TrainCLI(
+            CaptioningModule, CaptionData, args=given, **settings("train", "runs/captioner")
+        )
+
+    return run(open_cli, args)
+
+
+def settings(command: str, folder: str, **trainer: Any) -> dict[str, Any]:
+    """What the command lines of all runs are made with.
+
+    Args:
+        command: The command's name.
+        folder: The run's folder if none is given.
+        **trainer: More defaults of the trainer.
+    """
+    return {
+        "save_config_callback": SaveConfig,
+        "save_config_kwargs": {"save_to_log_dir": False},
+        "seed_everything_default": 0,
+        "parser_kwargs": {"prog": f"captioner {command}"},
+        "trainer_defaults": {
+            "default_root_dir": folder,
+            "use_distributed_sampler": False,
+            "enable_model_summary": False,
+            **trainer,
+        },
+        "run": False,
+    }
+
+
+def run(open_cli: Callable[[list[str] | None], RunCLI], args: Sequence[str] | None) -> int:
+    """Train what a command line says.
+
+    Args:
+        open_cli: Reads the command line.
+        args: The arguments; those of the process by default.
+
+    Returns:
+        The exit status: 0, or 2 after a user's mistake, which is reported in a line.
+    """
     logging.basicConfig(format="%(message)s")
     first = not getattr(
         rank_zero_only, "rank", 0
@@ -146,35 +204,19 @@ def main(args: Sequence[str] | None = None) -> int:
         "resuming from a checkpoint that ended)",
     )
     with stop_at_once():
-        return _train(args)
+        return _train(open_cli, args)
 
 
-def _train(args: Sequence[str] | None) -> int:
+def _train(open_cli: Callable[[list[str] | None], RunCLI], args: Sequence[str] | None) -> int:
     handlers = list(logger.handlers)
     try:
-        cli = TrainCLI(
-            CaptioningModule,
-            CaptionData,
-            save_config_callback=SaveConfig,
-            save_config_kwargs={"save_to_log_dir": False},
-            seed_everything_default=0,
-            parser_kwargs={"prog": "captioner train"},
-            # The data module shares out the images among processes itself: Lightning would caption
-            #     some of them twice.
-            trainer_defaults={
-                "default_root_dir": "runs/captioner",
-                "use_distributed_sampler": False,
-                "enable_model_summary": False,
-            },
-            args=None if args is None else list(args),
-            run=False,
-        )
+        cli = open_cli(None if args is None else list(args))
         _check_inputs(Path(cli.trainer.default_root_dir), cli.config)
         checkpoint = _open_run(
             Path(cli.trainer.default_root_dir), cli.config.ckpt_path, cli.trainer.is_global_zero
         )
         if checkpoint is not None:
-            keep_settled(cli.config, checkpoint)
+            keep_settled(cli.config, checkpoint, cli.begin_with)
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     except (CaptionerError, MisconfigurationException) as error:
         return _refuse(str(error))
@@ -217,7 +259,7 @@ def _check_inputs(folder: Path, config: Any) -> None:
             raise ConfigError(
                 f"The run in {folder} would overwrite {path}, its own config. {_ELSEWHERE}"
             )
-    begun = config.model.init_from
+    begun = config.get("model.init_from")
     if (
         begun
         and (folder / BEST).exists()
