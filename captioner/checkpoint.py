@@ -27,7 +27,7 @@ from captioner.preprocessing import Preprocessing
 from captioner.tags import TagConfig
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 
-FORMAT_VERSION = 2  # the newest: a folder has the first that can say what it holds
+FORMAT_VERSION = 3  # the newest: a folder has the first that can say what it holds
 BUNDLED = Path(__file__).parent / "assets"
 
 CONFIG = "config.json"
@@ -40,6 +40,7 @@ _FILES = (CONFIG, VOCABULARY, WEIGHTS, *ONNX_PAIR, CARD)
 _EMBEDDING = "decoder.embedding.weight"  # a row for every word
 _SECTIONS = ("architecture", "preprocessing", "decoding")
 _TAGS = "tags"  # there since format 2, and only where the model has a classifier
+_QUANTIZED = "quantized"  # there since format 3, and only where weights are stored as integers
 _KEYS = ("format_version", "package_version", *_SECTIONS)
 
 
@@ -55,6 +56,7 @@ class Checkpoint:
         vocabulary: Its words.
         package_version: The version of captioner that wrote it.
         tags: What its classifier's scores stand for; None for a model without one.
+        quantized: In how many bits which weights are stored; None for floats.
     """
 
     folder: Path
@@ -64,6 +66,7 @@ class Checkpoint:
     vocabulary: Vocabulary
     package_version: str
     tags: TagConfig | None = None
+    quantized: dict[str, Any] | None = None
 
     @property
     def weights(self) -> Path:
@@ -102,7 +105,16 @@ def read_checkpoint(folder: str | os.PathLike[str] | None = None) -> Checkpoint:
     vocabulary = Vocabulary.load(folder / VOCABULARY)
     _check_weights(folder / WEIGHTS, len(vocabulary))
     architecture, version = config["architecture"], config["package_version"]
-    return Checkpoint(folder, architecture, preprocessing, decoding, vocabulary, version, tags)
+    return Checkpoint(
+        folder,
+        architecture,
+        preprocessing,
+        decoding,
+        vocabulary,
+        version,
+        tags,
+        config.get(_QUANTIZED),
+    )
 
 
 def write_checkpoint(
@@ -115,6 +127,7 @@ def write_checkpoint(
     card: str,
     fill: Callable[[Path], object],
     tags: TagConfig | None = None,
+    quantized: dict[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint folder so that nobody ever sees half of one.
 
@@ -132,6 +145,7 @@ def write_checkpoint(
         fill: Is called with the temporary folder to write `model.safetensors` and, if wanted, the
             ONNX pair.
         tags: What the scores of the model's classifier stand for; None for a model without one.
+        quantized: In how many bits which weights are stored; None for floats.
 
     Raises:
         CheckpointError: There is something else at `folder`, or it cannot be written.
@@ -148,12 +162,13 @@ def write_checkpoint(
             f"{folder} exists and is no checkpoint; choose another folder, so that nothing is lost."
         )
     config = {
-        "format_version": 1 if tags is None else 2,
+        "format_version": 3 if quantized else 1 if tags is None else 2,
         "package_version": __version__,
         "architecture": architecture,
         "preprocessing": preprocessing.to_dict(),
         "decoding": decoding.to_dict(),
         **({} if tags is None else {_TAGS: tags.to_dict()}),
+        **({} if quantized is None else {_QUANTIZED: quantized}),
     }
     import secrets  # here, as it loads OpenSSL, which reading can do without
 
@@ -241,7 +256,9 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{path} has format {version}, and this captioner ({__version__}) reads up to"
             f" {FORMAT_VERSION}. Update it: pip install --upgrade captioner"
         )
-    sections = _SECTIONS if version == 1 or _TAGS not in config else (*_SECTIONS, _TAGS)
+    since = {_TAGS: 2, _QUANTIZED: 3}
+    extra = [key for key, first in since.items() if version >= first and key in config]
+    sections = (*_SECTIONS, *extra)
     unknown, missing = (
         sorted(set(config) - {*_KEYS, *sections}),
         [key for key in _KEYS if key not in config],
@@ -303,6 +320,19 @@ def _check_weights(path: Path, vocab_size: int) -> None:
             f"{path} is a model of {words} words, and {VOCABULARY} has {vocab_size}. Copy the whole"
             " folder again."
         )
+
+
+def weight_places(path: Path) -> dict[str, tuple[int, int]]:
+    """Where each tensor of a safetensors file is: its offset from the file's start and its length, in bytes."""
+    with open(path, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return {
+        name: (8 + length + start, end - start)
+        for name, entry in header.items()
+        for start, end in (entry["data_offsets"],)
+    }
 
 
 def _replace(folder: Path, temporary: Path, replaced: Path) -> None:

@@ -41,7 +41,7 @@ LAYERS = (
     ("captioner.caption", "captioner.inference"),
     ("captioner.evaluation",),
     ("captioner.explain",),
-    ("captioner.export",),
+    ("captioner.export", "captioner.quantization"),
     ("captioner.data",),
     ("captioner.training",),
     ("captioner.demo",),
