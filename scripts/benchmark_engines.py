@@ -83,6 +83,7 @@ def encoders(
 def by_onnx(folder: Path, threads: int) -> Encode:
     """The encoder of a folder on ONNX Runtime, as captioner sets it up."""
     options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(
