@@ -239,6 +239,18 @@ def attention(options: argparse.Namespace) -> tuple[str, list[Row]]:
     return attention(options)
 
 
+# --- Engines
+# ----------------------------------------------------------------------------------------------------------
+
+
+def engines(options: argparse.Namespace) -> tuple[str, list[Row]]:
+    """See `scripts.benchmark_engines`."""
+    sys.path.append(str(ROOT))
+    from scripts.benchmark_engines import engines
+
+    return engines(options)
+
+
 # --- Metrics
 # ----------------------------------------------------------------------------------------------------------
 
@@ -320,6 +332,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], tuple[str, list[Row]]]] = {
     "corpus": corpus,
     "video": video,
     "shots": shots,
+    "engines": engines,
 }
 
 
@@ -368,6 +381,9 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--batch-size", type=int, metavar="N", help="of inference, beside 1 [32], or of training"
+    )
+    parser.add_argument(
+        "--int8", type=Path, metavar="DIR", help="a quantized copy of the model, for engines"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     options, options.changes = parser.parse_known_args(args)

@@ -46,7 +46,7 @@ LAYERS = (
     ("captioner.evaluation",),
     ("captioner.corpus",),
     ("captioner.explain",),
-    ("captioner.export",),
+    ("captioner.export", "captioner.quantization"),
     ("captioner.data",),
     ("captioner.training",),
     ("captioner.pretraining",),

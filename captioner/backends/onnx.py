@@ -16,6 +16,9 @@ from captioner.errors import CheckpointError, ConfigError
 
 Arrays = dict[str, NDArray[np.float32]]
 _GIVE_BYTES = "add_external_initializers_from_files_in_memory"
+# Images that the CNN sees at once. More are no faster and take more memory: 32 of 256 pixels take
+# 600 MB in EfficientNet-Lite3, these 130.
+_AT_ONCE = 4
 CLASSES = "classes"  # an output of the encoder, where the model has a classifier
 _Sessions = tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession]
 
@@ -74,7 +77,14 @@ class OnnxBackend:
             sessions = self._sessions = self._load()
         encoder, decoder = sessions
         outputs = [output.name for output in encoder.get_outputs()]
-        arrays = dict(zip(outputs, encoder.run(outputs, {"pixels": pixels}), strict=True))
+        parts = [
+            encoder.run(outputs, {"pixels": pixels[start : start + _AT_ONCE]})
+            for start in range(0, len(pixels), _AT_ONCE)
+        ]
+        arrays = {
+            name: np.concatenate(part) if len(parts) > 1 else part[0]
+            for name, part in zip(outputs, zip(*parts, strict=True), strict=True)
+        }
         image = {name: array for name, array in arrays.items() if name.startswith("image.")}
         state = {name: array for name, array in arrays.items() if name.startswith("state.")}
         return OnnxStepper(decoder, image, state, len(pixels), arrays.get(CLASSES))

@@ -45,8 +45,8 @@ class TorchBackend:
 
     @staticmethod
     def suits(checkpoint: Checkpoint, device: str | None) -> bool:
-        """Say yes: it runs any checkpoint, on any device."""
-        return True
+        """Say whether the weights are floats; it runs them on any device."""
+        return checkpoint.quantized is None
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, device: str | None = None) -> "TorchBackend":
@@ -56,6 +56,11 @@ class TorchBackend:
             CheckpointError: The weights are missing, damaged or of another architecture.
             ConfigError: The device isn't there.
         """
+        if checkpoint.quantized is not None:
+            raise CheckpointError(
+                f"{checkpoint.folder} is quantized, and runs on ONNX Runtime alone: backend onnx,"
+                " device cpu. For anything else use the checkpoint that it was made from."
+            )
         try:
             model = CaptioningModel.from_architecture(
                 checkpoint.architecture,

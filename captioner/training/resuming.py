@@ -93,6 +93,16 @@ def keep_settled(config: Namespace, checkpoint: Path, begin_with: tuple[str, str
             config[option] = was
 
 
+def precision_before(run: Path) -> str | int | None:
+    """The precision that the config of a run names; None where it names none or cannot be read."""
+    try:
+        config = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    precision = _value(config, "trainer.precision")
+    return precision if isinstance(precision, (str, int)) else None
+
+
 def _value(config: object, option: str) -> object:
     """What a config that was read says of an option."""
     for key in option.split("."):

@@ -30,8 +30,15 @@ from captioner.training.checkpoints import RunCheckpoints
 from captioner.training.lightning_module import CaptioningModule
 from captioner.training.loggers import make_loggers
 from captioner.training.plan import PrintPlan
+from captioner.training.precision import AUTO, AutoPrecisionTrainer, resolve_precision
 from captioner.training.progress import TellProgress
-from captioner.training.resuming import CHECKPOINTS, CONFIG, find_checkpoint, keep_settled
+from captioner.training.resuming import (
+    CHECKPOINTS,
+    CONFIG,
+    find_checkpoint,
+    keep_settled,
+    precision_before,
+)
 
 logger = logging.getLogger("captioner")
 
@@ -63,6 +70,9 @@ class RunCLI(LightningCLI):
 
     begin_with = ("model.init_from", BEST)
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"trainer_class": AutoPrecisionTrainer} | kwargs)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add resuming and a logger."""
         parser.add_argument(
@@ -84,8 +94,10 @@ class RunCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Log to TensorBoard in the run's folder by default; take part in what torchrun has started.
 
+        The config says which precision "auto" stands for, so that a resumed run keeps it.
         Where stderr is no terminal, a line a minute stands for the progress bar.
         """
+        self.config.trainer.precision = kwargs["precision"] = self._precision()
         if self.config.trainer.logger in (None, True):
             kwargs["logger"] = make_loggers(
                 Path(self.config.trainer.default_root_dir), self.config.wandb
@@ -100,6 +112,19 @@ class RunCLI(LightningCLI):
         if lines:
             trainer.callbacks.insert(0, TellProgress())  # type: ignore[attr-defined]  # Lightning does not declare it
         return trainer
+
+    def _precision(self) -> Any:
+        """The precision to train in: that of the run that is resumed, where "auto" leaves it open."""
+        asked, accelerator = self.config.trainer.precision, self.config.trainer.accelerator
+        if asked == AUTO and self.config.ckpt_path is not None:
+            last = self.config.ckpt_path == "last"
+            folder = (
+                Path(self.config.trainer.default_root_dir)
+                if last
+                else Path(self.config.ckpt_path).parent.parent
+            )
+            asked = precision_before(folder) or asked
+        return resolve_precision(asked, accelerator)
 
 
 class TrainCLI(RunCLI):
