@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,12 @@ from captioner._version import __version__
 from captioner.confidence import Confidence
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CheckpointError, ConfigError
+from captioner.hub.download import local_folder
 from captioner.preprocessing import Preprocessing
 from captioner.tags import TagConfig
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 
-FORMAT_VERSION = 2  # the newest: a folder has the first that can say what it holds
+FORMAT_VERSION = 3  # the newest: a folder has the first that can say what it holds
 BUNDLED = Path(__file__).parent / "assets"
 
 CONFIG = "config.json"
@@ -37,12 +38,16 @@ WEIGHTS = "model.safetensors"
 ONNX_PAIR = ("encoder.onnx", "decoder.onnx")
 CARD = "README.md"
 
-_FILES = (CONFIG, VOCABULARY, WEIGHTS, *ONNX_PAIR, CARD)
+_CHUNK = 1 << 20  # bytes that are hashed at once
+FILES = (CONFIG, VOCABULARY, WEIGHTS, *ONNX_PAIR, CARD)
+"""All files of a checkpoint."""
 _EMBEDDING = "decoder.embedding.weight"  # a row for every word
 _SECTIONS = ("architecture", "preprocessing", "decoding")
-_TAGS = "tags"  # there since format 2, and only where the model has a classifier
-_CONFIDENCE = "confidence"  # there since format 2, and only where it was calibrated
-_OPTIONAL = (_TAGS, _CONFIDENCE)
+# Sections that a checkpoint may lack, and the format that they came with.
+_TAGS = "tags"  # only where the model has a classifier; since format 3 its table may be a list
+_CONFIDENCE = "confidence"  # only where it was calibrated
+_QUANTIZED = "quantized"  # only where weights are stored as integers
+_OPTIONAL = {_TAGS: 2, _CONFIDENCE: 2, _QUANTIZED: 3}
 _KEYS = ("format_version", "package_version", *_SECTIONS)
 
 
@@ -59,6 +64,7 @@ class Checkpoint:
         package_version: The version of captioner that wrote it.
         tags: What its classifier's scores stand for; None for a model without one.
         confidence: How likely its captions are good; None where that was not calibrated.
+        quantized: In how many bits which weights are stored; None for floats.
     """
 
     folder: Path
@@ -69,6 +75,7 @@ class Checkpoint:
     package_version: str
     tags: TagConfig | None = None
     confidence: Confidence | None = None
+    quantized: dict[str, Any] | None = None
 
     @property
     def weights(self) -> Path:
@@ -85,15 +92,17 @@ def read_checkpoint(folder: str | os.PathLike[str] | None = None) -> Checkpoint:
     """Read a checkpoint folder, all but its weights.
 
     Args:
-        folder: The folder; the one bundled with the package if None.
+        folder: The folder, or a model of the hub, hf://owner/name@revision, which is fetched once;
+            the one bundled with the package if None.
 
     Raises:
         CheckpointError: It is no checkpoint folder, something is missing or damaged, or a newer
-            version wrote it.
+            version wrote it; or the hub has no such model.
+        MissingExtraError: It is a model of the hub, and huggingface_hub is not installed.
     """
     if folder is None and not (BUNDLED / CONFIG).is_file():
         raise CheckpointError("This installation comes without a model; name a checkpoint folder.")
-    folder = BUNDLED if folder is None else Path(folder)
+    folder = BUNDLED if folder is None else local_folder(folder, FILES)
     _check_files(folder)
     path = folder / CONFIG
     config = _read_config(path)
@@ -110,7 +119,15 @@ def read_checkpoint(folder: str | os.PathLike[str] | None = None) -> Checkpoint:
     _check_weights(folder / WEIGHTS, len(vocabulary))
     architecture, version = config["architecture"], config["package_version"]
     return Checkpoint(
-        folder, architecture, preprocessing, decoding, vocabulary, version, tags, confidence
+        folder,
+        architecture,
+        preprocessing,
+        decoding,
+        vocabulary,
+        version,
+        tags,
+        confidence,
+        config.get(_QUANTIZED),
     )
 
 
@@ -141,7 +158,7 @@ def write_calibration(
     for name, section in ((_TAGS, tags), (_CONFIDENCE, confidence)):
         if section is not None:
             config[name] = section.to_dict()
-    config["format_version"] = 1 if config.keys().isdisjoint(_OPTIONAL) else 2
+    config["format_version"] = _oldest_format(config)
     new = path.with_name(f"{CONFIG}.new")
     try:
         new.write_text(_as_json(config), encoding="utf-8")
@@ -174,6 +191,7 @@ def write_checkpoint(
     card: str,
     fill: Callable[[Path], object],
     tags: TagConfig | None = None,
+    quantized: dict[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint folder so that nobody ever sees half of one.
 
@@ -191,6 +209,7 @@ def write_checkpoint(
         fill: Is called with the temporary folder to write `model.safetensors` and, if wanted, the
             ONNX pair.
         tags: What the scores of the model's classifier stand for; None for a model without one.
+        quantized: In how many bits which weights are stored; None for floats.
 
     Raises:
         CheckpointError: There is something else at `folder`, or it cannot be written.
@@ -207,13 +226,15 @@ def write_checkpoint(
             f"{folder} exists and is no checkpoint; choose another folder, so that nothing is lost."
         )
     config = {
-        "format_version": 1 if tags is None else 2,
+        "format_version": FORMAT_VERSION,
         "package_version": __version__,
         "architecture": architecture,
         "preprocessing": preprocessing.to_dict(),
         "decoding": decoding.to_dict(),
         **({} if tags is None else {_TAGS: tags.to_dict()}),
+        **({} if quantized is None else {_QUANTIZED: quantized}),
     }
+    config["format_version"] = _oldest_format(config)
     import secrets  # here, as it loads OpenSSL, which reading can do without
 
     mark = secrets.token_hex(4)
@@ -235,6 +256,19 @@ def write_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def fingerprint(model: str | os.PathLike[str]) -> str:
+    """Hash a checkpoint: another model has another fingerprint, a copy of it the same."""
+    import hashlib  # here, as it loads OpenSSL, which many commands can do without
+
+    folder = read_checkpoint(model).folder
+    total = hashlib.sha256()
+    for name in (CONFIG, VOCABULARY, WEIGHTS):
+        with open(folder / name, "rb") as file:
+            while chunk := file.read(_CHUNK):
+                total.update(chunk)
+    return total.hexdigest()
+
+
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """Say what a checkpoint is, as data for JSON.
 
@@ -245,7 +279,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         (the first lines of the model card).
     """
     vocabulary = checkpoint.vocabulary
-    paths = [checkpoint.folder / name for name in _FILES]
+    paths = [checkpoint.folder / name for name in FILES]
     return {
         "folder": str(checkpoint.folder),
         "package_version": checkpoint.package_version,
@@ -300,7 +334,7 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{path} has format {version}, and this captioner ({__version__}) reads up to"
             f" {FORMAT_VERSION}. Update it: pip install --upgrade captioner"
         )
-    optional = () if version == 1 else (name for name in _OPTIONAL if name in config)
+    optional = (key for key, since in _OPTIONAL.items() if version >= since and key in config)
     sections = (*_SECTIONS, *optional)
     unknown, missing = (
         sorted(set(config) - {*_KEYS, *sections}),
@@ -365,8 +399,28 @@ def _check_weights(path: Path, vocab_size: int) -> None:
         )
 
 
+def _oldest_format(config: Mapping[str, Any]) -> int:
+    """Return the oldest format that can hold a config, so that older versions read it too."""
+    version = max((since for key, since in _OPTIONAL.items() if key in config), default=1)
+    named = isinstance(config.get(_TAGS, {}).get("table"), list)  # classes of the user's own
+    return 3 if named else version
+
+
 def _as_json(config: dict[str, Any]) -> str:
     return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+
+
+def weight_places(path: Path) -> dict[str, tuple[int, int]]:
+    """Where each tensor of a safetensors file is: its offset from the file's start and its length, in bytes."""
+    with open(path, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return {
+        name: (8 + length + start, end - start)
+        for name, entry in header.items()
+        for start, end in (entry["data_offsets"],)
+    }
 
 
 def _replace(folder: Path, temporary: Path, replaced: Path) -> None:
@@ -381,7 +435,7 @@ def _replace(folder: Path, temporary: Path, replaced: Path) -> None:
         replaced.rename(folder)
         raise
     for path in replaced.iterdir():
-        if path.name not in _FILES:
+        if path.name not in FILES:
             path.rename(folder / path.name)
     shutil.rmtree(replaced, ignore_errors=True)
 

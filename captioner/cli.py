@@ -15,13 +15,17 @@ from captioner._version import __version__
 from captioner.commands import (
     calibrate,
     caption,
+    corpus,
     demo,
     evaluate,
     explain,
     export,
     info,
     prepare_coco,
+    pretrain,
+    push,
     train,
+    watch,
 )
 from captioner.commands.parser import Parser, suggestion
 from captioner.commands.terminal import open_closed_streams, print_odd_characters, report
@@ -30,13 +34,17 @@ from captioner.stopping import stop_at_once
 
 _COMMANDS = (
     caption,
+    corpus,
+    watch,
     evaluate,
     explain,
     demo,
     export,
+    push,
     info,
     train,
     calibrate,
+    pretrain,
     prepare_coco,
 )  # in the order of the help
 _INTERRUPTED, _BROKEN_PIPE = 130, 141  # as shells count: 128 + SIGINT, 128 + SIGPIPE

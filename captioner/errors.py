@@ -2,6 +2,7 @@
 
     CaptionerError
     ├── ImageError          an image that cannot be read
+    │   └── VideoError      a clip that cannot be read
     ├── CheckpointError     a checkpoint folder that is missing, damaged, foreign or too new
     ├── DataError           annotations, captions or results that cannot be used
     ├── ConfigError         an option that is unknown, out of range or contradicts another
@@ -32,6 +33,10 @@ class ImageError(CaptionerError):
 
     def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
         return type(self), (self.name, self.reason)
+
+
+class VideoError(ImageError):
+    """A clip that cannot be read; what skips unreadable images skips unreadable clips too."""
 
 
 class CheckpointError(CaptionerError):

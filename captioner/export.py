@@ -115,7 +115,7 @@ def export_onnx(folder: Path) -> None:
         image, state = model.decoder.start(model.encoder(pixels))
     names = [f"image.{name}" for name in image], [f"state.{name}" for name in state]
     classes = [] if model.classifier is None else [CLASSES]
-    encoder = _trace(
+    encoder = trace(
         _EncoderGraph(model), (pixels,), ["pixels"], [*names[0], *names[1], *classes], ({0: "B"},)
     )
 
@@ -140,7 +140,7 @@ def export_onnx(folder: Path) -> None:
         *(f"{name}.next" for name in names[1]),
         *(["attention"] if image else []),
     ]
-    decoder = _trace(graph, inputs, [*names[0], *names[1], "parents", "words"], outputs, shapes)
+    decoder = trace(graph, inputs, [*names[0], *names[1], "parents", "words"], outputs, shapes)
     _add_top_k(decoder)
     pointers = {tensor.data_ptr(): name for name, tensor in model.portable_state().items()}
     places = model.encoder.current_names(_places(folder / WEIGHTS), "encoder.")
@@ -210,13 +210,22 @@ class _DecoderGraph(nn.Module):
         return (logits.log_softmax(dim=2), *rows, *(() if attention is None else (attention,)))
 
 
-def _trace(
+def trace(
     graph: nn.Module,
     inputs: tuple[object, ...],
     names: list[str],
     outputs: list[str],
     shapes: tuple[object, ...],
 ) -> ModelProto:
+    """Export a module to an ONNX graph that holds its weights.
+
+    Args:
+        graph: The module; put into evaluation mode.
+        inputs: Examples of what it is called with.
+        names: Of the graph's inputs.
+        outputs: Of its outputs.
+        shapes: The sizes of the inputs that may vary, as `torch.onnx.export` takes them.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(

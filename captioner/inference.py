@@ -1,14 +1,10 @@
-"""Images -> captions: the one way from an image to words.
-
-open_image -> preprocessing -> backend.encode -> search(stepper) -> vocabulary -> Caption
-                                               -> classes -> Tag
-"""
+"""Caption images: `Captioner`, the one way from an image to words."""
 
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
 from contextlib import closing
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +24,10 @@ from captioner.preprocessing import Preprocessing
 from captioner.tags import Tag, TagConfig
 from captioner.tags.tagger import LIMIT, THRESHOLD
 from captioner.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from captioner.video.clip import Clip
+    from captioner.video.frames import ClipSource
 
 __all__ = ["NO_CONFIDENCE", "NO_TAGS", "Caption", "Captioner"]
 
@@ -89,7 +89,8 @@ class Captioner:
         """Load a checkpoint folder, or several that decide together.
 
         Args:
-            folder: The folder; the model that is bundled with the package if None. Of several, a
+            folder: The folder, or a model of the hub, hf://owner/name@revision, which is fetched
+                once; the model that is bundled with the package if None. Of several, a
                 word's probability is the mean of what they give it, and the first one's decoding
                 defaults hold; they need the same words and preprocessing, as models that differ in
                 their seed have. They give no confidence: each was calibrated on its own captions.
@@ -109,29 +110,12 @@ class Captioner:
         if not checkpoints:
             raise ConfigError("No checkpoint folder is given; expected one or more.")
         first = checkpoints[0]
-        for other in checkpoints[1:]:
-            for what in ("vocabulary", "preprocessing"):
-                if getattr(first, what) != getattr(other, what):
-                    raise ConfigError(
-                        f"{first.folder} and {other.folder} differ in their {what}; models that"
-                        " decide together need the same."
-                    )
         backends = [load_backend(checkpoint, backend, device) for checkpoint in checkpoints]
         together, tags, confidence = backends[0], first.tags, first.confidence
         if len(backends) > 1:
-            from captioner.backends.ensemble import Ensemble
+            from captioner.backends.ensemble import combine
 
-            known = [each.tags for each in checkpoints if each.tags is not None]
-            tags = TagConfig(known[0].table) if known else None
-            if any(each.table != known[0].table for each in known):
-                raise ConfigError(
-                    "The models tag with different tables; models that decide together need the"
-                    " same."
-                )
-            temperatures = [
-                None if each.tags is None else each.tags.temperature for each in checkpoints
-            ]
-            together, confidence = Ensemble(backends, temperatures), None
+            (together, tags), confidence = combine(checkpoints, backends), None
         return cls(
             together, first.vocabulary, first.preprocessing, first.decoding, tags, confidence
         )
@@ -226,6 +210,54 @@ class Captioner:
             decoding, len(sources) if isinstance(sources, Sized) else None
         )
         return self._stream(iter(sources), batch_size, options, include, first_image)
+
+    def caption_video(
+        self,
+        clip: "ClipSource",
+        *,
+        every: float | None = None,
+        batch_size: int = 32,
+        first_image: int = 0,
+        longest: float | None = None,
+        **decoding: Any,
+    ) -> "Clip":
+        """Say what a clip shows, shot by shot.
+
+        Two frames a second are looked at; where the features of the encoder change, a new shot
+        begins, and the frame nearest the mean of a shot's features is captioned. Neighbours with the
+        same caption become one. Memory doesn't depend on how long the clip is, and for one of more
+        than an hour neither does the time (see `captioner.video.frames`). Needs the extra `video`.
+
+        Args:
+            clip: The path of a clip in any container that FFmpeg reads, or its bytes.
+            every: Caption the frame at each multiple of so many seconds instead, and merge nothing.
+            batch_size: As for `caption`.
+            first_image: As for `stream`.
+            longest: Refuse clips that last more seconds than this.
+            **decoding: As for `caption`.
+
+        Returns:
+            The timeline: shots with their start, their end and their caption; and one caption for
+            the whole clip.
+
+        Raises:
+            VideoError: The clip cannot be read, or what reads clips is not installed.
+            ConfigError: An option is unknown or out of range.
+        """
+        from captioner.video.frames import Frames
+        from captioner.video.timeline import caption_frames
+
+        _check_batch_size(batch_size)
+        self._options(decoding, None)  # says what is wrong before the clip is read
+        frames = Frames(clip, every=every, size=self.preprocessing.size, longest=longest)
+        return caption_frames(
+            self,
+            frames,
+            steps=every is not None,
+            batch_size=batch_size,
+            first_image=first_image,
+            **decoding,
+        )
 
     def tag(
         self,

@@ -32,14 +32,19 @@ class ProgressLines:
         self._first = done
         self._began = self._told = clock()
 
-    def at(self, done: int) -> None:
-        """Tell that so many things are done, if the last line was a minute ago."""
+    def at(self, done: int, more: str = "") -> None:
+        """Tell that so many things are done, if the last line was a minute ago.
+
+        Args:
+            done: How many.
+            more: What else the line says of it, from its comma on.
+        """
         now = self.clock()
         if now - self._told < EVERY:
             return
         self._told = now
         if self.total is None:
-            self.tell(f"{self.what}: {done:,} {self.unit}")
+            self.tell(f"{self.what}: {done:,} {self.unit}{more}")
             return
         left = ""
         if self._first < done < self.total:
@@ -47,7 +52,7 @@ class ProgressLines:
                 f", {_in_words((now - self._began) / (done - self._first) * (self.total - done))}"
                 " left"
             )
-        self.tell(f"{self.what}: {done:,} of {self.total:,} {self.unit}{left}")
+        self.tell(f"{self.what}: {done:,} of {self.total:,} {self.unit}{more}{left}")
 
 
 def _in_words(seconds: float) -> str:

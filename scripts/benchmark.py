@@ -239,6 +239,18 @@ def attention(options: argparse.Namespace) -> tuple[str, list[Row]]:
     return attention(options)
 
 
+# --- Engines
+# ----------------------------------------------------------------------------------------------------------
+
+
+def engines(options: argparse.Namespace) -> tuple[str, list[Row]]:
+    """See `scripts.benchmark_engines`."""
+    sys.path.append(str(ROOT))
+    from scripts.benchmark_engines import engines
+
+    return engines(options)
+
+
 # --- Metrics
 # ----------------------------------------------------------------------------------------------------------
 
@@ -249,6 +261,40 @@ def metrics(options: argparse.Namespace) -> tuple[str, list[Row]]:
     from scripts.benchmark_metrics import metrics
 
     return metrics(options)
+
+
+# --- Corpus
+# ----------------------------------------------------------------------------------------------------------
+
+
+def corpus(options: argparse.Namespace) -> tuple[str, list[Row]]:
+    """See `scripts.benchmark_corpus`; it needs the extra `ray`."""
+    if find_spec("ray") is None:
+        raise MissingExtraError("Captioning a corpus", "ray")
+    sys.path.append(str(ROOT))
+    from scripts.benchmark_corpus import corpus
+
+    return corpus(options)
+
+
+# --- Clips
+# ------------------------------------------------------------------------------------------------------------
+
+
+def video(options: argparse.Namespace) -> tuple[str, list[Row]]:
+    """See `scripts.benchmark_video`."""
+    sys.path.append(str(ROOT))
+    from scripts.benchmark_video import video
+
+    return video(options)
+
+
+def shots(options: argparse.Namespace) -> tuple[str, list[Row]]:
+    """See `scripts.benchmark_video`."""
+    sys.path.append(str(ROOT))
+    from scripts.benchmark_video import shots
+
+    return shots(options)
 
 
 # --- Start
@@ -283,6 +329,10 @@ PARTS: dict[str, Callable[[argparse.Namespace], tuple[str, list[Row]]]] = {
     "start": start,
     "attention": attention,
     "metrics": metrics,
+    "corpus": corpus,
+    "video": video,
+    "shots": shots,
+    "engines": engines,
 }
 
 
@@ -309,7 +359,21 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
         help="of training",
     )
     parser.add_argument(
-        "--photos", type=int, metavar="N", default=300, help="of attention, at most [300]"
+        "--photos",
+        type=int,
+        metavar="N",
+        default=300,
+        help="of attention, at most, and of corpus [300]",
+    )
+    parser.add_argument(
+        "--minutes", type=float, metavar="N", default=60, help="of the long clip of video [60]"
+    )
+    parser.add_argument(
+        "--short", type=float, metavar="N", default=1, help="minutes of its short clips [1]"
+    )
+    parser.add_argument("--clips", type=int, metavar="N", default=20, help="that shots draws [20]")
+    parser.add_argument(
+        "--film-shots", type=int, metavar="N", default=8, help="of a clip that shots draws [8]"
     )
     parser.add_argument("--repeat", type=int, metavar="N", help="rounds [7, of training 3]")
     parser.add_argument(
@@ -317,6 +381,9 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--batch-size", type=int, metavar="N", help="of inference, beside 1 [32], or of training"
+    )
+    parser.add_argument(
+        "--int8", type=Path, metavar="DIR", help="a quantized copy of the model, for engines"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     options, options.changes = parser.parse_known_args(args)

@@ -29,6 +29,7 @@ from captioner.annotations.records import Record, load_records
 from captioner.data.datamodule import CaptionData
 from captioner.images import find_images, open_image
 from captioner.training.lightning_module import CaptioningModule
+from captioner.training.precision import resolve_precision
 from captioner.training.train import TrainCLI
 from captioner.vocabulary import PAD
 from scripts import plain_loop
@@ -425,7 +426,8 @@ def about(plan: Plan, rounds: Sequence[dict[str, Figures]], config: str) -> str:
         parts[f"{tuned} fine-tuning it"] = tuned * hours(TUNED, "together", plan.batch_size)
     sums = ", ".join(f"{name} {value:.3g}" for name, value in parts.items())
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "the CPU"
-    data, precision = plan.config.data, plan.config.trainer.precision or "32-true"
+    data, trainer = plan.config.data, plan.config.trainer
+    precision = resolve_precision(trainer.precision, trainer.accelerator) or "32-true"
     return (
         f"Training with {config} on {device} in {precision}, {data.batch_size} images of"
         f" {data.preprocessing.size} pixels a step, {data.workers} loader processes\n{plan.images};"

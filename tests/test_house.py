@@ -36,15 +36,20 @@ LAYERS = (
     ("captioner.tags",),
     ("captioner.confidence",),
     ("captioner.annotations", "captioner.datasets"),
+    ("captioner.hub",),
     ("captioner.checkpoint",),
+    ("captioner.hub.sharing",),
     ("captioner.model",),
     ("captioner.backends",),
-    ("captioner.caption", "captioner.inference"),
+    ("captioner.caption", "captioner.inference", "captioner.video"),
+    ("captioner.library",),
     ("captioner.evaluation",),
+    ("captioner.corpus",),
     ("captioner.explain",),
-    ("captioner.export",),
+    ("captioner.export", "captioner.quantization"),
     ("captioner.data",),
     ("captioner.training",),
+    ("captioner.pretraining",),
     ("captioner.demo",),
     ("captioner.commands",),
     ("captioner.cli", "captioner.__main__"),
@@ -74,12 +79,20 @@ LIGHT = (
     "captioner.caption",
     "captioner.checkpoint",
     "captioner.inference",
+    "captioner.hub",
+    "captioner.library",
+    "captioner.video",
     *(f"captioner.explain.{name}" for name in ("maps", "occlusion", "html_figure", "saving")),
     *COMMANDS,
 )
 BASE = {"numpy", "PIL", "onnxruntime", "jinja2", "rich"}
-# What must not need torch either, but may use the extra `eval`.
-TORCH_FREE = ("captioner.annotations", "captioner.datasets", "captioner.evaluation")
+# What must not need torch either, but may use the extra `eval` or, for a corpus, `ray`.
+TORCH_FREE = (
+    "captioner.annotations",
+    "captioner.corpus",
+    "captioner.datasets",
+    "captioner.evaluation",
+)
 TORCH_WORLD = {
     "torch",
     "torchvision",
@@ -299,9 +312,11 @@ def test_the_package_itself_imports_nothing_at_once() -> None:
 @pytest.mark.parametrize(
     ("package", "rooms"),
     [
-        ("lightning", ("captioner.data", "captioner.training")),
+        ("lightning", ("captioner.data", "captioner.training", "captioner.pretraining")),
         ("pytorch_lightning", ()),  # the old name of lightning.pytorch
         ("gradio", ("captioner.demo", "demo")),
+        ("ray", ("captioner.corpus",)),
+        ("av", ("captioner.video", "scripts")),
     ],
 )
 def test_a_framework_is_imported_only_where_it_belongs(

@@ -246,3 +246,20 @@ def test_the_evaluate_script_is_the_evaluate_command(
             tmp_path / "command" / file
         ).read_bytes()
     assert len(json.loads((tmp_path / "script/results.json").read_text(encoding="utf-8"))) == 16
+
+
+def test_the_benchmark_compares_engines(
+    checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scripts import benchmark_engines
+
+    monkeypatch.setattr(benchmark_engines, "SIDES", {"640 x 480": (64, 48)})
+    monkeypatch.setattr("torch.compile", lambda model: model)  # takes a compiler, and minutes
+    options = ["--model", checkpoint_folder, "--int8", checkpoint_folder, "--repeat", 1]
+    rows = measure(tmp_path, "engines", *options)
+    assert {"ONNX Runtime", "ONNX Runtime, int8", "torch", "torch.compile"} <= {
+        row["engine"] for row in rows
+    }
+    assert {row["threads"] for row in rows} == {1, 2}
+    assert all(row["images/s"] > 0 for row in rows)
+    assert all(row["x ONNX Runtime"] == 1 for row in rows if row["engine"] == "ONNX Runtime")

@@ -5,7 +5,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -13,7 +13,7 @@ from captioner.errors import DataError, MissingExtraError
 
 Row = tuple[str, Mapping[Any, Any]]  # where it stands, to begin a message with, and what it says
 
-_COLUMNS = ("image", "caption")
+COLUMNS = ("image", "caption")
 _SPLITS = {
     "train": "train",
     "restval": "train",
@@ -234,7 +234,7 @@ def read_csv(path: Path) -> list[Entry]:
     Raises:
         DataError: Something is wrong in it.
     """
-    return _gather(_csv_rows(path))
+    return _gather(csv_rows(path))
 
 
 def read_json_lines(path: Path) -> list[Entry]:
@@ -246,15 +246,24 @@ def read_json_lines(path: Path) -> list[Entry]:
     return _gather(_json_rows(path))
 
 
-def _csv_rows(path: Path) -> Iterator[Row]:
+def csv_rows(path: Path, wanted: Sequence[str] = COLUMNS) -> Iterator[Row]:
+    """The rows of a table; those of empty fields are skipped.
+
+    Args:
+        path: A CSV file in UTF-8.
+        wanted: The columns that it must have.
+
+    Raises:
+        DataError: A column is missing, or it isn't CSV.
+    """
     with path.open(encoding="utf-8-sig", newline="") as file:
         line = 0  # the last that is understood
         try:
-            columns = _known_names(next(csv.reader([file.readline()]), []))
-            _check_columns(path, columns)
+            columns = _known_names(next(csv.reader([file.readline()]), []), wanted)
+            _check_columns(path, columns, wanted)
             file.seek(0)
             reader = csv.DictReader(file, strict=True)
-            reader.fieldnames = _known_names(reader.fieldnames or ())
+            reader.fieldnames = _known_names(reader.fieldnames or (), wanted)
             line = 1
             for row in reader:
                 where = f"{path}, line {reader.line_num}"
@@ -262,8 +271,8 @@ def _csv_rows(path: Path) -> Iterator[Row]:
                     continue  # spreadsheets write rows that were filled once: ,,
                 if any(row.get(None) or ()):
                     raise DataError(
-                        f"{where}: more values than columns; put a caption with commas in double"
-                        " quotes"
+                        f"{where}: more values than columns; put a {wanted[-1]} with commas in"
+                        " double quotes"
                     )
                 yield where, row
                 line = reader.line_num
@@ -273,30 +282,32 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             ) from error
 
 
-def _known_names(names: Iterable[str]) -> list[str]:
+def _known_names(names: Iterable[str], wanted: Sequence[str] = COLUMNS) -> list[str]:
     """Normalise column names: match the expected ones regardless of case and spaces."""
     names = list(names)
     plain = [name.strip().lower() for name in names]
     return [
-        known if known in _COLUMNS and known not in names else name
+        known if known in wanted and known not in names else name
         for name, known in zip(names, plain, strict=True)
     ]
 
 
-def _check_columns(path: Path, columns: list[str]) -> None:
-    missing = [column for column in _COLUMNS if column not in columns]
+def _check_columns(path: Path, columns: list[str], wanted: Sequence[str]) -> None:
+    missing = [column for column in wanted if column not in columns]
     if missing:
         message = f"{path}: no column {' and '.join(map(repr, missing))} in its first line"
         for name, delimiter in (("semicolons", ";"), ("tabs", "\t"), ("bars", "|")):
             parts = [part.strip(' "').lower() for part in ",".join(columns).split(delimiter)]
-            if set(_COLUMNS) <= set(parts):
+            if set(wanted) <= set(parts):
                 raise DataError(
                     f"{message}, whose columns are divided by {name}; save it with commas"
                 )
-        raise DataError(f"{message}; expected image,caption (and others, if you like)")
-    twice = [column for column in _COLUMNS if columns.count(column) > 1]
+        raise DataError(f"{message}; expected {','.join(wanted)} (and others, if you like)")
+    twice = [column for column in wanted if columns.count(column) > 1]
     if twice:
-        raise DataError(f"{path}: the column {twice[0]!r} is there twice; write one caption a row")
+        raise DataError(
+            f"{path}: the column {twice[0]!r} is there twice; write one {wanted[-1]} a row"
+        )
 
 
 def _json_rows(path: Path) -> Iterator[Row]:

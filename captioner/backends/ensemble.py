@@ -6,7 +6,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captioner.backends.protocol import Backend, Encoded
+from captioner.checkpoint import Checkpoint
 from captioner.decoding.search import Step
+from captioner.errors import ConfigError
+from captioner.tags import TagConfig
+
+
+def combine(
+    checkpoints: Sequence[Checkpoint], backends: Sequence[Backend]
+) -> tuple["Ensemble", TagConfig | None]:
+    """Combine models into an ensemble.
+
+    Args:
+        checkpoints: The models' checkpoints.
+        backends: Their backends, in the same order.
+
+    Returns:
+        The ensemble, and its tags' table if a model has a classifier.
+
+    Raises:
+        ConfigError: Vocabularies, preprocessing or tables of tags differ.
+    """
+    first = checkpoints[0]
+    for other in checkpoints[1:]:
+        for what in ("vocabulary", "preprocessing"):
+            if getattr(first, what) != getattr(other, what):
+                raise ConfigError(
+                    f"{first.folder} and {other.folder} differ in their {what}; models that"
+                    " decide together need the same."
+                )
+    known = [each.tags for each in checkpoints if each.tags is not None]
+    if any(each.table != known[0].table for each in known):
+        raise ConfigError(
+            "The models tag with different tables; models that decide together need the same."
+        )
+    temperatures = [None if each.tags is None else each.tags.temperature for each in checkpoints]
+    return Ensemble(backends, temperatures), TagConfig(known[0].table) if known else None
 
 
 class Ensemble:
@@ -44,6 +79,7 @@ class EnsembleStepper:
 
     Attributes:
         classes: Log-probabilities of the classes, (B, C); None if no model has a classifier.
+        pooled: The mean features of each model, each of length 1, side by side, (B, D).
     """
 
     def __init__(
@@ -51,6 +87,9 @@ class EnsembleStepper:
     ) -> None:
         self.batch_size = steppers[0].batch_size
         self._steppers = steppers
+        self.pooled: NDArray[np.float32] = np.concatenate(
+            [unit(stepper.pooled) for stepper in steppers], axis=1
+        )
         scores = [
             stepper.classes / np.float32(temperature)
             for stepper, temperature in zip(steppers, temperatures, strict=bool(temperatures))
@@ -88,6 +127,13 @@ class EnsembleStepper:
             attention=np.mean(maps, axis=0) if together else None,
             all_log_probs=log_probs if all_log_probs else None,
         )
+
+
+def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale vectors (..., D) to length 1, so that all count alike; those of length 0 stay."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    scaled: NDArray[np.float32] = vectors / np.maximum(lengths, np.float32(1e-12))
+    return scaled
 
 
 def _mean_log_probs(scores: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -16,6 +16,10 @@ class Encoded(Stepper, Protocol):
     def classes(self) -> NDArray[np.float32] | None:
         """The scores of its classes, (B, C); None for a model without a classifier."""
 
+    @property
+    def pooled(self) -> NDArray[np.float32]:
+        """The mean features of each image, (B, D): what tells how much two images differ."""
+
 
 class Backend(Protocol):
     """What runs the network."""

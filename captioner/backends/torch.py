@@ -45,8 +45,8 @@ class TorchBackend:
 
     @staticmethod
     def suits(checkpoint: Checkpoint, device: str | None) -> bool:
-        """Say yes: it runs any checkpoint, on any device."""
-        return True
+        """Say whether the weights are floats; it runs them on any device."""
+        return checkpoint.quantized is None
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, device: str | None = None) -> "TorchBackend":
@@ -56,6 +56,11 @@ class TorchBackend:
             CheckpointError: The weights are missing, damaged or of another architecture.
             ConfigError: The device isn't there.
         """
+        if checkpoint.quantized is not None:
+            raise CheckpointError(
+                f"{checkpoint.folder} is quantized, and runs on ONNX Runtime alone: backend onnx,"
+                " device cpu. For anything else use the checkpoint that it was made from."
+            )
         try:
             model = CaptioningModel.from_architecture(
                 checkpoint.architecture,
@@ -151,6 +156,7 @@ class TorchStepper:
     ) -> None:
         self.batch_size = batch_size
         self.classes = classes
+        self.pooled = _pooled(image, state)
         self._decoder = decoder
         self._image = image
         self._state = {name: array.unsqueeze(1) for name, array in state.items()}  # (B, K, H) each
@@ -187,6 +193,15 @@ class TorchStepper:
         if len(parents) < b:
             going = parents[:, 0] // k
             self._image = {name: array[going] for name, array in self._image.items()}
+
+
+def _pooled(image: Arrays, state: Arrays) -> NDArray[np.float32]:
+    """The mean of the regions' features; of a decoder that keeps none, its first state."""
+    with torch.inference_mode():
+        values = image.get("values")
+        pooled = torch.cat([*state.values()], dim=1) if values is None else values.mean(dim=1)
+        array: NDArray[np.float32] = pooled.float().cpu().numpy()
+    return array
 
 
 @contextmanager

@@ -1,21 +1,35 @@
-"""`captioner caption`: images -> captions."""
+"""`captioner caption`: images and clips -> captions."""
 
 import json
 import math
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
 from itertools import tee
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from captioner.commands.captions_file import CaptionsFile, Run, check_output, escape, fingerprint
+from captioner.commands.captions_file import CaptionsFile, Run, check_output, escape
+from captioner.commands.clips import (
+    add_clips,
+    check_clips,
+    clip_text,
+    run_subtitles,
+    wants_subtitles,
+)
 from captioner.commands.decoding import DECODING, add_decoding
 from captioner.commands.model import add_model, given
 from captioner.commands.parser import STANDARD_INPUT, Add
+from captioner.commands.photo_library import (
+    add_photo_library,
+    check_page,
+    check_photo_library,
+    photo_stores,
+    save_in,
+)
 from captioner.commands.terminal import (
     check_stdout,
     note,
@@ -25,10 +39,27 @@ from captioner.commands.terminal import (
     track,
 )
 from captioner.errors import ConfigError, ImageError
+from captioner.library.tables import (
+    check_parquet,
+    csv_header,
+    csv_rows,
+    rows_beside,
+    write_parquet,
+)
+from captioner.video.formats import is_clip
+from captioner.video.subtitles import FORMATS as SUBTITLES
 
 if TYPE_CHECKING:
     from captioner.explain.saving import AttentionFolder
     from captioner.inference import Caption, Captioner
+    from captioner.library.album import Album
+    from captioner.library.sidecars import PhotoStore
+    from captioner.video.clip import Clip
+
+CSV, PARQUET = "csv", "parquet"
+ROWS = ("text", "jsonl", CSV)
+FORMATS = (*ROWS, PARQUET, *SUBTITLES)
+"""What `--format` takes; those of `ROWS` are written image by image."""
 
 
 def declare(add: Add) -> None:
@@ -37,16 +68,19 @@ def declare(add: Add) -> None:
         "caption",
         usage="captioner caption [OPTIONS] PATH...",
         operands=("PATH", 1, math.inf),
-        help="Caption images.",
+        help="Caption images and clips.",
         description="""\
-Caption images.
+Caption images and clips.
 
-PATH is an image, a folder of images, or - for standard input. One image prints its
+PATH is an image, a clip, a folder of them, or - for standard input. One image prints its
 caption alone; several, or a folder, print PATH, a tab and the caption. A tab, a new line and a
-backslash in PATH are printed as \\t, \\n and \\\\.
+backslash in PATH are printed as \\t, \\n and \\\\. A clip prints a line for each of its shots:
+PATH, when it is shown, and the caption, with tabs between.
 
 With --output, the same call goes on where an earlier one was stopped: what FILE has is
-not captioned again, what failed is tried again. FILE.run.json says how FILE was made.""",
+not captioned again, what failed is tried again. FILE.run.json says how FILE was made.
+
+With --xmp or --embed, photos that have a caption already are left out.""",
         epilog="""\
 examples:
   captioner caption photo.jpg
@@ -55,10 +89,22 @@ examples:
   captioner caption photo.jpg --include camera
   captioner caption photo.jpg --tags
   captioner caption holiday/ --min-confidence 0.5
+  captioner caption holiday/ --xmp
+  captioner caption holiday/ --html album.html
+  captioner caption clip.mp4 --format srt --output clip.srt
   captioner caption - < photo.jpg""",
     )
     parser.set_defaults(run=run)
     parser.add_argument("--json", action="store_true", help="Print a JSON object per image.")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        metavar="FORMAT",
+        help=(
+            f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}; jsonl is --json, parquet needs --output."
+            " [default: text]"
+        ),
+    )
     parser.add_argument(
         "--tags",
         action="store_true",
@@ -85,26 +131,44 @@ examples:
         metavar="DIR",
         help="Write an .npz per image: words, attention, log_probs.",
     )
+    parser.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="Write an album there: a page with photos, captions and a search field.",
+    )
+    add_photo_library(parser)
+    add_clips(parser)
     add_model(parser)
     add_decoding(parser)
 
 
 def run(options: Namespace) -> int:
-    """Caption images."""
+    """Caption images and clips."""
     show_warnings()
     print_odd_characters(names=True)
     paths: list[str] = options.operands
-    output: Path | None = options.output
+    _check_format(options)
+    output = _rows_file(options)
     _check_paths(paths, output)
     several = len(paths) > 1 or os.path.isdir(paths[0])
-    failed = captioned = left_out = 0
+    check_photo_library(options)
+    if options.html is not None:
+        check_page(options.html, paths)
+    photos_only = _photos_only(options)
+    check_clips(options, photos_only)
+    if wants_subtitles(options):
+        return run_subtitles(options)
+    several = several or (is_clip(paths[0]) and not options.summary)
+    failed = captioned = unsure = left_out = 0
 
     def fail(message: str) -> None:
         nonlocal failed
         failed += 1
         report(message)
 
-    from captioner.inference import NO_TAGS, Captioner
+    from captioner.inference import NO_TAGS, Caption, Captioner
+    from captioner.video.mixed import stream_mixed
 
     captioner = Captioner.from_pretrained(
         options.model, backend=options.backend, device=options.device
@@ -114,16 +178,31 @@ def run(options: Namespace) -> int:
     least: float | None = options.min_confidence
     if least is not None:
         _check_confidence(least, captioner, options)
-    file = None if output is None else _captions_file(output, options, captioner, several)
+    described = describe_run(options, captioner, several)
+    file = None if output is None else open_captions_file(output, described, paths)
     attention = _attention_folder(options.save_attention)
+    stores = photo_stores(options, described)
+    album = _album(options.html, paths)
 
     def is_done(name: str) -> bool:
-        return file is not None and name in file and (attention is None or attention.holds(name))
+        nonlocal left_out
+        done = (
+            (file is not None or bool(stores))
+            and album is None
+            and (file is None or name in file)
+            and (attention is None or attention.holds(name))
+            and all(store.holds(name) for store in stores)
+        )
+        left_out += done
+        return done
 
-    names, sources = tee(_inputs(paths, is_done, fail))
+    names, sources = tee(_inputs(paths, is_done, fail, clips=photos_only is None))
     decoding = given(options, "batch_size", *DECODING)
     first = len(file) if file is not None else 0  # those before were drawn with the numbers before
-    stream = captioner.stream((source for _, source in sources), first_image=first, **decoding)
+    if file is None and options.format == CSV:
+        print(csv_header(), end="")
+    images = (source for _, source in sources)
+    stream = stream_mixed(captioner, images, every=options.every, first_image=first, **decoding)
     # The file is opened now that all that can be wrong with the call has been said.
     with closing(stream) as results, nullcontext() if file is None else file:
         total = None if any(map(os.path.isdir, paths)) or first else len(paths)
@@ -133,24 +212,81 @@ def run(options: Namespace) -> int:
             if isinstance(result, ImageError):
                 fail(f"{called}: {result.reason}")
                 continue
-            captioned += 1
-            kept = least is None or result.confidence is None or result.confidence >= least
-            if not kept:
-                left_out += 1
-                note(f"{called}: left out (confidence {result.confidence:.3f})")
-            if attention is not None and kept:
-                try:
-                    attention.save(None if name == STANDARD_INPUT else name, result)
-                except OSError as error:
-                    fail(f"{called}: its attention cannot be saved ({error.strerror or error})")
+            kept = True
+            if isinstance(result, Caption):
+                captioned += 1
+                kept = least is None or _is_sure(result, least)
+                if not kept:
+                    unsure += 1
+                    note(f"{called}: left out (confidence {result.confidence:.3f})")
+                else:
+                    _keep_elsewhere(name, result, attention, stores, album, fail)
             if file is None:
-                text = _text(name, result, options, several, sys.stdout.encoding, kept)
+                text = rows_of(name, result, options, several, sys.stdout.encoding, kept)
                 print(text, end="", flush=True)
             elif name not in file:
-                file.write(name, _text(name, result, options, several, "utf-8", kept))
-    if left_out:
-        note(f"{left_out:,} of {captioned:,} captions are left out: confidence below {least:g}.")
+                file.write(name, rows_of(name, result, options, several, "utf-8", kept))
+    if unsure:
+        note(f"{unsure:,} of {captioned:,} captions are left out: confidence below {least:g}.")
+    if stores and left_out:
+        note(f"{left_out:,} images have captions already, which are kept.")
+    if album is not None:
+        album.write(options.html)
+    if options.format == PARQUET:
+        write_parquet(rows_beside(options.output), options.output)
     return 1 if failed else 0
+
+
+def _keep_elsewhere(
+    name: str,
+    caption: "Caption",
+    attention: "AttentionFolder | None",
+    stores: Sequence["PhotoStore"],
+    album: "Album | None",
+    fail: Callable[[str], None],
+) -> None:
+    """Save a photo's caption wherever it was asked for beside the rows."""
+    called = "standard input" if name == STANDARD_INPUT else name
+    if attention is not None:
+        try:
+            attention.save(None if name == STANDARD_INPUT else name, caption)
+        except OSError as error:
+            fail(f"{called}: its attention cannot be saved ({error.strerror or error})")
+    if stores:
+        save_in(stores, name, caption, fail)
+    if album is not None:
+        try:
+            album.add(name, caption)
+        except ImageError as error:
+            fail(f"{called}: {error.reason}")
+
+
+def _is_sure(caption: "Caption", least: float) -> bool:
+    return caption.confidence is None or caption.confidence >= least
+
+
+def _check_format(options: Namespace) -> None:
+    if options.json and options.format not in (None, "jsonl"):
+        raise ConfigError(f"--json and --format {options.format} contradict each other; give one.")
+    options.json = options.json or options.format in ("jsonl", PARQUET)
+    if options.format == PARQUET:
+        if options.output is None:
+            raise ConfigError("--format parquet needs --output FILE: it cannot be printed.")
+        check_parquet()
+
+
+def _rows_file(options: Namespace) -> Path | None:
+    """Where rows are written; those of a Parquet file, which cannot grow, are collected beside it."""
+    output: Path | None = options.output
+    if output is None or options.format != PARQUET:
+        return output
+    rows = rows_beside(output)
+    if output.exists() and not rows.exists():
+        raise ConfigError(
+            f"{output} is there already, and is not known to be of `captioner caption` (there is no"
+            f" {rows.name} beside it), so it is left as it is. Name another file."
+        )
+    return rows
 
 
 def _check_paths(paths: list[str], output: Path | None) -> None:
@@ -173,34 +309,47 @@ def _check_confidence(least: float, captioner: "Captioner", options: Namespace) 
     captioner.check_confidence(**given(options, *DECODING))
 
 
-def _captions_file(
-    output: Path, options: Namespace, captioner: "Captioner", several: bool
-) -> CaptionsFile:
-    """The file of captions, which says what is there already."""
-    from captioner.checkpoint import BUNDLED
+def describe_run(options: Namespace, captioner: "Captioner", several: bool) -> Run:
+    """Describe what the captions of this call have in common."""
+    from captioner.checkpoint import BUNDLED, fingerprint
     from captioner.decoding import DecodingOptions
 
     decoding = DecodingOptions.from_dict(captioner.decoding.to_dict() | given(options, *DECODING))
-    alone = not several and not options.json
+    alone = not several and not options.json and options.format != CSV
     form = "table" if several else "caption alone"
-    run = Run(
-        form="JSON lines" if options.json else f"{form} with tags" if options.tags else form,
+    form = f"{form} with tags" if options.tags else form
+    return Run(
+        form="JSON lines" if options.json else "CSV" if options.format == CSV else form,
         folder=os.getcwd(),
         models=tuple(map(fingerprint, options.model or [BUNDLED])),
-        decoding=asdict(decoding) | given(options, "min_confidence"),
+        decoding=asdict(decoding) | given(options, "min_confidence") | _of_clips(options),
         photo=options.operands[0] if alone else None,
     )
-    file = CaptionsFile(output, run, options.operands)
+
+
+def open_captions_file(output: Path, run: Run, inputs: list[str]) -> CaptionsFile:
+    """The file of captions, which says what is there already."""
+    file = CaptionsFile(output, run, inputs)
     if len(file):
         note(f"{output} has captions of {len(file):,} images already, which are kept.")
     return file
 
 
+def _of_clips(options: Namespace) -> dict[str, Any]:
+    """What changes the rows of clips, as far as it was asked for."""
+    summary = getattr(options, "summary", False)  # `captioner watch` has no options of clips
+    return given(options, "every") | ({"summary": True} if summary else {})
+
+
 def _inputs(
-    paths: Iterable[str], is_done: Callable[[str], bool], fail: Callable[[str], None]
+    paths: Iterable[str],
+    is_done: Callable[[str], bool],
+    fail: Callable[[str], None],
+    *,
+    clips: bool,
 ) -> Iterator[tuple[str, str | Path | bytes]]:
     """The name and the source of each image that isn't done, found as they are needed."""
-    from captioner.images import find_images
+    from captioner.video.formats import find_media
 
     for path in paths:
         if path == STANDARD_INPUT:
@@ -212,7 +361,7 @@ def _inputs(
                 yield path, content
         elif os.path.isdir(path):
             count = 0
-            for count, image in enumerate(find_images(path), start=1):  # noqa: B007
+            for count, image in enumerate(find_media(path, clips=clips), start=1):  # noqa: B007
                 if not is_done(str(image)):
                     yield str(image), image
             if not count:
@@ -229,17 +378,38 @@ def _attention_folder(folder: Path | None) -> "AttentionFolder | None":
     return AttentionFolder(folder)
 
 
-def _text(
+def _photos_only(options: Namespace) -> str | None:
+    """Return the option that applies to photos alone, if one is given."""
+    given_ones = {
+        "--save-attention": options.save_attention,
+        "--html": options.html,
+        "--xmp": options.xmp,
+        "--embed": options.embed,
+        "--min-confidence": options.min_confidence is not None,
+        f"--format {options.format}": options.format in (CSV, PARQUET),
+    }
+    return next((name for name, value in given_ones.items() if value), None)
+
+
+def _album(page: Path | None, inputs: list[str]) -> "Album | None":
+    if page is None:
+        return None
+    from captioner.library.album import Album
+
+    return Album(", ".join(os.path.basename(os.path.abspath(path)) for path in inputs[:3]))
+
+
+def rows_of(
     name: str,
-    caption: "Caption",
+    caption: "Caption | Clip",
     options: Namespace,
     with_name: bool,
     encoding: str,
     kept: bool = True,
 ) -> str:
-    """What is printed of an image: lines. JSON has escapes for what an encoding lacks.
+    """Format the lines of an image or a clip. JSON has escapes for what an encoding lacks.
 
-    Of a caption that is not kept the confidence is said, and in a table its path.
+    If the caption is not kept, only its confidence is shown and, in a table, its path.
     """
     if options.json:
         entry = {"path": name, **caption.to_dict()}
@@ -251,10 +421,16 @@ def _text(
         except UnicodeEncodeError:
             line = json.dumps(entry)
         return f"{line}\n"
+    from captioner.video.clip import Clip
+
+    if isinstance(caption, Clip):
+        return clip_text(name, caption, options, with_name)
     if not kept:
-        if not with_name:
+        if not with_name and options.format != CSV:
             return ""
         caption = replace(caption, text="", alternatives=())
+    if options.format == CSV:
+        return csv_rows(name, caption)
     lines = []
     with_confidence = with_name and options.min_confidence is not None
     for one in caption.alternatives or [caption]:

@@ -7,7 +7,7 @@ captions.tsv.run.json    by which model and with which options, for who continue
 import errno
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import FileIO
 from pathlib import Path
@@ -16,10 +16,11 @@ from typing import Any
 from captioner.commands.parser import STANDARD_INPUT
 from captioner.errors import ConfigError
 from captioner.files import replacing
+from captioner.library.tables import BOM, csv_header, csv_path
 
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _ELSE = "Remove it, or name another file with --output."
-_CHUNK = 1 << 20
+_CSV = "CSV"
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,11 @@ class Run:
     """What all captions of a file have in common.
 
     Attributes:
-        form: A "caption alone", a "table" of paths and captions, both maybe "with tags", or "JSON
-            lines".
+        form: A "caption alone", a "table" of paths and captions, both maybe "with tags", "JSON
+            lines" or "CSV".
         folder: Where relative paths start.
-        models: What tells one checkpoint from another, for each that decides (see `fingerprint`).
+        models: What tells one checkpoint from another, for each that decides (see
+            `captioner.checkpoint.fingerprint`).
         decoding: All decoding options.
         photo: The only image, for the form "caption alone", which doesn't say it; else None.
     """
@@ -40,20 +42,6 @@ class Run:
     models: tuple[str, ...]
     decoding: Mapping[str, Any]
     photo: str | None = None
-
-
-def fingerprint(checkpoint: Path) -> str:
-    """Hash a checkpoint folder: another model has another fingerprint, a copy of it the same."""
-    import hashlib  # here, as it loads OpenSSL, which other commands can do without
-
-    from captioner.checkpoint import CONFIG, VOCABULARY, WEIGHTS
-
-    total = hashlib.sha256()
-    for name in (CONFIG, VOCABULARY, WEIGHTS):
-        with open(checkpoint / name, "rb") as file:
-            while chunk := file.read(_CHUNK):
-                total.update(chunk)
-    return total.hexdigest()
 
 
 def escape(name: str) -> str:
@@ -157,6 +145,7 @@ class CaptionsFile:
         """
         if self._plain:
             self._file = FileIO(self._target, "w")
+            self._append(self._header())
             return self
         self._file = FileIO(self._target, "a")
         try:
@@ -167,6 +156,8 @@ class CaptionsFile:
                         json.dumps(asdict(self._run), indent=2) + "\n", encoding="utf-8"
                     )
             self._file.truncate(self._size)
+            if self._size == 0:
+                self._append(self._header())
         except BaseException:
             self._file.close()
             raise
@@ -183,6 +174,11 @@ class CaptionsFile:
         Raises:
             OSError: It cannot be written; what was written before stays.
         """
+        self._append(text)
+        if name != STANDARD_INPUT:
+            self._done.add(self._key(name))
+
+    def _append(self, text: str) -> None:
         assert self._file is not None
         data = text.encode("utf-8", "surrogateescape")  # odd bytes of a file name pass as they are
         written = 0
@@ -194,8 +190,10 @@ class CaptionsFile:
                 self._file.truncate(self._size)
             raise OSError(error.errno, error.strerror, str(self.output)) from error
         self._size += len(data)
-        if name != STANDARD_INPUT:
-            self._done.add(self._key(name))
+
+    def _header(self) -> str:
+        """What stands above the rows."""
+        return BOM + csv_header() if self._run.form == _CSV else ""
 
     def _key(self, name: str) -> str:
         """What tells one image from another, however their paths are written; `..` may lead through a link."""
@@ -205,7 +203,9 @@ class CaptionsFile:
         """The paths of all whole rows; a last one that was cut off is left out, and written over."""
         names = []
         with open(self._target, "rb") as file:
-            for number, line in enumerate(file, 1):
+            header = self._header().encode()
+            self._size = len(header) if file.read(len(header)) == header else file.seek(0)
+            for number, line in enumerate(self._records(file), 1):
                 if not line.endswith(b"\n"):
                     break
                 name = self._name_in(line)
@@ -217,9 +217,20 @@ class CaptionsFile:
                 self._size += len(line)
         return names
 
+    def _records(self, file: Iterable[bytes]) -> Iterator[bytes]:
+        """Lines, or in CSV, where a quoted path may have new lines, as many as belong together."""
+        record = b""
+        for line in file:
+            record += line
+            if self._run.form != _CSV or record.count(b'"') % 2 == 0:
+                yield record
+                record = b""
+
     def _name_in(self, line: bytes) -> str | None:
         """The path in a row; None if it is none of this form."""
         text = line.decode("utf-8", "surrogateescape").rstrip("\n")
+        if self._run.form == _CSV:
+            return csv_path(text)
         if self._run.form.startswith("caption alone"):
             return self._run.photo
         if self._run.form.startswith("table"):

@@ -6,9 +6,11 @@ from typing import Any
 
 from captioner.backends.choice import BACKENDS
 from captioner.commands.parser import Parser
+from captioner.hub.download import is_of_hub
 
 _SEVERAL = (
-    "Checkpoint folder; given several times, they decide together. [default: the bundled model]"
+    "Checkpoint folder, or hf://owner/name@revision; given several times, they decide together."
+    " [default: the bundled model]"
 )
 
 
@@ -23,7 +25,7 @@ def add_model(parser: Parser, *, batches: bool = True, which: str = _SEVERAL) ->
     model = parser.add_argument_group("model")
     model.add_argument(
         "--model",
-        type=Path,
+        type=_model,
         metavar="DIR",
         action="append",
         help=which,
@@ -51,6 +53,11 @@ def add_model(parser: Parser, *, batches: bool = True, which: str = _SEVERAL) ->
             metavar="N",
             help="The most images at once; captions don't depend on it. [default: 32]",
         )
+
+
+def _model(text: str) -> Path | str:
+    """A folder; what names a model of the hub stays as it is."""
+    return text if is_of_hub(text) else Path(text)
 
 
 def given(options: Namespace, *names: str) -> dict[str, Any]:

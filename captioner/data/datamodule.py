@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import chain, compress
 from pathlib import Path
-from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -18,8 +17,9 @@ from captioner.annotations.records import Record, Split
 from captioner.checkpoint import read_checkpoint
 from captioner.data.dataset import Augmentation, Batch, CaptionDataset, Example, Features, as_input
 from captioner.data.features import FeatureSource
-from captioner.data.loading import Loaders, StagedLoader
-from captioner.data.sampling import Key, TrainingBatches, ValidationBatches
+from captioner.data.loading import StagedLoader
+from captioner.data.resumable import ResumableData
+from captioner.data.sampling import Key
 from captioner.data.sources import Source, Unreadable, UnreadableImages, ValidationSource
 from captioner.data.splits import TrainingSplit, ValidationSet, plan_data
 from captioner.data.views import ImageViews
@@ -32,7 +32,7 @@ from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 logger = logging.getLogger(__name__)
 
 
-class CaptionData(LightningDataModule):
+class CaptionData(ResumableData):
     """Images with their captions: a training and a validation split.
 
     A split is a COCO captions JSON (read by pycocotools), Karpathy's `dataset_*.json`, or a CSV or
@@ -106,7 +106,7 @@ class CaptionData(LightningDataModule):
         seed: int = 0,
         init_from: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, workers, seed)
         self.unreadable = unreadable
         self._unreadable_images = UnreadableImages(unreadable)
         self._base = (
@@ -118,15 +118,11 @@ class CaptionData(LightningDataModule):
         self.min_count = min_count
         self.max_length = max_length
         self.captions_per_image = captions_per_image
-        self.batch_size = batch_size
-        self.workers = workers
-        self._loaders = Loaders(workers)
         self.augmentation = augmentation
         self.views = cache_features
         self.cache_folder = cache_folder
         self.feature_source: FeatureSource | None = None
         self.shapes = draw_shapes
-        self.seed = seed
         for name in ("min_count", "max_length", "captions_per_image", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"data.{name} is {getattr(self, name)}; expected 1 or more.")
@@ -156,28 +152,6 @@ class CaptionData(LightningDataModule):
         data = getattr(trainer, "datamodule", None)  # which Lightning sets, but doesn't declare
         assert isinstance(data, cls)
         return data
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a run must be resumed with in the middle of an epoch: as many images a batch."""
-        assert self.trainer is not None
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        within = 0 < done < self.trainer.num_training_batches
-        return {"images": self.batch_size * self.trainer.world_size, "within": within}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse to go on in the middle of an epoch with other batches.
-
-        Raises:
-            ConfigError: There are more or fewer images a batch.
-        """
-        assert self.trainer is not None
-        images = self.batch_size * self.trainer.world_size
-        if state_dict["within"] and state_dict["images"] != images:
-            raise ConfigError(
-                f"The run stopped within an epoch of batches of {state_dict['images']} images"
-                f" (data.batch_size x processes), and would go on with {images}; go on with as"
-                " many."
-            )
 
     # --- What the splits hold ---
 
@@ -268,33 +242,13 @@ class CaptionData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Example] | StagedLoader:
         """Training batches, shuffled; the loader, and its workers, serve all epochs."""
-        assert self.trainer is not None
-        loop = self.trainer.fit_loop
-        done = loop.epoch_loop.batch_progress.current.ready if loop.restarting else 0
-        batches = TrainingBatches(
-            self.training.draws,
-            self.batch_size,
-            self._epoch,
-            seed=self.seed,
-            rank=self.trainer.global_rank,
-            ranks=self.trainer.world_size,
-            resumed=(self._epoch(), done),
-        )
+        batches = self._training_batches(self.training.draws)
         return self._loaders.load(self._dataset("train"), batches)
 
     def val_dataloader(self) -> DataLoader[Example] | StagedLoader:
         """The validation split, in order."""
-        assert self.trainer is not None
-        rank, ranks = self.trainer.global_rank, self.trainer.world_size
         dataset = self._dataset("val")
-        return self._loaders.load(
-            dataset,
-            ValidationBatches(len(dataset), self.batch_size, self._epoch, rank=rank, ranks=ranks),
-        )
-
-    def _epoch(self) -> int:
-        assert self.trainer is not None
-        return 0 if self.trainer.overfit_batches else self.trainer.current_epoch  # type: ignore[attr-defined]
+        return self._loaders.load(dataset, self._validation_batches(len(dataset)))
 
     def _dataset(self, split: Split) -> CaptionDataset:
         source = self.feature_source
@@ -316,14 +270,6 @@ class CaptionData(LightningDataModule):
             substitute=split == "train" and self.unreadable == "skip",
             seed=self.seed,
         )
-
-    def teardown(self, stage: str) -> None:
-        """End the loading processes."""
-        self._loaders.end()
-
-    def on_exception(self, exception: BaseException) -> None:
-        """End the loading processes, which heed no signal."""
-        self._loaders.end()
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Name the images that could not be read, and stop if that is asked for, or if there are no others.

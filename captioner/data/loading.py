@@ -2,10 +2,11 @@
 
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 from weakref import WeakSet
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from captioner.data.dataset import Batch, CaptionDataset, Example, collate
@@ -48,16 +49,16 @@ class Loaders:
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self._made: WeakSet[DataLoader[Example]] = WeakSet()
+        self._made: WeakSet[DataLoader[Any]] = WeakSet()
 
     def load(
         self, dataset: CaptionDataset, batches: TrainingBatches | ValidationBatches
     ) -> DataLoader[Example] | StagedLoader:
         """A loader of a data set's batches."""
-        images = self._loader(dataset, batches, self.workers)
+        images = self.make(dataset, batches, self.workers)
         if dataset.features is None or not self.workers:
             return images
-        return StagedLoader(dataset, self._loader(dataset, batches, 0), images, batches.epoch)
+        return StagedLoader(dataset, self.make(dataset, batches, 0), images, batches.epoch)
 
     def load_views(
         self, views: ImageViews, keys: Sequence[Key], batch_size: int
@@ -66,15 +67,20 @@ class Loaders:
         batches = [
             list(keys[start : start + batch_size]) for start in range(0, len(keys), batch_size)
         ]
-        return self._loader(views, batches, self.workers)
+        return self.make(views, batches, self.workers)
 
-    def _loader(
-        self, dataset: CaptionDataset | ImageViews, batches: Iterable[list[Key]], workers: int
-    ) -> DataLoader[Example]:
-        loader: DataLoader[Example] = DataLoader(
+    def make(
+        self,
+        dataset: Dataset[Any],
+        batches: Iterable[list[Key]],
+        workers: int,
+        into_batch: Callable[[Sequence[Any]], Any] = collate,
+    ) -> DataLoader[Any]:
+        """A loader of any data set that is asked for keys, whose processes live as long as the run."""
+        loader: DataLoader[Any] = DataLoader(
             dataset,
             batch_sampler=batches,
-            collate_fn=collate,
+            collate_fn=into_batch,
             worker_init_fn=ignore_interrupts,
             num_workers=workers,
             persistent_workers=workers > 0,

@@ -1,4 +1,4 @@
-"""A photo and options -> a caption, as data for the page and for the API. No Gradio in here."""
+"""A photo or a clip, and options -> captions, as data for the page and for the API. No Gradio in here."""
 
 import base64
 import math
@@ -12,10 +12,11 @@ from PIL import Image
 
 from captioner.caption import Caption
 from captioner.decoding.options import decoding_options
-from captioner.demo.limits import check_options
+from captioner.demo.limits import LONGEST_CLIP, check_options
 from captioner.errors import CaptionerError, ImageError
 from captioner.explain import photo_seen
 from captioner.inference import Captioner
+from captioner.video.subtitles import subtitles
 
 _LONGEST = 640  # pixels of the photo that is shown under the maps
 _QUALITY = 85  # of its JPEG
@@ -78,6 +79,40 @@ def page_answer(
         "confidence": caption.confidence,
         "tags": [tag.to_dict() for tag in caption.tags],
         "captions": [_to_dict(one) for one in caption.alternatives or (caption,)],
+    }
+
+
+def clip_answer(
+    captioner: Captioner, path: Path, name: str, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Caption a clip for the page.
+
+    Args:
+        captioner: The model.
+        path: The clip.
+        name: What its owner calls it.
+        options: Decoding options; None is the model's own choice. Other captions than the best are
+            not asked for.
+
+    Returns:
+        Either `message`, a sentence that says why there is no timeline, or `summary`, a sentence
+        for the whole clip; `shots`, each with `start` and `end` in seconds and `text`; and `vtt`,
+        the same as a track of WebVTT.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        check_options(given)
+        clip = captioner.caption_video(path, longest=LONGEST_CLIP, **{**given, "alternatives": 1})
+    except ImageError as error:
+        return {"message": f"{_quoted(name)} {_reason(error)}."}
+    except CaptionerError as error:
+        return {"message": str(error)}
+    return {
+        "summary": clip.summary.text,
+        "shots": [
+            {"start": shot.start, "end": shot.end, "text": shot.caption.text} for shot in clip.shots
+        ],
+        "vtt": subtitles(clip.shots, "vtt"),
     }
 
 

@@ -13,14 +13,16 @@ import numpy as np
 
 from captioner.decoding.options import Control, DecodingOptions, Option, decoding_options
 from captioner.demo import limits
-from captioner.demo.answers import api_answer, page_answer, page_options
+from captioner.demo.answers import api_answer, clip_answer, page_answer, page_options
 from captioner.demo.card import Card
 from captioner.demo.visits import Visits
 from captioner.errors import CaptionerError
 from captioner.explain.maps import colours
 from captioner.inference import Captioner
+from captioner.video.formats import can_read_clips
 
 _Control: TypeAlias = gr.Slider | gr.Checkbox | gr.Textbox | gr.Dropdown
+_File: TypeAlias = dict[str, Any] | None
 
 
 def build_app(
@@ -67,6 +69,13 @@ def build_app(
                         cache_examples=False,
                         api_visibility="private",
                     )
+                clip = gr.File(
+                    label="Or a clip",
+                    file_types=["video"],
+                    height=120,
+                    visible=can_read_clips(),
+                    elem_id="cap-clip",
+                )
                 controls = _controls(captioner)
             with gr.Column(scale=7, min_width=300, elem_id="cap-output"):
                 result = gr.HTML(
@@ -78,7 +87,7 @@ def build_app(
                 )
         if card is not None:
             _about(card)
-        _connect(app, captioner, photo, controls, result, visits or Visits())
+        _connect(app, captioner, photo, clip, controls, result, visits or Visits())
     return app
 
 
@@ -166,6 +175,7 @@ def _connect(
     app: gr.Blocks,
     captioner: Captioner,
     photo: gr.Image,
+    clip: gr.File,
     controls: dict[str, _Control],
     result: gr.HTML,
     visits: Visits,
@@ -173,10 +183,9 @@ def _connect(
     visits.kept = lambda: photo.keep_in_cache
     shared: dict[str, Any] = {"concurrency_limit": limits.AT_ONCE, "concurrency_id": "captioner"}
 
-    def show(
-        request: gr.Request, file: dict[str, Any] | None, *chosen: Any
-    ) -> dict[str, Any] | None:
+    def show(request: gr.Request, photo: _File, clip: _File, *chosen: Any) -> dict[str, Any] | None:
         visitor = str(request.session_hash)
+        file = photo if clip is None else clip
         if file is None:
             visits.leave(visitor)
             return None
@@ -186,7 +195,21 @@ def _connect(
             options = page_options(captioner, dict(zip(controls, chosen, strict=True)))
         except CaptionerError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        return page_answer(captioner, path, name, options)
+        if clip is None:
+            return page_answer(captioner, path, name, options)
+        return {**clip_answer(captioner, path, name, options), "src": _address(clip)}
+
+    # A visitor looks at one thing at a time: what is chosen last takes the other off the page, and
+    # that it is gone changes nothing.
+    def show_photo(request: gr.Request, photo: _File, clip: _File, *chosen: Any) -> tuple[Any, Any]:
+        if photo is None and clip is not None:
+            return gr.skip(), gr.skip()
+        return show(request, photo, None, *chosen), None
+
+    def show_clip(request: gr.Request, photo: _File, clip: _File, *chosen: Any) -> tuple[Any, Any]:
+        if clip is None and photo is not None:
+            return gr.skip(), gr.skip()
+        return show(request, None, clip, *chosen), None
 
     def leave(request: gr.Request) -> None:
         visits.leave(str(request.session_hash))
@@ -203,17 +226,23 @@ def _connect(
         finally:
             visits.leave(visitor)
 
-    gr.on(
-        [photo.change, *(control.change for control in controls.values())],
-        show,
-        [photo, *controls.values()],
-        result,
-        preprocess=False,  # or Gradio would open the photo, which is Captioner's business
-        show_progress="minimal",
-        trigger_mode="always_last",
-        api_visibility="private",
-        **shared,
-    )
+    for triggers, answer, outputs in (
+        ([photo.change], show_photo, [result, clip]),
+        ([clip.change], show_clip, [result, photo]),
+        ([control.change for control in controls.values()], show, [result]),
+    ):
+        gr.on(
+            triggers,
+            answer,
+            [photo, clip, *controls.values()],
+            outputs,
+            preprocess=False,  # or Gradio would open the photo, which is Captioner's business
+            show_progress="minimal",
+            show_progress_on=result,
+            trigger_mode="always_last",
+            api_visibility="private",
+            **shared,
+        )
     gr.api(  # type: ignore[attr-defined]
         _with_parameters(caption),
         api_name="caption",
@@ -266,6 +295,11 @@ def _uploaded(photo: object) -> tuple[Path, str]:
         "photo is no uploaded file; expected what gradio_client.handle_file gives.",
         print_exception=False,
     )
+
+
+def _address(file: dict[str, Any]) -> str:
+    """Where the browser gets an uploaded file."""
+    return str(file.get("url") or f"/gradio_api/file={file['path']}")
 
 
 def _resource(name: str) -> str:

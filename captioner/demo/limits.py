@@ -7,7 +7,9 @@ from captioner.decoding.options import decoding_options
 from captioner.errors import ConfigError
 
 UPLOAD_SIZE = 20 * 2**20
-"""Bytes of a photo."""
+"""Bytes of a photo or a clip."""
+LONGEST_CLIP = 600
+"""Seconds of a clip."""
 REQUEST_SIZE = 64 * 2**10
 """Bytes of any other request: photos are uploaded on their own."""
 QUEUE_LENGTH = 30

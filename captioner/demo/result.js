@@ -1,4 +1,5 @@
-// Draws what `answers.page_answer` gives: the caption, the maps of its words over the photo, the other captions.
+// Draws what `answers.page_answer` gives: the caption, the maps of its words over the photo, the other captions; and what
+// `answers.clip_answer` gives: a player with the captions as a track, and a list of them that leads to their places.
 // Runs once, when Gradio has put the component on the page: `element` is its root, `props.value` the answer, `watch`
 // tells of a new one, `props.palette` is the colours of the maps from 0 to their peak. Text is only ever set as text.
 
@@ -158,12 +159,49 @@ const confidence = () => {
   return line;
 };
 
+const clock = (seconds) => {
+  const whole = Math.floor(seconds);
+  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+};
+
+let track = null; // the address of the captions that the player has
+
+const timeline = () => {
+  const player = make("video", "cap-video", "", { controls: "", preload: "metadata", src: answer.src });
+  URL.revokeObjectURL(track);
+  track = URL.createObjectURL(new Blob([answer.vtt], { type: "text/vtt" }));
+  const attributes = { kind: "captions", srclang: "en", label: "Captions", src: track, default: "" };
+  player.append(make("track", "", "", attributes));
+  const list = make("ol", "cap-timeline");
+  const buttons = answer.shots.map(({ start, text }) => {
+    const button = make("button", "cap-shot", "", { type: "button", "data-start": start });
+    button.append(make("span", "cap-share", clock(start)), make("span", "cap-shot-text", text));
+    const item = make("li", "");
+    item.append(button);
+    list.append(item);
+    return button;
+  });
+  const note = make("p", "cap-note", "Choose a sentence to jump to what it says.");
+  player.addEventListener("timeupdate", () => {
+    const now = answer.shots.findLastIndex(({ start }) => start <= player.currentTime + 0.01);
+    buttons.forEach((button, index) => button.setAttribute("aria-current", index === now));
+  });
+  player.addEventListener("error", () => {
+    note.textContent = "Your browser cannot play this clip; what is in it stands here all the same.";
+  });
+  root.replaceChildren(make("p", "cap-sentence", answer.summary, { lang: "en" }), player, note, list);
+};
+
 const render = () => {
   pinned = null;
+  if (answer?.shots) {
+    timeline();
+    return;
+  }
   if (!answer?.captions) {
     const [title, text] = answer?.message
       ? ["That didn’t work", answer.message]
-      : ["The caption will stand here", "Choose a photo, or take one of the examples."];
+      : ["The caption will stand here", "Choose a photo or a clip, or take one of the examples."];
     const box = make("div", answer?.message ? "cap-message cap-sorry" : "cap-message", "", { role: "status" });
     box.append(make("strong", "", title), make("p", "", text));
     root.replaceChildren(box);
@@ -201,6 +239,11 @@ element.addEventListener("click", (event) => {
   if (index !== null) {
     pinned = pinned === index ? null : index;
     show(pinned);
+    return;
+  }
+  const shot = event.target.closest("[data-start]");
+  if (shot) {
+    root.querySelector("video").currentTime = Number(shot.dataset.start);
     return;
   }
   const other = event.target.closest("[data-caption]");

@@ -6,8 +6,6 @@ a browser to load anything else or to run any other script. Captions, references
 untrusted text: the template escapes all of it. Scores are shown times 100, as they are published.
 """
 
-import base64
-import hashlib
 import os
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from captioner._version import __version__
 from captioner.evaluation import report_view as view
 from captioner.evaluation.findings import Evaluation
 from captioner.evaluation.wording import left_out
-from captioner.templates import render
+from captioner.templates import policy_hash, render
 
 _HEADINGS = {
     "scores": "Scores",
@@ -65,9 +63,9 @@ def write_page(path: str | os.PathLike[str], evaluation: Evaluation, *, shown: i
         lengths=view.lengths(evaluation),
         data=view.table(evaluation),
         style=style,
-        style_hash=_hash(style),
+        style_hash=policy_hash(style),
         script=script,
-        script_hash=_hash(script),
+        script_hash=policy_hash(script),
         version=__version__,
     )
     # JSON can hold half of a surrogate pair, and UTF-8 cannot.
@@ -76,8 +74,3 @@ def write_page(path: str | os.PathLike[str], evaluation: Evaluation, *, shown: i
 
 def _resource(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    """How a content security policy names an inline style or script that it allows."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

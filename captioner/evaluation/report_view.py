@@ -1,10 +1,8 @@
 """Prepare an evaluation for the report's template: texts, formatted numbers, charts."""
 
-import base64
 import logging
 import math
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +21,7 @@ from captioner.evaluation.charts import (
 from captioner.evaluation.findings import Comparison, Difference, Evaluation, Group
 from captioner.evaluation.health import FIGURES, figure_text
 from captioner.evaluation.wording import notes, points
-from captioner.images import open_image
+from captioner.images.thumbnails import Thumbnail, thumbnail
 from captioner.tokenizer import tokenize
 
 logger = logging.getLogger(__name__)
@@ -108,14 +106,6 @@ class Groups(NamedTuple):
 
     names: list[str]
     rows: list[GroupRow]
-
-
-class Thumbnail(NamedTuple):
-    """A small JPEG in base64."""
-
-    data: str
-    width: int
-    height: int
 
 
 class Card(NamedTuple):
@@ -284,14 +274,10 @@ def table(evaluation: Evaluation) -> dict[str, object]:
 def _thumbnail(path: Path) -> Thumbnail | None:
     """None if the file is not readable."""
     try:
-        image = open_image(path, min_size=min(THUMBNAIL))
+        return thumbnail(path, THUMBNAIL)
     except ImageError as error:
         logger.info("%s; the page goes without it", error)
         return None
-    image.thumbnail(THUMBNAIL)
-    buffer = BytesIO()
-    image.save(buffer, "JPEG", quality=75)
-    return Thumbnail(base64.b64encode(buffer.getvalue()).decode("ascii"), image.width, image.height)
 
 
 def _fact(value: object) -> str:

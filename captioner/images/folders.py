@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 from captioner.errors import ImageError
@@ -34,7 +34,9 @@ _APPLE_LIBRARY, _APPLE_PHOTOS = (
 )  # beside them: previews and faces
 
 
-def find_images(path: str | os.PathLike[str]) -> Iterator[Path]:
+def find_images(
+    path: str | os.PathLike[str], *, suffixes: Set[str] = IMAGE_SUFFIXES
+) -> Iterator[Path]:
     """Find the images below a folder, by their suffix.
 
     Hidden files and folders are left out, links to folders are not followed, and a folder that may
@@ -44,6 +46,7 @@ def find_images(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Args:
         path: The folder.
+        suffixes: What the names of files end in that are found, in lower case.
 
     Returns:
         An iterator over paths that start with `path`, in the order of their parts; it reads one
@@ -55,12 +58,12 @@ def find_images(path: str | os.PathLike[str]) -> Iterator[Path]:
     folder = Path(path)
     if not folder.is_dir():
         raise ImageError(str(folder), "is not a folder" if folder.exists() else "does not exist")
-    return _find(folder)
+    return _find(folder, suffixes)
 
 
-def _find(folder: Path) -> Iterator[Path]:
+def _find(folder: Path, suffixes: Set[str]) -> Iterator[Path]:
     left_out: Counter[str] = Counter()
-    yield from _walk(folder, left_out)
+    yield from _walk(folder, suffixes, left_out)
     if left_out:
         names = ", ".join(
             f"{name} ({count})" if count > 1 else name for name, count in left_out.most_common(5)
@@ -75,7 +78,7 @@ def _find(folder: Path) -> Iterator[Path]:
         )
 
 
-def _walk(folder: Path, left_out: Counter[str]) -> Iterator[Path]:
+def _walk(folder: Path, suffixes: Set[str], left_out: Counter[str]) -> Iterator[Path]:
     """Go through the tree without calls within calls, of which Python has too few for deep ones."""
     open_folders = [(folder, iter(_entries(folder)))]
     while open_folders:
@@ -89,7 +92,7 @@ def _walk(folder: Path, left_out: Counter[str]) -> Iterator[Path]:
             elif not entry.is_symlink() and not entry.name.startswith("."):
                 inner = folder / entry.name
                 open_folders.append((inner, iter(_entries(inner))))
-        elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and _is_file_or_link(entry):
+        elif Path(entry.name).suffix.lower() in suffixes and _is_file_or_link(entry):
             if entry.name.startswith(
                 "._"
             ):  # what macOS notes of a file where its disk has no place for it

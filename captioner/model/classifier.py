@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from captioner.errors import CheckpointError, ConfigError
 from captioner.model.cutting import cut
 from captioner.model.networks import build_network
+from captioner.model.own_weights import read_facts
 from captioner.model.pretrained import fitting, read_pretrained, read_state
 
 
@@ -47,18 +48,25 @@ def linear_head(name: str, weights: str, image_size: int) -> LinearHead:
     Raises:
         CheckpointError: The weights are missing, damaged, of another network, or without a
             classifier.
-        ConfigError: There are no such weights, or the network's classifier is more than a linear
-            layer on pooled features, as those of VGG, MobileNetV3 and ConvNeXt are.
+        ConfigError: There are no such weights, they were trained without labels, or the network's
+            classifier is more than a linear layer on pooled features, as those of VGG, MobileNetV3
+            and ConvNeXt are.
     """
-    network = build_network(name, image_size).eval()
+    facts = read_facts(weights)
+    if facts is not None and not facts.classes:
+        raise ConfigError(f"{weights} was trained without labels, so that it has no classes.")
+    built, classes = image_size, None
+    if facts is not None:
+        built, classes = facts.preprocessing.size, len(facts.classes)
+    network = build_network(name, built, classes=classes).eval()
     network.load_state_dict(
         fitting(network, name, read_pretrained(name, weights, image_size), weights)
     )
     layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
     pixels = torch.randn(1, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        expected = network(pixels)
         encoder = cut(copy.deepcopy(network), name, image_size)
+        expected = network(pixels)
         pooled = encoder.run(encoder.cnn, pixels).mean((2, 3))  # (1, D)
         fits = bool(layers) and layers[-1].in_features == encoder.width
         if not fits or not torch.allclose(layers[-1](pooled), expected, rtol=1e-3, atol=1e-3):
@@ -67,5 +75,19 @@ def linear_head(name: str, weights: str, image_size: int) -> LinearHead:
                 " CNN."
             )
     bias = layers[-1].bias
-    classes = layers[-1].weight.detach()
-    return LinearHead(classes, torch.zeros(len(classes)) if bias is None else bias.detach())
+    weight = layers[-1].weight.detach()
+    return LinearHead(weight, torch.zeros(len(weight)) if bias is None else bias.detach())
+
+
+def head_names(name: str, image_size: int) -> frozenset[str]:
+    """The names of a network's tensors that depend on how many classes there are.
+
+    Args:
+        name: The network's name, as in `EncoderConfig`.
+        image_size: S, the side of the images in pixels.
+    """
+    with torch.device("meta"):  # for their shapes alone
+        two, three = (
+            build_network(name, image_size, classes=classes).state_dict() for classes in (2, 3)
+        )
+    return frozenset(key for key in two if two[key].shape != three[key].shape)

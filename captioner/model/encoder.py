@@ -24,7 +24,7 @@ class EncoderConfig:
         name: A torchvision classification CNN by its torchvision name, such as "resnet101" or
             "mobilenet_v2", or a network of timm such as "timm/mobilenetv4_conv_small";
             "efficientnet_lite2" is another name of "timm/tf_efficientnet_lite2", and so are those
-            of its sisters 0 to 4.
+            of its sisters 0 to 4. For small images "plain_cnn" and "resnet20".
         grid: Side of the region grid, so that L = grid * grid; null keeps the CNN's own (7 for 224
             pixels, most often).
     """

@@ -1,4 +1,4 @@
-"""Whole classification networks by name, torchvision's and timm's, with the weights that their authors give."""
+"""Whole classification networks by name: torchvision's, timm's and two small ones, with their authors' weights."""
 
 import difflib
 from functools import cache
@@ -9,6 +9,7 @@ from torch import nn
 
 from captioner.errors import ConfigError, MissingExtraError
 from captioner.model import efficientnet_lite
+from captioner.model.small import SMALL
 from captioner.preprocessing import Interpolation, Preprocessing
 
 TIMM = "timm/"
@@ -18,12 +19,14 @@ TRANSFORMERS = ("maxvit_", "swin_", "vit_")
 
 
 def timm_name(name: str) -> str | None:
-    """What timm calls a network, or None if it is torchvision's."""
+    """What timm calls a network, or None if it isn't timm's."""
     name = efficientnet_lite.NETWORKS.get(name, name)
     return name.removeprefix(TIMM) if name.startswith(TIMM) else None
 
 
-def build_network(name: str, image_size: int, weights: str | None = None) -> nn.Module:
+def build_network(
+    name: str, image_size: int, weights: str | None = None, classes: int | None = None
+) -> nn.Module:
     """A whole classification network.
 
     Args:
@@ -33,15 +36,21 @@ def build_network(name: str, image_size: int, weights: str | None = None) -> nn.
         weights: The name of weights that are downloaded on first use: of torchvision's own names;
             for timm, "pretrained" or the tag of its weights such as "in1k"; null starts from
             random.
+        classes: C, how many classes the network tells apart; null for as many as its authors give
+            it, the 1,000 of ImageNet most often. With weights, leave it out.
 
     Raises:
         ConfigError: There is no such network, no such weights of it, or they cannot be downloaded.
     """
+    if name in SMALL:
+        if weights is not None:
+            raise ConfigError(f"{name} has no weights {weights!r}; expected null or a file.")
+        return SMALL[name](image_size, classes or 1000)
     timms = timm_name(name)
     return (
-        _torchvision_network(name, weights)
+        _torchvision_network(name, weights, classes)
         if timms is None
-        else _timm_network(timms, image_size, weights)
+        else _timm_network(timms, image_size, weights, classes)
     )
 
 
@@ -60,17 +69,18 @@ def pretraining(name: str) -> Preprocessing | None:
     )
 
 
-def _torchvision_network(name: str, weights: str | None) -> nn.Module:
+def _torchvision_network(name: str, weights: str | None, classes: int | None) -> nn.Module:
     every = torchvision.models.list_models(module=torchvision.models)
     known = [each for each in every if not each.startswith(TRANSFORMERS)]
     if name not in known:
-        known = [*efficientnet_lite.NETWORKS, *known]
+        known = [*SMALL, *efficientnet_lite.NETWORKS, *known]
         raise ConfigError(
             f"There is no classification CNN {name!r}; expected timm/ and a name of timm's, or one"
             f" of: {', '.join(known)}."
         )
+    options = {} if classes is None else {"num_classes": classes}
     try:
-        return torchvision.models.get_model(name, weights=weights)  # type: ignore[no-any-return]
+        return torchvision.models.get_model(name, weights=weights, **options)  # type: ignore[no-any-return]
     except (KeyError, ValueError) as error:
         names = ", ".join(entry.name for entry in torchvision.models.get_model_weights(name))
         raise ConfigError(
@@ -78,7 +88,9 @@ def _torchvision_network(name: str, weights: str | None) -> nn.Module:
         ) from error
 
 
-def _timm_network(name: str, image_size: int, weights: str | None) -> nn.Module:
+def _timm_network(
+    name: str, image_size: int, weights: str | None, classes: int | None
+) -> nn.Module:
     timm = _timm()
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), 8)
@@ -89,6 +101,8 @@ def _timm_network(name: str, image_size: int, weights: str | None) -> nn.Module:
         )
     facts = timm.get_pretrained_cfg(name)
     options = {"img_size": image_size} if facts is not None and facts.fixed_input_size else {}
+    if classes is not None:
+        options["num_classes"] = classes
     if weights is None:
         return timm.create_model(name, **options)  # type: ignore[no-any-return]
     architecture = name.partition(".")[0]

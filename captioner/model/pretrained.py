@@ -13,6 +13,7 @@ from captioner.errors import CheckpointError, ConfigError
 from captioner.model import efficientnet_lite
 from captioner.model.encoder import Encoder
 from captioner.model.networks import build_network, pretraining
+from captioner.model.own_weights import read_facts
 from captioner.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
@@ -38,22 +39,28 @@ def load_pretrained(encoder: Encoder, name: str, weights: str) -> None:
     logger.info("Encoder weights: %s", weights)
 
 
-def warn_of_preprocessing(name: str, preprocessing: Preprocessing) -> None:
-    """Log a warning if images are not normalized as those that timm's weights of a network were trained with.
+def warn_of_preprocessing(
+    name: str, preprocessing: Preprocessing, weights: str | None = None
+) -> None:
+    """Log a warning if images are not normalized as those that weights of a network were trained with.
+
+    It is known of timm's weights, and of those of one's own.
 
     Args:
         name: The network's name.
         preprocessing: How images become its input.
+        weights: As `read_pretrained` takes them; null for timm's.
     """
-    expected = pretraining(name)
+    facts = None if weights is None else read_facts(weights)
+    expected = pretraining(name) if facts is None else facts.preprocessing
     if expected is None:
         return
     ours, theirs = (*preprocessing.mean, *preprocessing.std), (*expected.mean, *expected.std)
     if any(abs(one - other) > _SAME for one, other in zip(ours, theirs, strict=True)):
         logger.warning(
-            "timm's weights of %s were trained on images of %d pixels with data.preprocessing "
+            "%s were trained on images of %d pixels with data.preprocessing "
             "{mean: %s, std: %s, interpolation: %s}; the config says {mean: %s, std: %s}.",
-            name,
+            f"timm's weights of {name}" if facts is None else f"The weights {weights}",
             expected.size,
             *(list(values) for values in (expected.mean, expected.std)),
             expected.interpolation,
@@ -76,11 +83,12 @@ def read_pretrained(name: str, weights: str, image_size: int) -> dict[str, Tenso
         The state dict, by the names that `build_network` gives.
 
     Raises:
-        CheckpointError: The file is missing or damaged.
+        CheckpointError: The file is missing, damaged, or says that it is of another network.
         ConfigError: There are no such weights.
     """
     lite = efficientnet_lite.is_lite(name)
     if Path(weights).suffix in {".safetensors", ".pth", ".pt"}:
+        _check_network(name, weights)
         state = read_state(Path(weights))
     elif weights and Path(weights).is_dir():
         prefix = "encoder.cnn."
@@ -103,6 +111,19 @@ def read_pretrained(name: str, weights: str, image_size: int) -> dict[str, Tenso
             names = build_network(name, image_size).state_dict()
         state = efficientnet_lite.current_names(efficientnet_lite.from_package(state, names))
     return state
+
+
+def _check_network(name: str, weights: str) -> None:
+    facts = read_facts(weights)
+    if facts is not None and _same_name(facts.network) != _same_name(name):
+        raise CheckpointError(
+            f"{weights} holds weights of {facts.network}, and the config says {name}."
+        )
+
+
+def _same_name(name: str) -> str:
+    """A network's name, whichever of its names is given."""
+    return efficientnet_lite.NETWORKS.get(name, name)
 
 
 def fitting(

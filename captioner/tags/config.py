@@ -1,7 +1,7 @@
 """What a checkpoint says about its classifier: which nouns its classes have, and how sure it may be."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
 
@@ -18,19 +18,24 @@ class TagConfig:
 
     Attributes:
         table: The name of a table that ships with the package: "imagenet", the 1,000 classes of
-            ImageNet-1k.
+            ImageNet-1k. Or the names of other classes, in the order of their scores: each is its
+            own tag.
         temperature: What the scores are divided by so that probabilities are frequencies.
 
     Raises:
-        ConfigError: There is no such table, or the temperature is not a positive number.
+        ConfigError: There is no such table, a name is empty or there twice, or the temperature is
+            not a positive number.
     """
 
-    table: str = "imagenet"
+    table: str | tuple[str, ...] = "imagenet"
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.table, str) or self.table not in TABLES:
-            raise ConfigError(f"tags.table is {self.table!r}; expected {' or '.join(TABLES)}.")
+        if not _is_table(self.table):
+            raise ConfigError(
+                f"tags.table is {self.table!r}; expected {' or '.join(TABLES)}, or a list of"
+                " different names of classes."
+            )
         if isinstance(self.temperature, bool) or not isinstance(self.temperature, (int, float)):
             raise ConfigError(
                 f"tags.temperature is {self.temperature!r}; expected a positive number."
@@ -50,11 +55,13 @@ class TagConfig:
         expected = {field.name for field in fields(cls)}
         if set(values) != expected:
             raise ConfigError(f"tags has the keys {sorted(values)}; expected {sorted(expected)}.")
-        return cls(**values)
+        table = values["table"]
+        return cls(tuple(table) if isinstance(table, list) else table, values["temperature"])
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain data for JSON."""
-        return asdict(self)
+        table = self.table if isinstance(self.table, str) else list(self.table)
+        return {"table": table, "temperature": self.temperature}
 
     @property
     def classes(self) -> int:
@@ -67,6 +74,14 @@ class TagConfig:
         return Tagger(_table(self.table), self.temperature)
 
 
+def _is_table(table: object) -> bool:
+    if isinstance(table, str):
+        return table in TABLES
+    names = table if isinstance(table, tuple) else ()
+    whole = all(isinstance(name, str) and name.strip() for name in names)
+    return bool(names) and whole and len(set(names)) == len(names)
+
+
 @cache
-def _table(name: str) -> TagTable:
-    return TABLES[name]()
+def _table(table: str | tuple[str, ...]) -> TagTable:
+    return TABLES[table]() if isinstance(table, str) else TagTable.of_classes(table)

@@ -2,8 +2,9 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -36,7 +37,12 @@ class RunCheckpoints(ModelCheckpoint):
         mode: Whether it is best at its "max" or its "min".
         every_minutes: How often the state is saved within an epoch; 0 saves after each step.
         onnx: Export the best model when training ends.
+
+    Attributes:
+        scores: The metrics that may decide.
     """
+
+    scores: ClassVar[Sequence[str]] = SCORES
 
     def __init__(
         self,
@@ -58,10 +64,10 @@ class RunCheckpoints(ModelCheckpoint):
         self._saved = time.monotonic()
         self._saved_step = -1
         self._validating = self._saved
-        if every_minutes < 0 or monitor not in SCORES:
+        if every_minutes < 0 or monitor not in self.scores:
             raise ConfigError(
                 f"checkpoint.monitor is {monitor} and every_minutes {every_minutes}; expected one"
-                f" of {', '.join(SCORES)}, and 0 or more."
+                f" of {', '.join(self.scores)}, and 0 or more."
             )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -134,8 +140,7 @@ class RunCheckpoints(ModelCheckpoint):
         before = self.best_model_score
         super().on_validation_end(trainer, pl_module)
         if self.best_model_score is not before and trainer.is_global_zero:
-            assert isinstance(pl_module, CaptioningModule)
-            write_best(trainer, pl_module, self.best_model_path)
+            self.write_best(trainer, pl_module)
         self._save_last(
             trainer
         )  # after the folder: whoever resumes it has the folder that it speaks of
@@ -183,13 +188,20 @@ class RunCheckpoints(ModelCheckpoint):
         self._interrupts.ignore()
         if self._interrupts:
             self._interrupts.stop()
-        if trainer.is_global_zero and not finish_best(
-            Path(trainer.default_root_dir), onnx=self.onnx
-        ):
+        if trainer.is_global_zero and not self.finish_best(trainer, pl_module):
             logger.warning(
                 "No validation took place, so there is no best model; %s has the weights.",
                 self._last_path(),
             )
+
+    def write_best(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the result of a run anew, of the best checkpoint, without what takes long."""
+        assert isinstance(pl_module, CaptioningModule)
+        write_best(trainer, pl_module, self.best_model_path)
+
+    def finish_best(self, trainer: Trainer, pl_module: LightningModule) -> bool:
+        """Complete the result when training ends, and say where it is; False if there is none."""
+        return finish_best(Path(trainer.default_root_dir), onnx=self.onnx)
 
     def _save_last(self, trainer: Trainer) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]

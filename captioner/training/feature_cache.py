@@ -39,6 +39,7 @@ from captioner.model.encoder import Encoder
 from captioner.progress import ProgressLines
 from captioner.stopping import stop_at_once
 from captioner.training.distillation import JointEncoder, Teachers
+from captioner.training.fast_encoder import Encode, fastest_encode
 
 logger = logging.getLogger(__name__)
 
@@ -172,13 +173,16 @@ def _write_parts(
 ) -> None:
     """Compute what is missing of each view, a part at a time, and tell now and then how far that is."""
     count, done = sum(map(len, missing)), 0
+    training = encoder.training
+    encode = fastest_encode(encoder.eval(), views.preprocessing.size, count)
     unit = "images" if views.count == 1 else "views of images"
     lines = ProgressLines("Computing features", count, unit, logger.info)
     try:
         for row in missing:
             for start in range(0, len(row), PART):
                 part = row[start : start + PART]
-                _write_part(place, encoder, views, load, part, partial(_tell, lines, done))
+                shape = (len(part), encoder.regions, encoder.width)
+                _write_part(place, encode, shape, views, load, part, partial(_tell, lines, done))
                 done += len(part)
     except (KeyboardInterrupt, SystemExit):
         logger.info(
@@ -187,6 +191,8 @@ def _write_parts(
             f"{count:,}",
         )
         raise
+    finally:
+        encoder.train(training)
 
 
 def _tell(lines: ProgressLines, before: int, images: int) -> None:
@@ -195,7 +201,8 @@ def _tell(lines: ProgressLines, before: int, images: int) -> None:
 
 def _write_part(
     place: Path,
-    encoder: Encoder | JointEncoder,
+    encode: Encode,
+    shape: tuple[int, int, int],
     views: ImageViews,
     load: LoadViews,
     wanted: Sequence[tuple[bytes, Key]],
@@ -207,7 +214,7 @@ def _write_part(
     temporary = path.with_suffix(".tmp")
     try:
         batches = load(views, [where for _, where in wanted])
-        _compute(temporary, encoder, batches, [index for _, (_, index) in wanted], tell)
+        _compute(temporary, encode, shape, batches, [index for _, (_, index) in wanted], tell)
         path.with_suffix(".keys").write_bytes(b"\n".join(keys))
         os.replace(temporary, path)  # last: without it, the keys don't count
     finally:
@@ -216,41 +223,30 @@ def _write_part(
 
 def _compute(
     path: Path,
-    encoder: Encoder | JointEncoder,
+    encode: Encode,
+    shape: tuple[int, int, int],
     batches: Iterable[tuple[Tensor, Tensor]],
     images: Sequence[int],
     tell: Callable[[int], None],
 ) -> None:
-    regions, width = encoder.regions, encoder.width
     rows = {index: row for row, index in enumerate(images)}
-    device = next(encoder.parameters()).device
-    training = encoder.training
-    encoder.eval()
-    try:
-        with path.open("wb") as file, torch.inference_mode():
-            header = {
-                "descr": "<f2",
-                "fortran_order": False,
-                "shape": (len(images), regions, width),
-            }
-            np.lib.format.write_array_header_1_0(file, header)
-            start = file.tell()
+    _, regions, width = shape
+    with path.open("wb") as file:
+        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        start = file.tell()
 
-            def write(row: int, one: NDArray[np.float16]) -> None:
-                # Written as a file, not through a memory map: there, a full disk would kill the
-                #     process.
-                file.seek(start + row * 2 * regions * width)
-                file.write(one.tobytes())
+        def write(row: int, one: NDArray[np.float16]) -> None:
+            # Written as a file, not through a memory map: there, a full disk would kill the process.
+            file.seek(start + row * 2 * regions * width)
+            file.write(one.tobytes())
 
-            for pixels, indices in batches:
-                features = encoder(pixels.to(device)).half().cpu().numpy()  # (B, L, D)
-                for index, one in zip(indices.tolist(), features, strict=True):
-                    write(rows.pop(index), one)
-                tell(len(images) - len(rows))
-            for row in rows.values():  # images that could not be read
-                write(row, np.full((regions, width), np.nan, np.float16))
-    finally:
-        encoder.train(training)
+        for pixels, indices in batches:
+            for index, one in zip(indices.tolist(), encode(pixels), strict=True):  # (B, L, D)
+                write(rows.pop(index), one)
+            tell(len(images) - len(rows))
+        for row in rows.values():  # images that could not be read
+            write(row, np.full((regions, width), np.nan, np.float16))
 
 
 def _key(views: ImageViews, view: int, index: int) -> bytes:

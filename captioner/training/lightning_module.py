@@ -2,13 +2,11 @@
 
 import logging
 import math
-import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import DDPStrategy
@@ -34,6 +32,7 @@ from captioner.training.network import continued_network, new_network
 from captioner.training.optimization import FinetuneConfig, cosine_rate, make_optimizer
 from captioner.training.processes import gather_captions, shares
 from captioner.training.samples import log_samples
+from captioner.training.seeding import seed_step
 from captioner.training.self_critical import Critic, SelfCriticalConfig, with_drawn
 from captioner.training.validation import Validated, divide_captions, mean_scores
 from captioner.vocabulary import Vocabulary
@@ -156,7 +155,7 @@ class CaptioningModule(LightningModule):
                 tags=tags,
             )
             if weights is not None:
-                warn_of_preprocessing(encoder.name, preprocessing)
+                warn_of_preprocessing(encoder.name, preprocessing, weights)
         self.network.encoder.unfreeze(
             finetune.stages
         )  # a stage that isn't there is refused at once, not in epoch 10
@@ -191,11 +190,7 @@ class CaptioningModule(LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the step, so that a resumed run goes on as it would have, be it in the middle of an epoch."""
-        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-        circumstances = (seed, self.current_epoch, batch_idx, self.global_rank)
-        torch.manual_seed(
-            int(np.random.SeedSequence(circumstances).generate_state(1, np.uint64)[0])
-        )
+        seed_step(self, batch_idx)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""

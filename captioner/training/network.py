@@ -14,6 +14,7 @@ from captioner.model.captioning import CaptioningModel
 from captioner.model.classifier import linear_head, stored_head
 from captioner.model.decoder import DecoderConfig
 from captioner.model.encoder import EncoderConfig
+from captioner.model.own_weights import read_facts
 from captioner.model.pretrained import load_pretrained
 from captioner.tags import TagConfig
 from captioner.vocabulary import PAD, START, Vocabulary
@@ -65,10 +66,9 @@ def _keep_classifier(network: CaptioningModel, weights: str) -> None:
         if Path(weights).is_dir():
             head, tags = stored_head(weights), read_checkpoint(weights).tags
         else:
-            head, tags = (
-                linear_head(network.configs[0].name, weights, network.encoder.image_size),
-                TagConfig(),
-            )
+            head = linear_head(network.configs[0].name, weights, network.encoder.image_size)
+            facts = read_facts(weights)
+            tags = TagConfig() if facts is None else TagConfig(facts.classes)
         network.keep_classifier(head, tags or TagConfig())
     except CaptionerError as error:
         logger.info("The model will give no tags: %s", error)

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from captioner.data.datamodule import CaptionData
 from captioner.training.lightning_module import CaptioningModule
 from captioner.training.memory import expected_memory
+from captioner.training.precision import describe_precision
 from captioner.training.teaching import check_teaching, count_split
 
 logger = logging.getLogger(__name__)
@@ -124,6 +125,10 @@ def _schedule(trainer: Trainer, module: CaptioningModule) -> Rows:
                 f"up to its peak in {module.warmup_steps} steps, down to {module.final_share:.3g}"
                 " of it in a half cosine"
             ),
+        ),
+        (
+            "precision",
+            describe_precision(trainer.precision, trainer.strategy.root_device.type),
         ),
         ("drawn captions", drawn),
     ]

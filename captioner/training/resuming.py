@@ -60,13 +60,15 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
-def keep_settled(config: Namespace, checkpoint: Path) -> None:
+def keep_settled(config: Namespace, checkpoint: Path, begin_with: tuple[str, str]) -> None:
     """Name the options that a resumed run does not heed, with both values, and let the config say what holds.
 
     Args:
         config: That of the run now; changed.
         checkpoint: What is resumed, in its run's folder.
+        begin_with: The option, and the result in a run's folder, that a new run begins with.
     """
+    begin, result = begin_with
     path = checkpoint.parent.parent / CONFIG
     try:
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -80,14 +82,25 @@ def keep_settled(config: Namespace, checkpoint: Path) -> None:
         if was is not _MISSING and was != now:
             logger.warning(
                 "%s is %s now and was %s when the run began: a resumed run goes on with %s. To"
-                " train with another, begin a new run with --model.init_from %s.",
+                " train with another, begin a new run with --%s %s.",
                 option,
                 _as_said(now),
                 _as_said(was),
                 _as_said(was),
-                checkpoint.parent.parent / "best",
+                begin,
+                checkpoint.parent.parent / result,
             )
             config[option] = was
+
+
+def precision_before(run: Path) -> str | int | None:
+    """The precision that the config of a run names; None where it names none or cannot be read."""
+    try:
+        config = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    precision = _value(config, "trainer.precision")
+    return precision if isinstance(precision, (str, int)) else None
 
 
 def _value(config: object, option: str) -> object:

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,15 @@ from captioner.training.checkpoints import RunCheckpoints
 from captioner.training.lightning_module import CaptioningModule
 from captioner.training.loggers import make_loggers
 from captioner.training.plan import PrintPlan
+from captioner.training.precision import AUTO, AutoPrecisionTrainer, resolve_precision
 from captioner.training.progress import TellProgress
-from captioner.training.resuming import CHECKPOINTS, CONFIG, find_checkpoint, keep_settled
+from captioner.training.resuming import (
+    CHECKPOINTS,
+    CONFIG,
+    find_checkpoint,
+    keep_settled,
+    precision_before,
+)
 
 logger = logging.getLogger("captioner")
 
@@ -54,11 +61,20 @@ class SaveConfig(SaveConfigCallback):
         self.parser.save(self.config, Path(trainer.default_root_dir) / CONFIG, overwrite=True)
 
 
-class TrainCLI(LightningCLI):
-    """The command line of training."""
+class RunCLI(LightningCLI):
+    """The command line of what trains: a run in a folder, which can be resumed.
+
+    Attributes:
+        begin_with: The option, and the result in a run's folder, that another run begins with.
+    """
+
+    begin_with = ("model.init_from", BEST)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"trainer_class": AutoPrecisionTrainer} | kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add resuming and the checkpoints, and link what the model takes from the data."""
+        """Add resuming and a logger."""
         parser.add_argument(
             "--ckpt_path", type=str | None, default=None, help="Resume: 'last', or a .ckpt file."
         )
@@ -68,12 +84,6 @@ class TrainCLI(LightningCLI):
             default=None,
             help="Log to this project on Weights & Biases too.",
         )
-        parser.add_lightning_class_args(RunCheckpoints, "checkpoint")
-        parser.add_lightning_class_args(PrintPlan, "plan")
-        parser.link_arguments("model.init_from", "data.init_from")
-        parser.link_arguments("data.vocabulary", "model.vocabulary", apply_on="instantiate")
-        parser.link_arguments("data.word_counts", "model.word_counts", apply_on="instantiate")
-        parser.link_arguments("data.preprocessing", "model.preprocessing", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the command line; `--model.finetune null` and the like switch a section of the config off."""
@@ -84,8 +94,10 @@ class TrainCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Log to TensorBoard in the run's folder by default; take part in what torchrun has started.
 
+        The config says which precision "auto" stands for, so that a resumed run keeps it.
         Where stderr is no terminal, a line a minute stands for the progress bar.
         """
+        self.config.trainer.precision = kwargs["precision"] = self._precision()
         if self.config.trainer.logger in (None, True):
             kwargs["logger"] = make_loggers(
                 Path(self.config.trainer.default_root_dir), self.config.wandb
@@ -100,6 +112,33 @@ class TrainCLI(LightningCLI):
         if lines:
             trainer.callbacks.insert(0, TellProgress())  # type: ignore[attr-defined]  # Lightning does not declare it
         return trainer
+
+    def _precision(self) -> Any:
+        """The precision to train in: that of the run that is resumed, where "auto" leaves it open."""
+        asked, accelerator = self.config.trainer.precision, self.config.trainer.accelerator
+        if asked == AUTO and self.config.ckpt_path is not None:
+            last = self.config.ckpt_path == "last"
+            folder = (
+                Path(self.config.trainer.default_root_dir)
+                if last
+                else Path(self.config.ckpt_path).parent.parent
+            )
+            asked = precision_before(folder) or asked
+        return resolve_precision(asked, accelerator)
+
+
+class TrainCLI(RunCLI):
+    """The command line of training."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the checkpoints and the plan too, and link what the model takes from the data."""
+        super().add_arguments_to_parser(parser)
+        parser.add_lightning_class_args(RunCheckpoints, "checkpoint")
+        parser.add_lightning_class_args(PrintPlan, "plan")
+        parser.link_arguments("model.init_from", "data.init_from")
+        parser.link_arguments("data.vocabulary", "model.vocabulary", apply_on="instantiate")
+        parser.link_arguments("data.word_counts", "model.word_counts", apply_on="instantiate")
+        parser.link_arguments("data.preprocessing", "model.preprocessing", apply_on="instantiate")
 
 
 def _switched_off(parser: LightningArgumentParser, args: Sequence[str]) -> list[str]:
@@ -130,6 +169,50 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 after a user's mistake, which is reported in a line.
     """
+
+    def open_cli(given: list[str] | None) -> RunCLI:
+        # The data module shares out the images among processes itself: Lightning would caption
+        #     some of them twice.
+        return TrainCLI(
+            CaptioningModule, CaptionData, args=given, **settings("train", "runs/captioner")
+        )
+
+    return run(open_cli, args)
+
+
+def settings(command: str, folder: str, **trainer: Any) -> dict[str, Any]:
+    """What the command lines of all runs are made with.
+
+    Args:
+        command: The command's name.
+        folder: The run's folder if none is given.
+        **trainer: More defaults of the trainer.
+    """
+    return {
+        "save_config_callback": SaveConfig,
+        "save_config_kwargs": {"save_to_log_dir": False},
+        "seed_everything_default": 0,
+        "parser_kwargs": {"prog": f"captioner {command}"},
+        "trainer_defaults": {
+            "default_root_dir": folder,
+            "use_distributed_sampler": False,
+            "enable_model_summary": False,
+            **trainer,
+        },
+        "run": False,
+    }
+
+
+def run(open_cli: Callable[[list[str] | None], RunCLI], args: Sequence[str] | None) -> int:
+    """Train what a command line says.
+
+    Args:
+        open_cli: Reads the command line.
+        args: The arguments; those of the process by default.
+
+    Returns:
+        The exit status: 0, or 2 after a user's mistake, which is reported in a line.
+    """
     logging.basicConfig(format="%(message)s")
     first = not getattr(
         rank_zero_only, "rank", 0
@@ -146,35 +229,19 @@ def main(args: Sequence[str] | None = None) -> int:
         "resuming from a checkpoint that ended)",
     )
     with stop_at_once():
-        return _train(args)
+        return _train(open_cli, args)
 
 
-def _train(args: Sequence[str] | None) -> int:
+def _train(open_cli: Callable[[list[str] | None], RunCLI], args: Sequence[str] | None) -> int:
     handlers = list(logger.handlers)
     try:
-        cli = TrainCLI(
-            CaptioningModule,
-            CaptionData,
-            save_config_callback=SaveConfig,
-            save_config_kwargs={"save_to_log_dir": False},
-            seed_everything_default=0,
-            parser_kwargs={"prog": "captioner train"},
-            # The data module shares out the images among processes itself: Lightning would caption
-            #     some of them twice.
-            trainer_defaults={
-                "default_root_dir": "runs/captioner",
-                "use_distributed_sampler": False,
-                "enable_model_summary": False,
-            },
-            args=None if args is None else list(args),
-            run=False,
-        )
+        cli = open_cli(None if args is None else list(args))
         _check_inputs(Path(cli.trainer.default_root_dir), cli.config)
         checkpoint = _open_run(
             Path(cli.trainer.default_root_dir), cli.config.ckpt_path, cli.trainer.is_global_zero
         )
         if checkpoint is not None:
-            keep_settled(cli.config, checkpoint)
+            keep_settled(cli.config, checkpoint, cli.begin_with)
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     except (CaptionerError, MisconfigurationException) as error:
         return _refuse(str(error))
@@ -217,7 +284,7 @@ def _check_inputs(folder: Path, config: Any) -> None:
             raise ConfigError(
                 f"The run in {folder} would overwrite {path}, its own config. {_ELSEWHERE}"
             )
-    begun = config.model.init_from
+    begun = config.get("model.init_from")
     if (
         begun
         and (folder / BEST).exists()

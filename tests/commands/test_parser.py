@@ -8,6 +8,7 @@ from captioner.cli import parse
 COMMANDS = (
     "calibrate",
     "caption",
+    "corpus",
     "evaluate",
     "explain",
     "demo",

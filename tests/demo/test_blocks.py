@@ -184,6 +184,49 @@ def test_what_is_no_photo_gets_a_friendly_sentence_and_the_next_photo_a_caption(
     wait(page, ".cap-sentence", bundled.caption(PHOTO)[0].text)
 
 
+def test_a_clip_gets_a_player_and_sentences_that_lead_to_their_places(page, tmp_path, bundled):
+    pytest.importorskip("av")
+    from tests.clips import draw_clip
+
+    upload(page, PHOTO)
+    wait(page, ".cap-sentence")
+    path = draw_clip(tmp_path / "clip.webm", ("cat", 2.3), ("rocket", 1.7), codec="libvpx")
+    wait(page, "#cap-clip input[type=file]").send_keys(str(path))
+    clip = bundled.caption_video(path)
+    first, second = clip.shots
+    wait(page, ".cap-shot-text", second.caption.text)
+    assert text_of(page) == clip.summary.text
+    deadline = time.monotonic() + PATIENCE
+    while page.find_elements("css selector", "#cap-photo img") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not page.find_elements("css selector", "#cap-photo img"), "the photo has left the page"
+    told = page.execute_async_script("""
+        const [done] = arguments, player = document.querySelector(".cap-video");
+        const track = player.querySelector("track");
+        const tell = () => done([...track.track.cues].map(cue => [cue.startTime, cue.endTime, cue.text]));
+        if (track.readyState === 2) tell(); else track.addEventListener("load", tell);
+    """)
+    assert [text for *_, text in told] == [first.caption.text, second.caption.text]
+    assert [start for start, *_ in told] == pytest.approx([0, second.start], abs=1e-3)
+    page.find_elements("css selector", ".cap-shot")[1].click()
+    seconds = page.execute_async_script("""
+        const [done] = arguments, player = document.querySelector(".cap-video");
+        const tell = () => done(player.currentTime);
+        if (player.seeking) player.addEventListener("seeked", tell); else tell();
+    """)
+    assert seconds == pytest.approx(second.start, abs=0.05)
+    wait(page, '.cap-shot[aria-current="true"]', second.caption.text)
+    assert not console_errors(page)
+
+
+def test_what_is_no_clip_gets_a_friendly_sentence(page, tmp_path):
+    pytest.importorskip("av")
+    path = tmp_path / "diary.mp4"
+    path.write_text("dear diary")
+    wait(page, "#cap-clip input[type=file]").send_keys(str(path))
+    assert wait(page, ".cap-sorry p").text.startswith("“diary.mp4” is no clip, or a damaged")
+
+
 def test_a_file_that_is_too_large_gets_a_friendly_sentence(page, tmp_path):
     from captioner.demo.limits import UPLOAD_SIZE
 

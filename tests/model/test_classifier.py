@@ -7,12 +7,15 @@ import torch
 from torch import nn
 
 from captioner.errors import CheckpointError, ConfigError
-from captioner.model.classifier import linear_head
+from captioner.model.classifier import head_names, linear_head
 from captioner.model.encoder import Encoder, EncoderConfig
 from captioner.model.networks import build_network
+from captioner.model.own_weights import Pretrained, read_facts, save_pretrained
 from captioner.model.pretrained import load_pretrained
+from captioner.preprocessing import Preprocessing
 
 SIZE = 64
+SMALL = Preprocessing(size=16)
 
 
 def saved(name: str, folder: Path) -> tuple[nn.Module, str]:
@@ -38,6 +41,63 @@ def test_classes_of_the_whole_network_come_from_the_encoders_features(
     torch.testing.assert_close(
         encoder(pixels).mean(dim=1) @ head.weight.T + head.bias, network(pixels)
     )
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", ["resnet20", "timm/tf_efficientnet_lite0"])
+def test_weights_of_ones_own_bring_their_own_classes(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = build_network(name, SIZE, classes=3).eval()
+    weights = tmp_path / "own.safetensors"
+    facts = Pretrained(name, ("crack", "dent", "scratch"), Preprocessing(size=SIZE), {"x": 0.5})
+    save_pretrained(weights, network.state_dict(), facts)
+    assert read_facts(weights) == facts
+    encoder = Encoder(EncoderConfig(name), 96).eval()  # of another size
+    load_pretrained(encoder, name, str(weights))
+    head = linear_head(name, str(weights), 96)
+    assert head.weight.shape == (3, encoder.width)
+    pixels = torch.randn(2, 3, 96, 96)
+    torch.testing.assert_close(
+        encoder(pixels).mean(dim=1) @ head.weight.T + head.bias,
+        network(pixels),
+        rtol=1e-3,
+        atol=1e-3,
+    )
+
+
+def test_weights_of_ones_own_are_refused_where_they_do_not_fit(tmp_path: Path) -> None:
+    weights = tmp_path / "own.safetensors"
+    network = build_network("plain_cnn", 16, classes=3)
+    save_pretrained(
+        weights, network.state_dict(), Pretrained("plain_cnn", ("a", "b", "c"), SMALL, {})
+    )
+    encoder = Encoder(EncoderConfig("resnet20"), 16)
+    with pytest.raises(CheckpointError, match="weights of plain_cnn, and the config says resnet20"):
+        load_pretrained(encoder, "resnet20", str(weights))
+    with pytest.raises(ConfigError, match="more than a linear layer"):
+        linear_head("plain_cnn", str(weights), 16)
+    with pytest.raises(ConfigError, match="plain_cnn cannot encode images of 48 pixels"):
+        linear_head("plain_cnn", str(weights), 48)
+    save_pretrained(weights, network.state_dict(), Pretrained("plain_cnn", (), SMALL, {}))
+    with pytest.raises(ConfigError, match="without labels"):
+        linear_head("plain_cnn", str(weights), 16)
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_facts(weights)
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        save_pretrained(tmp_path / "no" / "where.safetensors", {}, Pretrained("x", (), SMALL, {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "heads"),
+    [
+        ("resnet18", {"fc.weight", "fc.bias"}),
+        ("plain_cnn", {"classifier.4.weight", "classifier.4.bias"}),
+        ("timm/resnet10t", {"fc.weight", "fc.bias"}),
+    ],
+)
+def test_the_head_is_what_depends_on_the_number_of_classes(name: str, heads: set[str]) -> None:
+    assert head_names(name, 64) == heads
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "squeezenet1_1", "timm/convnext_atto"])

@@ -1,0 +1,114 @@
+"""What `captioner caption` takes and prints of clips."""
+
+import os
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from captioner.commands.captions_file import escape
+from captioner.commands.decoding import DECODING
+from captioner.commands.model import given
+from captioner.commands.parser import Parser
+from captioner.errors import ConfigError
+from captioner.files import replacing
+from captioner.video.formats import VIDEO_SUFFIXES, is_clip
+from captioner.video.subtitles import FORMATS, subtitles, time_span
+
+if TYPE_CHECKING:
+    from captioner.video.clip import Clip
+
+
+def add_clips(parser: Parser) -> None:
+    """Add `--every` and `--summary`."""
+    clips = parser.add_argument_group("clips")
+    clips.add_argument(
+        "--every",
+        type=float,
+        metavar="SECONDS",
+        help="Caption a frame each so many seconds, instead of shots.",
+    )
+    clips.add_argument(
+        "--summary", action="store_true", help="Print one caption for the whole clip."
+    )
+
+
+def check_clips(options: Namespace, photos_only: str | None) -> None:
+    """Find what is wrong with the options of clips, before a model is loaded.
+
+    Args:
+        options: The options of the command.
+        photos_only: The option that applies to photos alone, if one is given.
+
+    Raises:
+        ConfigError: An option is out of range, or doesn't go with another or with a path.
+    """
+    paths: list[str] = options.operands
+    output: Path | None = options.output
+    if options.every is not None:
+        from captioner.video.frames import check_every
+
+        check_every(options.every)
+    if options.every is not None and options.summary:
+        raise ConfigError("--every and --summary contradict each other; give one.")
+    if output is not None and output.suffix.lower() in VIDEO_SUFFIXES:
+        raise ConfigError(
+            f"--output {output} would overwrite a clip; expected a text file, such as captions.txt."
+        )
+    if photos_only is not None and any(map(is_clip, paths)):
+        raise ConfigError(
+            f"{photos_only} applies to photos; expected no clips. Caption them in a call of their own."
+        )
+    if not wants_subtitles(options):
+        return
+    form = f"--format {options.format}"
+    if len(paths) != 1 or os.path.isdir(paths[0]) or not is_clip(paths[0]):
+        raise ConfigError(f"{form} writes the subtitles of one clip; expected a single clip.")
+    for option in ("json", "summary", "tags"):
+        if getattr(options, option):
+            raise ConfigError(f"{form} and --{option} contradict each other; give one.")
+
+
+def wants_subtitles(options: Namespace) -> bool:
+    """Whether subtitles are asked for."""
+    return options.format in FORMATS
+
+
+def run_subtitles(options: Namespace) -> int:
+    """Print the subtitles of a clip, or write them to a new file, which is whole or not there.
+
+    Raises:
+        CaptionerError: The clip cannot be captioned.
+        OSError: The file cannot be written.
+    """
+    from captioner.inference import Captioner
+
+    captioner = Captioner.from_pretrained(
+        options.model, backend=options.backend, device=options.device
+    )
+    clip = captioner.caption_video(
+        options.operands[0], every=options.every, **given(options, "batch_size", *DECODING)
+    )
+    text = subtitles(clip.shots, options.format)
+    if options.output is None:
+        print(text, end="", file=sys.stdout, flush=True)
+    else:
+        with replacing(options.output) as path:
+            path.write_text(text, encoding="utf-8", newline="\n")
+    return 0
+
+
+def clip_text(name: str, clip: "Clip", options: Namespace, with_name: bool) -> str:
+    """What is printed of a clip, but for JSON: a line for each shot, or its summary."""
+    names = [escape(name)] * with_name
+    parts = (
+        [(names, clip.summary)]
+        if options.summary
+        else [([*names, time_span(shot.start, shot.end)], shot.caption) for shot in clip.shots]
+    )
+    lines = []
+    for first, caption in parts:
+        for one in caption.alternatives or [caption]:
+            tags = ", ".join(f"{tag.noun} {tag.probability:.2f}" for tag in one.tags)
+            lines.append("\t".join([*first, one.text, *[tags] * options.tags]))
+    return "".join(f"{line}\n" for line in lines)

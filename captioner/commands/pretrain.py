@@ -1,0 +1,29 @@
+"""`captioner pretrain`: labelled images -> an encoder of one's own."""
+
+import os
+from argparse import Namespace
+
+from captioner.commands.parser import Add
+from captioner.commands.train import with_paths
+from captioner.errors import MissingExtraError
+
+
+def declare(add: Add) -> None:
+    """Say what the command takes: all but the name of a config is LightningCLI's business, help included."""
+    parser = add(
+        "pretrain",
+        passed_on=True,
+        help="Train an encoder on labelled images: captioner pretrain --config pretrain",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: Namespace) -> int:
+    """Train an encoder."""
+    arguments = list(with_paths(options.operands))  # says what is wrong before torch is imported
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # see captioner/commands/train.py
+    try:
+        from captioner.pretraining.train import main
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("Pretraining", "train") from error
+    return main(arguments)

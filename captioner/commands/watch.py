@@ -1,0 +1,165 @@
+"""`captioner watch`: captions what arrives in a folder."""
+
+import logging
+import os
+import sys
+import time
+from argparse import ArgumentTypeError, Namespace
+from contextlib import closing, nullcontext
+from pathlib import Path
+
+from captioner.commands.caption import CSV, ROWS, describe_run, open_captions_file, rows_of
+from captioner.commands.captions_file import check_output
+from captioner.commands.decoding import DECODING, add_decoding
+from captioner.commands.model import add_model, given
+from captioner.commands.parser import Add
+from captioner.commands.photo_library import (
+    add_photo_library,
+    check_photo_library,
+    photo_stores,
+    save_in,
+)
+from captioner.commands.terminal import (
+    check_stdout,
+    note,
+    print_odd_characters,
+    report,
+    show_warnings,
+)
+from captioner.errors import ConfigError, ImageError
+from captioner.library.tables import csv_header
+
+
+def declare(add: Add) -> None:
+    """Say what the command takes."""
+    parser = add(
+        "watch",
+        usage="captioner watch FOLDER --xmp|--embed|--output FILE [OPTIONS]",
+        operands=("FOLDER", 1, 1),
+        help="Caption what arrives in a folder.",
+        description="""\
+Caption the photos of FOLDER and of the folders in it, and those that arrive there, until
+Ctrl-C or SIGTERM. A photo is read when its file has stopped changing. The same call goes on where
+an earlier one was stopped.""",
+        epilog="""\
+examples:
+  captioner watch incoming/ --xmp
+  captioner watch incoming/ --output captions.tsv --interval 30""",
+    )
+    parser.set_defaults(run=run, json=False)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="Write captions there, as they come, or go on with them.",
+    )
+    parser.add_argument(
+        "--format",
+        choices=ROWS,
+        metavar="FORMAT",
+        help=f"{', '.join(ROWS[:-1])} or {ROWS[-1]}. [default: text]",
+    )
+    parser.add_argument(
+        "--tags",
+        action="store_true",
+        help="Write what is recognised in the photo, too.",
+    )
+    parser.add_argument(
+        "--interval",
+        type=_seconds,
+        default=5.0,
+        metavar="SECONDS",
+        help="Look through the folder so often; a file that has not changed since the last look is"
+        " complete. [default: 5]",
+    )
+    add_photo_library(parser)
+    add_model(parser)
+    add_decoding(parser)
+
+
+def run(options: Namespace) -> int:
+    """Caption what arrives, until a signal."""
+    show_warnings()
+    print_odd_characters(names=True)
+    _check(options)
+    from captioner.inference import NO_TAGS, Captioner
+    from captioner.library.watching import Arrivals
+
+    captioner = Captioner.from_pretrained(
+        options.model, backend=options.backend, device=options.device
+    )
+    if options.tags and captioner.tags is None:
+        raise ConfigError(NO_TAGS)
+    described = describe_run(options, captioner, several=True)
+    file = (
+        None
+        if options.output is None
+        else open_captions_file(options.output, described, options.operands)
+    )
+    stores = photo_stores(options, described)
+
+    def is_done(name: str) -> bool:
+        return (file is None or name in file) and all(store.holds(name) for store in stores)
+
+    arrivals = Arrivals(Path(*options.operands), is_done)
+    decoding = given(options, "batch_size", *DECODING)
+    logging.getLogger("captioner.images.folders").addFilter(_Once())
+    if file is None and options.format == CSV:
+        print(csv_header(), end="", flush=True)
+    with nullcontext() if file is None else file:
+        note(f"Watching {arrivals.folder} (Ctrl-C ends it)")
+        while True:
+            photos = arrivals.look()
+            first = len(file) if file is not None else 0
+            with closing(captioner.stream(photos, first_image=first, **decoding)) as results:
+                for photo, result in zip(map(str, photos), results, strict=True):
+                    if isinstance(result, ImageError):
+                        report(f"{photo}: {result.reason}")
+                        continue
+                    save_in(stores, photo, result, report)
+                    if file is None:
+                        row = rows_of(photo, result, options, True, sys.stdout.encoding)
+                        print(row, end="", flush=True)
+                    elif photo not in file:
+                        file.write(photo, rows_of(photo, result, options, True, "utf-8"))
+            time.sleep(options.interval)
+
+
+def _check(options: Namespace) -> None:
+    """Find what is wrong with the call before anything runs."""
+    (folder,) = options.operands
+    if not os.path.isdir(folder):
+        raise ConfigError(f"{folder} is no folder; expected one to watch.")
+    if not (options.output or options.xmp or options.embed):
+        raise ConfigError(
+            "Nothing says where captions are kept, so that a restart would begin anew; give --xmp,"
+            " --embed or --output FILE."
+        )
+    options.json = options.format == "jsonl"
+    check_photo_library(options)
+    if options.output is None:
+        check_stdout()
+    else:
+        check_output(options.output, options.operands)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < 86400:
+        raise ArgumentTypeError(f"{text} is out of range; expected seconds, up to a day.")
+    return seconds
+
+
+class _Once(logging.Filter):
+    """Lets each message pass once: every look at a folder has the same to say of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a message is new."""
+        message = record.getMessage()
+        new = message not in self._told
+        self._told.add(message)
+        return new

@@ -1,0 +1,236 @@
+"""caption_corpus: a corpus -> Parquet files, once for each image, however often it is stopped."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from captioner.checkpoint import BUNDLED, fingerprint, read_checkpoint
+from captioner.corpus.blocks import Block, Finished
+from captioner.corpus.cluster import Workers, caption_blocks, connected, stopped_by_sigterm
+from captioner.corpus.inputs import plan
+from captioner.corpus.output import OutputFolder, Run
+from captioner.corpus.storage import absolute
+from captioner.corpus.worker import Work
+from captioner.decoding import Constraints, DecodingOptions
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What is captioned.
+
+    Attributes:
+        input: A folder, a list, shards or Parquet files; a path, a pattern or a URL.
+        kind: As for `captioner.corpus.inputs.plan`.
+        block_size: As for `captioner.corpus.inputs.plan`.
+        image_column: The column of Parquet files that has the images; a usual name if None.
+    """
+
+    input: str
+    kind: str = "auto"
+    block_size: int = 500
+    image_column: str | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """What captions it; see `Captioner.from_pretrained` and `Captioner.caption`."""
+
+    folders: Sequence[str | os.PathLike[str]] | None = None
+    backend: str = "auto"
+    device: str | None = None
+    batch_size: int = 32
+    decoding: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        done: Images that are done, those of earlier starts included.
+        total: All images, as far as anyone knows: those of shards are estimated from the finished
+            ones. None while nobody knows.
+        blocks: Finished blocks.
+        all_blocks: All blocks.
+        began: Images that earlier starts have done.
+    """
+
+    done: int
+    total: int | None
+    blocks: int
+    all_blocks: int
+    began: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a corpus was captioned.
+
+    Attributes:
+        input: The corpus.
+        output: The output folder.
+        finished: Whether all blocks are done.
+        images: Rows of the output.
+        failed: How many of them are images that cannot be read.
+        blocks: Finished blocks.
+        all_blocks: All blocks.
+        damaged: Shards and Parquet files of which a part could be read, and why not the rest.
+        unread: Blocks that could not be captioned, by their file, and why; the next start tries
+            them again.
+        seconds: How long this start took, Ray's included.
+        images_per_second: Of this start.
+        worker_seconds: What all workers spent on the finished blocks, over all starts.
+    """
+
+    input: str
+    output: str
+    finished: bool
+    images: int
+    failed: int
+    blocks: int
+    all_blocks: int
+    damaged: Mapping[str, str]
+    unread: Mapping[str, str]
+    seconds: float
+    images_per_second: float
+    worker_seconds: float
+
+
+def caption_corpus(
+    corpus: Corpus,
+    output: str,
+    model: Model | None = None,
+    *,
+    workers: Workers | None = None,
+    address: str | None = None,
+    tell: Callable[[Progress], None] = lambda progress: None,
+) -> Summary:
+    """Caption a corpus, or go on where an earlier start was stopped.
+
+    Args:
+        corpus: What is captioned.
+        output: The output folder, a path or URL; of a cluster, one that every machine reaches.
+        model: What captions it; the bundled model by default.
+        workers: Which workers; one for each CPU core by default.
+        address: HOST:PORT of a Ray cluster's head, or "auto" on one of its machines; None for this
+            machine alone. A process that is connected to Ray already stays where it is.
+        tell: Is told now and then how far it is.
+
+    Returns:
+        How it went; the output folder has the same as summary.json.
+
+    Raises:
+        CaptionerError: The corpus, the output, the model or the cluster cannot be used.
+        KeyboardInterrupt: Ctrl-C; the finished blocks and a summary are in the output.
+    """
+    began = time.monotonic()
+    model, workers = model or Model(), workers or Workers()
+    corpus = Corpus(**asdict(corpus) | {"input": absolute(corpus.input)})
+    output = absolute(output)
+    decoding = _check_model(model)
+    blocks = plan(corpus.input, corpus.kind, block_size=corpus.block_size)
+    models = [fingerprint(folder) for folder in model.folders or [BUNDLED]]
+    run = Run(**asdict(corpus), models=models, decoding=asdict(decoding))
+    folder = OutputFolder(output, run)
+    folder.start(blocks)
+    state = _State(folder, corpus.input, began)
+    tell(state.progress(0))
+    if len(state.folder.finished) < state.all_blocks:
+        work = Work(
+            output=output,
+            models=None if model.folders is None else [os.path.abspath(f) for f in model.folders],
+            backend=model.backend,
+            device=model.device,
+            batch_size=model.batch_size,
+            image_column=corpus.image_column,
+            decoding=model.decoding,
+        )
+        try:
+            with connected(address, workers), stopped_by_sigterm():
+                caption_blocks(
+                    state.open_blocks(),
+                    work,
+                    workers,
+                    finish=folder.finish,
+                    fail=state.fail,
+                    tell=lambda done: tell(state.progress(done)),
+                )
+        finally:
+            folder.save()
+            folder.write_summary(asdict(state.summary()))
+    summary = state.summary()
+    folder.write_summary(asdict(summary))
+    return summary
+
+
+def _check_model(model: Model) -> DecodingOptions:
+    """Find what is wrong with the model or its options before anything is started."""
+    first, *_ = [read_checkpoint(folder) for folder in model.folders or [BUNDLED]]
+    options = DecodingOptions.from_dict(first.decoding.to_dict() | dict(model.decoding))
+    Constraints.from_options(options, first.vocabulary, None)
+    return options
+
+
+class _State:
+    """What is done of a run, and what is known of the rest."""
+
+    def __init__(self, folder: OutputFolder, source: str, began: float) -> None:
+        self.folder = folder
+        self.unread: dict[str, str] = {}
+        self._source = source
+        self._began = began
+        self._before = sum(found.images for found in folder.finished.values())
+        self._shown = self._before
+        counts = [block.images for _, block in folder.blocks()]
+        self.all_blocks = len(counts)
+        self._total = None if None in counts else sum(count or 0 for count in counts)
+
+    def open_blocks(self) -> Iterator[tuple[int, Block]]:
+        """The blocks that are not finished."""
+        for number, block in self.folder.blocks():
+            if number not in self.folder.finished:
+                yield number, block
+
+    def fail(self, block: Block, reason: str) -> None:
+        """Note a block that could not be captioned."""
+        self.unread[block.paths[0]] = reason
+
+    def progress(self, in_work: int) -> Progress:
+        """How far it is, given how many images of unfinished blocks are done."""
+        finished = self.folder.finished
+        images = sum(found.images for found in finished.values())
+        total = self._total
+        if total is None and finished:
+            total = round(images / len(finished) * self.all_blocks)
+        self._shown = max(self._shown, images + in_work)  # a block that is lost is done again
+        return Progress(self._shown, total, len(finished), self.all_blocks, self._before)
+
+    def summary(self) -> Summary:
+        """How it went so far."""
+        finished = self.folder.finished
+        images = sum(found.images for found in finished.values())
+        damaged = {
+            block.paths[0]: damage
+            for number, block in self.folder.blocks()
+            if number in finished and (damage := finished[number].damage) is not None
+        }
+        seconds = time.monotonic() - self._began
+        return Summary(
+            input=self._source,
+            output=self.folder.folder,
+            finished=len(finished) == self.all_blocks,
+            images=images,
+            failed=sum(found.failed for found in finished.values()),
+            blocks=len(finished),
+            all_blocks=self.all_blocks,
+            damaged=damaged,
+            unread=self.unread,
+            seconds=seconds,
+            images_per_second=(images - self._before) / seconds,
+            worker_seconds=sum(found.seconds for found in finished.values()),
+        )
+
+
+__all__ = ["Corpus", "Finished", "Model", "Progress", "Summary", "Workers", "caption_corpus"]

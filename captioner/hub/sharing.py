@@ -1,0 +1,166 @@
+"""Send a checkpoint folder to the hub, with a card that the hub can read."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from captioner._version import __version__
+from captioner.checkpoint import CARD, FILES, read_checkpoint
+from captioner.errors import CheckpointError, ConfigError
+from captioner.hub.download import hub_library
+
+_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_METRICS = {
+    "BLEU": "bleu",
+    "ROUGE": "rouge",
+    "CIDEr": "cider",
+    "METEOR": "meteor",
+    "SPICE": "spice",
+}
+_TASK = "image-to-text"
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """Where a model has been sent.
+
+    Attributes:
+        url: Its page.
+        commit: The commit that was made.
+    """
+
+    url: str
+    commit: str
+
+
+def push(
+    folder: str | os.PathLike[str],
+    name: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    licence: str | None = None,
+    language: str = "en",
+) -> Pushed:
+    """Send a checkpoint folder to the hub, in one commit; the repository is made if it isn't there.
+
+    Its card gets the metadata that the hub shows: task, licence, scores. What the card's own
+    metadata say goes before. Other files in the folder stay at home.
+
+    Args:
+        folder: The checkpoint folder.
+        name: Its name there: owner/name.
+        private: Whether a new repository is private.
+        revision: The branch; the main one if None.
+        licence: The hub's name for the licence, such as "mit".
+        language: The language of its captions.
+
+    Raises:
+        CheckpointError: The folder is no checkpoint, or the hub doesn't take it.
+        ConfigError: The name is none.
+        MissingExtraError: huggingface_hub is not installed.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{name} is no name of a model; expected owner/name.")
+    hub = hub_library()
+    checkpoint = read_checkpoint(folder)
+    card_file = checkpoint.folder / CARD
+    text = card_file.read_text(encoding="utf-8") if card_file.is_file() else f"# {name}\n"
+    card = card_with_metadata(text, name.partition("/")[2], licence=licence, language=language)
+    operations = [hub.CommitOperationAdd(path_in_repo=CARD, path_or_fileobj=card.encode())]
+    for each in FILES:
+        path = checkpoint.folder / each
+        if each != CARD and path.is_file():
+            operations.append(hub.CommitOperationAdd(each, str(path.resolve())))
+    api = hub.HfApi(library_name="captioner", library_version=__version__)
+    try:
+        api.create_repo(name, private=private, exist_ok=True)
+        commit = api.create_commit(
+            name, operations, commit_message="Upload a captioner model", revision=revision
+        )
+    except Exception as error:  # it lets the errors of its HTTP library through
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(
+            f"{name} cannot be sent ({first}). If you are not logged in: hf auth login"
+        ) from error
+    return Pushed(f"{api.endpoint}/{name}", commit.oid)
+
+
+def card_with_metadata(
+    text: str, name: str, *, licence: str | None = None, language: str = "en"
+) -> str:
+    """Put the metadata that the hub reads above a model card.
+
+    Args:
+        text: The card; what its own metadata say goes before.
+        name: The model's name.
+        licence: The hub's name for the licence; left out if None.
+        language: The language of its captions.
+    """
+    hub = hub_library()
+    given, body = {}, text
+    if text.startswith("---\n"):
+        card = hub.ModelCard(text, ignore_metadata_errors=True)
+        body = card.text
+        given = {key: value for key, value in card.data.to_dict().items() if value is not None}
+    data = hub.ModelCardData(
+        language=language,
+        license=licence,
+        library_name="captioner",
+        pipeline_tag=_TASK,
+        tags=["image-captioning", "onnx"],
+        model_name=name,
+        eval_results=_results(body),
+        ignore_metadata_errors=True,
+    )
+    merged = hub.ModelCardData(ignore_metadata_errors=True, **{**data.to_dict(), **given})
+    return f"---\n{merged.to_yaml()}\n---\n\n{body.lstrip()}"
+
+
+def _results(card: str) -> "list[Any] | None":
+    """The scores in a card's tables."""
+    hub = hub_library()
+    results = [
+        hub.EvalResult(
+            task_type=_TASK,
+            dataset_type=re.sub(r"\W+", "-", dataset).strip("-").lower() or "validation",
+            dataset_name=dataset,
+            metric_type=_METRICS[re.split(r"[-\d]", metric)[0]],
+            metric_name=metric,
+            metric_value=value,
+        )
+        for dataset, scores in scores_in(card)
+        for metric, value in scores.items()
+    ]
+    return results or None
+
+
+def scores_in(card: str) -> Iterator[tuple[str, Mapping[str, float]]]:
+    """The rows of a card's tables of scores.
+
+    Args:
+        card: Markdown, such as training writes.
+
+    Yields:
+        What was scored, "validation" where the table doesn't say, and the scores by metric.
+    """
+    headings: list[str] = []
+    for line in card.splitlines():
+        if not line.lstrip().startswith("|"):
+            headings = []
+            continue
+        cells = [cell.strip() for cell in line.strip().removesuffix("|")[1:].split("|")]
+        if not headings:
+            headings = cells
+        else:
+            row = dict(zip(headings, cells, strict=False))
+            scores = {
+                metric: float(value)
+                for metric, value in row.items()
+                if re.split(r"[-\d]", metric)[0] in _METRICS and re.fullmatch(r"[\d.]+", value)
+            }
+            named = headings[0] not in scores
+            if scores:
+                yield (cells[0] if named else "validation"), scores

@@ -1,0 +1,92 @@
+"""An album: photos with their captions as one HTML page that asks the network for nothing."""
+
+import os
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from captioner._version import __version__
+from captioner.caption import Caption
+from captioner.files import replacing
+from captioner.images.thumbnails import Thumbnail, thumbnail
+from captioner.templates import policy_hash, render
+
+_SIZE = (320, 320)  # pixels of a thumbnail, at most
+_GENERATOR = b'<meta name="generator" content="captioner album">'
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A photo in an album.
+
+    Attributes:
+        name: Its path, as the reader knows it.
+        caption: Its caption.
+        tags: What is recognised in it.
+        thumbnail: A small JPEG.
+    """
+
+    name: str
+    caption: str
+    tags: tuple[str, ...]
+    thumbnail: Thumbnail
+
+    @property
+    def words(self) -> str:
+        """What the search field looks in."""
+        return " ".join((self.name, self.caption, *self.tags)).lower()
+
+
+class Album:
+    """Collects photos, then writes the page.
+
+    A picture takes about 20 kB: the page is for thousands of photos, not for millions.
+
+    Args:
+        title: The page's title.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.pictures: list[Picture] = []
+
+    def add(self, photo: str | os.PathLike[str], caption: Caption) -> None:
+        """Add a photo.
+
+        Raises:
+            ImageError: The photo can no longer be read.
+        """
+        name = os.fspath(photo).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        tags = tuple(tag.noun for tag in caption.tags)
+        self.pictures.append(Picture(name, caption.text, tags, thumbnail(photo, _SIZE)))
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the page.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        style, script = (_read(f"album.{suffix}") for suffix in ("css", "js"))
+        page = render(
+            "captioner.library",
+            "album.html",
+            title=self.title,
+            pictures=self.pictures,
+            style=style,
+            script=script,
+            style_hash=policy_hash(style),
+            script_hash=policy_hash(script),
+            version=__version__,
+        )
+        with replacing(path) as partial:
+            Path(partial).write_text(page, encoding="utf-8")
+
+
+def is_album(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is such a page."""
+    with open(path, "rb") as file:
+        return _GENERATOR in file.read(1024)
+
+
+def _read(name: str) -> str:
+    return (files("captioner.library") / name).read_text(encoding="utf-8")

@@ -1,0 +1,154 @@
+"""Captions as rows of a table: CSV that spreadsheets open, and Parquet."""
+
+import csv
+import json
+import os
+import re
+from collections.abc import Iterator
+from io import StringIO
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from captioner.errors import MissingExtraError
+from captioner.files import replacing
+
+if TYPE_CHECKING:
+    from captioner.caption import Caption
+
+COLUMNS = ("path", "caption", "log_prob", "confidence", "tags")
+"""The columns of a table in CSV."""
+
+BOM = "\ufeff"
+"""Begins a CSV file, or spreadsheets take it for a file in the system's old encoding."""
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_ROWS = 4096  # of Parquet that are written at once
+
+
+def csv_header() -> str:
+    """The first row of a table."""
+    return _line(COLUMNS)
+
+
+def csv_rows(name: str, caption: "Caption") -> str:
+    """The rows of an image: one, or one for each alternative.
+
+    Numbers are numbers; text that a spreadsheet would take for a formula gets a leading apostrophe.
+
+    Args:
+        name: The image's path.
+        caption: Its caption.
+
+    Returns:
+        Lines, each with its end.
+    """
+    rows = []
+    for one in caption.alternatives or [caption]:
+        tags = "; ".join(tag.noun for tag in one.tags)
+        texts = [escape_formula(text) for text in (name, one.text, tags)]
+        confidence = getattr(one, "confidence", None)
+        rows.append(_line([*texts[:2], one.log_prob, confidence, texts[2]]))
+    return "".join(rows)
+
+
+def csv_path(record: str) -> str | None:
+    """The path in a record of such a table; None if it isn't one."""
+    try:
+        rows = list(csv.reader(StringIO(record, newline="")))
+    except csv.Error:
+        return None
+    if len(rows) != 1 or len(rows[0]) != len(COLUMNS):
+        return None
+    return unescape_formula(rows[0][0])
+
+
+def escape_formula(text: str) -> str:
+    """Keep a spreadsheet from taking text for a formula, by a leading apostrophe.
+
+    Formulas begin with `=`, `+`, `-` or `@`; after a tab or a carriage return too, as some programs
+    skip these (OWASP, "CSV Injection").
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def unescape_formula(text: str) -> str:
+    """Read what `escape_formula` wrote."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def _line(values: Any) -> str:
+    out = StringIO(newline="")
+    csv.writer(out).writerow(values)  # by its own end of lines, it quotes both of its characters
+    return f"{out.getvalue()[:-2]}\n"
+
+
+def check_parquet() -> None:
+    """Check that Parquet can be written.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+    """
+    _pyarrow()
+
+
+def write_parquet(rows: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:
+    """Turn captions in JSON lines into a Parquet file, which is whole or not there.
+
+    Args:
+        rows: What `captioner caption --format jsonl --output` writes.
+        output: The file to write or to replace. It has the columns path, caption, log_prob,
+            confidence, tags (noun, probability) and alternatives (caption, log_prob).
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+        OSError: It cannot be read or written.
+    """
+    pyarrow, parquet = _pyarrow()
+    number = pyarrow.float64()
+    tag = pyarrow.struct({"noun": pyarrow.string(), "probability": number})
+    alternative = pyarrow.struct({"caption": pyarrow.string(), "log_prob": number})
+    schema = pyarrow.schema(
+        {
+            "path": pyarrow.string(),
+            "caption": pyarrow.string(),
+            "log_prob": number,
+            "confidence": number,
+            "tags": pyarrow.list_(tag),
+            "alternatives": pyarrow.list_(alternative),
+        }
+    )
+    with (
+        replacing(output) as partial,
+        open(rows, encoding="utf-8", errors="surrogateescape") as file,
+        parquet.ParquetWriter(partial, schema) as writer,
+    ):
+        entries = (_entry(line) for line in file)
+        for part in _parts(entries):
+            writer.write_table(pyarrow.Table.from_pylist(part, schema=schema))
+
+
+def _entry(line: str) -> dict[str, Any]:
+    """A row; odd bytes in a path, which UTF-8 lacks, become U+FFFD."""
+    entry: dict[str, Any] = json.loads(line)
+    path = entry["path"].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return {**entry, "path": path}
+
+
+def _parts(entries: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    while part := list(islice(entries, _ROWS)):
+        yield part
+
+
+def rows_beside(output: Path) -> Path:
+    """Where the rows of a Parquet file are collected, so that a stopped run can go on."""
+    return output.with_name(f"{output.name}.rows.jsonl")
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("Writing Parquet", "parquet") from error
+    return pyarrow, parquet

@@ -1,0 +1,103 @@
+"""Labelled images -> examples -> batches."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from captioner.data.dataset import Augmentation
+from captioner.data.sampling import Key
+from captioner.errors import ImageError
+from captioner.preprocessing import Preprocessing
+from captioner.pretraining.sources import LabelledImages
+from captioner.pretraining.warp import Warp
+
+
+class LabelledExample(NamedTuple):
+    """An image with its class.
+
+    Attributes:
+        image: (S, S, 3) uint8; None if it cannot be read.
+        label: Which class it has.
+        unreadable: What was wrong with an image that could not be read; empty otherwise.
+    """
+
+    image: NDArray[np.uint8] | None
+    label: int
+    unreadable: str = ""
+
+
+class LabelledBatch(NamedTuple):
+    """Images with their classes.
+
+    Attributes:
+        images: (B, S, S, 3) uint8, or (B, 3, S, S) float once they are normalized.
+        labels: (B,) which class each has.
+        unreadable: What was wrong with images that could not be read, a sentence each.
+    """
+
+    images: Tensor
+    labels: Tensor
+    unreadable: list[str]
+
+
+class LabelledDataset(Dataset[LabelledExample]):
+    """One example an image. It is asked for (epoch, index), on which all random choices depend.
+
+    Args:
+        images: The images.
+        preprocessing: From image to pixels.
+        augmentation: How images are varied before; null leaves them.
+        warp: How they are warped after; null leaves them.
+        seed: Of the variations.
+    """
+
+    def __init__(
+        self,
+        images: LabelledImages,
+        preprocessing: Preprocessing,
+        augmentation: Augmentation | None = None,
+        warp: Warp | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.images = images
+        self.preprocessing = preprocessing
+        self.augmentation = augmentation
+        self.warp = warp
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: Key) -> LabelledExample:
+        epoch, index = key
+        rng = np.random.default_rng((self.seed, epoch, index))
+        label = int(self.images.labels[index])
+        try:
+            image = self.images.open(index, self.preprocessing.size)
+        except ImageError as error:
+            return LabelledExample(None, label, str(error))
+        if self.augmentation is not None:
+            image = self.augmentation(image, rng, may_flip=True)
+        image = self.preprocessing.fit(image)
+        if self.warp is not None:
+            image = self.warp(image, rng)
+        return LabelledExample(np.array(image), label)
+
+
+def collate(examples: Sequence[LabelledExample]) -> LabelledBatch:
+    """Put examples into a batch, without the images that cannot be read; it may end up empty."""
+    read = [(each.image, each.label) for each in examples if each.image is not None]
+    return LabelledBatch(
+        images=(
+            torch.from_numpy(np.stack([image for image, _ in read]))
+            if read
+            else torch.empty(0, dtype=torch.uint8)
+        ),
+        labels=torch.tensor([label for _, label in read], dtype=torch.long),
+        unreadable=[example.unreadable for example in examples if example.unreadable],
+    )

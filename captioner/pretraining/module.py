@@ -1,0 +1,189 @@
+"""The LightningModule of pretraining: a step, a validation, the optimizer."""
+
+import logging
+import math
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torchvision.transforms import v2
+
+from captioner.errors import ConfigError
+from captioner.model.classifier import head_names
+from captioner.model.encoder import Encoder, EncoderConfig
+from captioner.model.own_weights import Pretrained
+from captioner.model.pretrained import warn_of_preprocessing
+from captioner.preprocessing import Preprocessing
+from captioner.pretraining.dataset import LabelledBatch
+from captioner.pretraining.methods import TURNS, Method, turned
+from captioner.pretraining.network import new_network, scores
+from captioner.training.optimization import cosine_rate, parameter_groups
+from captioner.training.seeding import seed_step
+
+logger = logging.getLogger(__name__)
+
+
+class PretrainingModule(LightningModule):
+    """Cross-entropy training of a classification network; below its classifier it is an encoder.
+
+    Args:
+        classes: The names of the classes; linked from the data.
+        preprocessing: From image to pixels; linked from the data.
+        encoder: The network's name: a classification CNN of torchvision, "timm/" and a name of
+            timm's, "plain_cnn" or "resnet20".
+        weights: Where it begins: the name of torchvision's or timm's weights, a local
+            `.safetensors` or `.pth` file, a checkpoint folder or "bundled" (its encoder is taken),
+            or null for random weights.
+        method: "supervised" learns the classes; "rotation" learns by which quarter turn each image
+            was turned, without labels (Gidaris et al. 2018).
+        learning_rate: The peak learning rate.
+        weight_decay: Of AdamW, on matrices and kernels only.
+        warmup_steps: Steps in which the learning rate rises from 0 to its peak; it falls as a half
+            cosine after.
+        final_share: Share of the peak at which the learning rate ends.
+        label_smoothing: Share of the probability that is spread over all classes (Szegedy et al.
+            2016).
+        mixup: Alpha of the Beta distribution by which images and their labels are mixed in pairs
+            (Zhang et al. 2018); 0 for none.
+    """
+
+    def __init__(
+        self,
+        classes: list[str],
+        preprocessing: Preprocessing,
+        encoder: str = "resnet18",
+        weights: str | None = None,
+        method: Method = "supervised",
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-2,
+        warmup_steps: int = 100,
+        final_share: float = 0.01,
+        label_smoothing: float = 0.0,
+        mixup: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if learning_rate <= 0 or not 0 <= label_smoothing < 1 or not 0 <= mixup < math.inf:
+            raise ConfigError(
+                f"model.learning_rate is {learning_rate}, label_smoothing {label_smoothing} and"
+                f" mixup {mixup}; expected a rate above 0, a share from 0 to below 1, and 0 or"
+                " more."
+            )
+        self.classes = tuple(classes)
+        self.preprocessing = preprocessing
+        self.name = encoder
+        self.method = method
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_steps = warmup_steps
+        self.final_share = final_share
+        self.label_smoothing = label_smoothing
+        size, outputs = preprocessing.size, len(classes) if method == "supervised" else TURNS
+        Encoder(EncoderConfig(encoder), size)  # refuses now what no captioner could use
+        self.network = new_network(encoder, size, outputs, weights)
+        if weights is not None:
+            warn_of_preprocessing(encoder, preprocessing, weights)
+        self.mix = v2.MixUp(alpha=mixup, num_classes=outputs) if mixup else None
+        self._counts = torch.zeros(2)  # of the validation: images that are right, all images
+
+    def facts(self, reached: dict[str, float]) -> Pretrained:
+        """What a file of these weights says of itself, with the scores that it has reached."""
+        return Pretrained(self.name, self.classes, self.preprocessing, reached)
+
+    def portable_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What of a state dict belongs into a file: without labels, not the classifier."""
+        left_out = frozenset() if self.classes else head_names(self.name, self.preprocessing.size)
+        return {name: tensor for name, tensor in state.items() if name not in left_out}
+
+    def on_train_batch_start(self, batch: LabelledBatch, batch_idx: int) -> None:
+        """Seed the step, so that a resumed run goes on as it would have."""
+        seed_step(self, batch_idx)
+
+    def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
+        """The loss of one batch."""
+        images, labels = self._task(batch)
+        if self.mix is not None:
+            images, labels = self.mix(images, labels)
+        output = scores(self.network, images)
+        loss = cross_entropy(output, labels, label_smoothing=self.label_smoothing)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(images))
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Count anew, and refuse to score numbers that are none."""
+        self._counts = torch.zeros(2, device=self.device)
+        self._check_weights()
+
+    def validation_step(self, batch: LabelledBatch, batch_idx: int) -> None:
+        """Count the images whose class is found."""
+        if len(batch.labels):
+            images, labels = self._task(batch)
+            right = scores(self.network, images).argmax(1) == labels
+            self._counts += torch.stack([right.sum(), torch.tensor(len(right)).to(right.device)])
+
+    def on_validation_epoch_end(self) -> None:
+        """Say the accuracy, of the images of all processes."""
+        counts = self.all_gather(self._counts)
+        assert isinstance(counts, Tensor)
+        right, count = counts.reshape(-1, 2).sum(0).tolist()
+        accuracy = right / max(1, count)
+        self.log("val/accuracy", accuracy, prog_bar=True, rank_zero_only=False)
+        logger.info("Epoch %d: accuracy %.2f %%", self.current_epoch, 100 * accuracy)
+
+    def _task(self, batch: LabelledBatch) -> tuple[Tensor, Tensor]:
+        return (batch.images, batch.labels) if self.classes else turned(batch.images)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW; warm-up, then a half cosine."""
+        groups = parameter_groups(
+            {"network": (self.learning_rate, self.network.parameters())}, self.weight_decay
+        )
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _rate(self, step: int) -> float:
+        """Share of the peak learning rate at a step; see `CaptioningModule`."""
+        steps = self.trainer.estimated_stepping_batches if step else math.inf
+        return cosine_rate(step, steps, self.warmup_steps, self.final_share)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the weights mean with them.
+
+        Raises:
+            ConfigError: A weight is no finite number: what was saved before stays.
+        """
+        self._check_weights()
+        checkpoint["pretraining"] = self._described()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with other classes than the checkpoint's, or another network.
+
+        Raises:
+            ConfigError: They have changed since it was written.
+        """
+        before, now = checkpoint.get("pretraining", {}), self._described()
+        changed = [key for key in now if before.get(key) != now[key]]
+        if changed:
+            key = changed[0]
+            raise ConfigError(
+                f"The checkpoint's {key} is {_shortened(before.get(key))}, and now it would be"
+                f" {_shortened(now[key])}. Bring back the data and the config, or start a new run."
+            )
+
+    def _described(self) -> dict[str, Any]:
+        return {"encoder": self.name, "method": self.method, "classes": list(self.classes)}
+
+    def _check_weights(self) -> None:
+        if not all(bool(tensor.isfinite().all()) for tensor in self.network.parameters()):
+            raise ConfigError(
+                f"A weight is no finite number at step {self.global_step}. Lower"
+                " model.learning_rate or use another trainer.precision; whatever was saved before"
+                " is whole."
+            )
+
+
+def _shortened(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,45 @@
+"""The network that is pretrained: any classification network, for as many classes as there are."""
+
+import logging
+
+import torch
+from torch import nn
+
+from captioner.checkpoint import BUNDLED
+from captioner.model.classifier import head_names
+from captioner.model.networks import build_network
+from captioner.model.pretrained import fitting, read_pretrained
+
+logger = logging.getLogger(__name__)
+
+
+def new_network(name: str, image_size: int, classes: int, weights: str | None = None) -> nn.Module:
+    """A whole network, from random or pretrained weights; its classifier begins from random ones.
+
+    Args:
+        name: Its name, as in `EncoderConfig`.
+        image_size: S, the side of the images in pixels.
+        classes: C, how many classes there are.
+        weights: As `read_pretrained` takes them, or "bundled"; null starts from random.
+
+    Raises:
+        CheckpointError: The weights are missing, damaged or of another network.
+        ConfigError: There is no such network, or no such weights.
+    """
+    network = build_network(name, image_size, classes=classes)
+    if weights is not None:
+        weights = str(BUNDLED) if weights == "bundled" else weights
+        own = network.state_dict()
+        heads = head_names(name, image_size)
+        state = read_pretrained(name, weights, image_size)
+        begun = {key: state[key] for key in state if key not in heads}
+        kept = {key: own[key] for key in heads}
+        network.load_state_dict(fitting(network, name, begun | kept, weights))
+        logger.info("Weights: %s, but for the classifier", weights)
+    return network
+
+
+def scores(network: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+    """The scores (B, C) of images (B, 3, S, S), of networks with auxiliary classifiers too."""
+    output = network(pixels)
+    return output if isinstance(output, torch.Tensor) else output.logits

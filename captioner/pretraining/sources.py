@@ -1,0 +1,192 @@
+"""Images with labels: folders of classes, tables, and the data sets of torchvision."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torchvision
+from numpy.typing import NDArray
+from PIL import Image
+
+from captioner.annotations.formats import csv_rows
+from captioner.annotations.paths import existing_name
+from captioner.annotations.records import Record, check_images
+from captioner.errors import ConfigError, DataError, ImageError
+from captioner.images import find_images, open_image
+
+Known = Literal["mnist", "cifar10", "cifar100"]
+
+_COLUMNS = ("image", "label")
+_CLASSES = {"mnist": "MNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images with the class of each.
+
+    Attributes:
+        classes: The names of the C classes.
+        labels: (N,) which class each image has; zeros where there are no classes.
+        images: The files of the N images, or their pixels: (N, H, W) or (N, H, W, 3) uint8.
+    """
+
+    classes: tuple[str, ...]
+    labels: NDArray[np.int64]
+    images: Sequence[Path] | NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def open(self, index: int, min_size: int) -> Image.Image:
+        """Open an image.
+
+        Args:
+            index: Which one.
+            min_size: The side in pixels that it is needed at; see `open_image`.
+
+        Returns:
+            The image in mode "RGB".
+
+        Raises:
+            ImageError: Its file cannot be read.
+        """
+        image = self.images[index]
+        if isinstance(image, Path):
+            return open_image(image, min_size=min_size)
+        return Image.fromarray(image).convert("RGB")
+
+    def names(self) -> list[str]:
+        """What each image is called: its path, or its number."""
+        return [
+            str(image) if isinstance(image, Path) else str(index)
+            for index, image in enumerate(self.images)
+        ]
+
+    def chosen(self, indices: Sequence[int]) -> "LabelledImages":
+        """Some of the images, in the order of their indices."""
+        images = (
+            self.images[list(indices)]
+            if isinstance(self.images, np.ndarray)
+            else [self.images[index] for index in indices]
+        )
+        return LabelledImages(self.classes, self.labels[list(indices)], images)
+
+
+def read_labelled(
+    path: Path, images: Path | None = None, classes: Sequence[str] | None = None
+) -> LabelledImages:
+    """Read a folder of classes, or a table.
+
+    Args:
+        path: A folder with a folder of images for each class, `class/photo.jpg`; or a CSV file with
+            the columns `image` and `label`.
+        images: The folder that the paths of a table start from; null takes the table's own.
+        classes: The classes that there may be; null takes those that are found, in the order of
+            their names.
+
+    Raises:
+        DataError: The labels cannot be used, or images are missing.
+    """
+    try:
+        records = _folder_records(path) if path.is_dir() else _table_records(path, images)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror or error}); expected a folder with a folder"
+            " of images for each class, or a CSV file with the columns image,label"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    if not records:
+        raise DataError(f"{path}: no labelled images in it; expected class/photo.jpg")
+    check_images(records)
+    counts = Counter(label for record in records for label in record.captions)
+    known = sorted(counts) if classes is None else list(classes)
+    unknown = sorted(counts.keys() - set(known))
+    if unknown:
+        raise DataError(
+            f"{path}: the class {unknown[0]!r} is none of the training images'; expected one of"
+            f" {', '.join(known)}"
+        )
+    if len(known) < 2:
+        raise DataError(f"{path}: all images are of the class {known[0]!r}; expected two or more")
+    ids = {name: index for index, name in enumerate(known)}
+    labels = np.array([ids[record.captions[0]] for record in records])
+    return LabelledImages(tuple(known), labels, [record.path for record in records])
+
+
+def read_unlabelled(path: Path) -> LabelledImages:
+    """Find the images of a folder, whatever the folders inside it mean.
+
+    Raises:
+        DataError: There is no such folder, or no image in it.
+    """
+    try:
+        found = list(find_images(path))
+    except ImageError as error:
+        raise DataError(f"{error}; expected a folder of images") from error
+    if not found:
+        raise DataError(f"{path}: no images in it")
+    return LabelledImages((), np.zeros(len(found), np.int64), found)
+
+
+def read_known(name: str, folder: Path, *, train: bool, download: bool = False) -> LabelledImages:
+    """Read a data set of torchvision, from its own files.
+
+    Args:
+        name: "mnist", "cifar10" or "cifar100".
+        folder: Where torchvision keeps it: the folder above `MNIST/raw`, `cifar-10-batches-py` or
+            `cifar-100-python`.
+        train: Whether to read its training images, or those that are there to test on.
+        download: Download it if it isn't there.
+
+    Raises:
+        ConfigError: There is no such data set.
+        DataError: It isn't there, it is damaged, or it cannot be downloaded.
+    """
+    if name not in _CLASSES:
+        raise ConfigError(
+            f"data.dataset is {name!r}; expected one of {', '.join(get_args(Known))}, or null."
+        )
+    made = getattr(torchvision.datasets, _CLASSES[name])
+    try:
+        found = made(str(folder), train=train, download=download)
+        pixels, labels = np.asarray(found.data), np.asarray(found.targets, np.int64)
+    except (RuntimeError, OSError, ValueError, AssertionError) as error:
+        how = (
+            "it cannot be downloaded, so bring its files there yourself"
+            if download
+            else "bring its files there, or let torchvision download them: --data.download=true"
+        )
+        raise DataError(f"{folder} has no whole {_CLASSES[name]} ({error}); {how}") from error
+    # MNIST's are called "3 - three", CIFAR-100's "aquarium_fish".
+    classes = (str(each).rpartition(" - ")[2].replace("_", " ") for each in found.classes)
+    return LabelledImages(tuple(classes), labels, pixels)
+
+
+def _folder_records(folder: Path) -> list[Record]:
+    records = []
+    for path in find_images(folder):
+        inside = path.relative_to(folder)
+        if len(inside.parts) < 2:
+            raise DataError(
+                f"{path} is in no folder of a class; expected {folder / 'class' / inside}"
+            )
+        records.append(Record(str(inside), path, (inside.parts[0],)))
+    return records
+
+
+def _table_records(path: Path, images: Path | None) -> list[Record]:
+    folder = path.parent if images is None else images
+    return list(_rows(path, folder))
+
+
+def _rows(path: Path, folder: Path) -> Iterator[Record]:
+    for where, row in csv_rows(path, _COLUMNS):
+        image, label = (row.get(key) or "" for key in _COLUMNS)
+        for key, value in zip(_COLUMNS, (image, label), strict=True):
+            if not value.strip():
+                raise DataError(f"{where}: the field {key!r} is empty; expected a text")
+        yield Record(image, folder / existing_name(folder, image), (label.strip(),))

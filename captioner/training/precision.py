@@ -1,0 +1,111 @@
+"""Precision "auto": bfloat16 where the processor or the GPU computes it natively, float32 elsewhere.
+
+Without native instructions bfloat16 is emulated, which takes 20 to 60 times as long as float32.
+"""
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.accelerators import Accelerator, CUDAAccelerator, MPSAccelerator
+
+AUTO = "auto"
+BFLOAT16, FLOAT32 = "bf16-mixed", "32-true"
+# What torch calls the instructions: of Intel and AMD, of Arm (Apple's processors are some).
+_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+_AMPERE = 8  # the first major compute capability of NVIDIA's GPUs with bfloat16
+
+Precision = Literal[
+    "auto",
+    "transformer-engine",
+    "transformer-engine-float16",
+    "16-true",
+    "16-mixed",
+    "bf16-true",
+    "bf16-mixed",
+    "32-true",
+    "64-true",
+    "64",
+    "32",
+    "16",
+    "bf16",
+    64,
+    32,
+    16,
+]
+
+
+class AutoPrecisionTrainer(Trainer):
+    """Lightning's Trainer, which takes the precision "auto" too.
+
+    Args:
+        accelerator: As Lightning's.
+        precision: As Lightning's, or "auto" for what `resolve_precision` says.
+        **kwargs: As Lightning's.
+    """
+
+    def __init__(
+        self,
+        *,
+        accelerator: str | Accelerator = "auto",
+        precision: Precision | None = None,
+        **kwargs: Any,
+    ) -> None:
+        resolved: Any = resolve_precision(precision, accelerator)
+        super().__init__(accelerator=accelerator, precision=resolved, **kwargs)
+
+
+def resolve_precision(
+    precision: str | int | None, accelerator: str | Accelerator = "auto"
+) -> str | int | None:
+    """Say which precision "auto" stands for on this machine.
+
+    Args:
+        precision: What was asked for.
+        accelerator: What the Trainer runs on.
+
+    Returns:
+        "bf16-mixed" or "32-true" in the place of "auto"; anything else as it is.
+    """
+    if precision != AUTO:
+        return precision
+    return BFLOAT16 if has_bfloat16(_device_type(accelerator)) else FLOAT32
+
+
+def has_bfloat16(device_type: str) -> bool:
+    """Say whether a kind of device of this machine, such as "cpu", computes bfloat16 natively."""
+    if device_type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return any(capabilities.get(name, False) for name in _INSTRUCTIONS)
+    if device_type == "cuda":
+        gpus = range(torch.cuda.device_count())
+        return all(torch.cuda.get_device_capability(gpu)[0] >= _AMPERE for gpu in gpus)
+    return device_type == "mps" and torch.backends.mps.is_macos_or_newer(14, 0)
+
+
+def describe_precision(precision: str, device_type: str) -> str:
+    """Say what a precision means on a kind of device, for the plan of a run."""
+    where = "the CPU" if device_type == "cpu" else device_type
+    native = has_bfloat16(device_type)
+    if precision.startswith("bf16"):
+        if native:
+            return f"{precision}: {where} computes bfloat16 natively"
+        return (
+            f"{precision}, though {where} only emulates bfloat16, which is many times slower than"
+            " float32: trainer.precision auto avoids it"
+        )
+    if precision == FLOAT32:
+        return f"{precision}: float32" + ("" if native else f"; {where} has no native bfloat16")
+    return precision
+
+
+def _device_type(accelerator: str | Accelerator) -> str:
+    """The kind of device that the Trainer takes, as torch calls it."""
+    if isinstance(accelerator, Accelerator):
+        name = type(accelerator).__name__.removesuffix("Accelerator").lower()
+        return name if name in ("cuda", "mps") else "cpu"
+    if accelerator in ("auto", "gpu"):
+        if CUDAAccelerator.is_available():
+            return "cuda"
+        return "mps" if MPSAccelerator.is_available() else "cpu"
+    return accelerator

@@ -1,0 +1,123 @@
+"""Where one shot ends and the next begins, by how the CNN's features change; and which frame stands for a shot.
+
+Frames are compared by the cosine distance of their pooled features. A frame that is far from the
+mean of its shot begins a new one if the frame after it is near it: a flash, or something
+that passes before the lens, begins none, and a dissolve one at its end. So a shot has two frames or
+more. Its beginning is where the picture changed most between two frames, by their brightness alone.
+
+The frame that stands for a shot is the one nearest the mean of the features of all its frames, the
+medoid: a real frame, of what the shot shows for most of its time, away from fades, blur and what
+passes. Averaging the features of several frames instead would mix what lies at the same place in
+different frames, and the most probable caption is often that which says least.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captioner.backends.ensemble import unit
+
+Float32Array = NDArray[np.float32]
+
+THRESHOLD = 0.3
+"""The cosine distance from which on two frames show different things."""
+_CANDIDATES = 8  # frames of a shot that are kept to choose from
+
+
+@dataclass(frozen=True)
+class Span:
+    """A part of a clip, and the frame that stands for it.
+
+    Attributes:
+        start: When it begins, in seconds.
+        end: When it ends, in seconds.
+        pixels: The frame, preprocessed, (3, S, S).
+        total: The sum of the features of all its frames, each of length 1, (D,); None where they
+            were not computed.
+    """
+
+    start: float
+    end: float
+    pixels: Float32Array
+    total: Float32Array | None = None
+
+
+class ShotDetector:
+    """Puts frames together to shots, one after the other, in constant memory.
+
+    Args:
+        threshold: The cosine distance from which on two frames show different things.
+    """
+
+    def __init__(self, threshold: float = THRESHOLD) -> None:
+        self._threshold = threshold
+        self._shot: _Shot | None = None
+        self._odd: _Looked | None = None  # the last frame, if it is far from its shot
+
+    def add(self, change: float, features: Float32Array, pixels: Float32Array) -> Span | None:
+        """Take the next frame.
+
+        Args:
+            change: When the picture changed most since the frame before, in seconds.
+            features: Its pooled features (D,).
+            pixels: The frame, preprocessed.
+
+        Returns:
+            The shot that ended before it, if one did.
+        """
+        frame = _Looked(change, unit(features), pixels)
+        if self._shot is None:
+            self._shot = _Shot(change, frame)
+            return None
+        odd, self._odd = self._odd, None
+        if self._near(self._shot.total, frame):
+            self._shot.take(frame)  # and what was odd was a flash
+            return None
+        if odd is None or not self._near(odd.features, frame):
+            self._odd = frame
+            return None
+        ended = self._shot.span(odd.change)
+        self._shot = _Shot(odd.change, odd)
+        self._shot.take(frame)
+        return ended
+
+    def finish(self, end: float) -> Span | None:
+        """Give the last shot, which ends with the clip; none of a clip without frames."""
+        return None if self._shot is None else self._shot.span(end)
+
+    def _near(self, features: Float32Array, frame: "_Looked") -> bool:
+        return 1 - float(unit(features) @ frame.features) < self._threshold
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """A frame that was looked at: where it changed, its features of length 1, its pixels."""
+
+    change: float
+    features: Float32Array
+    pixels: Float32Array
+
+
+class _Shot:
+    """A shot that still goes on. Of its frames every first, second, fourth, ... is kept, so that few are."""
+
+    def __init__(self, start: float, frame: _Looked) -> None:
+        self._start = start
+        self.total = frame.features
+        self._kept = [frame]
+        self._count, self._stride = 1, 1
+
+    def take(self, frame: _Looked) -> None:
+        self.total = self.total + frame.features
+        if self._count % self._stride == 0:
+            self._kept.append(frame)
+        self._count += 1
+        if len(self._kept) > _CANDIDATES:
+            self._kept = self._kept[::2]
+            self._stride *= 2
+
+    def span(self, end: float) -> Span:
+        features = np.stack([frame.features for frame in self._kept])
+        best = self._kept[int(np.argmax(features @ self.total))]
+        return Span(self._start, end, best.pixels, self.total)

@@ -1,0 +1,47 @@
+"""Timelines as text: rows of a table, and subtitles that players and screen readers take."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+if TYPE_CHECKING:
+    from captioner.video.clip import Shot
+
+SubtitleFormat: TypeAlias = Literal["srt", "vtt"]
+FORMATS: tuple[str, ...] = get_args(SubtitleFormat)
+
+
+def subtitles(shots: Sequence["Shot"], form: SubtitleFormat) -> str:
+    """Write the captions of shots as a file of subtitles.
+
+    Args:
+        shots: The shots.
+        form: "srt" for SubRip, "vtt" for WebVTT, which browsers take as a track.
+
+    Returns:
+        The file's text; it is to be written as UTF-8.
+    """
+    if form == "vtt":
+        cues = [
+            f"{_clock(shot.start)} --> {_clock(shot.end)}\n{_escape(shot.caption.text)}\n"
+            for shot in shots
+        ]
+        return "\n".join(["WEBVTT\n", *cues])
+    return "\n".join(
+        f"{number}\n{_clock(shot.start, ',')} --> {_clock(shot.end, ',')}\n{shot.caption.text}\n"
+        for number, shot in enumerate(shots, 1)
+    )
+
+
+def time_span(start: float, end: float) -> str:
+    """Write when a shot is shown, as `00:00:03.20-00:00:07.00`: hours, minutes and seconds."""
+    return f"{_clock(start, digits=2)}-{_clock(end, digits=2)}"
+
+
+def _clock(seconds: float, point: str = ".", digits: int = 3) -> str:
+    units = round(seconds * 10**digits)
+    whole, rest = divmod(units, 10**digits)
+    return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}{point}{rest:0{digits}}"
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,82 @@
+"""`captioner watch` as a process: it captions what arrives, ends by SIGTERM, and goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from captioner.cli import main
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def watching(*args: object) -> Iterator["subprocess.Popen[str]"]:
+    """Runs the command, then ends it by SIGTERM, as systemd does."""
+    command = [sys.executable, "-m", "captioner", "watch", *map(str, args), "--interval", "0.1"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
+
+
+def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    for _ in range(1200):
+        if condition():
+            return
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.05)
+    raise AssertionError("it never happened")
+
+
+def test_photos_are_captioned_as_they_come_also_after_a_restart(
+    tmp_path: Path, checkpoint_folder: Path, picture: Callable[[int], Image.Image]
+) -> None:
+    incoming, output = tmp_path / "incoming", tmp_path / "captions.tsv"
+    incoming.mkdir()
+
+    def names() -> list[str]:
+        if not output.exists():
+            return []
+        return [Path(line.partition("\t")[0]).name for line in output.read_text().splitlines()]
+
+    call = (incoming, "--output", output, "--model", checkpoint_folder)
+    picture(0).save(incoming / "0.png")
+    with watching(*call) as process:
+        wait_for(lambda: names() == ["0.png"], process)
+        picture(1).save(tmp_path / "1.png")
+        content = (tmp_path / "1.png").read_bytes()
+        (incoming / "1.png").write_bytes(content[: len(content) // 2])
+        picture(2).save(incoming / "2.png")
+        wait_for(lambda: names() == ["0.png", "2.png"], process)  # 1 is not whole
+        (incoming / "1.png").write_bytes(content)
+        wait_for(lambda: names() == ["0.png", "2.png", "1.png"], process)
+    picture(3).save(incoming / "3.png")
+    with watching(*call) as process:
+        wait_for(lambda: names() == ["0.png", "2.png", "1.png", "3.png"], process)
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (["."], "restart would begin anew"),
+        (["nowhere", "--xmp"], "no folder"),
+        ([".", "--xmp", "--interval", "0"], "--interval"),
+        ([".", "--output", "c.parquet", "--format", "parquet"], "--format"),
+    ],
+)
+def test_a_wrong_call_is_refused(
+    args: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["watch", *args]) == 2
+    assert reason in capsys.readouterr().err

@@ -1,0 +1,169 @@
+"""A local hub that speaks the few calls which models need: to make, fill, list and read a repository."""
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+COMMIT = "c" * 40
+_LARGE = 100_000  # bytes; from here on a file goes by LFS
+
+
+@dataclass
+class Hub:
+    """Its files by repository, and what it was asked."""
+
+    url: str = ""
+    repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    damaged: set[str] = field(default_factory=set)  # files that are sent with a wrong byte
+    large: dict[str, bytes] = field(default_factory=dict)  # by SHA-256
+    asked: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def serve() -> Iterator[Hub]:
+    """A hub on a free port of this machine."""
+    hub = Hub()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            read(self, hub)
+
+        do_HEAD = do_GET
+
+        def do_POST(self) -> None:
+            write(self, hub)
+
+        do_PUT = do_POST
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    hub.url = f"http://127.0.0.1:{http.server_port}"
+    thread = threading.Thread(target=http.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield hub
+    finally:
+        http.shutdown()
+        thread.join()
+        http.server_close()
+
+
+def send(
+    request: BaseHTTPRequestHandler,
+    content: object,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+) -> None:
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    request.send_response(status)
+    for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+        request.send_header(name, value)
+    request.end_headers()
+    if request.command != "HEAD":
+        request.wfile.write(body)
+
+
+def oid_of(content: bytes) -> str:
+    """What git names a file by."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def read(request: BaseHTTPRequestHandler, hub: Hub) -> None:
+    path = request.path.partition("?")[0]
+    hub.asked.append(f"{request.command} {path}")
+    found = re.fullmatch(
+        r"(?:/api/models)?/([\w.-]+/[\w.-]+)/(revision|tree|resolve)/([^/]+)/?(.*)", path
+    )
+    files = hub.repositories.get(found[1]) if found else None
+    if found is None or files is None:
+        send(request, {"error": "none"}, 404, {"X-Error-Code": "RepoNotFound"})
+        return
+    kind, revision, name = found[2], found[3], found[4]
+    if revision not in ("main", COMMIT):
+        send(request, {"error": "none"}, 404, {"X-Error-Code": "RevisionNotFound"})
+    elif kind == "revision":
+        siblings = [{"rfilename": each} for each in files]
+        send(request, {"id": found[1], "sha": COMMIT, "siblings": siblings, "tags": []})
+    elif kind == "tree":
+        send(request, [listed(each, content) for each, content in files.items()])
+    else:
+        content = files[name]
+        large = len(content) >= _LARGE
+        etag = hashlib.sha256(content).hexdigest() if large else oid_of(content)
+        if name in hub.damaged:
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        send(request, content, headers={"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
+
+
+def listed(name: str, content: bytes) -> dict[str, object]:
+    entry: dict[str, object] = {
+        "type": "file",
+        "path": name,
+        "size": len(content),
+        "oid": oid_of(content),
+    }
+    if len(content) >= _LARGE:
+        sha256 = hashlib.sha256(content).hexdigest()
+        entry["lfs"] = {"oid": sha256, "size": len(content), "pointerSize": 130}
+    return entry
+
+
+def write(request: BaseHTTPRequestHandler, hub: Hub) -> None:
+    path = request.path.partition("?")[0]
+    hub.asked.append(f"{request.command} {path}")
+    body = request.rfile.read(int(request.headers["Content-Length"]))
+    if path.startswith("/large/"):
+        oid = path.removeprefix("/large/")
+        assert hashlib.sha256(body).hexdigest() == oid
+        hub.large[oid] = body
+        send(request, {})
+    elif path == "/api/repos/create":
+        wanted = json.loads(body)
+        name = f"{wanted.get('organization') or 'me'}/{wanted['name']}"
+        hub.repositories.setdefault(name, {})
+        send(request, {"url": f"{hub.url}/{name}", "name": name})
+    elif path == "/api/validate-yaml":
+        send(request, {"errors": [], "warnings": []})
+    elif "/preupload/" in path:
+        files = [
+            {
+                "path": file["path"],
+                "uploadMode": "lfs" if file["size"] >= _LARGE else "regular",
+                "shouldIgnore": False,
+            }
+            for file in json.loads(body)["files"]
+        ]
+        send(request, {"files": files})
+    elif path.endswith("/info/lfs/objects/batch"):
+        objects = [
+            {**each, "actions": {"upload": {"href": f"{hub.url}/large/{each['oid']}"}}}
+            for each in json.loads(body)["objects"]
+        ]
+        send(request, {"transfer": "basic", "objects": objects})
+    elif "/commit/" in path:
+        url = f"{hub.url}/{commit(hub, path, body)}/commit/{COMMIT}"
+        send(request, {"commitUrl": url, "commitOid": COMMIT, "success": True})
+    else:
+        send(request, {"error": path}, 404)
+
+
+def commit(hub: Hub, path: str, body: bytes) -> str:
+    """Take the files of a commit; the name of its repository."""
+    name = path.removeprefix("/api/models/").partition("/commit/")[0]
+    for line in map(json.loads, body.splitlines()):
+        value = line["value"]
+        if line["key"] == "file":
+            hub.repositories[name][value["path"]] = base64.b64decode(value["content"])
+        elif line["key"] == "lfsFile":
+            hub.repositories[name][value["path"]] = hub.large[value["oid"]]
+    return name

@@ -1,0 +1,138 @@
+"""Models go to a hub and come from it, over HTTP to a server of this machine."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from captioner.checkpoint import BUNDLED, FILES
+from captioner.cli import main
+from captioner.hub.sharing import card_with_metadata, scores_in
+from tests.hub.server import Hub, serve
+
+yaml = pytest.importorskip("yaml")
+pytest.importorskip("huggingface_hub")
+
+ROOT = Path(__file__).parents[2]
+PHOTO = ROOT / "examples" / "cat.jpg"
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def runner(folder: Path, hub: Hub) -> Run:
+    """Runs the command in a process of its own: the library reads its settings once."""
+
+    def call(*args: object) -> "subprocess.CompletedProcess[str]":
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(folder / "cache"),
+            "HF_TOKEN": "hf_none",
+            "HF_HUB_DISABLE_XET": "1",  # plain HTTP
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        }
+        command = [sys.executable, "-m", "captioner", *map(str, args)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    return call
+
+
+def metadata(card: str) -> dict[str, object]:
+    assert card.startswith("---\n")
+    return yaml.safe_load(card[4:].partition("\n---\n")[0])
+
+
+def test_a_model_is_sent_fetched_and_used_offline(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(BUNDLED, folder)
+    (folder / "private.txt").write_text("stays at home")
+    with serve() as hub:
+        run = runner(tmp_path, hub)
+        sent = run("push", folder, "me/tiny", "--license", "mit")
+        assert sent.returncode == 0, sent.stderr
+        assert sent.stdout.strip() == f"{hub.url}/me/tiny"
+        files = hub.repositories["me/tiny"]
+        assert set(files) == set(FILES)
+        for name in set(FILES) - {"README.md"}:
+            assert files[name] == (BUNDLED / name).read_bytes()
+        card = files["README.md"].decode()
+        assert card.endswith((BUNDLED / "README.md").read_text(encoding="utf-8"))
+        told = metadata(card)
+        assert (told["pipeline_tag"], told["license"]) == ("image-to-text", "mit")
+        first = told["model-index"][0]["results"][0]
+        assert first["dataset"]["name"] == "everyday photos of COCO, 158"
+        assert {each["name"]: each["value"] for each in first["metrics"]}["CIDEr-D"] == 65.6
+
+        files["modeling.py"] = b"raise SystemExit('executed')"
+        expected = run("caption", PHOTO).stdout
+        fetched = run("caption", PHOTO, "--model", "hf://me/tiny")
+        assert (fetched.stdout, fetched.returncode) == (expected, 0), fetched.stderr
+        assert not [path for path in hub.asked if "modeling.py" in path]
+        assert not list((tmp_path / "cache").rglob("modeling.py"))
+    offline = run("caption", PHOTO, "--model", "hf://me/tiny")
+    assert (offline.stdout, offline.returncode) == (expected, 0), offline.stderr
+    missing = run("caption", PHOTO, "--model", "hf://me/other@v1")
+    assert missing.returncode == 2 and "cannot be reached" in missing.stderr
+    assert "Traceback" not in missing.stderr
+
+
+def test_what_is_damaged_or_not_there_is_said(tmp_path: Path) -> None:
+    with serve() as hub:
+        run = runner(tmp_path, hub)
+        hub.repositories["me/tiny"] = {name: (BUNDLED / name).read_bytes() for name in FILES}
+        hub.damaged = {"model.safetensors"}
+        for model, reason in (
+            ("hf://me/tiny", "model.safetensors was damaged on its way"),
+            ("hf://me/nothing", "The hub has no model hf://me/nothing"),
+            ("hf://me/tiny@v9", "no such revision"),
+        ):
+            done = run("info", model)
+            assert done.returncode == 2
+            assert done.stderr.startswith("error: ") and reason in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("model", ["hf://me", "hf://me/a/b", "hf://me/a@", "hf://../a b"])
+def test_what_is_no_name_is_refused(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", model]) == 2
+    assert "expected hf://owner/name" in capsys.readouterr().err
+    assert main(["push", str(BUNDLED), model]) == 2
+    assert "expected owner/name" in capsys.readouterr().err
+
+
+def test_the_cards_own_metadata_go_before() -> None:
+    text = "---\nlicense: cc-by-4.0\nthumbnail: x.png\n---\n\n# Mine\n"
+    card = card_with_metadata(text, "mine", licence="mit", language="de")
+    told = metadata(card)
+    assert (told["license"], told["thumbnail"], told["language"]) == ("cc-by-4.0", "x.png", "de")
+    assert card.endswith("\n---\n\n# Mine\n")
+    assert "model-index" not in told
+
+
+TABLES = """
+| size | words |
+|---|---|
+| 3 | 4 |
+
+Scores:
+
+| BLEU-4 | CIDEr-D |
+|---|---|
+| 20.0 | 65.6 |
+
+| set | BLEU-4 | CIDEr-D |
+|---|---|---|
+| a | 1.0 | nan |
+| mean | 3.0 | 4 |
+"""
+
+
+def test_scores_are_read_from_tables() -> None:
+    assert list(scores_in(TABLES)) == [
+        ("validation", {"BLEU-4": 20.0, "CIDEr-D": 65.6}),
+        ("a", {"BLEU-4": 1.0}),
+        ("mean", {"BLEU-4": 3.0, "CIDEr-D": 4.0}),
+    ]

@@ -1,0 +1,86 @@
+"""Quantized bundles: what is packed comes back, and they say nearly what their model said."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from PIL import Image
+
+from captioner.backends.onnx import OnnxBackend
+from captioner.checkpoint import read_checkpoint
+from captioner.errors import CheckpointError
+from captioner.inference import Captioner
+from captioner.quantization import pack, quantize
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory, picture: Callable[[int], Image.Image]) -> list:
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(8):
+        picture(number).save(folder / f"{number}.png")
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def bundle(
+    checkpoint_folder: Path, photos: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    return quantize(checkpoint_folder, tmp_path_factory.mktemp("int8") / "small", photos).folder
+
+
+@pytest.mark.parametrize("bits", [4, 6])
+def test_packed_integers_come_back(bits: int) -> None:
+    steps = np.random.default_rng(0).integers(-(2 ** (bits - 1)), 2 ** (bits - 1), (6, 8), np.int8)
+    low, high = pack(steps, bits)
+    assert low.nbytes == steps.size / 2
+    back = [
+        (low[i % 24] >> 4 * (i // 24) & 15) + ((high[i % 12] >> 2 * (i // 12) & 3) << 4)
+        for i in range(steps.size)
+    ]
+    assert [int(value) - 2 ** (bits - 1) for value in back] == steps.ravel().tolist()
+
+
+def test_the_bundle_computes_nearly_what_its_model_does(
+    checkpoint_folder: Path, bundle: Path, photos: list[Path], captioner: Captioner
+) -> None:
+    pixels = np.stack([captioner.preprocessing(Image.open(p).convert("RGB")) for p in photos])
+    folders = (checkpoint_folder, bundle)
+    sessions = [onnxruntime.InferenceSession(folder / "encoder.onnx") for folder in folders]
+    exact, near = (session.run(None, {"pixels": pixels}) for session in sessions)
+    for output, one, other in zip(sessions[0].get_outputs(), exact, near, strict=True):
+        if output.name == "classes":  # here, small differences of large numbers
+            continue
+        error = np.linalg.norm(one - other) / np.linalg.norm(one)
+        assert error < 0.25, output.name
+        assert np.linalg.norm(other) == pytest.approx(np.linalg.norm(one), rel=0.1)
+    steps = [
+        OnnxBackend(folder)
+        .encode(pixels)
+        .step(np.arange(8)[:, None], np.ones((8, 1), np.int64), 1, all_log_probs=True)
+        for folder in folders
+    ]
+    first, second = (np.exp(step.all_log_probs) for step in steps)
+    assert np.abs(first - second).sum(axis=-1).max() < 1  # of 2
+    assert Captioner.from_pretrained(bundle).caption(photos[0])[0].text
+
+
+def test_the_bundle_says_that_it_is_quantized(
+    checkpoint_folder: Path, bundle: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    config = json.loads((bundle / "config.json").read_text())
+    assert config["format_version"] == 3
+    assert read_checkpoint(bundle).quantized == config["quantized"]
+    assert "## Quantized" in (bundle / "README.md").read_text()
+    sizes = [
+        (folder / "model.safetensors").stat().st_size for folder in (checkpoint_folder, bundle)
+    ]
+    assert sizes[1] < 0.6 * sizes[0]
+    with pytest.raises(CheckpointError, match="quantized, and runs on ONNX Runtime alone"):
+        Captioner.from_pretrained(bundle, backend="torch")
+    with pytest.raises(CheckpointError, match="quantized already"):
+        quantize(bundle, tmp_path / "twice", photos)
+    with pytest.raises(CheckpointError, match="no photo"):
+        quantize(checkpoint_folder, tmp_path / "none", [])

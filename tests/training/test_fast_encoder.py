@@ -1,0 +1,82 @@
+"""A frozen encoder by ONNX Runtime gives torch's features."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from captioner.annotations.records import Record
+from captioner.model.encoder import Encoder, EncoderConfig
+from captioner.training import fast_encoder
+from captioner.training.distillation import JointEncoder
+from captioner.training.fast_encoder import TOLERANCE, fastest_encode, onnx_encode
+from captioner.training.feature_cache import cached_features
+from tests.training.views import COUNT, load, views_of
+
+
+@pytest.fixture(scope="module")
+def residual() -> Encoder:
+    """One with BatchNorm and residuals."""
+    torch.manual_seed(0)
+    return Encoder(EncoderConfig("resnet18"), 64).eval()
+
+
+def same(found: np.ndarray, expected: Tensor) -> None:
+    """Equal but for float32's rounding and that to half floats, 0.0005 of each value."""
+    assert found.dtype == np.float16
+    largest = float(expected.abs().max())
+    np.testing.assert_allclose(found, expected.numpy(), rtol=6e-4, atol=TOLERANCE * largest)
+
+
+@pytest.mark.parametrize("joint", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_features_are_those_of_torch(residual: Encoder, joint: bool) -> None:
+    encoder: nn.Module = residual
+    if joint:
+        encoder = JointEncoder([residual, Encoder(EncoderConfig("resnet18"), 64)]).eval()
+    encode = onnx_encode(encoder, 64)
+    for count in (1, 7):
+        pixels = torch.randn(count, 3, 64, 64)
+        with torch.inference_mode():
+            same(encode(pixels), encoder(pixels))
+
+
+def test_torch_encodes_what_is_not_worth_an_export_or_cannot_be_exported(
+    monkeypatch: pytest.MonkeyPatch, residual: Encoder
+) -> None:
+    exports: list[int] = []
+
+    def fail(*args: object) -> None:
+        exports.append(1)
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(fast_encoder, "trace", fail)
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected = residual(pixels)
+    same(fastest_encode(residual, 64, 10)(pixels), expected)
+    assert not exports
+    with torch.autocast("cpu", torch.bfloat16):
+        fastest_encode(residual, 64, 10_000)
+    assert not exports
+    same(fastest_encode(residual, 64, 10_000)(pixels), expected)
+    assert exports
+
+
+def test_the_cache_takes_the_features_of_either_engine(
+    monkeypatch: pytest.MonkeyPatch,
+    encoder: Encoder,
+    records: list[Record],
+    calls: list[int],
+    tmp_path: Path,
+) -> None:
+    by_torch = cached_features(tmp_path / "torch", encoder, views_of(records), load)
+    monkeypatch.setattr(fast_encoder, "WORTHWHILE", 1)
+    by_onnx = cached_features(tmp_path / "onnx", encoder.train(), views_of(records), load)
+    assert encoder.training
+    for index in range(COUNT):
+        same(by_onnx[0, index], torch.from_numpy(by_torch[0, index]).float())
+    before = sum(calls)
+    cached_features(tmp_path / "torch", encoder, views_of(records), load)
+    assert sum(calls) == before
