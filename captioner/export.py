@@ -121,7 +121,7 @@ def export_onnx(folder: Path) -> None:
 
     rows = torch.tensor([[0, 0, 0], [1, 1, 1]])
     # Lists, not tuples: the exporter takes an empty tuple of shapes (a decoder without image-side
-    #     arrays) for a list.
+    # arrays) for a list.
     inputs = (
         [*image.values()],
         [array.repeat(3, 1)[:5] for array in state.values()],

@@ -224,9 +224,10 @@ class Captioner:
         """Say what a clip shows, shot by shot.
 
         Two frames a second are looked at; where the features of the encoder change, a new shot
-        begins, and the frame nearest the mean of a shot's features is captioned. Neighbours with the
-        same caption become one. Memory doesn't depend on how long the clip is, and for one of more
-        than an hour neither does the time (see `captioner.video.frames`). Needs the extra `video`.
+        begins, and the frame nearest the mean of a shot's features is captioned. Neighbours with
+        the same caption become one. Memory doesn't depend on how long the clip is, and for one of
+        more than an hour neither does the time (see `captioner.video.frames`). Needs the extra
+        `video`.
 
         Args:
             clip: The path of a clip in any container that FFmpeg reads, or its bytes.

@@ -6,8 +6,8 @@ for plain minimum and maximum let rare outliers take the range of all others. We
 for each output channel, and biases make up for the mean error of the weights (Nagel et al. 2019,
 "Data-free quantization through weight equalization and bias correction").
 
-Weights of the CNN are stored in 6 bits, and those of matrices (decoder, classifier) in 4 bits with a
-scale for every 64 of them. Both graphs unpack them by ordinary operators, which ONNX Runtime
+Weights of the CNN are stored in 6 bits, and those of matrices (decoder, classifier) in 4 bits with
+a scale for every 64 of them. Both graphs unpack them by ordinary operators, which ONNX Runtime
 computes once, when it loads them; matrices multiply in float32.
 """
 

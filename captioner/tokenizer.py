@@ -52,7 +52,7 @@ _REWRITTEN = str.maketrans(
             "\ufeff\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
         ),
         # full stops, commas, question marks and the like: Armenian, Hebrew, Arabic, Indic, Myanmar,
-        #     Ethiopic, Khmer
+        # Ethiopic, Khmer
         **dict.fromkeys(
             "\u055b\u055c\u055d\u055e\u0589\u05c3\u060c\u061b\u061f\u06d4\u0964\u0965\u104a\u104b"
             "\u1361\u1362\u1363\u1364\u1365\u1366\u1367\u17d4\u17d5\u17d6\u0e5a\u0e5b",
@@ -62,7 +62,7 @@ _REWRITTEN = str.maketrans(
 )
 
 # Scripts that are written without spaces between words: Thai, Lao, Myanmar, Khmer, kana, bopomofo,
-#     Han.
+# Han.
 _UNSPACED_BLOCKS = r"\u0e01-\u0e3a\u0e40-\u0e4e\u0e50-\u0e59\u0e81-\u0edf\u1000-\u1049\u104c-\u109f"
 _UNSPACED_BLOCKS += (
     r"\u1780-\u17d3\u17d7\u17db-\u17e9\u2e80-\u2fd5\u3005-\u3007\u3041-\u309f\u30a1-\u30fa"
@@ -87,7 +87,7 @@ _WIDE_PUNCTUATION = re.compile(
 _ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'", "&nbsp;": " "}
 
 # Abbreviations that keep their period: in any case, only with a capital, and only in front of a
-#     number.
+# number.
 _ABBREVIATIONS = """
     adm al ala apr ariz assn asst atty aug ave bhd bldg blvd bros calif capt cf cie cmdr co col colo conn corp cpl ct
     dak dec del dept dr ens esq est etc ext feb fla fri ft ga gen gov hon inc ind insp intl jan jr jul jun kan ky lt
@@ -177,7 +177,7 @@ _BRACKETS = str.maketrans(
 _DROPPED_RUN = re.compile(r"--?-?-?|\.+")
 
 # Where a token depends on what follows the space behind it: "plan b. The", "no. 5", "(555)
-#     555-1234".
+# 555-1234".
 _REACHES_ON = re.compile(
     rf"(?<![A-Za-z0-9.])[A-Za-z]\. |(?i:{_any_of(_NUMBER_ABBREVIATIONS)})\. \d|\d\) \d"
 )

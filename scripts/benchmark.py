@@ -1,4 +1,4 @@
-"""How fast it is, and whether it looks: python scripts/benchmark.py [PART] [--model DIR] [--images DIR] ...
+"""Benchmarks: python scripts/benchmark.py [PART] [--model DIR] [--images DIR] ...
 
 What is compared runs in turn, round after round, so that a machine that is busy for a while slows
 all of it alike; the figures are medians over the rounds. Training, and rows about torch, need the
@@ -45,7 +45,7 @@ Row = dict[str, str | float | None]
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Measure what is asked for, print a table of each part, and write all figures to a file if asked.
+    """Run the requested parts, print a table for each, and write all figures to a file if asked.
 
     Args:
         args: The arguments; those of the process by default.
@@ -112,7 +112,7 @@ def timed(action: Callable[[], object], items: int = 1) -> float:
 
 
 def table(rows: Sequence[Row]) -> list[str]:
-    """The lines of a table with a column for each key, texts to the left and numbers to the right."""
+    """Format a table with one column per key; text left-aligned, numbers right-aligned."""
     cells = [[_cell(value) for value in row.values()] for row in rows]
     columns = list(zip(list(rows[0]), *cells, strict=True))
     widths = [max(map(len, column)) for column in columns]
@@ -134,7 +134,7 @@ def _cell(value: str | float | None) -> str:
 
 
 # --- Inference
-# --------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 
 
 def inference(options: argparse.Namespace) -> tuple[str, list[Row]]:
@@ -196,7 +196,7 @@ def inference_cases(
 
 
 def inference_rows(seconds: Mapping[tuple[int, str, str], list[float]]) -> list[Row]:
-    """Images per second; and as a share of the encoder's alone, the median of the rounds' shares."""
+    """Return images/s, and the median over rounds of the share of the encoder alone."""
     rows: list[Row] = []
     for (batch_size, what, backend), taken in sorted(seconds.items(), key=lambda item: item[0][0]):
         alone = seconds.get((batch_size, ENCODER, backend), [])
@@ -214,7 +214,7 @@ def inference_rows(seconds: Mapping[tuple[int, str, str], list[float]]) -> list[
 
 
 # --- Training
-# ---------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 
 
 def training(options: argparse.Namespace) -> tuple[str, list[Row]]:
@@ -228,7 +228,7 @@ def training(options: argparse.Namespace) -> tuple[str, list[Row]]:
 
 
 # --- Attention
-# --------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 
 
 def attention(options: argparse.Namespace) -> tuple[str, list[Row]]:
@@ -240,7 +240,7 @@ def attention(options: argparse.Namespace) -> tuple[str, list[Row]]:
 
 
 # --- Engines
-# ----------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 
 
 def engines(options: argparse.Namespace) -> tuple[str, list[Row]]:
@@ -252,7 +252,7 @@ def engines(options: argparse.Namespace) -> tuple[str, list[Row]]:
 
 
 # --- Metrics
-# ----------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 
 
 def metrics(options: argparse.Namespace) -> tuple[str, list[Row]]:
@@ -264,7 +264,7 @@ def metrics(options: argparse.Namespace) -> tuple[str, list[Row]]:
 
 
 # --- Corpus
-# ----------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 
 
 def corpus(options: argparse.Namespace) -> tuple[str, list[Row]]:
@@ -278,7 +278,7 @@ def corpus(options: argparse.Namespace) -> tuple[str, list[Row]]:
 
 
 # --- Clips
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 
 
 def video(options: argparse.Namespace) -> tuple[str, list[Row]]:
@@ -298,7 +298,7 @@ def shots(options: argparse.Namespace) -> tuple[str, list[Row]]:
 
 
 # --- Start
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 
 
 def start(options: argparse.Namespace) -> tuple[str, list[Row]]:

@@ -40,17 +40,18 @@ RANDOM, OTHER_WORDS, OTHER_PHOTO = (
 )
 
 # English words that say little of what there is to see: they owe themselves to the words around
-#     them.
+# them.
 FUNCTION_WORDS = """
-a an the this that these those some any each every all both another other one its his her their my your our it he she
-they them him i we you who which what there while as and or but so than if of in on at to from by for with without into
-onto over under through across along around near behind beside between above below up down off out is are was were be
+a an the this that these those some any each every all both another other one its his her their my
+your our it he she they them him i we you who which what there while as and or but so than if of in
+on at to from by for with without into onto over under through across along around near behind
+beside between above below up down off out is are was were be
 been being am has have had do does did can could will would may 's 're n't not no very
 """
 
 
 class Word(NamedTuple):
-    """By how much a word's log-probability falls, in nats, if regions are hidden: those it attends, and others."""
+    """The drop of a word's log-probability, in nats, if attended or other regions are hidden."""
 
     photo: int
     text: str
@@ -59,7 +60,7 @@ class Word(NamedTuple):
 
 
 def attention(options: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
-    """How much less probable words become if what they attend is hidden, and if something else is."""
+    """Measure how much less probable words become if attended or other regions are hidden."""
     captioner = Captioner.from_pretrained(options.model)
     photos = find_photos(options.images, options.annotations, options.photos)
     words = falls(captioner, photos)
@@ -71,7 +72,7 @@ def attention(options: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
 
 
 def find_photos(images: Path | None, annotations: Path | None, most: int) -> list[Path]:
-    """The photos of annotations, evenly chosen if there are more than `most`, or those of a folder."""
+    """Return the photos of annotations (at most `most`, evenly chosen) or of a folder."""
     if annotations is not None:
         records = load_records(annotations, images)
         some = min(most, len(records))

@@ -1,4 +1,4 @@
-"""`captioner corpus` beside `captioner caption`, on one machine: python scripts/benchmark.py corpus --photos 2000.
+"""Compare `captioner corpus` and `captioner caption`: scripts/benchmark.py corpus --photos 2000.
 
 Whole commands, from their start to their end; and a corpus where Ray runs already, as on a cluster,
 whose workers still load the model.

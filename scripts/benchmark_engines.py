@@ -1,8 +1,8 @@
 """The encoder by several engines, side by side: ONNX Runtime, OpenVINO, torch and torch.compile.
 
-An image is a JPEG of 640 x 480 or of 12 megapixels, from its file to its region features, in batches
-of 4, with one thread and with two. Engines that are not installed are left out; bfloat16 rows are
-those of processors that have it.
+An image is a JPEG of 640 x 480 or of 12 megapixels, from its file to its region features, in
+batches of 4, with one thread and with two. Engines that are not installed are left out; bfloat16
+rows are those of processors that have it.
 """
 
 from argparse import Namespace

@@ -1,4 +1,4 @@
-"""The part `metrics` of scripts/benchmark.py: scoring raw captions, beside the official COCO scorer doing the same.
+"""The part `metrics` of scripts/benchmark.py: scoring, compared with the official COCO scorer.
 
 5,000 images with 5 references each, and for each a caption that is the first half of one of them
 and the second half of another. Both sides begin with text and remember nothing from the round
@@ -64,7 +64,7 @@ def metrics(options: Namespace) -> tuple[str, list[dict[str, Any]]]:
 
 
 def read_captions(path: Path | None) -> tuple[Texts, str]:
-    """References of each image, and where they are from: a file, COCO's if it is there, or else drawn."""
+    """Return each image's references and their origin: a file, COCO if present, or synthetic."""
     if path is None and not COCO.is_file():
         return draw_captions(), "drawn"
     records = load_records(path or COCO)[:IMAGES]
@@ -74,7 +74,7 @@ def read_captions(path: Path | None) -> tuple[Texts, str]:
 
 
 def draw_captions() -> Texts:
-    """Sentences of made-up words, as frequent as words are; those of an image have some words in common."""
+    """Generate sentences with Zipfian word frequencies; an image's sentences share some words."""
     rng = np.random.default_rng(0)
     words = [
         f"{a}{b}{c}"
@@ -167,7 +167,7 @@ def tokens_of(references: Texts) -> dict[Any, list[list[str]]]:
 
 
 def rows_of(rounds: Sequence[Mapping[str, Stages]]) -> list[dict[str, Any]]:
-    """Milliseconds of each side, and how many times as long the official one takes: the median of the rounds'."""
+    """Return milliseconds of both sides, and the median over rounds of their ratio."""
     rows = []
     for stage in sorted(rounds[0]["captioner"], key=lambda name: name == ALL):
         taken = {
@@ -186,7 +186,7 @@ def rows_of(rounds: Sequence[Mapping[str, Stages]]) -> list[dict[str, Any]]:
 
 
 def reward_seconds(references: Texts, candidates: Texts, rounds: int) -> tuple[float, int]:
-    """The seconds to score a training step's captions against references read before, and how many captions these are.
+    """Time the scoring of a training step's captions; return seconds and the number of captions.
 
     The seconds are the least of all rounds, as timeit advises.
     """

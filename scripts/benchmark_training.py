@@ -1,4 +1,4 @@
-"""The part `training` of scripts/benchmark.py: our training beside a plain loop, and where its time goes.
+"""The part `training` of scripts/benchmark.py: training compared with a plain loop; a profile.
 
 Ours is the Trainer's own run of a config, callbacks and all: `Feed` hands it its batches, and looks
 at the clock. Each round is a new run, whose first steps are not counted; in between, no processes
@@ -91,7 +91,7 @@ class Plan:
 
 
 def training(options: Namespace) -> tuple[str, list[Row]]:
-    """Captions and images per second of training, ours and the plain loop in turn; and what a whole run takes.
+    """Measure captions/s and images/s of training and of the plain loop in turn; estimate a run.
 
     Args:
         options: What the command line says.
@@ -185,7 +185,7 @@ class _OnlyRead(TrainCLI):
 
 
 def draw_photos(folder: Path, count: int) -> list[Record]:
-    """Draw images like COCO's, each a part of an example photo, with five sentences of random words.
+    """Draw images like COCO's: crops of example photos, with five random sentences each.
 
     Args:
         folder: Where at most `PHOTOS` files are written.
@@ -232,11 +232,11 @@ def _write(path: Path, records: Sequence[Record]) -> None:
 
 
 # --- What runs
-# --------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 
 
 def make_cases(plan: Plan, folder: Path) -> dict[str, Case]:
-    """What is measured: what the config has of it, and in any case a frozen encoder that reads its images."""
+    """Return the ways of training to measure: the config's, and a frozen encoder without cache."""
     read = "--data.cache_features=0"
     frozen, tuned = ["--model.finetune.stages=[]"], ["--model.finetune.from_epoch=0", read]
     full = "--trainer.precision=32-true"  # as the tutorial has it
@@ -301,7 +301,7 @@ def ours(plan: Plan, folder: Path, changes: Sequence[str]) -> Figures:
 
 
 class Feed:
-    """What the Trainer gets in the place of its loader: the loader's batches, and then a few of them again and again.
+    """A loader for the Trainer: the real loader's batches, then a few of them repeatedly.
 
     Args:
         load: Makes the loader, and computes the features that it needs.
@@ -340,7 +340,7 @@ class Feed:
 def timed(
     name: str, batches: Iterable[Any], warm_up: int, steps: int, figures: Figures
 ) -> Iterator[Any]:
-    """Pass batches on, and note how many seconds pass from when one is asked for to when the next is."""
+    """Pass batches on, and record the seconds between requests."""
     batches = iter(batches)
     yield from islice(batches, warm_up)
     start = now()
@@ -360,7 +360,7 @@ def now() -> float:
 
 
 # --- What is told
-# -----------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 
 
 def rows(plan: Plan, rounds: Sequence[dict[str, Figures]]) -> list[Row]:

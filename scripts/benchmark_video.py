@@ -4,10 +4,11 @@
 how much memory it takes: of a minute of 1280x720, and of a minute and of many at 320x180, whose
 peaks should be the same.
 
-`shots` compares ways to find cuts on drawn clips whose cuts are known: photos under a moving, shaking
-camera, joined by cuts, dissolves and fades through black, with flashes, changes of light, noise and
-things that pass before the lens. A boundary is found if one of theirs lies within half a second of
-it, or of the dissolve. PySceneDetect is measured too if it is installed (pip install scenedetect).
+`shots` compares ways to find cuts on drawn clips whose cuts are known: photos under a moving,
+shaking camera, joined by cuts, dissolves and fades through black, with flashes, changes of light,
+noise and things that pass before the lens. A boundary is found if one of theirs lies within half a
+second of it, or of the dissolve. PySceneDetect is measured too if it is installed (pip install
+scenedetect).
 """
 
 import argparse
@@ -38,7 +39,8 @@ ROOT = Path(__file__).parents[1]
 TOLERANCE = 0.5  # seconds
 _SHOT = 4  # seconds of a clip that is captioned
 _CROP = 0.8  # of a photo's sides that the camera sees
-# The largest number of resident pages, from Linux itself: that of getrusage begins with the parent's.
+# The largest number of resident pages, from Linux itself: that of getrusage begins with the
+# parent's.
 _MEMORY = """
 import sys
 from pathlib import Path

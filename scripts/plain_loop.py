@@ -122,7 +122,7 @@ def train(cli: TrainCLI, batches: Iterable[Rows]) -> None:
 def compute_loss(
     module: CaptioningModule, images: Tensor, captions: Tensor, lengths: Tensor
 ) -> Tensor:
-    """The loss of R captions, each with its own image: mean over words, and the doubly stochastic penalty.
+    """Compute the loss of R captions: mean over words, plus the doubly stochastic penalty.
 
     Args:
         module: Whose network, and what its loss is made of.

@@ -64,7 +64,7 @@ def test_maps_that_mean_something_are_found_to(
         assert row["difference"] == pytest.approx(row["attended"] - row["others"])
     assert rows[OTHER_WORDS]["others"] == pytest.approx(0, abs=1e-6)
     # Of these photos all captions look alike: a third of another photo's maps are this word's very
-    #     own.
+    # own.
     assert rows[OTHER_PHOTO]["others"] == pytest.approx(rows[OTHER_PHOTO]["attended"] / 3, rel=1e-4)
 
 

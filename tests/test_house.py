@@ -21,7 +21,7 @@ MODULES = {
 PYTHON_FILES = [*MODULES.values(), *sorted((ROOT / "tests").rglob("*.py"))]
 
 # From the ground up: a module imports only from its own layer and from those before it.
-#     ARCHITECTURE.md says the same.
+# ARCHITECTURE.md says the same.
 LAYERS = (
     ("captioner._version", "captioner.errors", "captioner.files"),
     ("captioner.progress", "captioner.stopping"),
@@ -57,10 +57,10 @@ LAYERS = (
 )
 
 # The commands: their functions may import what stands below the wall, each what it needs when it
-#     runs.
+# runs.
 COMMANDS = ("captioner.commands", "captioner.cli")
 # What captions: it stands above the wall, and runs where nothing but the base dependencies is
-#     installed.
+# installed.
 LIGHT = (
     "captioner._version",
     "captioner.errors",

@@ -11,7 +11,7 @@ from captioner.images import open_image
 
 D50 = (0.9642, 1.0, 0.8249)
 # ICC profiles hold primaries adapted to D50. Columns: red, green, blue; SMPTE EG 432-1 and Adobe
-#     RGB (1998).
+# RGB (1998).
 DISPLAY_P3 = (
     (0.51512, 0.24120, -0.00105),
     (0.29198, 0.69225, 0.04189),

@@ -1,4 +1,4 @@
-"""The commands of `captioner`, a file each: `declare` says what it takes, `run` calls the library and prints.
+"""The commands of `captioner`, one file each: `declare` adds arguments, `run` does the work.
 
     parser.py     how command lines are read
     model.py      the options that all commands with a model share

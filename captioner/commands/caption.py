@@ -276,7 +276,7 @@ def _check_format(options: Namespace) -> None:
 
 
 def _rows_file(options: Namespace) -> Path | None:
-    """Where rows are written; those of a Parquet file, which cannot grow, are collected beside it."""
+    """Return where rows are written; a Parquet file cannot grow, so its rows are kept beside it."""
     output: Path | None = options.output
     if output is None or options.format != PARQUET:
         return output

@@ -1,4 +1,4 @@
-"""The file that `captioner caption --output` writes: never another's, never mixed, and continued where it stopped.
+"""The file that `captioner caption --output` writes, and continues where it stopped.
 
 captions.tsv             what was asked for, a row or a line at a time
 captions.tsv.run.json    by which model and with which options, for who continues it
@@ -45,7 +45,7 @@ class Run:
 
 
 def escape(name: str) -> str:
-    r"""Write a path so that it is one field of a row: tab, newline and carriage return as `\t`, `\n` and `\r`.
+    r"""Escape a path for a row: tab, newline and carriage return become `\t`, `\n` and `\r`.
 
     A backslash becomes two, except on Windows, where no name can have the others.
     """
@@ -102,7 +102,7 @@ def check_output(output: Path, inputs: Sequence[str]) -> None:
 
 
 class CaptionsFile:
-    """A file of captions to be continued, or a new one. Nothing is written before `with` is entered.
+    """A file of captions, new or continued. Nothing is written before `with` is entered.
 
     Args:
         output: Where; it passed `check_output`.
@@ -196,11 +196,11 @@ class CaptionsFile:
         return BOM + csv_header() if self._run.form == _CSV else ""
 
     def _key(self, name: str) -> str:
-        """What tells one image from another, however their paths are written; `..` may lead through a link."""
+        """Return a key for an image, equal for all spellings of its path; `..` may cross a link."""
         return str(Path(self._run.folder, name))
 
     def _read_rows(self) -> list[str]:
-        """The paths of all whole rows; a last one that was cut off is left out, and written over."""
+        """Return the paths of all complete rows; a truncated last row will be overwritten."""
         names = []
         with open(self._target, "rb") as file:
             header = self._header().encode()

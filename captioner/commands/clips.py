@@ -57,7 +57,7 @@ def check_clips(options: Namespace, photos_only: str | None) -> None:
         )
     if photos_only is not None and any(map(is_clip, paths)):
         raise ConfigError(
-            f"{photos_only} applies to photos; expected no clips. Caption them in a call of their own."
+            f"{photos_only} applies to photos, not to clips. Caption clips in a separate call."
         )
     if not wants_subtitles(options):
         return

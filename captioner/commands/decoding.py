@@ -11,7 +11,7 @@ DECODING = tuple(option.name for option in decoding_options())
 
 
 def add_decoding(parser: Parser, *, without: Collection[str] = ()) -> None:
-    """Add a flag for each decoding option; one that isn't said is None, which leaves it to the model.
+    """Add a flag for each decoding option; None, the default, leaves it to the model.
 
     Args:
         parser: Of the command.

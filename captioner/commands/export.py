@@ -36,7 +36,7 @@ def declare(add: Add) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Write the ONNX pair of a checkpoint, so that it captions without torch; or a quantized copy."""
+    """Write the ONNX pair of a checkpoint, for captioning without torch, or a quantized copy."""
     from captioner.checkpoint import ONNX_PAIR, read_checkpoint
 
     show_warnings()

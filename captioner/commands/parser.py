@@ -10,7 +10,7 @@ STANDARD_INPUT = "-"
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that takes options anywhere, but never shortened, and says what is wrong in one line below the usage.
+    """An argument parser: options anywhere, no abbreviations, one-line errors below the usage.
 
     Args:
         operands: What the arguments that are no options are called, and the fewest and the most of
@@ -74,7 +74,7 @@ Add: TypeAlias = Callable[..., Parser]
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """What may have been meant by a word that isn't known, as a sentence behind a space; nothing if nothing is near."""
+    """Suggest what an unknown word may have meant, as a sentence after a space, or nothing."""
     from difflib import get_close_matches
 
     return "".join(f" Did you mean {match}?" for match in get_close_matches(word, known, n=1))

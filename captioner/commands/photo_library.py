@@ -1,4 +1,4 @@
-"""The options that keep captions with photos: `--xmp`, `--embed` and what they replace; `--html`."""
+"""Options that store captions with photos: `--xmp`, `--embed`, `--replace`; `--html`."""
 
 import json
 import os

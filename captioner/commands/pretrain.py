@@ -9,7 +9,7 @@ from captioner.errors import MissingExtraError
 
 
 def declare(add: Add) -> None:
-    """Say what the command takes: all but the name of a config is LightningCLI's business, help included."""
+    """Add the command; LightningCLI parses everything but the config's name, help included."""
     parser = add(
         "pretrain",
         passed_on=True,

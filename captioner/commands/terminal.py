@@ -34,7 +34,7 @@ def _say(line: str) -> None:
 
 
 def show_warnings() -> None:
-    """Print what the library warns of, and nothing of what the libraries under it say of odd images."""
+    """Show the library's warnings, and hide those of the libraries below it about odd images."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -42,7 +42,7 @@ def show_warnings() -> None:
 
 
 def _silence_c_libraries() -> None:
-    """Keep what C code writes to stderr, as libtiff does of odd images, from mixing with what we say there."""
+    """Hide what C code writes to stderr, such as libtiff's warnings about odd images."""
     if sys.stderr is not sys.__stderr__ or sys.stderr is None or sys.stderr.fileno() != _STDERR:
         return  # somebody else's
     ours = os.fdopen(

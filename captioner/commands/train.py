@@ -14,7 +14,7 @@ _CONFIG_FLAGS = ("--config", "-c")
 
 
 def declare(add: Add) -> None:
-    """Say what the command takes: all but the name of a config is LightningCLI's business, help included."""
+    """Add the command; LightningCLI parses everything but the config's name, help included."""
     parser = add("train", passed_on=True, help="Train a model: captioner train --config tiny")
     parser.set_defaults(run=run)
 

@@ -4,7 +4,8 @@
     blocks.py     Block: a piece of the corpus that one worker captions in one go
     inputs.py     a folder, a list, shards or Parquet files -> blocks
     reading.py    a block -> its images
-    output.py     the output folder: its plan, its parts, the manifest of finished blocks, the summary
+    output.py     the output folder: its plan, its parts, the manifest of finished blocks, the
+        summary
     worker.py     Worker: holds a model, captions blocks
     cluster.py    workers on Ray: who captions which block, and what happens when one dies
     run.py        caption_corpus: all of it together

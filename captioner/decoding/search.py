@@ -45,7 +45,7 @@ from captioner.vocabulary import END, NEVER, UNKNOWN
 __all__ = ["Constraints", "DecodingOptions", "Hypothesis", "Step", "Stepper", "search"]
 
 # A caption that ended or was given up: where the way back begins, and what it is worth. log_prob
-#     -inf: none yet.
+# -inf: none yet.
 ENDING = np.dtype(
     [("score", "f8"), ("log_prob", "f8"), ("length", "i8"), ("row", "i8"), ("finished", "?")]
 )

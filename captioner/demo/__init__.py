@@ -14,5 +14,5 @@ its own server.
 import os
 
 # Gradio reads it when it is imported, which happens below this package only: no version check, no
-#     telemetry.
+# telemetry.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

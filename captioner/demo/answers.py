@@ -1,4 +1,4 @@
-"""A photo or a clip, and options -> captions, as data for the page and for the API. No Gradio in here."""
+"""Caption a photo or a clip, as data for the page and the API. Independent of Gradio."""
 
 import base64
 import math

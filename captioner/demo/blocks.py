@@ -92,7 +92,7 @@ def build_app(
 
 
 def look() -> dict[str, Any]:
-    """What `Blocks.launch` must be given for the page to look as it should: only fonts that are there already."""
+    """Return the arguments of `Blocks.launch` for the page's look: local fonts only."""
     theme = gr.themes.Base(
         primary_hue="amber",
         secondary_hue="amber",
@@ -257,7 +257,7 @@ def _connect(
 
 
 def _with_parameters(caption: Callable[..., Any]) -> Callable[..., Any]:
-    """Name, type and explain the API's parameters: Gradio reads them from a function's signature and docstring."""
+    """Describe the API's parameters: Gradio reads them from the signature and the docstring."""
     types: dict[str, Any] = {"photo": dict[str, Any]}
     explained = ["photo: The photo, by `gradio_client.handle_file`."]
     for option in decoding_options():

@@ -1,4 +1,4 @@
-"""What a visitor may ask of the server; the number of a photo's pixels is limited by `captioner.images`."""
+"""Limits on visitors' requests; `captioner.images` limits a photo's pixels."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ REQUEST_SIZE = 64 * 2**10
 QUEUE_LENGTH = 30
 """Requests that wait; the next one is told to come back later."""
 AT_ONCE = 2
-"""Requests that are captioned at once, so that a visitor with a large photo doesn't hold up the next one."""
+"""Concurrent requests, so that a large photo doesn't block the next visitor."""
 LONGEST_VISIT = 3600
 """Seconds after which a photo is deleted whose visitor's leaving went unnoticed."""
 
@@ -28,7 +28,7 @@ LARGEST = {
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse options that are larger than this server allows; all else is checked by `DecodingOptions`.
+    """Reject options above this server's limits; `DecodingOptions` checks everything else.
 
     Raises:
         ConfigError: An option is too large.

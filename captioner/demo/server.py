@@ -79,7 +79,7 @@ def serve(
 
 
 def find_examples() -> list[Path]:
-    """The photos of the repository, if this package lies in one; an installed package comes without."""
+    """Return the repository's example photos; an installed package has none."""
     root = Path(__file__).parents[2]
     folder = root / "examples"
     return (
@@ -174,7 +174,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 class Guard:
-    """Middleware that refuses what the demo doesn't need of Gradio, and tells browsers to load nothing from elsewhere.
+    """Middleware that blocks Gradio's unused routes and sets a strict content security policy.
 
     Gradio fetches URLs for whoever names one in the place of a file; this server asks nothing of
     others.

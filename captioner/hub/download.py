@@ -63,12 +63,12 @@ def _why(reference: str, error: Exception) -> str:
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):
-        return f"{reference} is given to those alone who asked for it on its page; log in: hf auth login"
+        return f"{reference} is gated: request access on its page, then log in with `hf auth login`"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"{reference}: the model has no such revision; expected a branch, tag or commit."
     if isinstance(error, errors.RepositoryNotFoundError):
         return (
-            f"The hub has no model {reference}, or a private one. Check its name, or log in: hf auth"
+            f"The hub has no model {reference}, or it is private. Check the name, or log in: hf auth"
             " login"
         )
     if isinstance(error, errors.LocalEntryNotFoundError):

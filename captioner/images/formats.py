@@ -14,12 +14,13 @@ HEADER = 64
 # fmt: off
 RAW_SUFFIXES = frozenset({
     ".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srf", ".raf", ".rw2", ".rwl",
-    ".orf", ".ori", ".pef", ".srw", ".x3f", ".3fr", ".fff", ".erf", ".kdc", ".dcr", ".mrw", ".mef", ".mos",
-    ".iiq", ".gpr",
+    ".orf", ".ori", ".pef", ".srw", ".x3f", ".3fr", ".fff", ".erf", ".kdc", ".dcr", ".mrw", ".mef",
+    ".mos", ".iiq", ".gpr",
 })
 IMAGE_SUFFIXES = RAW_SUFFIXES | {
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".bmp", ".dib", ".tif",
-    ".tiff", ".jp2", ".j2k", ".jpx", ".jpf", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi", ".avif", ".avifs",
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".bmp", ".dib",
+    ".tif", ".tiff", ".jp2", ".j2k", ".jpx", ".jpf", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi",
+    ".avif", ".avifs",
     # Readable with an extra alone, but a folder of such photos gets an answer, not silence.
     ".heic", ".heif", ".hif", ".heics", ".heifs", ".jxl",
 }

@@ -14,7 +14,7 @@ from captioner.preprocessing import Interpolation, Preprocessing
 
 TIMM = "timm/"
 # They classify images too, but are no CNNs: cut like one, a ViT would give its patches before any
-#     layer saw them.
+# layer saw them.
 TRANSFORMERS = ("maxvit_", "swin_", "vit_")
 
 

@@ -1,7 +1,7 @@
 """A frozen encoder by the engine that is fastest on this machine: on a CPU in float32, ONNX Runtime.
 
-There it takes less than half of torch's time. Both compute in float32: their features differ by less
-than the rounding to half floats in which they are kept, so those of either may be used.
+There it takes less than half of torch's time. Both compute in float32: their features differ by
+less than the rounding to half floats in which they are kept, so those of either may be used.
 """
 
 import logging

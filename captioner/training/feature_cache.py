@@ -237,7 +237,8 @@ def _compute(
         start = file.tell()
 
         def write(row: int, one: NDArray[np.float16]) -> None:
-            # Written as a file, not through a memory map: there, a full disk would kill the process.
+            # Written as a file, not through a memory map: there, a full disk would kill the
+            # process.
             file.seek(start + row * 2 * regions * width)
             file.write(one.tobytes())
 

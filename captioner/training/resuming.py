@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"  # the folder of a run that has them
 CONFIG = "config.yaml"  # beside it
 # A checkpoint holds the optimizer, its schedule and the weights: what these were made from says
-#     nothing any more.
+# nothing any more.
 KEPT = (
     "model.learning_rate",
     "model.weight_decay",

@@ -172,7 +172,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
     def open_cli(given: list[str] | None) -> RunCLI:
         # The data module shares out the images among processes itself: Lightning would caption
-        #     some of them twice.
+        # some of them twice.
         return TrainCLI(
             CaptioningModule, CaptionData, args=given, **settings("train", "runs/captioner")
         )

@@ -11,8 +11,9 @@ logger = logging.getLogger(__name__)
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
-    ".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mpe", ".m2v", ".mts", ".m2ts",
-    ".vob", ".ogv", ".flv", ".f4v", ".wmv", ".asf", ".3gp", ".3g2", ".mxf", ".dv", ".rm", ".rmvb", ".divx", ".y4m",
+    ".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mpe", ".m2v", ".mts",
+    ".m2ts", ".vob", ".ogv", ".flv", ".f4v", ".wmv", ".asf", ".3gp", ".3g2", ".mxf", ".dv", ".rm",
+    ".rmvb", ".divx", ".y4m",
 })
 # fmt: on
 """What the names of clips end in. Not `.ts`: most such files hold source code."""
@@ -21,8 +22,9 @@ VIDEO_SUFFIXES = frozenset({
 # takes any text for a picture. Images have a room of their own.
 # fmt: off
 _UNSAFE = {
-    "concat", "concatf", "dash", "fbdev", "ffmetadata", "hds", "hls", "imf", "kmsgrab", "lavfi", "rtp", "rtsp", "sap",
-    "sdp", "v4l2", "video4linux2", "webm_dash_manifest", "x11grab", "adf", "bin", "idf", "tty", "xbin",
+    "concat", "concatf", "dash", "fbdev", "ffmetadata", "hds", "hls", "imf", "kmsgrab", "lavfi",
+    "rtp", "rtsp", "sap", "sdp", "v4l2", "video4linux2", "webm_dash_manifest", "x11grab", "adf",
+    "bin", "idf", "tty", "xbin",
 }
 # fmt: on
 _IMAGES = {"image2", "image2pipe", "ico", "webp", "avif"}

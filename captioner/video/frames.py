@@ -54,9 +54,9 @@ class Frame:
 class Frames:
     """The frames of a clip, to be gone through once; only what the decoder holds is in memory.
 
-    Frames are those at or after 0, `step`, 2 `step`, ... seconds by their timestamps, so the rate of
-    the clip may vary. Without `every`, a clip of more than an hour is looked at `MOST` times, and
-    only its key frames are decoded: the time that takes is bounded.
+    Frames are those at or after 0, `step`, 2 `step`, ... seconds by their timestamps, so the rate
+    of the clip may vary. Without `every`, a clip of more than an hour is looked at `MOST` times,
+    and only its key frames are decoded: the time that takes is bounded.
 
     Args:
         source: A path, or the bytes of a file.

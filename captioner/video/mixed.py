@@ -34,8 +34,8 @@ def stream_mixed(
         **decoding: As for `Captioner.stream`.
 
     Returns:
-        An iterator over what each photo or clip gives, in their order: a caption, a timeline, or the
-        error of one that cannot be read. Close it when it is not used to its end.
+        An iterator over what each photo or clip gives, in their order: a caption, a timeline, or
+        the error of one that cannot be read. Close it when it is not used to its end.
 
     Raises:
         ConfigError: An option is unknown or out of range.

@@ -1,4 +1,4 @@
-"""Where one shot ends and the next begins, by how the CNN's features change; and which frame stands for a shot.
+"""Shot boundaries from changes of the CNN's features; the frame that represents a shot.
 
 Frames are compared by the cosine distance of their pooled features. A frame that is far from the
 mean of its shot begins a new one if the frame after it is near it: a flash, or something
@@ -100,7 +100,7 @@ class _Looked:
 
 
 class _Shot:
-    """A shot that still goes on. Of its frames every first, second, fourth, ... is kept, so that few are."""
+    """A shot in progress. Keeps every 1st, 2nd, 4th, ... frame, so that memory is bounded."""
 
     def __init__(self, start: float, frame: _Looked) -> None:
         self._start = start

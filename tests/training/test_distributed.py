@@ -13,7 +13,7 @@ from captioner.annotations.records import load_records
 from tests.training.runs import ROOT, SHIPPED_ENCODER, SMALL, TINY, last_checkpoint
 
 # A batch of 8 either way. 11 validation images: an odd number, of which no process may see one
-#     twice.
+# twice.
 OPTIONS = [
     f"--config={TINY}",
     *SMALL,

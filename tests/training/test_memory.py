@@ -24,12 +24,12 @@ def perceptron(frozen: bool = False) -> nn.Module:
 @pytest.mark.parametrize("batch", [1, 2, 500_000_000])
 def test_what_is_kept_of_a_perceptron_can_be_counted_by_hand(batch: int) -> None:
     # In floats: the input (10), what tanh gives (30), the dropout's mask (30) and what it leaves
-    #     (30).
+    # (30).
     assert kept_for_backward(perceptron(), (batch, 10), lambda net, x: net(x)) == batch * 4 * (
         10 + 30 + 30 + 30
     )
     # Nothing before the last layer needs a gradient: its own input is kept, and the network's,
-    #     which is there anyway.
+    # which is there anyway.
     assert kept_for_backward(
         perceptron(frozen=True), (batch, 10), lambda net, x: net(x)
     ) == batch * 4 * (10 + 30)
@@ -39,7 +39,7 @@ def test_autocast_is_heeded() -> None:
     context = torch.autocast("cpu", torch.bfloat16)
     model = nn.Sequential(nn.Linear(10, 30), nn.Tanh(), nn.Linear(30, 4, bias=False))
     # In bfloat16: the input, what tanh gives, the last layer's weights; in float32: the input as it
-    #     came.
+    # came.
     expected = 7 * 2 * (10 + 30) + 2 * 4 * 30 + 7 * 4 * 10
     assert kept_for_backward(model, (7, 10), lambda net, x: net(x), context) == expected
 

@@ -117,7 +117,7 @@ def test_sets_are_scored_apart_and_their_mean_selects(options, tmp_path):
     ]
 
     # From that checkpoint, with fewer captions and fewer images: the same encoder computes nothing
-    #     anew.
+    # anew.
     again = Watch()
     more = [*options, "--model.init_from=runs/tiny/best", "--trainer.default_root_dir=again"]
     more += [
