@@ -337,8 +337,7 @@ def open_captions_file(output: Path, run: Run, inputs: list[str]) -> CaptionsFil
 
 def _of_clips(options: Namespace) -> dict[str, Any]:
     """What changes the rows of clips, as far as it was asked for."""
-    summary = getattr(options, "summary", False)  # `captioner watch` has no options of clips
-    return given(options, "every") | ({"summary": True} if summary else {})
+    return given(options, "every") | ({"summary": True} if options.summary else {})
 
 
 def _inputs(

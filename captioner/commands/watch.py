@@ -46,7 +46,7 @@ examples:
   captioner watch incoming/ --xmp
   captioner watch incoming/ --output captions.tsv --interval 30""",
     )
-    parser.set_defaults(run=run, json=False)
+    parser.set_defaults(run=run, json=False, summary=False, min_confidence=None)
     parser.add_argument(
         "--output",
         type=Path,

@@ -116,7 +116,7 @@ def test_without_the_extra_clips_of_a_folder_are_left_out_and_named_ones_fail(
         ([".", "--format", "vtt"], "expected a single clip"),
         (["b.mp4", "--format", "vtt", "--json"], "--json and --format vtt contradict"),
         (["b.mp4", "--output", "x.mp4"], "would overwrite a clip"),
-        (["b.mp4", "--save-attention", "maps"], "expected no clips"),
+        (["b.mp4", "--save-attention", "maps"], "applies to photos, not to clips"),
     ],
 )
 def test_what_does_not_go_together_is_said(

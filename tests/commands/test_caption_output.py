@@ -42,7 +42,8 @@ def run(checkpoint_folder: Path, capsys: pytest.CaptureFixture[str]) -> Run:
 
 def limited(*args: object, size: int) -> "subprocess.CompletedProcess[str]":
     """Run the command where no file can grow beyond a size, as on a full disk."""
-    command = [sys.executable, "-m", "captioner", "caption", *map(str, args)]
+    # -B: cached bytecode would be cut off, too.
+    command = [sys.executable, "-B", "-m", "captioner", "caption", *map(str, args)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))  # noqa: E731
     return subprocess.run(

@@ -1,6 +1,7 @@
 """How tests run a shipped config: made small enough, everything else as shipped."""
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,9 +89,12 @@ def full_disk(room: int) -> Iterator[None]:
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    writes_bytecode = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # it would be cut off, too
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        sys.dont_write_bytecode = writes_bytecode
         signal.signal(signal.SIGXFSZ, handler)
