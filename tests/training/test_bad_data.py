@@ -228,4 +228,4 @@ def test_a_checkpoint_with_weights_that_are_none_is_not_trained_on(caplog):
     state = load_file(path)
     state["decoder.project.weight"][3, 5] = float("nan")
     save_file(state, path)
-    assert "Weights are no finite numbers at step 0" in refusal(caplog, "--model.init_from=broken")
+    assert "Weights contain NaN or Inf at step 0" in refusal(caplog, "--model.init_from=broken")

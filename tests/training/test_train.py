@@ -180,7 +180,7 @@ def test_the_flickr8k_configs_run_through_all_stages(decoder, encoder, caplog):
     shutil.copytree("runs/flickr8k", "runs/flickr8k_2")
     options[0] = f"--config={FLICKR8K.with_name('flickr8k_distilled.yaml')}"
     assert main([*options, "--trainer.max_epochs=1", "--model.weights=runs/flickr8k/best"]) == 0
-    assert "Taught by runs/flickr8k/best, runs/flickr8k_2/best" in caplog.text
+    assert "Teachers: runs/flickr8k/best, runs/flickr8k_2/best" in caplog.text
 
 
 @pytest.mark.parametrize(
