@@ -153,7 +153,7 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
             "train": new,
             "validation": {"a": ValidationSource(new, weight=0)},
         },
-        "'a/b' is no name": {"train": new, "validation": {"a/b": ValidationSource(new)}},
+        "validation set: 'a/b'": {"train": new, "validation": {"a/b": ValidationSource(new)}},
     }
     for said, options in wrong.items():
         with pytest.raises(ConfigError, match=said):

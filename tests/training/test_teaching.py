@@ -66,7 +66,7 @@ def test_captions_of_words_that_are_too_rare_stop_it_likewise():
     Path("train/photos.csv").write_text(Path("train/photos.csv").read_text() + "0.png,the one\n")
     data = CaptionData(Path("train/photos.csv"), Path("val/photos.csv"), min_count=2)
     with pytest.raises(
-        DataError, match=r"of 13, 0 have no word .* and 11 only words that occur fewer than 2 times"
+        DataError, match=r"of 13, 0 have no words .* and 11 only words that occur fewer than 2 times"
     ):
         check_teaching(data)
 
