@@ -1,4 +1,4 @@
-"""Whole classification networks by name, torchvision's and timm's, with the weights that their authors give."""
+"""Build whole classification networks of torchvision and timm by name, with published weights."""
 
 import difflib
 from functools import cache
@@ -12,30 +12,28 @@ from captioner.model import efficientnet_lite
 from captioner.preprocessing import Interpolation, Preprocessing
 
 TIMM = "timm/"
-# They classify images too, but are no CNNs: cut like one, a ViT would give its patches before any
-#     layer saw them.
+# Image classifiers that are not CNNs: cut like a CNN, a ViT would give its raw patches.
 TRANSFORMERS = ("maxvit_", "swin_", "vit_")
 
 
 def timm_name(name: str) -> str | None:
-    """What timm calls a network, or None if it is torchvision's."""
+    """Convert a network's name to timm's, or None if it is torchvision's."""
     name = efficientnet_lite.NETWORKS.get(name, name)
     return name.removeprefix(TIMM) if name.startswith(TIMM) else None
 
 
 def build_network(name: str, image_size: int, weights: str | None = None) -> nn.Module:
-    """A whole classification network.
+    """Build a whole classification network.
 
     Args:
         name: Its name, as in `EncoderConfig`.
-        image_size: S, the side of the images in pixels; only a network that is made for one size
-            depends on it.
-        weights: The name of weights that are downloaded on first use: of torchvision's own names;
-            for timm, "pretrained" or the tag of its weights such as "in1k"; null starts from
-            random.
+        image_size: S, the side of the images in pixels; it matters only for networks with a fixed
+            input size.
+        weights: The name of weights that are downloaded on first use: torchvision's name; or for
+            timm, "pretrained" or the tag of the weights such as "in1k". Null initialises randomly.
 
     Raises:
-        ConfigError: There is no such network, no such weights of it, or they cannot be downloaded.
+        ConfigError: There is no such network, it has no such weights, or they cannot be downloaded.
     """
     timms = timm_name(name)
     return (
@@ -46,7 +44,7 @@ def build_network(name: str, image_size: int, weights: str | None = None) -> nn.
 
 
 def pretraining(name: str) -> Preprocessing | None:
-    """How timm's weights of a network expect their images to be prepared, or None if it is not known."""
+    """Look up the preprocessing that timm's weights of a network expect; None if unknown."""
     timms = timm_name(name)
     facts = _timm().get_pretrained_cfg(timms) if timms and _timm().is_model(timms) else None
     if facts is None:
@@ -96,12 +94,12 @@ def _timm_network(name: str, image_size: int, weights: str | None) -> nn.Module:
     if not tags or weights not in ("pretrained", *tags):
         raise ConfigError(
             f"{TIMM}{name} has no weights {weights!r}; expected null, a file, or one of: "
-            f"{', '.join(['pretrained', *tags] if tags else ['(timm has none of it)'])}."
+            f"{', '.join(['pretrained', *tags] if tags else ['(timm has none)'])}."
         )
     tagged = name if weights == "pretrained" else f"{architecture}.{weights}"
     try:
         return timm.create_model(tagged, pretrained=True, **options)  # type: ignore[no-any-return]
-    except Exception as error:  # what the download raises is of several unrelated types
+    except Exception as error:  # downloads raise several unrelated types
         raise ConfigError(
             f"timm's weights {weights!r} of {name} cannot be downloaded ({error}). Connect to the"
             " internet, or download them elsewhere and give the .safetensors file as weights."
@@ -110,7 +108,7 @@ def _timm_network(name: str, image_size: int, weights: str | None) -> nn.Module:
 
 @cache
 def _timm() -> ModuleType:
-    """Import timm only where it is used: that takes as long as building a network."""
+    """Import timm only where it is used, because importing takes as long as building a network."""
     try:
         import timm
     except ImportError as error:

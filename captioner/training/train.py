@@ -82,9 +82,9 @@ class TrainCLI(LightningCLI):
         )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Log to TensorBoard in the run's folder by default; take part in what torchrun has started.
+        """Log to TensorBoard in the run's folder by default; join the processes of torchrun.
 
-        Where stderr is no terminal, a line a minute stands for the progress bar.
+        If stderr is not a terminal, log lines replace the progress bar.
         """
         if self.config.trainer.logger in (None, True):
             kwargs["logger"] = make_loggers(
