@@ -220,7 +220,7 @@ def test_a_run_on_own_photos_goes_on_where_it_was(old, new):
     ("arguments", "said"),
     [
         (["--model.init_from=nowhere"], "The checkpoint nowhere does not exist"),
-        (["--model.init_from=train"], "train is no checkpoint"),
+        (["--model.init_from=train"], "train is not a checkpoint"),
         (["--data.train=nothing.csv"], "nothing.csv: cannot be read"),
         ([f"{EARLIER}.annotations=nothing.csv"], "nothing.csv: cannot be read"),
         (["--data.held_out=0"], "data.held_out is 0.0; expected a share between 0 and 1"),
