@@ -131,7 +131,7 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
     wrong = {
         "nothing to train on": {},
         "nothing to validate on": {"sources": {"a": Source(new)}},
-        "data.val and data.validation; expected one": {
+        "data.val and data.validation cannot be combined": {
             "train": new,
             "val": new,
             "validation": {"a": ValidationSource(new)},
