@@ -1,4 +1,4 @@
-"""What a checkpoint says about its classifier: which nouns its classes have, and how sure it may be."""
+"""A checkpoint's description of its classifier: its classes' nouns and its temperature."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -14,12 +14,12 @@ TABLES = {"imagenet": TagTable.imagenet}
 
 @dataclass(frozen=True)
 class TagConfig:
-    """Which tags the scores of a model's classifier stand for.
+    """The meaning of a classifier's logits.
 
     Attributes:
         table: The name of a table that ships with the package: "imagenet", the 1,000 classes of
             ImageNet-1k.
-        temperature: What the scores are divided by so that probabilities are frequencies.
+        temperature: The divisor of the logits that calibrates the probabilities.
 
     Raises:
         ConfigError: There is no such table, or the temperature is not a positive number.
@@ -42,7 +42,7 @@ class TagConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TagConfig":
-        """Make one from what `to_dict` gave.
+        """Create it from the result of `to_dict`.
 
         Raises:
             ConfigError: A key is unknown or missing, or a value out of range.
@@ -53,17 +53,17 @@ class TagConfig:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain data for JSON."""
+        """Return plain data for JSON."""
         return asdict(self)
 
     @property
     def classes(self) -> int:
-        """C, how many classes the classifier has."""
+        """C, the number of the classifier's classes."""
         return len(_table(self.table).classes)
 
     @property
     def tagger(self) -> Tagger:
-        """What turns the classifier's scores into tags."""
+        """The conversion from the classifier's logits to tags."""
         return Tagger(_table(self.table), self.temperature)
 
 
