@@ -1,4 +1,4 @@
-"""Several sources: how many images of each an epoch has, what their captions count, and in which style they are."""
+"""Several sources: images per epoch, weights of captions, and styles."""
 
 import json
 from pathlib import Path

@@ -390,6 +390,6 @@ def test_progress_is_logged_by_default(
         f"{server.url}/zips/val.zip",
         "Downloading val.zip: 100 %",
         "Unpacking val.zip: 100 %",
-        "is in",
+        "All files are now in",
     ):
         assert line in caplog.text

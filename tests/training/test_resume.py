@@ -1,4 +1,4 @@
-"""Runs that are interrupted, killed or out of disk: nothing is lost, and they go on as if nothing had happened."""
+"""Runs that are interrupted, killed or out of disk lose nothing, and resume exactly."""
 
 import multiprocessing
 import os

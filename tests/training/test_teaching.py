@@ -1,4 +1,4 @@
-"""Captions that teach nothing are counted, told in the plan, and stop a run before its first step."""
+"""Unusable captions are counted, shown in the plan, and stop a run before its first step."""
 
 import csv
 from pathlib import Path
