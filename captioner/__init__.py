@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from captioner._version import __version__
 
-# Libraries below read these when they are imported. ONNX Runtime would look for a host of its
-# makers, write a device id into the user's home, and keep a thread that a forked process dies of.
-# Whoever sets a variable has their way.
+# Libraries read these on import. Without them, ONNX Runtime would contact a telemetry host, write a
+# device id into the user's home, and keep a thread that crashes forked processes. Variables that
+# are already set take precedence.
 for _name, _value in {
     "ORT_DISABLE_TELEMETRY": "1",
     "GRADIO_ANALYTICS_ENABLED": "False",
@@ -29,7 +29,7 @@ for _name, _value in {
 if not any(
     os.path.isdir(os.path.expanduser(f"~/{place}/matplotlib")) for place in (".config", ".cache")
 ):
-    # It would make both folders. Where its user has them, it goes on with them.
+    # Keep matplotlib from creating both folders; a user who has them keeps them.
     _temporary = os.environ.get("TMPDIR") or os.environ.get("TEMP") or "/tmp"
     _user = os.getuid() if hasattr(os, "getuid") else ""
     os.environ.setdefault("MPLCONFIGDIR", os.path.join(_temporary, f"captioner-matplotlib-{_user}"))

@@ -21,12 +21,12 @@ class Caption:
         words: Its words, as the model wrote them: in lower case, contractions split.
         log_prob: The natural logarithm of its probability.
         word_log_probs: The log-probability of each word given those before it, (T,).
-        attention: Where the model looked to find each word, (T, h, w): the grid lies over the image
-            as the encoder saw it, `preprocessing.fit(image)`. None for models without attention.
-        alternatives: If several captions were asked for, all of them, this one included, the best
+        attention: The attention map of each word, (T, h, w), over the preprocessed image,
+            `preprocessing.fit(image)`. None for models without attention.
+        alternatives: If several captions were requested, all of them including this one, best
             first; else empty.
-        tags: What the encoder's classifier recognises in the image, the likeliest first, at most 5
-            of a probability of at least 0.3; empty for models without a classifier.
+        tags: What the encoder's classifier recognises in the image, most likely first, at most 5
+            with a probability of at least 0.3; empty for models without a classifier.
         confidence: The calibrated probability, from 0 to 1, that the caption is good; the model's
             `Calibration.good` says what that means. None for a model or a style that was not
             calibrated, for several models that decide together, for a caption that was sampled or
@@ -50,7 +50,7 @@ class Caption:
         tags: tuple[Tag, ...],
         confidence: float | None = None,
     ) -> "Caption":
-        """Put what the search has found into words.
+        """Make a caption from a hypothesis.
 
         Args:
             hypothesis: A finished hypothesis of the search.
@@ -87,6 +87,6 @@ class Caption:
 
 
 def _grid(attention: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(T, L) -> (T, h, w); the grid of an encoder is square."""
+    """Reshape (T, L) to (T, h, w); the grid of an encoder is square."""
     side = math.isqrt(attention.shape[1])
     return attention.reshape(-1, side, side)

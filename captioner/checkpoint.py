@@ -4,11 +4,10 @@
                                  decoding defaults, tags, confidence
     vocabulary.json              words in id order
     model.safetensors            all weights
-    encoder.onnx, decoder.onnx   for the light world; their weights are in model.safetensors
+    encoder.onnx, decoder.onnx   for inference without torch; weights are in model.safetensors
     README.md                    the model card
 
-Reading is strict, and looks at the weights only as far as needed to see that they are whole and
-belong here.
+Reading is strict, and checks only that the weights are complete and match the config.
 """
 
 import json
@@ -29,7 +28,7 @@ from captioner.preprocessing import Preprocessing
 from captioner.tags import TagConfig
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 
-FORMAT_VERSION = 3  # the newest: a folder has the first that can say what it holds
+FORMAT_VERSION = 3  # the newest; a folder gets the lowest version that covers its contents
 BUNDLED = Path(__file__).parent / "assets"
 
 CONFIG = "config.json"
@@ -53,7 +52,7 @@ _KEYS = ("format_version", "package_version", *_SECTIONS)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint folder says about its model; the weights stay on the disk.
+    """The contents of a checkpoint folder, except the weights, which stay on disk.
 
     Attributes:
         folder: The folder.
@@ -62,8 +61,8 @@ class Checkpoint:
         decoding: The defaults of its decoding.
         vocabulary: Its words.
         package_version: The version of captioner that wrote it.
-        tags: What its classifier's scores stand for; None for a model without one.
-        confidence: How likely its captions are good; None where that was not calibrated.
+        tags: The meaning of its classifier's logits; None for a model without one.
+        confidence: The calibration of its captions; None if it was not calibrated.
         quantized: In how many bits which weights are stored; None for floats.
     """
 
@@ -84,19 +83,19 @@ class Checkpoint:
 
     @property
     def has_onnx(self) -> bool:
-        """Whether the ONNX pair is there."""
+        """Whether both ONNX files exist."""
         return all((self.folder / name).is_file() for name in ONNX_PAIR)
 
 
 def read_checkpoint(folder: str | os.PathLike[str] | None = None) -> Checkpoint:
-    """Read a checkpoint folder, all but its weights.
+    """Read a checkpoint folder, except its weights.
 
     Args:
         folder: The folder, or a model of the hub, hf://owner/name@revision, which is fetched once;
             the one bundled with the package if None.
 
     Raises:
-        CheckpointError: It is no checkpoint folder, something is missing or damaged, or a newer
+        CheckpointError: It is not a checkpoint folder, something is missing or damaged, or a newer
             version wrote it; or the hub has no such model.
         MissingExtraError: It is a model of the hub, and huggingface_hub is not installed.
     """
@@ -137,18 +136,18 @@ def write_calibration(
     tags: TagConfig | None = None,
     confidence: Confidence | None = None,
 ) -> None:
-    """Write what was fitted on validation photos into a checkpoint's config.json, whole or not at all.
+    """Write a calibration into a checkpoint's config.json, atomically.
 
-    All other files, and all else in config.json, stay as they are. Where config.json is a link, the
-    link is replaced, not the file that it leads to, which others may share.
+    Everything else in the folder and in config.json is unchanged. If config.json is a link, the
+    link is replaced, not its target, which others may share.
 
     Args:
         folder: The checkpoint.
-        tags: What its classifier's scores stand for from now on; None leaves that as it is.
-        confidence: Likewise how likely its captions are good.
+        tags: The new meaning of its classifier's logits; None leaves it unchanged.
+        confidence: The new calibration of its captions; None leaves it unchanged.
 
     Raises:
-        CheckpointError: It is no checkpoint, or cannot be written.
+        CheckpointError: It is not a checkpoint, or cannot be written.
         ConfigError: The confidence needs tags, and the model has none.
     """
     checkpoint = read_checkpoint(folder)
@@ -171,13 +170,13 @@ def write_calibration(
 
 
 def _check_confidence(confidence: Confidence | None, tags: TagConfig | None) -> None:
-    """Refuse a confidence that is computed from tags for a model that has none."""
+    """Fail if a confidence is computed from tags, and the model has none."""
     if confidence is not None and tags is None:
         for style, calibration in confidence.styles.items():
             if calibration.needs_tags:
                 raise ConfigError(
-                    f"confidence of the style {style!r} is computed from tags, and the model has"
-                    " none. Calibrate it anew: captioner calibrate"
+                    f"The confidence of the style {style!r} is computed from tags, and the model"
+                    " has none. Calibrate it again: captioner calibrate"
                 )
 
 
@@ -193,22 +192,22 @@ def write_checkpoint(
     tags: TagConfig | None = None,
     quantized: dict[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint folder so that nobody ever sees half of one.
+    """Write a checkpoint folder atomically.
 
-    Everything is written into a temporary folder beside it, which takes the place of `folder` at
-    the end. Files of an earlier checkpoint there are replaced; files that are none of a
-    checkpoint's are kept.
+    Everything is written into a temporary folder beside it, which replaces `folder` at the end.
+    Files of an earlier checkpoint there are replaced; other files are kept.
 
     Args:
-        folder: Where. Parents are made; what is there must be a checkpoint or empty.
+        folder: Where to write it. Parents are created; an existing folder must be a checkpoint or
+            empty.
         architecture: What `CaptioningModel.architecture` gives.
         preprocessing: How images become its input.
         decoding: The defaults of its decoding.
         vocabulary: Its words.
         card: The model card, Markdown.
-        fill: Is called with the temporary folder to write `model.safetensors` and, if wanted, the
-            ONNX pair.
-        tags: What the scores of the model's classifier stand for; None for a model without one.
+        fill: Called with the temporary folder to write `model.safetensors` and optionally the ONNX
+            files.
+        tags: The meaning of the classifier's logits; None for a model without one.
         quantized: In how many bits which weights are stored; None for floats.
 
     Raises:
@@ -223,7 +222,7 @@ def write_checkpoint(
         and not (folder.is_dir() and not any(folder.iterdir()))
     ):
         raise CheckpointError(
-            f"{folder} exists and is no checkpoint; choose another folder, so that nothing is lost."
+            f"{folder} exists and is not a checkpoint; choose another folder, to lose no files."
         )
     config = {
         "format_version": FORMAT_VERSION,
@@ -235,7 +234,7 @@ def write_checkpoint(
         **({} if quantized is None else {_QUANTIZED: quantized}),
     }
     config["format_version"] = _oldest_format(config)
-    import secrets  # here, as it loads OpenSSL, which reading can do without
+    import secrets  # here, because it loads OpenSSL, which reading doesn't need
 
     mark = secrets.token_hex(4)
     temporary, replaced = (
@@ -247,7 +246,7 @@ def write_checkpoint(
         vocabulary.save(temporary / VOCABULARY)
         (temporary / CARD).write_text(card, encoding="utf-8")
         fill(temporary)
-        for path in temporary.iterdir():  # some writers make files that only their owner may read
+        for path in temporary.iterdir():  # some writers create files that only the owner can read
             path.chmod((temporary / CONFIG).stat().st_mode)
         _replace(folder, temporary, replaced)
     except OSError as error:
@@ -270,11 +269,11 @@ def fingerprint(model: str | os.PathLike[str]) -> str:
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Say what a checkpoint is, as data for JSON.
+    """Describe a checkpoint, as data for JSON.
 
     Returns:
         folder, package_version, files (name -> size in bytes), words (those that captions are made
-        of), styles (their names, if there are some), architecture, preprocessing, decoding, tags
+        of), styles (their names, if any), architecture, preprocessing, decoding, tags
         (None without a classifier), confidence (its calibrations by style; None without), and card
         (the first lines of the model card).
     """
@@ -296,7 +295,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _check_files(folder: Path) -> None:
-    """Check that the files are there that every checkpoint has."""
+    """Check that the files exist that every checkpoint has."""
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "does not exist"
         raise CheckpointError(
@@ -305,7 +304,7 @@ def _check_files(folder: Path) -> None:
     missing = [name for name in (CONFIG, VOCABULARY, WEIGHTS) if not (folder / name).is_file()]
     if CONFIG in missing:
         raise CheckpointError(
-            f"{folder} is no checkpoint: it has no {CONFIG}. Expected a folder that training wrote."
+            f"{folder} is not a checkpoint: it has no {CONFIG}. Expected a folder from training."
         )
     if missing:
         raise CheckpointError(
@@ -315,19 +314,19 @@ def _check_files(folder: Path) -> None:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """Read config.json as far as all versions have it in common, then check the keys of this one."""
+    """Read config.json: first what all versions have in common, then this version's keys."""
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors are ValueErrors
         raise CheckpointError(
-            f"{path} is damaged, no JSON: {error}. Copy the whole folder again."
+            f"{path} is damaged: invalid JSON: {error}. Copy the whole folder again."
         ) from error
     version = config.get("format_version") if isinstance(config, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise CheckpointError(
-            f"{path} is not of a captioner checkpoint: it names no format_version."
+            f"{path} is not from a captioner checkpoint: it has no format_version."
         )
     if version > FORMAT_VERSION:
         raise CheckpointError(
@@ -356,10 +355,10 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _check_weights(path: Path, vocab_size: int) -> None:
-    """Check that a safetensors file is whole, and that its embedding has a row for every word.
+    """Check that a safetensors file is complete, and that its embedding has a row for every word.
 
     A safetensors file is the length of its header (8 bytes), the header (JSON: name -> dtype,
-    shape, data_offsets), and the tensors' plain bytes, without a gap.
+    shape, data_offsets), and the tensors' raw bytes, without a gap.
     """
     start = b""
     try:
@@ -383,14 +382,15 @@ def _check_weights(path: Path, vocab_size: int) -> None:
     ) as error:
         if start == b"version ":
             raise CheckpointError(
-                f"{path} is a pointer of Git LFS. Fetch the file itself: git lfs pull"
+                f"{path} is a Git LFS pointer. Fetch the file itself: git lfs pull"
             ) from error
         raise CheckpointError(
-            f"{path} is damaged, or no safetensors file. Copy the whole folder again."
+            f"{path} is damaged or not a safetensors file. Copy the whole folder again."
         ) from error
     if size != expected:
         raise CheckpointError(
-            f"{path} has {size:,} bytes instead of {expected:,}. Copy the whole folder again."
+            f"{path}: size mismatch: expected {expected:,} bytes, got {size:,}. Copy the whole"
+            " folder again."
         )
     if words != vocab_size:
         raise CheckpointError(
@@ -424,7 +424,7 @@ def weight_places(path: Path) -> dict[str, tuple[int, int]]:
 
 
 def _replace(folder: Path, temporary: Path, replaced: Path) -> None:
-    """Put `temporary` in the place of `folder`; what else was there moves into it."""
+    """Replace `folder` by `temporary`, and move its other files into it."""
     if not folder.exists():
         temporary.rename(folder)
         return
@@ -441,7 +441,7 @@ def _replace(folder: Path, temporary: Path, replaced: Path) -> None:
 
 
 def _first_lines(card: Path, count: int = 6) -> list[str]:
-    """The first lines of a model card that say something, without YAML front matter."""
+    """Return the first non-empty lines of a model card, without YAML front matter."""
     try:
         text = card.read_text(encoding="utf-8", errors="replace")
     except OSError:

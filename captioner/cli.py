@@ -1,7 +1,7 @@
 """The `captioner` command: a client of the library that parses, calls and prints.
 
-Results go to stdout, everything else to stderr. Exit status: 0 all done; 1 some inputs failed, each
-named on stderr; 2 the call itself was wrong.
+Results go to stdout, everything else to stderr. Exit status: 0 if all succeeded; 1 if some inputs
+failed, each named on stderr; 2 if the call itself was wrong.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except BrokenPipeError:  # whoever read the results has seen enough: | head
+    except BrokenPipeError:  # the reader of the results has closed the pipe: | head
         _flush_or_drop()
         return _BROKEN_PIPE
     except OSError as error:
@@ -80,14 +80,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         if (
             argv is None and "torch" not in sys.modules
-        ):  # what torch brings complains of what was not freed
-            # or Python searches all that was imported for garbage before it ends, for 30 ms
+        ):  # torch's libraries complain about objects that are not freed
+            # skip the garbage collection of all imported modules at exit, which takes 30 ms
             gc.freeze()
     return status
 
 
 def _flush_or_drop() -> None:
-    """Write what stdout still holds or, if it cannot be written, let it vanish before Python tries at exit."""
+    """Flush stdout; if that fails, discard its buffer before Python flushes it at exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -110,11 +110,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         argv: What follows `captioner`.
 
     Returns:
-        The options by name, as `run` what is to be called with them, and as `operands` the
-        arguments that are no options.
+        The options by name; `run` is the function to call with them, and `operands` are the
+        positional arguments.
 
     Raises:
-        SystemExit: Help or version were asked for and are printed (status 0), or the call is wrong,
+        SystemExit: Help or version were requested and are printed (status 0), or the call is wrong,
             and stderr says why (status 2).
     """
     parser = Parser(

@@ -1,8 +1,8 @@
-"""A trained model -> a checkpoint folder, with the ONNX pair beside the weights, verified against torch.
+"""Save a trained model as a checkpoint folder, with ONNX files that are verified against torch.
 
-The weights stand in the folder once, in `model.safetensors`. The ONNX graphs refer to them there as
-external data (a safetensors file is a header followed by the plain tensors), so the folder is half
-as large as with copies.
+The folder contains the weights once, in `model.safetensors`. The ONNX graphs refer to them as
+external data (a safetensors file is a header followed by the raw tensors), so the folder is half as
+large as with copies.
 """
 
 import json
@@ -35,8 +35,8 @@ from captioner.vocabulary import START, Vocabulary
 logger = logging.getLogger(__name__)
 
 OPSET = 20
-# Of log-probabilities, and, as a share of the largest, of scores of classes: fifty layers turn
-# float32's rounding into 1e-4, a mistake gives far more.
+# Absolute for log-probabilities, relative to the largest for class logits: rounding in float32
+# accumulates to 1e-4 over fifty layers, a bug gives far more.
 TOLERANCE = 1e-3
 
 
@@ -94,16 +94,15 @@ def save_checkpoint(
 
 
 def export_onnx(folder: Path) -> None:
-    """Write `encoder.onnx` and `decoder.onnx` into a checkpoint folder, if they compute what torch computes.
+    """Write `encoder.onnx` and `decoder.onnx` into a checkpoint folder, and verify them.
 
-    A pair that is there already stays until the new one is verified.
+    Existing files are replaced only after the new ones are verified against torch.
 
     Args:
         folder: A checkpoint folder with its `model.safetensors`.
 
     Raises:
-        CheckpointError: The folder is no checkpoint, or the exported pair doesn't compute what
-            torch computes.
+        CheckpointError: The folder is not a checkpoint, or the results differ from torch's.
     """
     checkpoint = read_checkpoint(folder)
     backend = TorchBackend.from_checkpoint(checkpoint)
@@ -111,7 +110,7 @@ def export_onnx(folder: Path) -> None:
     pixels = torch.from_numpy(
         np.random.default_rng(0).normal(size=(2, 3, size, size)).astype(np.float32)
     )
-    with torch.no_grad():  # tracing takes no tensors of inference mode, and would begin anew
+    with torch.no_grad():  # tracing accepts no tensors from inference mode
         image, state = model.decoder.start(model.encoder(pixels))
     names = [f"image.{name}" for name in image], [f"state.{name}" for name in state]
     classes = [] if model.classifier is None else [CLASSES]
@@ -120,7 +119,7 @@ def export_onnx(folder: Path) -> None:
     )
 
     rows = torch.tensor([[0, 0, 0], [1, 1, 1]])
-    # Lists, not tuples: the exporter takes an empty tuple of shapes (a decoder without image-side
+    # Lists, not tuples: the exporter mistakes an empty tuple of shapes (a decoder without image
     # arrays) for a list.
     inputs = (
         [*image.values()],
@@ -152,7 +151,7 @@ def export_onnx(folder: Path) -> None:
     new = (
         f"{ONNX_PAIR[0]}.new",
         f"{ONNX_PAIR[1]}.new",
-    )  # until they are verified; nobody captions with them
+    )  # temporary names until they are verified
     try:
         for name, proto in zip(new, (encoder, decoder), strict=True):
             _share_weights(proto, stored)
@@ -161,7 +160,7 @@ def export_onnx(folder: Path) -> None:
         for name, final in zip(new, ONNX_PAIR, strict=True):
             os.replace(
                 folder / name, folder / final
-            )  # a link to a shared file is replaced, not the file
+            )  # replaces a link to a shared file, not the file
     except OSError as error:
         reason = (
             f"{folder}: the ONNX pair cannot be written ({error.strerror or error}). Free some"
@@ -174,7 +173,7 @@ def export_onnx(folder: Path) -> None:
 
 
 class _EncoderGraph(nn.Module):
-    """Pixels -> everything of the image that the decoder uses, and the scores of its classes where there are any."""
+    """From pixels to the decoder's inputs of the image, and the classifier's logits if any."""
 
     def __init__(self, model: CaptioningModel) -> None:
         super().__init__()
@@ -188,11 +187,11 @@ class _EncoderGraph(nn.Module):
 
 
 class _DecoderGraph(nn.Module):
-    """One step of the decoder, reordering by the parents included."""
+    """One step of the decoder, including the reordering by parents."""
 
     def __init__(self, model: CaptioningModel, image: Sequence[str], state: Sequence[str]) -> None:
         super().__init__()
-        # the whole, so that its parameters keep the names that they have in the checkpoint
+        # the whole model, so that parameters have the same names as in the checkpoint
         self.model = model
         self.image, self.state = image, state
 
@@ -243,7 +242,7 @@ def trace(
     optimizer.fold_constants(program.model, should_fold=_may_fold)
     optimizer.remove_unused_nodes(
         program.model
-    )  # they would keep ONNX Runtime from fusing what they look at
+    )  # they would keep ONNX Runtime from fusing their inputs
     proto = program.model_proto
     graph = proto.graph
     for part in (
@@ -257,18 +256,18 @@ def trace(
     ):
         del part.metadata_props[
             :
-        ]  # stack traces, with this machine's paths: many times larger than the graph
+        ]  # stack traces with local paths, many times larger than the graph
     return proto
 
 
 def _may_fold(node: ir.Node) -> bool | None:
-    """Leave alone what uses weights, which stay in their own file; the usual rules hold for the rest."""
+    """Prevent folding of nodes that use weights, which stay in their own file."""
     uses_weights = any(value is not None and value.is_initializer() for value in node.inputs)
     return False if uses_weights else None
 
 
 def _add_top_k(decoder: ModelProto) -> None:
-    """Give the decoder an input `k`, and the k best words and their log-probabilities as its first outputs."""
+    """Add an input `k`, and outputs with the k best words and their log-probabilities."""
     graph = decoder.graph
     graph.input.append(helper.make_tensor_value_info("k", TensorProto.INT64, [1]))
     graph.node.append(
@@ -283,7 +282,7 @@ def _add_top_k(decoder: ModelProto) -> None:
 
 
 class _Place(NamedTuple):
-    """Where in `model.safetensors` a tensor stands, in bytes from the file's beginning, and of what type it is."""
+    """The type and the position of a tensor in `model.safetensors`, in bytes from its start."""
 
     kind: int
     offset: int
@@ -291,7 +290,7 @@ class _Place(NamedTuple):
 
 
 def _places(weights: Path) -> dict[str, _Place]:
-    """Where each tensor of a safetensors file stands."""
+    """Find the position of each tensor of a safetensors file."""
     with open(weights, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
@@ -305,7 +304,7 @@ def _places(weights: Path) -> dict[str, _Place]:
 
 
 def _share_weights(proto: ModelProto, stored: Mapping[str, _Place]) -> None:
-    """Let the graph's weights be read from the file beside it, and turned into float32 when loaded.
+    """Make the graph read its weights from the safetensors file, and cast them to float32.
 
     Args:
         proto: The graph.

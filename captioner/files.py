@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, then renamed."""
+"""Write files atomically: to a temporary file in the same folder, which is then renamed."""
 
 import errno
 import os
@@ -10,11 +10,11 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give the path of a new file beside `path`, which takes its place if all goes well.
+    """Yield the path of a temporary file that replaces `path` on success.
 
-    Until then the old file stays as it is, and after an error no half of a new one is left. A link
-    stays a link: the file that it leads to is replaced. What is no regular file, such as a pipe, is
-    written to itself.
+    On an error, the old file stays unchanged and the temporary file is removed. A link stays a
+    link: its target is replaced. If `path` is not a regular file, such as a pipe, it is yielded
+    itself.
 
     Args:
         path: The file to write or to replace.
@@ -28,7 +28,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         return
     if target.exists() and not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-    # A short name of its own: that of the file may be as long as a name can be.
+    # A short name of its own: the file's may already have the maximum length.
     temporary = target.with_name(f".captioner-{os.urandom(6).hex()}.tmp")
     try:
         yield temporary
@@ -36,7 +36,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             shutil.copymode(target, temporary)
         os.replace(temporary, target)
     except OSError as error:
-        if error.filename == str(temporary):  # of which the user knows nothing
+        if error.filename == str(temporary):  # name the file that the user knows
             error.filename, error.filename2 = str(path), None
         raise
     finally:

@@ -40,26 +40,26 @@ NO_TAGS = (
     " from weights that bring a classifier."
 )
 NO_CONFIDENCE = (
-    "This model gives no confidence: it was not calibrated. Calibrate it on photos with captions by"
-    " people: captioner calibrate --model DIR --annotations FILE"
+    "This model gives no confidence: it was not calibrated. Calibrate it on photos with human"
+    " captions: captioner calibrate --model DIR --annotations FILE"
 )
 
 
 class Captioner:
-    """Turns images into captions.
+    """Caption images.
 
-    Most use `Captioner.from_pretrained`; training makes one on the model it trains.
+    Usually created by `Captioner.from_pretrained`; training creates one on the model it trains.
 
-    One that was loaded can be copied and pickled, by the names of its folders: pools of processes,
-    Ray and Spark take it as it is. One of a model in training cannot be pickled.
+    A loaded captioner can be copied and pickled, by the names of its folders, for process pools,
+    Ray and Spark. One of a model in training cannot be pickled.
 
     Args:
-        backend: What runs the network.
-        vocabulary: The model's words.
+        backend: Runs the network.
+        vocabulary: The model's vocabulary.
         preprocessing: How images become its input.
-        decoding: How captions are searched for, where a call doesn't say otherwise.
-        tags: What the scores of the model's classifier stand for; None to give no tags.
-        confidence: How likely captions are good; None to give no confidence.
+        decoding: The default decoding options.
+        tags: The meaning of the classifier's logits; None to give no tags.
+        confidence: The calibration of captions; None to give no confidence.
     """
 
     def __init__(
@@ -86,22 +86,21 @@ class Captioner:
         backend: str = "auto",
         device: str | None = None,
     ) -> "Captioner":
-        """Load a checkpoint folder, or several that decide together.
+        """Load a checkpoint folder, or several as an ensemble.
 
         Args:
-            folder: The folder, or a model of the hub, hf://owner/name@revision, which is fetched
-                once; the model that is bundled with the package if None. Of several, a
-                word's probability is the mean of what they give it, and the first one's decoding
-                defaults hold; they need the same words and preprocessing, as models that differ in
-                their seed have. They give no confidence: each was calibrated on its own captions.
+            folder: The folder, or a model of the hub, hf://owner/name@revision, which is downloaded
+                once; the model that is bundled with the package if None. An ensemble of several
+                averages their word probabilities, and uses the first one's decoding defaults; they
+                need the same vocabulary and preprocessing, as models that differ in their seed
+                have. It gives no confidence: each model was calibrated on its own captions.
             backend: "onnx" needs no torch and runs on the CPU; "torch" runs on any device; "auto"
-                takes "onnx" if the checkpoint has it and no other device than the CPU is asked for,
-                else "torch".
+                takes "onnx" if the checkpoint has it and the device is the CPU, else "torch".
             device: "cpu", "cuda", "cuda:1", ...; None is the CPU.
 
         Raises:
-            CheckpointError: The folder is no checkpoint, or a damaged one.
-            ConfigError: There is no such backend or device, or the models don't go together.
+            CheckpointError: The folder is not a checkpoint, or is damaged.
+            ConfigError: There is no such backend or device, or the models cannot be combined.
             MissingExtraError: The torch backend is needed, and torch is not installed.
         """
         check_backend(backend)
@@ -153,10 +152,10 @@ class Captioner:
         Args:
             images: Paths, bytes, PIL images and arrays in any mix (see
                 `captioner.images.open_image`). A single image is taken as a list of one.
-            on_error: What an image that cannot be read does: "raise" its error, or "skip": its
-                caption is None.
-            batch_size: The most images that are encoded and decoded at once. It doesn't change the
-                captions.
+            on_error: How to treat an unreadable image: "raise" its error, or "skip" it with None as
+                its caption.
+            batch_size: Maximum number of images that are encoded and decoded at once. It doesn't
+                change the captions.
             **decoding: Options of `DecodingOptions` that differ from the model's defaults, such as
                 `beam_size=3`, `alternatives=3`, `include=["cat"]` or `sample=True, seed=1`.
                 `include` may also be a list of lists, one for each image of a list of images.
@@ -188,18 +187,18 @@ class Captioner:
     ) -> Generator[Caption | ImageError, None, None]:
         """Caption any number of images in constant memory.
 
-        While a batch is captioned, the images of the next one are read in the background, and no
-        more than those. The first batches are smaller, so that the first captions come soon.
+        While a batch is captioned, only the images of the next one are read in the background. The
+        first batches are smaller, for a low latency of the first captions.
 
         Args:
-            images: As for `caption`; read as it is needed.
+            images: As for `caption`; consumed lazily.
             batch_size: As for `caption`.
-            first_image: The index of their first one among all that are sampled with the same seed.
+            first_image: The first image's index among all that are sampled with the same seed.
             **decoding: As for `caption`.
 
         Returns:
-            An iterator over a caption for each image in their order, or the error of one that
-            cannot be read.
+            An iterator over the captions in the order of the images; the error in place of the
+            caption for an unreadable image.
 
         Raises:
             ConfigError: An option is unknown or out of range.
@@ -268,17 +267,17 @@ class Captioner:
         limit: int = LIMIT,
         batch_size: int = 32,
     ) -> list[tuple[Tag, ...]]:
-        """Say what the encoder's classifier recognises in images, without captioning them.
+        """Tag images with the encoder's classifier, without captioning them.
 
         Args:
             images: As for `caption`.
-            threshold: The least probability of a tag, from 0 to 1.
-            limit: The most tags of an image.
+            threshold: Minimum probability of a tag, from 0 to 1.
+            limit: Maximum number of tags per image.
             batch_size: As for `caption`.
 
         Returns:
-            For each image, in their order, its tags, the likeliest first; none where nothing is
-            likely enough.
+            The tags of each image, in order, most likely first; empty if none reaches the
+            threshold.
 
         Raises:
             ImageError: An image cannot be read.
@@ -295,23 +294,23 @@ class Captioner:
         return tags
 
     def check_confidence(self, **decoding: Any) -> None:
-        """Make sure that captions get a confidence.
+        """Check that captions get a confidence.
 
         Args:
             **decoding: As for `caption`.
 
         Raises:
-            ConfigError: They don't, for the model or the style was not calibrated, or for they are
-                sampled or must include something; or an option is unknown or out of range.
+            ConfigError: The model or the style was not calibrated, captions are sampled or must
+                include something, or an option is unknown or out of range.
         """
         if self.confidence is None:
             raise ConfigError(NO_CONFIDENCE)
         options, include = self._options(decoding, None)
         if options.sample or options.include or include is not None:
-            how = "sampled" if options.sample else "told what to include"
+            how = "are sampled" if options.sample else "must include words"
             raise ConfigError(
-                f"Captions that are {how} have no confidence; it was calibrated on captions that"
-                " were searched for freely."
+                f"Captions that {how} have no confidence; it was calibrated on captions by"
+                " unconstrained beam search."
             )
         if options.style not in self.confidence.styles:
             known = ", ".join(style or "the plain one" for style in self.confidence.styles)
@@ -326,7 +325,7 @@ class Captioner:
         """Read and encode images, for `decode`.
 
         Args:
-            images: As for `caption`; read as they are needed.
+            images: As for `caption`; consumed lazily.
             batch_size: As for `caption`.
 
         Returns:
@@ -347,11 +346,11 @@ class Captioner:
                 yield self.backend.encode(np.stack(pixels))
 
     def decode(self, stepper: Encoded, *, first_image: int = 0, **decoding: Any) -> list[Caption]:
-        """Write captions for images that are encoded already.
+        """Caption images that are already encoded.
 
         Args:
-            stepper: The encoded images, as a backend's `encode` gives them.
-            first_image: The index of their first one among all that are sampled with the same seed.
+            stepper: The encoded images, as a backend's `encode` returns them.
+            first_image: The first image's index among all that are sampled with the same seed.
             **decoding: As for `caption`.
 
         Returns:
@@ -365,7 +364,7 @@ class Captioner:
     def _options(
         self, changes: dict[str, Any], images: int | None
     ) -> tuple[DecodingOptions, Includes]:
-        """The options, and what the caption of each image includes, if `include` is a list of lists."""
+        """Resolve the options; and each image's words to include, if given as a list of lists."""
         include = of_each_image(changes.get("include"), images)
         if include is not None:
             changes = {**changes, "include": ()}
@@ -378,7 +377,7 @@ class Captioner:
             include = [replace(options, include=each).include for each in include]
         Constraints.from_options(
             options, self.vocabulary, include
-        )  # says now what cannot be included
+        )  # fail early if a word cannot be included
         return options, include
 
     def _stream(
@@ -390,8 +389,7 @@ class Captioner:
         first_image: int,
     ) -> Generator[Caption | ImageError, None, None]:
         seen = 0  # images
-        # Images without those that cannot be read, so that sampling numbers them the same in any
-        # batches.
+        # Only readable images are counted, so that sampling doesn't depend on the batches.
         captioned = first_image
         with closing(read_in_batches(sources, batch_size, self._read)) as batches:
             for batch in batches:
@@ -402,7 +400,7 @@ class Captioner:
                 yield from results
 
     def _read(self, number: int, source: ImageSource) -> Pixels | ImageError:
-        """Read and preprocess one image; its error is a result like any other."""
+        """Read and preprocess one image; return its error instead of raising it."""
         try:
             return self.preprocessing(
                 open_image(
@@ -442,7 +440,7 @@ class Captioner:
             hypotheses[0].finished for hypotheses in found
         ):
             raise ConfigError(
-                "No caption includes all that it must; raise max_length, or include less."
+                "No caption can include all required words; raise max_length, or include fewer."
             )
         confidences = self._confidences([hypotheses[0] for hypotheses in found], stepper, options)
         if include is not None:
@@ -460,7 +458,7 @@ class Captioner:
     def _confidences(
         self, best: Sequence[Hypothesis], stepper: Encoded, options: DecodingOptions
     ) -> list[float | None]:
-        """The probability that the best caption of each image is good, where it can be told."""
+        """Compute the confidence of each image's best caption, where it is calibrated."""
         calibration = None if self.confidence is None else self.confidence.styles.get(options.style)
         if calibration is None or options.sample or options.include:
             return [None] * len(best)

@@ -1,8 +1,8 @@
-"""Upright RGB -> (3, S, S) float32: one definition for training and inference, stored with the weights.
+"""Convert upright RGB images to (3, S, S) float32, in training and inference alike.
 
-The numbers are those of torchvision's `Resize`, `CenterCrop`, `ToTensor` and `Normalize` on PIL
-images, bit for bit; only a strip more than 32 times as long as wide is cut to its middle before it
-is resized for "center_crop".
+The results equal those of torchvision's `Resize`, `CenterCrop`, `ToTensor` and `Normalize` on PIL
+images, bit for bit; except that for "center_crop", an image more than 32 times as long as wide is
+cropped to its middle before it is resized. The settings are stored with the weights.
 """
 
 import math
@@ -31,9 +31,9 @@ class Preprocessing:
         size: S, the side of the square input, in pixels.
         resize: "squash" resizes to (S, S) and ignores the aspect ratio, so that nothing is cut off;
             "center_crop" resizes the shorter side to S and takes the square in the middle.
-        interpolation: The filter of the resizing; both are antialiased.
-        mean: What is subtracted from the red, green and blue values in 0..1.
-        std: What they are divided by after that.
+        interpolation: The filter for resizing; both are antialiased.
+        mean: Subtracted from the red, green and blue values in 0..1.
+        std: The divisors after the subtraction.
 
     Raises:
         ConfigError: A value is of the wrong type or out of range.
@@ -99,7 +99,7 @@ class Preprocessing:
         pixels = np.asarray(image)  # (H, W, 3) uint8
         values = np.arange(256, dtype=np.float32) / np.float32(255)
         result = np.empty((3, *pixels.shape[:2]), np.float32)
-        for channel in range(3):  # a table of the 256 possible results is as fast as computing each
+        for channel in range(3):  # a lookup table of the 256 results is as fast as computing each
             table = (values - np.float32(self.mean[channel])) / np.float32(self.std[channel])
             np.take(
                 table, pixels[:, :, channel], out=result[channel], mode="clip"
@@ -115,7 +115,7 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
-        """Make it from values by name; what is left out gets its default.
+        """Create it from values by name; missing ones get their defaults.
 
         Raises:
             ConfigError: A name is unknown, or its value is of the wrong type or out of range.
@@ -132,7 +132,7 @@ class Preprocessing:
 
 
 def _limit_aspect(image: Image.Image) -> Image.Image:
-    """Cut a long strip to its middle, lest 1 x 100,000 pixels be blown up to 224 x 22,400,000 before the crop."""
+    """Crop a long strip to its middle: 1 x 100,000 pixels would become 224 x 22,400,000."""
     longest = 32 * min(image.size)
     if max(image.size) <= longest:
         return image

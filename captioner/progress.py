@@ -1,4 +1,4 @@
-"""How far a long job has come, a line a minute, where no progress bar can be shown."""
+"""Report the progress of long jobs in log lines, where no progress bar can be shown."""
 
 import time
 from collections.abc import Callable
@@ -7,15 +7,15 @@ EVERY = 60.0  # seconds
 
 
 class ProgressLines:
-    """Tells now and then what is done, what there is to do, and how long that will take.
+    """Report at most once a minute what is done, the total, and the remaining time.
 
     Args:
         what: The job, as the beginning of a line: "Epoch 3".
-        total: How many things there are to do; None if nobody knows.
-        unit: What they are, such as "images".
-        tell: Is given each line.
-        done: How many of them were done before.
-        clock: Gives the time in seconds.
+        total: The total number of items; None if unknown.
+        unit: The name of the items, such as "images".
+        tell: Called with each line.
+        done: The number of items done before.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -33,11 +33,11 @@ class ProgressLines:
         self._began = self._told = clock()
 
     def at(self, done: int, more: str = "") -> None:
-        """Tell that so many things are done, if the last line was a minute ago.
+        """Report the number of items done, if the last line was a minute ago.
 
         Args:
-            done: How many.
-            more: What else the line says of it, from its comma on.
+            done: The number of items.
+            more: Text to append to the line, beginning with its comma.
         """
         now = self.clock()
         if now - self._told < EVERY:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a long phase where it is: one that has nothing to save, or saves as it goes."""
+"""Stop at once on Ctrl-C and SIGTERM, in phases without state to save."""
 
 import signal
 import threading
@@ -11,15 +11,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def stop_at_once(signals: Sequence[int] = SIGNALS) -> Iterator[None]:
-    """Let signals raise an exception, as Ctrl-C does in Python, so that what is open is closed.
+    """Turn signals into an exception, as Python does with Ctrl-C, so that resources are closed.
 
-    Signals reach a program's first thread alone; in others, nothing changes.
+    Does nothing outside the main thread.
 
     Args:
-        signals: Which ones.
+        signals: The signals.
 
     Raises:
-        SystemExit: One came; with the status 128 + its number, as shells have it.
+        SystemExit: A signal was received; the status is 128 + its number, as in shells.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""Pages from templates by Jinja2, in which whatever is filled in is escaped."""
+"""Render pages from Jinja2 templates with escaping."""
 
 import base64
 from functools import cache
@@ -9,16 +9,15 @@ if TYPE_CHECKING:
 
 
 def render(package: str, template: str, **values: object) -> str:
-    """Fill in a template that lies in a package.
+    """Render a template of a package.
 
-    Everything that is filled in is text and is escaped, but for what the template itself calls
-    `safe`; `tojson` gives JSON that cannot end the element it stands in. A name that the template
-    uses and that isn't given is an error.
+    Values are escaped as text, except what the template marks as `safe`; `tojson` gives JSON that
+    cannot close the enclosing element. A missing value is an error.
 
     Args:
-        package: The package in whose folder the template is: "captioner.explain".
+        package: The package whose folder contains the template: "captioner.explain".
         template: Its file name.
-        **values: What it fills in.
+        **values: The values by name.
 
     Returns:
         The page.
@@ -39,7 +38,7 @@ def _environment(package: str) -> "Environment":
         Environment,
         PackageLoader,
         StrictUndefined,
-    )  # only who writes a page waits for it
+    )  # imported only where a page is written
 
     environment = Environment(
         loader=PackageLoader(package, "."),

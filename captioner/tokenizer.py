@@ -1,4 +1,4 @@
-"""Penn Treebank tokens in pure Python, as the official COCO scorer sees them.
+"""Tokenize as the official COCO scorer does (Penn Treebank tokens), in pure Python.
 
 The official scorer splits captions with Stanford's PTBTokenizer (a Java program; options
 `-preserveLines -lowerCase`) and then drops punctuation. This module gives the same tokens by one
@@ -7,14 +7,14 @@ can be compared with published ones:
 
     "A dog's T-shirt doesn't fit, Mr. Lee!"  ->  a dog 's t-shirt does n't fit mr. lee
 
-The alternatives are tried in order and the first that matches wins, so the specific ones come
-first. Tokens are matched in the caption's own case, because case decides (`Miss.` is an
-abbreviation, `miss.` ends a sentence), and lower-cased afterwards.
+The first alternative that matches wins, so specific ones come first. Tokens are matched in the
+caption's original case, because case matters (`Miss.` is an abbreviation, `miss.` ends a sentence),
+and lower-cased afterwards.
 
-For other scripts it departs from the official scorer, which sees a Chinese sentence as one word.
-Text is normalized to NFC, so that an accent is the same however it was typed. Each character of a
-script without spaces between words is a token, together with its combining marks. Full stops and
-commas of other scripts are dropped like English ones:
+For other scripts it differs from the official scorer, to which a Chinese sentence is one word. Text
+is normalized to NFC, so that composed and decomposed accents are equal. Each character of a script
+without spaces between words is a token, together with its combining marks. Full stops and commas of
+other scripts are dropped like English ones:
 
     "一只T恤。"  ->  一 只 t 恤
 """
@@ -24,13 +24,13 @@ from functools import lru_cache
 from itertools import chain
 from unicodedata import normalize
 
-# What the official scorer drops after lower-casing (a double quote is `` or '' there). Its list
-# names brackets in capitals (-LRB-), which no lower-cased token equals; so "-lrb-" and "-rrb-"
-# stay, here as there.
+# Dropped by the official scorer after lower-casing (a double quote is `` or '' there). Its list has
+# brackets in capitals (-LRB-), which no lower-cased token equals; so "-lrb-" and "-rrb-" are kept,
+# here as there.
 PUNCTUATION = frozenset(["''", '"', "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 
-# Characters that are written in another way before matching. A space in front and behind separates
-# a sign from its neighbours. Spaces of all kinds end up plain.
+# Characters that are replaced before matching. Spaces around a sign separate it from its
+# neighbours. All kinds of spaces become plain ones.
 _REWRITTEN = str.maketrans(
     {
         **dict.fromkeys("\u2019\u201b", "'"),
@@ -61,8 +61,7 @@ _REWRITTEN = str.maketrans(
     }
 )
 
-# Scripts that are written without spaces between words: Thai, Lao, Myanmar, Khmer, kana, bopomofo,
-# Han.
+# Scripts without spaces between words: Thai, Lao, Myanmar, Khmer, kana, bopomofo, Han.
 _UNSPACED_BLOCKS = r"\u0e01-\u0e3a\u0e40-\u0e4e\u0e50-\u0e59\u0e81-\u0edf\u1000-\u1049\u104c-\u109f"
 _UNSPACED_BLOCKS += (
     r"\u1780-\u17d3\u17d7\u17db-\u17e9\u2e80-\u2fd5\u3005-\u3007\u3041-\u309f\u30a1-\u30fa"
@@ -79,35 +78,37 @@ _UNSPACED_MARKS += (
 )
 _UNSPACED_MARKS += r"\u17b4-\u17d3\u17dd\u3099\u309a\uff9e\uff9f"
 _UNSPACED = re.compile(f"[{_UNSPACED_BLOCKS}][{_UNSPACED_MARKS}]*")
-# Their punctuation; in other text, wide signs are tokens, as the official scorer has it.
+# Their punctuation; in other text, wide signs are tokens, as in the official scorer.
 _WIDE_PUNCTUATION = re.compile(
-    r"[\xb7\u3001-\u3003\u3008-\u3011\u3014-\u301f\u30fb\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65]"
+    r"[\xb7\u3001-\u3003\u3008-\u3011\u3014-\u301f\u30fb"
+    r"\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65]"
 )
 
 _ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'", "&nbsp;": " "}
 
-# Abbreviations that keep their period: in any case, only with a capital, and only in front of a
-# number.
+# Abbreviations that keep their period: in any case, only with a capital, and only before a number.
 _ABBREVIATIONS = """
-    adm al ala apr ariz assn asst atty aug ave bhd bldg blvd bros calif capt cf cie cmdr co col colo conn corp cpl ct
-    dak dec del dept dr ens esq est etc ext feb fla fri ft ga gen gov hon inc ind insp intl jan jr jul jun kan ky lt
-    ltd maj mar md messrs mich minn mlle mme mo mon mont mr mrs ms mt natl neb nev nov oct okla penn ph ph\\.d plc pres
-    prof pty pvt rd rep rev sen sep sept sgt sr st supt tenn thu thurs tue tues univ va vs vt wed wis wyo
+    adm al ala apr ariz assn asst atty aug ave bhd bldg blvd bros calif capt cf cie cmdr co col colo
+    conn corp cpl ct dak dec del dept dr ens esq est etc ext feb fla fri ft ga gen gov hon inc ind
+    insp intl jan jr jul jun kan ky lt ltd maj mar md messrs mich minn mlle mme mo mon mont mr mrs
+    ms mt natl neb nev nov oct okla penn ph ph\\.d plc pres prof pty pvt rd rep rev sen sep sept sgt
+    sr st supt tenn thu thurs tue tues univ va vs vt wed wis wyo
 """
 _CAPITAL_ABBREVIATIONS = "ark ill la mass miss ore pa tex wash"
 _NUMBER_ABBREVIATIONS = "art ca fig figs no nos op p pp prop"
 
-# Words that, with a capital, begin a sentence: behind a single letter's period they show that it
-# ended one. At the end of a caption the official scorer looks at the next caption in its file,
-# which usually begins with such a word.
+# Capitalised words that begin a sentence: after a single letter's period they show that it ended
+# one. At the end of a caption the official scorer looks at the next caption in its file, which
+# usually begins with such a word.
 _SENTENCE_STARTERS = """
-    A About After An As At But Earlier He Her Here However If In It Last Many More Now Once One Other Our She Since So
-    Some Such That The Their Then There These They This We What When While Yet You
+    A About After An As At But Earlier He Her Here However If In It Last Many More Now Once One
+    Other Our She Since So Some Such That The Their Then There These They This We What When While
+    Yet You
 """
 
 
 def _any_of(words: str) -> str:
-    """The words of a text as one regular expression."""
+    """Make one regular expression of the words of a text."""
     return "(?:" + "|".join(words.split()) + ")"
 
 
@@ -115,7 +116,10 @@ def _any_of(words: str) -> str:
 # Latin-1 punctuation nor in the blocks of symbols, CJK punctuation, fullwidth forms or beyond the
 # basic plane.
 _SIGNS = r"\x00-\x2f\x3a-\x40\x5b-\x60\x7b-\xa9\xab-\xb4\xb6-\xb9\xbb-\xbf\xd7\xf7\u2000-\u2bff"
-_SIGNS += r"\u3000-\u3004\u3008-\u3030\ud800-\uf8ff\ufe00-\ufe6f\uff00-\uff0f\uff1a-\uff20\U00010000-\U0010ffff"
+_SIGNS += (
+    r"\u3000-\u3004\u3008-\u3030\ud800-\uf8ff\ufe00-\ufe6f"
+    r"\uff00-\uff0f\uff1a-\uff20\U00010000-\U0010ffff"
+)
 _A = f"[^{_SIGNS}]"  # letter or digit
 _L = f"[^0-9{_SIGNS}]"  # letter
 _CLITIC = "'(?:[sSmMdD]|ll|LL|re|RE|ve|VE)(?![A-Za-z])"
@@ -127,7 +131,8 @@ _TOKEN = re.compile(
             # tags, addresses
             r"</?[A-Za-z]+/?>",
             r"https?://[^\s\"<>|(){}]+[^\s\"<>|(){}.,:;!?'-]",
-            r"(?:[A-Za-z0-9]+-)*[A-Za-z0-9][^\s\"<>|(){}@]*@(?:[^\s\"<>|().{}]+\.)*[^\s\"<>|().{}]+",
+            r"(?:[A-Za-z0-9]+-)*[A-Za-z0-9][^\s\"<>|(){}@]*@"
+            r"(?:[^\s\"<>|().{}]+\.)*[^\s\"<>|().{}]+",
             r"[@#]+[A-Za-z][A-Za-z0-9_]*|##+|@@+",
             # a telephone's area code, dates
             r"\(\d{2,3}\)(?= ?\d{3,4}[- ]?\d{3,5})",
@@ -136,17 +141,20 @@ _TOKEN = re.compile(
             _CLITIC,
             rf"{_NOT}(?![A-Za-z])",
             rf"{_L}+?(?={_NOT})",
-            r"(?i:can(?=not(?![\w'-])))|(?i:(?:gon|wan)(?=na(?![\w'-]))|got(?=ta(?![\w'-]))|(?:lem|gim)(?=me(?![\w'-])))",
+            r"(?i:can(?=not(?![\w'-])))|"
+            r"(?i:(?:gon|wan)(?=na(?![\w'-]))|got(?=ta(?![\w'-]))|(?:lem|gim)(?=me(?![\w'-])))",
             rf"{_A}+(?:[-_]{_A}+)*(?={_CLITIC})",
-            # apostrophes inside a word (o'clock, ma'am, d'oeuvre), in front and behind
+            # apostrophes inside a word (o'clock, ma'am, d'oeuvre), before and after it
             rf"(?:{_A}+-)*[dDoOlL]'{_A}{{2,}}(?:-{_A}+)*|[A-HJ-XZn]'{_L}{{2}}{_A}*",
             rf"{_L}+[aeiouyAEIOUY]'[aeiouA-Z]{_A}*",
             r"[cC]'(?:mon|MON)(?![A-Za-z])",
-            r"'[nN](?:'|(?![A-Za-z.]))|(?<!\d)'\d\d(?:s|(?!\.))(?!\w)|'(?i:em|cause|till?)(?![A-Za-z])|'[tT](?=(?i:is|was)(?![A-Za-z]))",
+            r"'[nN](?:'|(?![A-Za-z.]))|(?<!\d)'\d\d(?:s|(?!\.))(?!\w)|"
+            r"'(?i:em|cause|till?)(?![A-Za-z])|'[tT](?=(?i:is|was)(?![A-Za-z]))",
             r"(?i:ol|somethin|dunkin)'(?![A-Za-z])|[lLdDjJ]'|[yY]'(?=[A-Za-z])",
             # abbreviations and initials
             rf"(?i:{_any_of(_ABBREVIATIONS)})\.(?![A-Za-z])",
-            rf"(?:{_any_of(_CAPITAL_ABBREVIATIONS.title())}|{_any_of(_CAPITAL_ABBREVIATIONS.upper())})\.(?![A-Za-z])",
+            rf"(?:{_any_of(_CAPITAL_ABBREVIATIONS.title())}|"
+            rf"{_any_of(_CAPITAL_ABBREVIATIONS.upper())})\.(?![A-Za-z])",
             rf"(?i:{_any_of(_NUMBER_ABBREVIATIONS)})\.(?= ?\d)",
             r"[A-Za-z](?:\.[A-Za-z])+(?:\.-[A-Za-z]+(?:\.[A-Za-z])*\.?|\.(?![A-Za-z0-9]))",
             rf"[A-Za-z]\.(?!$| {_any_of(_SENTENCE_STARTERS)}(?: |$))(?![A-Za-z0-9])",
@@ -162,7 +170,8 @@ _TOKEN = re.compile(
             # signs
             r"[:;=]['-]?[()DPpoO](?![A-Za-z0-9])",
             r"-----+|--?-?-?|\.+|[!?]+|\*+|_+|''|``",
-            r"[\x21-\x7e\xa1-\xbf\xd7\xf7\u2030-\u2bff\u3001-\u3004\u3008-\u3030\uff01-\uff0f\uff1a-\uff20]",
+            r"[\x21-\x7e\xa1-\xbf\xd7\xf7\u2030-\u2bff"
+            r"\u3001-\u3004\u3008-\u3030\uff01-\uff0f\uff1a-\uff20]",
             _UNSPACED.pattern,  # the rare ones, beyond the basic plane; all others are words
         ]
     )
@@ -176,15 +185,16 @@ _BRACKETS = str.maketrans(
 )
 _DROPPED_RUN = re.compile(r"--?-?-?|\.+")
 
-# Where a token depends on what follows the space behind it: "plan b. The", "no. 5", "(555)
-# 555-1234".
+# A token that depends on what follows the space after it: "plan b. The", "no. 5", "(555) 555-1234".
 _REACHES_ON = re.compile(
     rf"(?<![A-Za-z0-9.])[A-Za-z]\. |(?i:{_any_of(_NUMBER_ABBREVIATIONS)})\. \d|\d\) \d"
 )
 
 
 def tokenize(caption: str) -> list[str]:
-    """Splits a caption into the tokens that the official COCO scorer would see; into characters where it lacks spaces.
+    """Split a caption into the official COCO scorer's tokens.
+
+    Scripts without spaces between words are split into characters.
 
     Args:
         caption: One caption, raw. Line breaks count as spaces.
@@ -207,7 +217,7 @@ def tokenize(caption: str) -> list[str]:
 
 
 def touches(left: str, right: str) -> bool:
-    """Whether no space stands between two tokens of a sentence, because one is of a script without spaces."""
+    """Tell whether two tokens are written without a space, because of the script of one."""
     return not (left.isascii() and right.isascii()) and bool(
         _UNSPACED.match(left[-1]) or _UNSPACED.match(right)
     )
@@ -215,14 +225,14 @@ def touches(left: str, right: str) -> bool:
 
 @lru_cache(maxsize=2**16)
 def _tokens_of_piece(piece: str) -> tuple[str, ...]:
-    """The tokens of text without spaces; captions repeat their words, so nearly all calls find theirs remembered."""
+    """Tokenize text without spaces; as captions repeat words, nearly all calls are cache hits."""
     if piece.isascii() and piece.isalpha() and piece.islower() and piece not in _CONTRACTED:
         return (piece,)
     return tuple(_match(piece))
 
 
 def _match(text: str) -> list[str]:
-    """The tokens of text whose words are separated by single spaces."""
+    """Tokenize text whose words are separated by single spaces."""
     tokens: list[str] = _TOKEN.findall(text)
     lowered = [normalize("NFC", token.translate(_BRACKETS).lower()) for token in tokens]
     return [

@@ -1,12 +1,11 @@
 """Words and their ids.
 
-Four ids come first and are never words of a caption: `PAD` fills batches, `START` is what the
-decoder is given before the first word, `END` closes a caption, and `UNKNOWN` stands for a word that
-is not in the vocabulary.
+The first four ids are never words of a caption: `PAD` fills batches, `START` is the decoder's input
+before the first word, `END` ends a caption, and `UNKNOWN` stands for a word that is not in the
+vocabulary.
 
-A model may keep several manners of speech, styles, apart: the captions of each begin with a start
-token of their own in place of `START`. It is the special word `<start:NAME>`, which stands behind
-the words.
+A model may have several styles: the captions of each begin with a start token of their own instead
+of `START`. It is the special word `<start:NAME>`, which comes after the words.
 """
 
 import json
@@ -21,7 +20,7 @@ from captioner.tokenizer import touches
 
 PAD, START, END, UNKNOWN = 0, 1, 2, 3
 SPECIAL_WORDS = ("<pad>", "<start>", "<end>", "<unk>")
-NEVER = (PAD, START, UNKNOWN)  # are never generated, nor are the start tokens of styles
+NEVER = (PAD, START, UNKNOWN)  # never generated, nor are the start tokens of styles
 
 _STYLE = re.compile(r"<start:([\w.-]+)>")
 
@@ -36,8 +35,8 @@ class Vocabulary:
         words: All words in id order, beginning with `SPECIAL_WORDS`.
 
     Raises:
-        ValueError: The special words don't come first, or a word is empty, not a string or there
-            twice.
+        ValueError: The special words don't come first, or a word is empty, not a string or
+            duplicated.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
@@ -58,7 +57,9 @@ class Vocabulary:
 
     @classmethod
     def build(cls, captions: Iterable[Sequence[str]], min_count: int) -> "Vocabulary":
-        """Collect the words that occur at least `min_count` times, the most frequent first, ties by spelling.
+        """Collect the words that occur at least `min_count` times.
+
+        The most frequent words come first; ties are sorted alphabetically.
 
         Args:
             captions: Tokenized captions, of the training split only.
@@ -76,11 +77,11 @@ class Vocabulary:
         return cls((*SPECIAL_WORDS, *sorted(kept, key=lambda word: (-counts[word], word))))
 
     def extended(self, words: Iterable[str]) -> "Vocabulary":
-        """This vocabulary with more words behind its own, which keep their ids; words that it has are passed over."""
+        """Append words; existing words keep their ids, and duplicates are skipped."""
         return Vocabulary([*self.words, *(word for word in words if word not in self)])
 
     def with_styles(self, names: Iterable[str]) -> "Vocabulary":
-        """This vocabulary with start tokens for styles; those that it has are passed over, as is "", the plain style.
+        """Append start tokens for styles; existing ones and "", the plain style, are skipped.
 
         Raises:
             ConfigError: A name has other characters than letters, digits and `._-`.
@@ -89,13 +90,13 @@ class Vocabulary:
         for name in wanted:
             if not is_name(name):
                 raise ConfigError(
-                    f"The style {name!r} is no name; expected letters, digits, dots, _ and -."
+                    f"Invalid name of a style: {name!r}; expected letters, digits, dots, _ and -."
                 )
         return self.extended(f"<start:{name}>" for name in wanted)
 
     @property
     def styles(self) -> tuple[str, ...]:
-        """The names of the styles that captions can be written in, beside the plain one."""
+        """The names of the styles of captions, except the plain one."""
         return tuple(self._starts)
 
     @property
@@ -113,7 +114,7 @@ class Vocabulary:
             known = (
                 f"expected one of {', '.join(self.styles)}"
                 if self._starts
-                else "the model has none but the plain"
+                else "the model has only the plain style"
             )
             raise ConfigError(f"There is no style {style!r}; {known}.")
         return self._starts[style] if style else START
@@ -134,7 +135,7 @@ class Vocabulary:
         return f"Vocabulary({len(self)} words)"
 
     def index(self, word: str) -> int:
-        """Give the id of `word`, `UNKNOWN` if the vocabulary lacks it."""
+        """Return the id of `word`, or `UNKNOWN` if it is not in the vocabulary."""
         return self._ids.get(word, UNKNOWN)
 
     def encode(
@@ -144,8 +145,7 @@ class Vocabulary:
 
         Args:
             tokens: The caption's words. One that is spelled like a special word counts as unknown.
-            max_length: The most words to keep between the start token and `END`; all of them if
-                None.
+            max_length: Maximum number of words between the start token and `END`; None keeps all.
             style: Whose start token is taken; `START` by default.
 
         Raises:
@@ -171,8 +171,9 @@ class Vocabulary:
         return words
 
     def text(self, ids: Iterable[int]) -> str:
-        """Turn ids into a sentence: the words of `decode` with contractions joined ("the dog 's" -> "the dog's").
+        """Turn ids into a sentence: the words of `decode` with contractions joined.
 
+        For example, "the dog 's" becomes "the dog's".
         There are no spaces around characters of scripts that have none, such as Chinese.
         """
         sentence = ""
@@ -215,10 +216,10 @@ class Vocabulary:
 
 
 def is_special(word: str) -> bool:
-    """Whether a word of a vocabulary is none of captions: one of `SPECIAL_WORDS`, or the start token of a style."""
+    """Tell whether a word is one of `SPECIAL_WORDS` or the start token of a style."""
     return word in SPECIAL_WORDS or _STYLE.fullmatch(word) is not None
 
 
 def is_name(text: str) -> bool:
-    """Whether a text can be the name of a style, or of anything else that shall stand in names of files and figures."""
+    """Tell whether a text is a valid name of a style, or of anything used in file names."""
     return _STYLE.fullmatch(f"<start:{text}>") is not None

@@ -1,4 +1,4 @@
-"""A real browser for tests of pages: Chromium without a window, and what it asked the network for."""
+"""A headless Chromium for tests of pages, and the network requests that it makes."""
 
 import json
 import shutil
@@ -73,5 +73,5 @@ def requested_urls(driver: "WebDriver") -> list[str]:
 
 
 def console_errors(driver: "WebDriver") -> list[str]:
-    """The errors in the browser's console since the last call: uncaught exceptions, failed requests and the like."""
+    """The errors in the browser's console since the last call, such as uncaught exceptions."""
     return [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]

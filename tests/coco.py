@@ -1,4 +1,4 @@
-"""A tiny folder in the shape of COCO: drawn shapes under COCO's names, the official annotations, Karpathy's splits."""
+"""A tiny folder in COCO's layout: drawn shapes, official annotations, Karpathy's splits."""
 
 import json
 from collections.abc import Sequence
@@ -110,7 +110,7 @@ def _official(images: Sequence[Drawn], rng: np.random.Generator) -> dict[str, An
 
 
 def karpathy(images: Sequence[Drawn], *, dataset: str = "coco") -> dict[str, Any]:
-    """What Karpathy's file says of the images; that of a Flickr data set has neither ids nor folders of COCO."""
+    """Karpathy's entries for the images; those of a Flickr data set lack COCO's ids and folders."""
     return {
         "images": [
             {

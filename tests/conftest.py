@@ -1,4 +1,4 @@
-"""What several test files need: a checkpoint of a tiny network with random weights, and pictures to show it."""
+"""Shared fixtures: a checkpoint of a tiny network with random weights, and pictures."""
 
 import os
 
@@ -20,13 +20,14 @@ from captioner.preprocessing import Preprocessing
 from captioner.vocabulary import END, SPECIAL_WORDS, Vocabulary
 
 WORDS = """
-a the on in of with and dog cat man woman child bird ball grass water street beach red blue green 's n't
+a the on in of with and dog cat man woman child bird ball grass water street beach red blue green
+'s n't
 """
 
 
 @pytest.fixture(scope="session")
 def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint with its ONNX pair, of a model that gives tags. Not to be written to: copy it."""
+    """A checkpoint with ONNX files, of a model that gives tags. Read-only: copy it to change it."""
     from filelock import FileLock
 
     folder = tmp_path_factory.getbasetemp()

@@ -1,4 +1,4 @@
-"""A captioner so simple that what its words depend on is known: each word asks for the light of one patch."""
+"""A captioner with known dependencies: each word depends on the brightness of one patch."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ Cell = tuple[int, int]
 
 
 class PatchStepper:
-    """Says the words one after the other, each as probable as its patch is bright; the rest goes to the word "not"."""
+    """Says the words in order, with their patches' brightness as probability; the rest is "not"."""
 
     def __init__(
         self, light: np.ndarray, cells: Sequence[Cell], looks: Sequence[Cell], vocab_size: int

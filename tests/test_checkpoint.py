@@ -127,10 +127,10 @@ def test_a_failure_leaves_the_old_checkpoint_and_nothing_else(
 
 def test_a_folder_with_something_else_in_it_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"irreplaceable")
-    with pytest.raises(CheckpointError, match="is no checkpoint; choose another"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint; choose another"):
         write(tmp_path)
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="is no checkpoint; choose another"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint; choose another"):
         write(tmp_path / "file")
     assert set(contents(tmp_path)) == {"photo.jpg", "file"}
 
@@ -183,7 +183,7 @@ def truncate(name: str, share: float) -> Callable[[Path], object]:
         (lambda folder: (shutil.rmtree(folder), folder.touch()), "is not a folder"),
         (
             lambda folder: (folder / "config.json").unlink(),
-            "is no checkpoint: it has no config.json",
+            "is not a checkpoint: it has no config.json",
         ),
         (
             lambda folder: (folder / "vocabulary.json").unlink(),
@@ -193,12 +193,12 @@ def truncate(name: str, share: float) -> Callable[[Path], object]:
             lambda folder: (folder / "model.safetensors").unlink(),
             "is incomplete: model.safetensors missing",
         ),
-        (truncate("config.json", 0.5), "config.json is damaged, no JSON"),
-        (replace("config.json", b"\xff\xfe"), "config.json is damaged, no JSON"),
-        (replace("config.json", b"[" * 100_000), "config.json is damaged, no JSON"),
-        (replace("config.json", b"[1]"), "is not of a captioner checkpoint"),
-        (replace("config.json", b'{"model_type": "blip"}'), "is not of a captioner checkpoint"),
-        (change_config(format_version="1"), "is not of a captioner checkpoint"),
+        (truncate("config.json", 0.5), "config.json is damaged: invalid JSON"),
+        (replace("config.json", b"\xff\xfe"), "config.json is damaged: invalid JSON"),
+        (replace("config.json", b"[" * 100_000), "config.json is damaged: invalid JSON"),
+        (replace("config.json", b"[1]"), "is not from a captioner checkpoint"),
+        (replace("config.json", b'{"model_type": "blip"}'), "is not from a captioner checkpoint"),
+        (change_config(format_version="1"), "is not from a captioner checkpoint"),
         (
             change_config(format_version=FORMAT_VERSION + 1, new={}),
             "pip install --upgrade captioner",
@@ -214,10 +214,13 @@ def truncate(name: str, share: float) -> Callable[[Path], object]:
             lambda folder: write_weights(folder, 100),
             "a model of 100 words, and vocabulary.json has 7",
         ),
-        (truncate("model.safetensors", 0.9), r"model.safetensors has \d+ bytes instead of \d+"),
-        (truncate("model.safetensors", 0.1), "is damaged, or no safetensors file"),
-        (replace("model.safetensors", b""), "is damaged, or no safetensors file"),
-        (replace("model.safetensors", b"PK\x03\x04" * 100), "is damaged, or no safetensors file"),
+        (
+            truncate("model.safetensors", 0.9),
+            r"safetensors: size mismatch: expected \d+ bytes, got \d+",
+        ),
+        (truncate("model.safetensors", 0.1), "is damaged or not a safetensors file"),
+        (replace("model.safetensors", b""), "is damaged or not a safetensors file"),
+        (replace("model.safetensors", b"PK\x03\x04" * 100), "is damaged or not a safetensors file"),
         (
             replace("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n"),
             "git lfs pull",

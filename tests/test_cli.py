@@ -401,7 +401,7 @@ def test_export_writes_the_onnx_pair_anew(
     assert ours == theirs
     outcome = run("export", tmp_path)
     assert outcome.status == 2
-    assert "is no checkpoint" in outcome.stderr
+    assert "is not a checkpoint" in outcome.stderr
 
 
 def test_help_and_version() -> None:

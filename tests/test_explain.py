@@ -56,7 +56,7 @@ def test_attention_is_the_captions_own(captioner: Captioner, photo: Path) -> Non
 
 
 def test_a_large_photo_is_decoded_as_for_its_caption(captioner: Captioner, tmp_path: Path) -> None:
-    """A large JPEG is decoded smaller, to slightly other pixels; the explained caption must be the printed one."""
+    """A large JPEG is decoded at reduced size: the explained caption must be the printed one."""
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     Image.fromarray(noise).resize((1200, 800)).save(tmp_path / "large.jpg")
     (caption,) = captioner.caption(tmp_path / "large.jpg")

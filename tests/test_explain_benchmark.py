@@ -1,4 +1,4 @@
-"""The check of attention maps is itself checked: on models whose words depend on what they look at, or do not."""
+"""The check of attention maps, on models whose words depend on where they look or do not."""
 
 import json
 from collections.abc import Callable
@@ -88,7 +88,7 @@ def test_a_fifth_of_the_regions_the_largest_is_hidden() -> None:
 
 
 def test_the_interval_is_that_of_photos_and_not_of_words() -> None:
-    """A hundred words of a photo that say the same are no more than one word; the interval of a mean is known."""
+    """A hundred equal words of a photo count as one word; the interval of a mean is known."""
     random = np.random.default_rng(2)
     differences = random.normal(0.3, 1, 400)
     once = row_of(

@@ -73,7 +73,7 @@ def model() -> CaptioningModel:
 
 @pytest.fixture(scope="module")
 def full_folder(model: CaptioningModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint in float32; `checkpoint_folder` is one of a decoder with attention in float16."""
+    """A checkpoint in float32; `checkpoint_folder` has attention and is in float16."""
     return save(tmp_path_factory.mktemp("full") / "checkpoint", model, 96, half=False)
 
 

@@ -51,10 +51,10 @@ def change_config(folder: Path, **architecture: dict[str, object]) -> None:
     ("damage", "said"),
     [
         (remove_weights, r"incomplete: model\.safetensors missing"),
-        (truncate_weights, "bytes instead of"),
+        (truncate_weights, "size mismatch"),
         (overwrite_weights, "is damaged"),
         (shutil.rmtree, "does not exist"),
-        (lambda folder: (folder / "config.json").unlink(), "is no checkpoint"),
+        (lambda folder: (folder / "config.json").unlink(), "is not a checkpoint"),
         (
             lambda folder: change_config(folder, decoder={"name": "show_tell"}),
             "don't belong to this architecture",

@@ -1,4 +1,4 @@
-"""The order of the house: who may import whom, and what every file keeps to. Read from the source by `ast`."""
+"""House rules: which module may import which, and what every file must satisfy, by `ast`."""
 
 import ast
 import re
@@ -123,7 +123,7 @@ def parse(path: Path) -> ast.Module:
 
 
 def imported_names(node: ast.AST, package: str) -> list[str]:
-    """What one statement or call imports: full names, of modules wherever the name is that of a module of ours."""
+    """The full names that a statement or call imports; modules where the name is one of ours."""
     match node:
         case ast.Import():
             return [alias.name for alias in node.names]
@@ -164,7 +164,7 @@ def imports(module: str) -> tuple[Import, ...]:
 
 
 def with_parents(name: str) -> list[str]:
-    """What Python runs for `import a.b.c`: of ours a, a.b and a.b.c; of a foreign package, its first name is enough."""
+    """The modules that `import a.b.c` runs: a, a.b and a.b.c if ours, only the first if foreign."""
     parts = name.split(".")
     return [
         part for end in range(len(parts)) if (part := ".".join(parts[: end + 1])) in MODULES
@@ -248,7 +248,7 @@ def test_a_module_imports_only_from_its_own_layer_and_those_before_it(module: st
 
 
 def places_on_the_map(module: str) -> set[str]:
-    """Above or below the wall: where ARCHITECTURE.md's map has a module, by its file's name or its room's."""
+    """Above or below the wall, by a module's file or room in ARCHITECTURE.md's map."""
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     drawn = text[text.index("    captioner/\n") : text.index("    scripts/ ")]
     sides = dict(zip(("above", "below"), drawn.split("---- the wall"), strict=True))

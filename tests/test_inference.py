@@ -323,7 +323,8 @@ def test_the_light_world_captions_without_torch(
     picture(0).save(path)
     code = (
         "import sys; from captioner import Captioner;"
-        f" print(Captioner.from_pretrained({str(checkpoint_folder)!r}).caption([{str(path)!r}])[0].text);"
+        f" captioner = Captioner.from_pretrained({str(checkpoint_folder)!r});"
+        f" print(captioner.caption([{str(path)!r}])[0].text);"
         " assert not {'torch', 'safetensors', 'onnx', 'rich'} & set(sys.modules)"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(package.__file__).parents[1])}
@@ -339,7 +340,7 @@ def test_the_public_names_are_these() -> None:
 
 
 def test_log_probs_are_probabilities(captioner: Captioner, pictures: list[Image.Image]) -> None:
-    """With a vocabulary of V words, the captions of at most one word have probabilities that add up to at most one."""
+    """The probabilities of all captions of at most one word sum to at most one."""
     captions = captioner.caption(pictures[:5], beam_size=40, alternatives=40, max_length=1)
     for caption in captions:
         assert 0 < sum(math.exp(other.log_prob) for other in caption.alternatives) <= 1 + 1e-6

@@ -113,7 +113,7 @@ def test_there_is_none_where_nothing_was_calibrated(
         (captioner, {}, "was not calibrated"),
         (together, {}, "was not calibrated"),
         (ours, {"sample": True, "seed": 1}, "are sampled have no confidence"),
-        (ours, {"include": ["dog"]}, "told what to include"),
+        (ours, {"include": ["dog"]}, "must include words"),
     ):
         (caption,) = each.caption(photos[0], **options)
         assert caption.confidence is None

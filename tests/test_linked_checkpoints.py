@@ -1,4 +1,4 @@
-"""Checkpoints whose files are links into another folder, as DVC, git-annex, hubs and large disks have them."""
+"""Checkpoints whose files are links to another folder, as with DVC, git-annex and hubs."""
 
 import os
 import shutil

@@ -37,7 +37,8 @@ FORKED = """
 import gc, os, signal, sys
 from captioner import Captioner
 captioner = Captioner.from_pretrained(sys.argv[1], backend=sys.argv[2])
-say = lambda: [caption.text for caption in captioner.caption([sys.argv[3]] * 5)]  # threads change the last digits
+# texts only, because the last digits of numbers depend on threads
+say = lambda: [caption.text for caption in captioner.caption([sys.argv[3]] * 5)]
 before = say()
 child = os.fork()
 if not child:

@@ -15,7 +15,10 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-CALLS = "socket,connect,bind,sendto,sendmsg,openat,open,creat,mkdir,mkdirat,rename,renameat,renameat2,link,symlink"
+CALLS = (
+    "socket,connect,bind,sendto,sendmsg,openat,open,creat,mkdir,mkdirat,"
+    "rename,renameat,renameat2,link,symlink"
+)
 ADDRESS = re.compile(r'inet_addr\("([^"]*)"\)|inet_pton\(AF_INET6, "([^"]*)"')
 OPENED = r'open(?:at)?\([^"]*"([^"]*)", [^)]*O_(?:WRONLY|RDWR|CREAT)[^)]*\) = \d'
 WRITTEN = re.compile(OPENED + r'|mkdir(?:at)?\([^"]*"([^"]*)".*= 0')
@@ -104,7 +107,7 @@ class Trace:
         return [line for line in self._lines() if re.search(r"socket\((?!AF_UNIX)", line)]
 
     def written(self) -> set[str]:
-        """Files that were opened to be written, and folders that were made, outside of those that were given."""
+        """Files opened for writing and folders created, outside of the given ones."""
         allowed = (self.given, self._temporary, Path("/dev"), Path("/proc"))
         paths = {
             Path(first or second)

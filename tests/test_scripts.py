@@ -67,7 +67,7 @@ SMALL = [
 
 @pytest.fixture
 def little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the benchmark of training draw small images, and train for few steps before it measures."""
+    """Make the training benchmark draw small images, and train few steps before it measures."""
     monkeypatch.setattr(benchmark_training, "SIDES", (160, 120))
     monkeypatch.setattr(benchmark_training, "SETTLE", 1)
 

@@ -1,4 +1,4 @@
-"""The tokenizer against tokens that PTBTokenizer 3.4.1 was seen to give, as the official COCO scorer calls it."""
+"""The tokenizer against recorded tokens of PTBTokenizer 3.4.1 as the COCO scorer calls it."""
 
 import subprocess
 import sys

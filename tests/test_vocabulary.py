@@ -191,10 +191,10 @@ def test_a_style_that_is_not_there_is_refused_with_those_that_are(vocabulary: Vo
     with pytest.raises(ConfigError, match="There is no style 'x'; expected one of coco, own"):
         vocabulary.with_styles(["coco", "own"]).start("x")
     with pytest.raises(
-        ConfigError, match="There is no style 'x'; the model has none but the plain"
+        ConfigError, match="There is no style 'x'; the model has only the plain style"
     ):
         vocabulary.start("x")
-    with pytest.raises(ConfigError, match="'my style' is no name"):
+    with pytest.raises(ConfigError, match="style: 'my style'"):
         vocabulary.with_styles(["my style"])
 
 

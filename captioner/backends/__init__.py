@@ -1,1 +1,1 @@
-"""What runs the network under the search: ONNX Runtime, torch, or several models at once."""
+"""Backends that run the network for the search: ONNX Runtime, torch, and ensembles of them."""

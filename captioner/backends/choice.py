@@ -13,7 +13,7 @@ BACKENDS: dict[str, tuple[str, str | None]] = {
     "onnx": ("captioner.backends.onnx:OnnxBackend", None),
     "torch": ("captioner.backends.torch:TorchBackend", "train"),
 }
-"""Each backend's class as "module:class", and the extra that it needs; "auto" takes the first that suits."""
+"""Each backend's class as "module:class", and its extra; "auto" takes the first that suits."""
 
 
 def load_backend(
@@ -44,17 +44,17 @@ def load_backend(
 
 
 def check_backend(name: str) -> None:
-    """Refuse a name that is no backend's.
+    """Check that there is a backend of this name.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: There is no such backend.
     """
     if name not in ("auto", *BACKENDS):
         raise ConfigError(f"backend is {name!r}; expected auto, {' or '.join(BACKENDS)}.")
 
 
 def find_backend(name: str) -> "BackendType":
-    """Import a backend's class; only now, so that help needs no library.
+    """Import a backend's class, lazily, so that help needs no library.
 
     Raises:
         MissingExtraError: The backend's package is not installed.

@@ -1,4 +1,4 @@
-"""Several models that decide together: the search's `Stepper` on the mean of their probabilities."""
+"""Ensembles: the search's `Stepper` on the mean of several models' probabilities."""
 
 from collections.abc import Sequence
 
@@ -45,14 +45,13 @@ def combine(
 
 
 class Ensemble:
-    """Runs several backends on the same images; a word's probability is the mean of what they give it.
+    """Run several backends on the same images, and average their word probabilities.
 
     Args:
-        backends: The models' backends, whose ids mean the same words.
-        temperatures: What each model's scores of classes are divided by to give calibrated
-            probabilities, whose mean the scores of the ensemble stand for, at a temperature of 1.
-            None leaves out a model, such as one without a classifier; without any, there are no
-            scores.
+        backends: The models' backends, with the same vocabulary.
+        temperatures: The temperature of each model's class logits. The ensemble's class logits give
+            the mean of the calibrated probabilities, at a temperature of 1. None skips a model,
+            such as one without a classifier; if all are skipped, there are no class logits.
     """
 
     name = "ensemble"
@@ -64,18 +63,18 @@ class Ensemble:
         self.temperatures = tuple(temperatures)
 
     def encode(self, pixels: NDArray[np.float32]) -> "EnsembleStepper":
-        """Encode preprocessed images (B, 3, S, S) by each model; a stepper over them."""
+        """Encode preprocessed images (B, 3, S, S) by each model; return a stepper over them."""
         return EnsembleStepper(
             [backend.encode(pixels) for backend in self.backends], self.temperatures
         )
 
 
 class EnsembleStepper:
-    """One batch of encoded images, being decoded by several models; see `captioner.decoding.search.Stepper`.
+    """Decode one batch of encoded images by several models; a `captioner.decoding.search.Stepper`.
 
     Args:
-        steppers: The models' own, of the same images.
-        temperatures: As of the ensemble.
+        steppers: The models' steppers over the same images.
+        temperatures: As for the ensemble.
 
     Attributes:
         classes: Log-probabilities of the classes, (B, C); None if no model has a classifier.
@@ -105,9 +104,9 @@ class EnsembleStepper:
         *,
         all_log_probs: bool = False,
     ) -> Step:
-        """Continue the rows `parents` (B, K) of the previous step by `words` (B, K); see `Stepper.step`.
+        """Continue the previous rows `parents` (B, K) by `words` (B, K); see `Stepper.step`.
 
-        The attention is the mean of the models', if all of them attend to as many regions.
+        The attention is the mean over the models, if all have the same number of regions.
         """
         steps = [stepper.step(parents, words, k, all_log_probs=True) for stepper in self._steppers]
         everything = np.stack(
@@ -118,7 +117,7 @@ class EnsembleStepper:
         )  # (B, K, V)
         best = np.sort(np.argpartition(-log_probs, k - 1, axis=2)[:, :, :k], axis=2)
         order = np.argsort(-np.take_along_axis(log_probs, best, axis=2), axis=2, kind="stable")
-        best = np.take_along_axis(best, order, axis=2)  # the best first, of equal ones the lower id
+        best = np.take_along_axis(best, order, axis=2)  # best first, ties by the lower id
         maps = [step.attention for step in steps if step.attention is not None]
         together = len(maps) == len(steps) and len({each.shape for each in maps}) == 1
         return Step(
@@ -137,7 +136,7 @@ def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _mean_log_probs(scores: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """The logarithm of the mean of the probabilities that scores (B, C) stand for."""
+    """Compute the logarithm of the mean of the probabilities of logits (B, C)."""
     log_probs = [each - np.logaddexp.reduce(each, axis=1, keepdims=True) for each in scores]
     mean: NDArray[np.float32] = np.logaddexp.reduce(log_probs, axis=0) - np.float32(
         np.log(len(scores))

@@ -90,9 +90,10 @@ class OnnxBackend:
         return OnnxStepper(decoder, image, state, len(pixels), arrays.get(CLASSES))
 
     def abandon_sessions(self) -> None:
-        """Forget the sessions of the process that this one was forked from, whose threads were left there.
+        """Drop the sessions inherited by fork, without freeing them.
 
-        Running one would wait for its threads forever, and so would freeing it when Python ends.
+        Their threads exist only in the parent process: running a session would wait for them
+        forever, and so would freeing it when Python exits.
         """
         for session in self._sessions or ():
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
@@ -110,9 +111,7 @@ class OnnxBackend:
             _inputs(encoder) != {"pixels"}
             or _inputs(decoder) != {"parents", "words", "k"} | outputs
         ):
-            raise CheckpointError(
-                f"{first} and {second.name} don't belong together. {_advice(self._folder)}"
-            )
+            raise CheckpointError(f"{first} and {second.name} don't match. {_advice(self._folder)}")
         return encoder, decoder
 
 
@@ -171,7 +170,7 @@ class OnnxStepper:
         *,
         all_log_probs: bool = False,
     ) -> Step:
-        """Continue the rows `parents` (B, K) of the previous step by `words` (B, K); see `Stepper.step`."""
+        """Continue the previous rows `parents` (B, K) by `words` (B, K); see `Stepper.step`."""
         images, beams = self._grid
         if len(parents) < images:
             going = parents[:, 0] // beams
@@ -259,7 +258,7 @@ def _inputs(session: onnxruntime.InferenceSession) -> set[str]:
 
 
 def _advice(folder: Path) -> str:
-    return f"Write the pair anew from the weights: captioner export {folder}"
+    return f"Export both ONNX files again from the weights: captioner export {folder}"
 
 
 def _short(error: Exception, length: int = 200) -> str:

@@ -1,4 +1,4 @@
-"""What a backend is: what the search, and whoever loads one, knows of it."""
+"""The interfaces of backends, as the search and their loader use them."""
 
 from typing import Protocol
 
@@ -10,11 +10,11 @@ from captioner.decoding import Stepper
 
 
 class Encoded(Stepper, Protocol):
-    """Encoded images: what the search steps over, and what the model's classifier says of them."""
+    """Encoded images, for the search, with their class logits."""
 
     @property
     def classes(self) -> NDArray[np.float32] | None:
-        """The scores of its classes, (B, C); None for a model without a classifier."""
+        """The classifier's logits, (B, C); None for a model without a classifier."""
 
     @property
     def pooled(self) -> NDArray[np.float32]:
@@ -22,17 +22,17 @@ class Encoded(Stepper, Protocol):
 
 
 class Backend(Protocol):
-    """What runs the network."""
+    """Runs the network."""
 
     def encode(self, pixels: NDArray[np.float32]) -> Encoded:
-        """Encode preprocessed images (B, 3, S, S); a stepper over them."""
+        """Encode preprocessed images (B, 3, S, S); return a stepper over them."""
 
 
 class BackendType(Protocol):
     """A backend's class, as `captioner.backends.choice` loads it."""
 
     def suits(self, checkpoint: Checkpoint, device: str | None) -> bool:
-        """Say whether it can run the checkpoint on the device, so that "auto" may take it."""
+        """Tell whether it can run the checkpoint on the device, so that "auto" may choose it."""
 
     def from_checkpoint(self, checkpoint: Checkpoint, device: str | None) -> Backend:
         """Load the checkpoint's network.

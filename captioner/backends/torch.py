@@ -23,20 +23,20 @@ from captioner.vocabulary import PAD
 
 
 class TorchBackend:
-    """Runs a model as it is: loaded from a checkpoint, or alive in the middle of its training.
+    """Run a model, loaded from a checkpoint or in training.
 
     Args:
-        model: The model; it is put into evaluation mode while it is used, and back.
+        model: The model; it is in evaluation mode only while it is used.
         device: Where it runs: "cpu", "cuda", "cuda:1", ...; null leaves it where it is.
 
     Raises:
-        ConfigError: The device isn't there.
+        ConfigError: The device is not available.
     """
 
     name = "torch"
 
     def __init__(self, model: CaptioningModel, device: str | None = None) -> None:
-        self._folder: Path | None = None  # none of a model that is alive
+        self._folder: Path | None = None  # None for a model in training
         self._process = os.getpid()
         try:
             self.model = model.to(device) if device else model
@@ -45,7 +45,7 @@ class TorchBackend:
 
     @staticmethod
     def suits(checkpoint: Checkpoint, device: str | None) -> bool:
-        """Say whether the weights are floats; it runs them on any device."""
+        """Return whether the weights are floats; torch runs them on any device."""
         return checkpoint.quantized is None
 
     @classmethod
@@ -54,7 +54,7 @@ class TorchBackend:
 
         Raises:
             CheckpointError: The weights are missing, damaged or of another architecture.
-            ConfigError: The device isn't there.
+            ConfigError: The device is not available.
         """
         if checkpoint.quantized is not None:
             raise CheckpointError(
@@ -86,8 +86,8 @@ class TorchBackend:
     def __reduce__(self) -> tuple[Any, ...]:
         if self._folder is None:
             raise ConfigError(
-                "A model in training cannot be sent to another process: it is not in a folder yet. "
-                "Save it, and load it there by Captioner.from_pretrained."
+                "A model in training cannot be sent to another process, because it is not saved"
+                " yet. Save it, and load it there with Captioner.from_pretrained."
             )
         bundled = self._folder == BUNDLED  # which lies elsewhere on another machine
         return _load_backend, (None if bundled else os.path.abspath(self._folder), str(self.device))
@@ -99,17 +99,17 @@ class TorchBackend:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The model's device."""
         return next(self.model.parameters()).device
 
     def encode(self, pixels: NDArray[np.float32] | Tensor) -> "TorchStepper":
-        """Encode preprocessed images (B, 3, S, S); a stepper over them."""
+        """Encode preprocessed images (B, 3, S, S); return a stepper over them."""
         self._survive_fork()
         with torch.inference_mode(), evaluating(self.model):
             return self.start(self.model.encoder(torch.as_tensor(pixels).to(self.device)))
 
     def start(self, features: Tensor) -> "TorchStepper":
-        """A stepper over images whose region features (B, L, D) are already known."""
+        """Return a stepper over images whose region features (B, L, D) are already computed."""
         self._survive_fork()
         with torch.inference_mode(), evaluating(self.model):
             features = features.to(self.device)
@@ -119,7 +119,7 @@ class TorchBackend:
         return TorchStepper(self.model.decoder, image, state, len(features), classes)
 
     def _survive_fork(self) -> None:
-        """Do with one thread in a forked process: torch would wait forever for those that were left in its parent."""
+        """Use one thread in a forked process: torch would wait forever for its parent's threads."""
         if self._process == os.getpid():
             return
         if self.device.type != "cpu":
@@ -136,14 +136,14 @@ def _load_backend(folder: str | None, device: str) -> TorchBackend:
 
 
 class TorchStepper:
-    """One batch of encoded images, being decoded; see `captioner.decoding.search.Stepper`.
+    """Decode one batch of encoded images; a `captioner.decoding.search.Stepper`.
 
     Args:
         decoder: The decoder.
         image: The arrays that all rows of an image share, (B, ...) each.
         state: The first state, (B, H) each.
         batch_size: B.
-        classes: The classifier's scores of the images, (B, C); None for a model without it.
+        classes: The classifier's logits of the images, (B, C); None for a model without it.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class TorchStepper:
         *,
         all_log_probs: bool = False,
     ) -> Step:
-        """Continue the rows `parents` (B, K) of the previous step by `words` (B, K); see `Stepper.step`."""
+        """Continue the previous rows `parents` (B, K) by `words` (B, K); see `Stepper.step`."""
         device = next(iter(self._state.values())).device
         self._reorder(torch.from_numpy(parents).to(device))
         with evaluating(self._decoder):
@@ -187,7 +187,7 @@ class TorchStepper:
         )
 
     def _reorder(self, parents: Tensor) -> None:
-        """Let row (b, k) continue the previous row `parents[b, k]`, and drop the images that no row continues."""
+        """Let row (b, k) continue the previous row `parents[b, k]`; drop images without any row."""
         b, k, _ = next(iter(self._state.values())).shape
         self._state = {name: array.flatten(0, 1)[parents] for name, array in self._state.items()}
         if len(parents) < b:
@@ -206,7 +206,7 @@ def _pooled(image: Arrays, state: Arrays) -> NDArray[np.float32]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while: no dropout."""
+    """Set evaluation mode, without dropout, within a context."""
     training = module.training
     module.eval()
     try:

@@ -61,25 +61,24 @@ class CaptionData(ResumableData):
             checkpoint. With `init_from`, that checkpoint's holds.
         min_count: Words seen fewer times in the training captions become the unknown word.
         max_length: Longest training caption in words; longer ones are cut.
-        captions_per_image: At most so many captions of an image are used in an epoch, drawn by
-            their weight.
+        captions_per_image: Maximum number of captions per image in an epoch, drawn by their weight.
         batch_size: Images a batch, of each process where several train together.
         workers: Processes that load images, for each training process; 0 loads in the training
             process itself.
         augmentation: How training images are varied.
-        cache_features: While the encoder is frozen, compute its features once, in so many augmented
-            views, and train on them; 0 encodes anew every time.
-        cache_folder: Where computed features are kept, of whatever images. About 0.13 MB an image
+        cache_features: While the encoder is frozen, compute its features once, in this number of
+            augmented views, and train on them; 0 encodes images at every step.
+        cache_folder: Folder of the feature cache, shared by all data sets. About 0.13 MB per image
             and view for 7x7 regions of width 1280.
-        draw_shapes: Draw a data set of so many images of coloured shapes into the folder of `train`
-            if it isn't there.
-        seed: Of the order of images, their variations and the choice of captions.
+        draw_shapes: Draw a data set of this number of images of coloured shapes into the folder of
+            `train` if it does not exist.
+        seed: Seed of the order of images, their augmentation and the choice of captions.
         init_from: Linked from the model: the checkpoint folder whose words and preprocessing are
             taken over.
 
     Attributes:
-        feature_source: Computes the features that are cached; whoever trains sets it. Without one,
-            images are encoded anew every time.
+        feature_source: Computes the cached features; set by the training module. Without it, images
+            are encoded at every step.
     """
 
     def __init__(
@@ -183,7 +182,7 @@ class CaptionData(ResumableData):
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """The words of the training split; after those of the checkpoint that training begins with, if any."""
+        """The words of the training split, appended to those of the initial checkpoint, if any."""
         brought = compress(self.tokens["train"], self.training.brings_words)
         vocabulary = Vocabulary.build(chain.from_iterable(brought), self.min_count)
         if self._base is not None:
@@ -191,7 +190,7 @@ class CaptionData(ResumableData):
         elif len(vocabulary) == len(SPECIAL_WORDS):
             if not any(map(any, self.tokens["train"])):
                 raise DataError(
-                    "The training captions have no word; emoji and punctuation are none."
+                    "The training captions have no words; emoji and punctuation don't count."
                 )
             raise ConfigError(
                 f"No word occurs {self.min_count} times in the training captions; lower"
@@ -199,12 +198,12 @@ class CaptionData(ResumableData):
             )
         vocabulary = vocabulary.with_styles(sorted(set(chain.from_iterable(self.training.styles))))
         for images in self.validation_sets:
-            vocabulary.start(images.style)  # a style that isn't there is refused now
+            vocabulary.start(images.style)  # fail early if there is no such style
         return vocabulary
 
     @cached_property
     def word_counts(self) -> list[int]:
-        """How often each word, the end and the unknown word occur in the training split, in id order."""
+        """Counts of the words, END and the unknown word in the training split, in id order."""
         counts = Counter(
             word for captions in self.ids["train"] for caption in captions for word in caption[1:]
         )
@@ -272,26 +271,30 @@ class CaptionData(ResumableData):
         )
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Name the images that could not be read, and stop if that is asked for, or if there are no others.
+        """Report unreadable images.
 
         Raises:
-            DataError: An image cannot be read.
+            DataError: An image cannot be read and `unreadable` is "error", or no image of a
+                training batch can be read.
         """
         self._unreadable_images.report(batch.unreadable)
         if self.trainer is not None and self.trainer.training and not len(batch.indices):
             raise DataError(
-                f"{self.plan.first}: none of its images can be read, whose names stand above."
+                f"{self.plan.first}: none of its images can be read; their names are logged above."
             )
         return batch
 
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
     ) -> Batch:
-        """Send the images. Captions stay: they decide what the decoder runs, and asking a GPU for them is to wait."""
+        """Send the images only.
+
+        The decoder's control flow reads the captions: on a GPU, that would synchronise it.
+        """
         return batch._replace(images=batch.images.to(device, non_blocking=batch.images.is_pinned()))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Turn what was sent in few bytes into what the network takes: (B, 3, S, S) or (B, L, D), float32."""
+        """Convert compact images to the network's input: (B, 3, S, S) or (B, L, D), float32."""
         return batch._replace(images=as_input(batch.images, self.preprocessing))
 
     # --- Features of a frozen encoder ---

@@ -66,7 +66,10 @@ class Augmentation:
 
 
 def _random_crop(image: Image.Image, smallest: float, rng: np.random.Generator) -> Image.Image:
-    """Crop a share of the area from `smallest` to all, its aspect changed by up to 4:3 (Szegedy et al. 2015)."""
+    """Crop a random share of the area, from `smallest` to 1, and change the aspect by up to 4:3.
+
+    Source: Szegedy et al. 2015.
+    """
     width, height = image.size
     for _ in range(10):
         area = width * height * rng.uniform(smallest, 1)
@@ -79,17 +82,17 @@ def _random_crop(image: Image.Image, smallest: float, rng: np.random.Generator) 
 
 
 class Features:
-    """Computed features, memory-mapped wherever they are used: a worker process gets the paths, not the numbers.
+    """Memory-mapped features; pickling them for a worker process sends only the paths.
 
-    An image that could not be read has NaN.
+    The features of an unreadable image are NaN.
 
     Args:
         files: Files of float16 (n, L, D), in numpy's format.
-        places: (views, N, 2): in which file, and in which row of it, the features of each view of
-            each image are.
+        places: (views, N, 2), the file and the row in it of the features of each view of each
+            image.
 
     Attributes:
-        views: How many augmented views of each image there are.
+        views: Number of augmented views of each image.
     """
 
     def __init__(self, files: Sequence[Path], places: NDArray[np.int32]) -> None:
@@ -247,14 +250,15 @@ class CaptionDataset(Dataset[Example]):
 
 
 def speaks_of_sides(captions: Sequence[str]) -> bool:
-    """Whether captions of an image may be wrong of its mirror image, because they say left or right."""
+    """Tell whether captions say left or right, so that they may be wrong for the mirror image."""
     return any(_SIDES.search(caption) for caption in captions)
 
 
 def collate(examples: Sequence[Example]) -> Batch:
-    """Put examples into a batch: captions by falling length, images by their longest, as the decoder likes it.
+    """Collate examples: captions by decreasing length, images by their longest caption.
 
-    Images that cannot be read are left out; a batch may end up empty.
+    That order is the fastest for the decoder. Unreadable images are skipped; the batch may be
+    empty.
     """
     ordered = [
         (example.image, _longest_first(example), example.record)
@@ -293,7 +297,7 @@ def _longest_first(example: Example) -> list[tuple[list[int], float]]:
 
 
 def as_input(images: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Turn what travels in few bytes into what the network takes.
+    """Convert compact images to the network's input.
 
     Args:
         images: Pixels (B, S, S, 3) uint8, or features (B, L, D) float16.

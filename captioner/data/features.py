@@ -1,4 +1,4 @@
-"""Who computes the features of a frozen encoder: not the data, which know of no encoder."""
+"""The interface by which the data get features of a frozen encoder, without knowing the encoder."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Loading batches: in processes of their own where images are decoded, in the training process where they are not."""
+"""Load batches: images in worker processes, cached features in the training process."""
 
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ from captioner.data.views import ImageViews
 
 
 class StagedLoader:
-    """Loads features, as long as there are some, in the training process: a worker would cost more than it brings.
+    """Load features, while there are some, in the training process, where it is faster.
 
     Args:
         dataset: What is loaded.
@@ -98,9 +98,10 @@ class Loaders:
 
 
 def ignore_interrupts(worker: int) -> None:
-    """Let a loading process outlive a Ctrl-C or SIGTERM to its whole group: training finishes its step first.
+    """Ignore Ctrl-C and SIGTERM in a worker process, so that training can finish its step.
 
-    Python asks such processes with SIGTERM to end with it, and waits: they must be ended before.
+    At exit, Python ends its child processes by SIGTERM and waits for them, so workers must be ended
+    before.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

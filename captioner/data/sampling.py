@@ -1,7 +1,7 @@
-"""Which images are held out, and which make up each batch of each epoch, for each process that trains with others.
+"""Hold out validation images, and sample the batches of each epoch and process.
 
-Everything follows from the seed and the epoch, so a resumed run goes on in the middle of an epoch
-with the very batch that was next, and several processes share out the batches that one would have.
+Everything depends only on the seed and the epoch. So a run resumed in mid-epoch continues with
+exactly the next batch, and several processes divide the batches that one process would have.
 """
 
 import hashlib
@@ -94,7 +94,7 @@ class TrainingBatches(Sampler[list[Key]]):
             ]
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """The indices of an epoch's images, in its order; a source's begin behind those of the ones before it."""
+        """Compute the indices of an epoch's images, in order; sources' ranges are consecutive."""
         firsts = np.cumsum([0, *(source.count for source in self.sources)])
         drawn = [
             firsts[number] + source.of(epoch, (self.seed, number))
@@ -140,15 +140,15 @@ class ValidationBatches(Sampler[list[Key]]):
 
 
 def hold_out(names: Sequence[object], share: float) -> frozenset[int]:
-    """Which images validation gets where there is no other split.
+    """Choose the images for validation where there is no validation split.
 
-    A hash of its name says on which side an image is: the same in every run and order, and hardly
-    ever another when images are added.
+    A hash of the image's name decides: the choice is the same in every run and order, and hardly
+    changes when images are added.
 
     Args:
-        names: What the images are called.
-        share: How many are held out: this share of them, rounded, but two at least, for of a single
-            image CIDEr-D is always 0; all if there are no more.
+        names: The images' names.
+        share: Share of the images to hold out, rounded, but at least two, because CIDEr-D of a
+            single image is always 0; all if there are no more.
 
     Returns:
         Their indices.

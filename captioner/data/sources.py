@@ -1,4 +1,4 @@
-"""Where captions and images come from: sources to train on, sets to validate on, and what is held out of them."""
+"""Sources of captions and images: to train on, to validate on, and held out."""
 
 import logging
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from captioner.errors import ConfigError, DataError
 logger = logging.getLogger(__name__)
 
 Unreadable = Literal["error", "skip"]  # what a damaged or missing image does
-# a source that is drawn from has different images for so many epochs, where there are enough
+# a source that is sampled has different images for this many epochs, if there are enough
 EPOCHS = 10
 
 
@@ -219,12 +219,12 @@ def images_an_epoch(sources: Sequence[Source], counts: Sequence[int]) -> list[in
 
 
 def only_as_many(records: list[Record], an_epoch: int, seed: int) -> list[Record]:
-    """As many of a source's images as a few epochs need, so that few photos don't make thousands be encoded.
+    """Limit a source to the images that a few epochs need, so that no others are encoded.
 
     Args:
-        records: All of them.
+        records: All images of the source.
         an_epoch: How many of them each epoch has.
-        seed: Of the choice.
+        seed: Seed of the choice.
     """
     count = min(len(records), EPOCHS * an_epoch)
     if count == len(records):
@@ -234,10 +234,10 @@ def only_as_many(records: list[Record], an_epoch: int, seed: int) -> list[Record
 
 
 class UnreadableImages:
-    """Names the images that could not be read, once each; or refuses them.
+    """Report unreadable images, once each, or fail on the first.
 
     Args:
-        reaction: "error" refuses the first; "skip" names each.
+        reaction: "error" fails on the first; "skip" logs a warning for each.
     """
 
     def __init__(self, reaction: Unreadable) -> None:
@@ -245,18 +245,21 @@ class UnreadableImages:
         self._named: set[str] = set()
 
     def report(self, sentences: Sequence[str]) -> None:
-        """Tell what was wrong with some images, a sentence each, which begins with the image's path.
+        """Report why images are unreadable.
+
+        Args:
+            sentences: One for each image; it begins with the image's path and a colon.
 
         Raises:
-            DataError: There are some, and they are refused.
+            DataError: There are unreadable images, and the reaction is "error".
         """
         for sentence in sentences:
             if self.reaction == "error":
                 raise DataError(
-                    f"{sentence}. Mend or remove it, or leave such images out with"
+                    f"{sentence}. Repair or remove it, or skip such images with"
                     " data.unreadable=skip."
                 )
-            path = sentence.partition(": ")[0]  # once an image, in whatever way it is met again
+            path = sentence.partition(": ")[0]  # report an image once, whatever the reason
             if path not in self._named:
                 logger.warning("Skipped: %s", sentence)
                 self._named.add(path)

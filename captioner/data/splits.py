@@ -91,7 +91,7 @@ class Plan:
         for name, valued in self.validation.items():
             if name and not is_name(name):
                 raise ConfigError(
-                    f"The validation set {name!r} is no name; expected letters, digits, dots, _"
+                    f"Invalid name of a validation set: {name!r}; expected letters, digits, dots, _"
                     " and -."
                 )
             if not 0 <= valued.weight < float("inf"):
@@ -165,7 +165,7 @@ def plan_data(
     unreadable: Unreadable,
     seed: int,
 ) -> Plan:
-    """Put the simple form of a config, one source and one set, and the named ones together.
+    """Combine the simple form of a config, one source and one set, with the named ones.
 
     Args:
         train: `data.train`, without annotations if there is none.
@@ -177,7 +177,7 @@ def plan_data(
         seed: Of which images are chosen.
 
     Raises:
-        ConfigError: They don't go together, or a number is out of range.
+        ConfigError: They cannot be combined, or a number is out of range.
     """
     named = {
         f"data.sources.{name}": source
@@ -189,7 +189,7 @@ def plan_data(
         named = {"data.train": train, **named}
     if val.annotations is not None and sets:
         raise ConfigError(
-            "There are data.val and data.validation; expected one of them. Name all sets in the"
+            "data.val and data.validation cannot be combined; use one of them. Name all sets in the"
             " second."
         )
     if val.annotations is not None:

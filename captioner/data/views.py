@@ -1,4 +1,4 @@
-"""The views of images whose features are kept: what they look like depends on nothing but the image itself."""
+"""The views of images whose features are cached; they are independent of all other images."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ Facts = tuple[object, ...]
 
 
 class ImageViews(Dataset[Example]):
-    """Images in several views: the first as they are, the others varied. It is asked for (view, index).
+    """Images in several views, the first unchanged, the others augmented; keys are (view, index).
 
-    A view of an image depends on its file, the seed and the view alone: not on which other images
-    there are, nor on the captions, but for whether it may be mirrored.
+    A view of an image depends only on its file, the seed and the view: not on other images, nor on
+    the captions, except for whether it may be mirrored.
 
     Args:
         records: The images.
@@ -59,7 +59,7 @@ class ImageViews(Dataset[Example]):
         return Example(np.asarray(self.preprocessing.fit(image)), [[]], index)
 
     def facts(self, view: int, index: int) -> Facts:
-        """All that the pixels of a view depend on, but for the preprocessing.
+        """Collect everything that the pixels of a view depend on, except the preprocessing.
 
         Raises:
             OSError: The image's file is gone.

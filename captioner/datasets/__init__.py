@@ -1,1 +1,1 @@
-"""Data sets that captioner can bring by itself: COCO, by download, and drawn shapes."""
+"""Data sets that captioner can prepare: COCO, by download, and drawn shapes."""

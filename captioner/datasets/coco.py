@@ -1,4 +1,4 @@
-"""COCO: what it consists of, and how it comes into a folder.
+"""Download COCO into a folder.
 
 The folder then looks like this:
 
@@ -45,16 +45,16 @@ _KARPATHY = "https://cs.stanford.edu/people/karpathy/deepimagesent"
 
 @dataclass(frozen=True)
 class Archive:
-    """A ZIP archive on a server, and what of it is wanted.
+    """A ZIP archive on a server, and which of its files to unpack.
 
     Args:
-        server: Where it is, unless a mirror is named.
-        path: Below the server or mirror.
-        kind: What it brings.
+        server: Its server, unless a mirror is given.
+        path: Its path on the server or mirror.
+        kind: The kind of its contents.
         size: Bytes of the archive.
         sha256: Its checksum.
-        members: Names or patterns of the files that are unpacked; they keep their names.
-        unpacked: Bytes that these files take on a disk, about.
+        members: Names or patterns of the files to unpack; they keep their names.
+        unpacked: Approximate bytes of these files on disk.
     """
 
     server: str
@@ -71,14 +71,14 @@ class Archive:
         return PurePosixPath(self.path).name
 
     def url(self, mirror: str | None = None) -> str:
-        """Where to get it."""
+        """Build its URL."""
         return f"{(mirror or self.server).rstrip('/')}/{self.path}"
 
 
 # Sizes and checksums are those of TensorFlow Datasets (url_checksums/coco_captions.txt); other
 # projects state the same.
-# Small ones first, then those with most images: while an archive is unpacked its images are there
-# twice, and that takes the least room while no others are there.
+# Small ones first, then those with most images: while an archive is unpacked, its images are on
+# disk twice, which needs the least space while there are no others.
 COCO: dict[int, tuple[Archive, ...]] = {
     2014: (
         Archive(
@@ -158,42 +158,41 @@ def prepare_coco(
     report: Report | None = None,
     pauses: Sequence[float] = PAUSES,
 ) -> None:
-    """Bring archives and unpack them into a folder, but for what is there already.
+    """Download archives and unpack them into a folder, except what is already there.
 
-    One after the other is downloaded, checked, unpacked and deleted. It may be interrupted
-    anywhere: the next call goes on. What was unpacked is known by the names and sizes of its files,
-    so a call that finds them all asks no server, and one that misses some brings their archive
-    again. An archive that lies in the folder itself is checked, used instead of a download, and
-    left alone.
+    They are downloaded, checked, unpacked and deleted one by one. After an interruption, the next
+    call resumes. Unpacked files are identified by their names and sizes: if all are there, no
+    server is contacted; if some are missing, their archive is downloaded again. An archive in the
+    folder itself is checked and used instead of a download, and is not deleted.
 
     Args:
-        folder: Where to.
-        archives: Which: `COCO[2014]`, `COCO[2017]` or some of them.
-        mirror: Another server: its URL instead of `Archive.server`, above the same paths
+        folder: The target folder.
+        archives: `COCO[2014]`, `COCO[2017]` or some of their archives.
+        mirror: URL of another server instead of `Archive.server`, with the same paths
             (MIRROR/zips/train2014.zip, MIRROR/annotations/annotations_trainval2014.zip,
             MIRROR/caption_datasets.zip, ...).
-        report: Is told the progress; if None, it is logged.
+        report: Called with the progress; if None, it is logged.
         pauses: Seconds to wait before each further attempt when a connection fails.
 
     Raises:
-        DataError: If a file cannot be had, is damaged or cannot be written, the disk has no room
-            for all of it, or another process is filling the folder.
+        DataError: A file cannot be downloaded or written, or is damaged, the disk has too little
+            space, or another process is filling the folder.
     """
     if not _find_missing(folder, archives):
-        logger.info("All of it is in %s already.", folder)
+        logger.info("All files are already in %s.", folder)
         return
     with _alone(folder):
         missing = _find_missing(
             folder, archives
-        )  # again: who filled the folder until now may have brought them
+        )  # check again: another process may have filled the folder until now
         _check_space(folder, missing)
         for archive in missing:
             _bring(folder, archive, mirror, report or log_progress(), pauses)
-    logger.info("All of it is in %s now.", folder)
+    logger.info("All files are now in %s.", folder)
 
 
 def _find_missing(folder: Path, archives: Sequence[Archive]) -> list[Archive]:
-    """The archives that are not unpacked; of the others nothing is left but their files."""
+    """List the archives that are not unpacked; delete the downloads of the others."""
     missing = [archive for archive in archives if not _is_unpacked(folder, archive)]
     for archive in archives:
         if archive not in missing:
@@ -207,19 +206,17 @@ def _bring(
     source, record = folder / archive.name, _record(folder, archive)
     if source.exists():
         if damage := find_damage(source, size=archive.size, sha256=archive.sha256, report=report):
-            raise DataError(
-                f"{source} {damage}; delete it to have it downloaded, or put the right one there."
-            )
+            raise DataError(f"{source}: {damage}. Delete it to download it again, or replace it.")
     else:
         source = folder / DOWNLOADS / archive.name
         if record.exists():
             logger.warning(
-                "Not all files of %s are in %s any more: it is brought again", archive.name, folder
+                "Some files of %s are missing in %s; downloading it again", archive.name, folder
             )
         url = archive.url(mirror)
         logger.info("%s (%s)", url, in_words(archive.size))
         advice = (
-            "Another server may have it (--mirror URL), or put the file there yourself:"
+            "Try another server (--mirror URL), or put the file there yourself:"
             f" {folder / archive.name}"
         )
         download(
@@ -242,20 +239,20 @@ def _bring(
 
 
 def _tidy(folder: Path, archive: Archive) -> None:
-    """Delete what was downloaded of an archive that is unpacked."""
+    """Delete the download of an unpacked archive."""
     for name in (archive.name, f"{archive.name}.part"):
         path = folder / DOWNLOADS / name
-        if path.exists():  # or a disk that is read-only would refuse to delete nothing
+        if path.exists():  # on a read-only disk, unlinking a missing file fails
             path.unlink()
 
 
 def _record(folder: Path, archive: Archive) -> Path:
-    """Where the list of an archive's files is; it is written when they are all there."""
+    """Return the path of the list of an archive's files, written once all are unpacked."""
     return folder / DOWNLOADS / f"{archive.name}.json"
 
 
 def _is_unpacked(folder: Path, archive: Archive) -> bool:
-    """Whether every file of an archive is there, with its size."""
+    """Tell whether every file of an archive exists with the right size."""
     try:
         record = json.loads(_record(folder, archive).read_text(encoding="utf-8"))
         return record["sha256"] == archive.sha256 and all(
@@ -267,23 +264,23 @@ def _is_unpacked(folder: Path, archive: Archive) -> bool:
         KeyError,
         TypeError,
         AttributeError,
-    ):  # no such file, or not one that we wrote
+    ):  # no such file, or not written by us
         return False
 
 
 def _check_space(folder: Path, archives: Sequence[Archive]) -> None:
-    """Refuse to begin what the disk cannot hold."""
+    """Fail if the disk has too little space."""
     needed = _space(folder, archives)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
-            f"{folder} needs {in_words(needed)} of free disk, and has {in_words(free)}: make room"
-            f" for {in_words(needed - free)} more, or name a folder on another disk (--folder)."
+            f"{folder} needs {in_words(needed)} of free disk, and has {in_words(free)}: free"
+            f" {in_words(needed - free)} more, or name a folder on another disk (--folder)."
         )
 
 
 def _space(folder: Path, archives: Sequence[Archive]) -> int:
-    """Compute the peak disk usage in bytes: each archive beside its extracted files."""
+    """Compute the peak disk usage: an archive, its files, and the files of those before it."""
     kept = most = 0
     for archive in archives:
         target = folder / DOWNLOADS / archive.name
@@ -305,7 +302,7 @@ def _on_disk(paths: "Iterator[Path] | list[Path]") -> int:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Lock the folder against a second process, where the system has advisory locks."""
+    """Lock the folder against other processes, if the system has locks that end with a process."""
     with writing(folder):
         (folder / DOWNLOADS).mkdir(parents=True, exist_ok=True)
         file = (folder / DOWNLOADS / "lock").open("w")
@@ -316,7 +313,7 @@ def _alone(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise DataError(
-                f"Another process is filling {folder}; wait for it, then call again."
+                f"Another process is filling {folder}; wait for it, then try again."
             ) from error
         except (ImportError, OSError):  # Windows; a network disk without locks
             logger.debug("%s cannot be locked", folder)

@@ -1,7 +1,6 @@
-"""Download and unpack files. Both can be interrupted at any point and resumed.
+"""Resumable downloads and unpacking, with atomic files.
 
-Needs nothing but the standard library. Proxies are taken from the environment (`https_proxy`), as
-`urllib` does.
+Uses only the standard library. Proxies come from the environment (`https_proxy`), as in `urllib`.
 """
 
 import hashlib
@@ -26,10 +25,10 @@ from captioner.errors import DataError
 logger = logging.getLogger(__name__)
 
 Report: TypeAlias = Callable[[str, int, int], None]
-"""Is told how far a piece of work is: its name, bytes done, bytes in all."""
+"""Called with the progress of a task: its name, bytes done, total bytes."""
 
 PAUSES = (1.0, 5.0, 15.0, 60.0)
-"""Seconds to wait after one, two, ... consecutive failures; any progress resets the count."""
+"""Seconds to wait before a retry after one, two, ... consecutive failures without progress."""
 
 _TIMEOUT = 60.0  # seconds without a byte
 _CHUNK = 1 << 20
@@ -41,15 +40,15 @@ _ASK_AGAIN = (
     502,
     503,
     504,
-)  # the server's answers that may be another a little later
+)  # HTTP status codes worth a retry
 
 
 class _BrokenOffError(Exception):
-    """The connection failed; asking again may help."""
+    """The connection failed; a retry may help."""
 
 
 class _RefusedError(Exception):
-    """The server does not give the file; asking again won't help."""
+    """The server does not provide the file; a retry won't help."""
 
 
 def download(
@@ -60,34 +59,34 @@ def download(
     sha256: str,
     report: Report,
     pauses: Sequence[float] = PAUSES,
-    advice: str = "Ask another server.",
+    advice: str = "Try another server.",
 ) -> None:
-    """Bring a file, or go on where an earlier call stopped.
+    """Download a file, or resume an earlier call.
 
-    The file grows in `NAME.part` beside the target and gets its name when size and checksum are
-    right. When the connection fails the server is asked for the rest, as long as that brings
-    something new. If the server has changed its file since an earlier call, the checksum is wrong,
-    and all of it is downloaded once more.
+    The data go to `NAME.part` in the target's folder, which is renamed once size and checksum are
+    right. After a connection failure, the download resumes, as long as it makes progress. If the
+    server's file has changed since an earlier call, the checksum is wrong, and the whole file is
+    downloaded again.
 
     Args:
-        url: Where it is: `http:`, `https:` or `file:`.
-        target: Where it goes. What is there already is checked, and replaced if it is damaged.
-        size: How many bytes it has.
+        url: Its URL: `http:`, `https:` or `file:`.
+        target: Its path. An existing file is checked, and replaced if it is damaged.
+        size: Its size in bytes.
         sha256: Its checksum, in hexadecimal digits.
-        report: Is told the progress.
+        report: Called with the progress.
         pauses: Seconds to wait before each further attempt.
-        advice: What to do if the server does not give the file: a sentence that ends the error
+        advice: What to do if the server does not provide the file: the last sentence of the error
             message.
 
     Raises:
-        DataError: If the server has no such file, or another one; if the connection fails again and
-            again; if what came is damaged (it is removed); or if it cannot be written (what was
-            downloaded is kept).
+        DataError: The server has no such file or a different one; the connection fails repeatedly;
+            the download is damaged (it is removed); or it cannot be written (the downloaded part is
+            kept).
     """
     if target.exists():
         if not (damage := find_damage(target, size=size, sha256=sha256, report=report)):
             return
-        logger.warning("%s %s; it is downloaded again", target, damage)
+        logger.warning("%s: %s; downloading it again", target, damage)
         target.unlink()
     part = target.with_name(f"{target.name}.part")
     while True:
@@ -98,7 +97,7 @@ def download(
             raise DataError(f"{url}: {error}. {advice}") from error
         except _BrokenOffError as error:
             kept = (
-                f"{in_words(_size(part))} of {in_words(size)} are kept, and the same call goes on"
+                f"{in_words(_size(part))} of {in_words(size)} are kept, and the same call resumes"
                 " from there"
             )
             raise DataError(f"{url}: {error}; {kept}. {advice}") from error
@@ -108,14 +107,18 @@ def download(
             return
         part.unlink()
         if not resumed:
-            raise DataError(f"{url}: what was downloaded {damage}, and has been removed. {advice}")
-        logger.warning("%s %s; it is downloaded again from the start", part, damage)
+            raise DataError(f"{url}: {damage}. The download was removed. {advice}")
+        logger.warning("%s: %s; downloading it again from the start", part, damage)
 
 
 def find_damage(path: Path, *, size: int, sha256: str, report: Report) -> str | None:
-    """Verify size and checksum; return what is wrong, to follow "FILE ...", or None."""
+    """Check a file's size and checksum.
+
+    Returns:
+        The mismatch, to follow "FILE: " in a message; None if there is none.
+    """
     if (found := path.stat().st_size) != size:
-        return f"has {found:,} bytes instead of {size:,}"
+        return f"size mismatch: expected {size:,} bytes, got {found:,}"
     digest = hashlib.sha256()
     done = 0
     with path.open("rb") as file:
@@ -126,28 +129,28 @@ def find_damage(path: Path, *, size: int, sha256: str, report: Report) -> str | 
     return (
         None
         if digest.hexdigest() == sha256
-        else f"has the SHA-256 {digest.hexdigest()} instead of {sha256}"
+        else f"checksum mismatch: expected SHA-256 {sha256}, got {digest.hexdigest()}"
     )
 
 
 def unpack(archive: Path, folder: Path, members: Sequence[str], report: Report) -> dict[str, int]:
-    """Unpack some members of a ZIP archive, or go on where an earlier call stopped.
+    """Unpack some members of a ZIP archive, or resume an earlier call.
 
-    Each file grows under another name and is renamed when its CRC is right, so a file with the
-    right name and size is whole, and stays.
+    Each file is written under a temporary name and renamed once its CRC is right, so existing files
+    with the right name and size are complete, and are kept.
 
     Args:
         archive: The ZIP archive.
-        folder: What the names in the archive are relative to.
-        members: Which of them: names or patterns with `*`.
-        report: Is told the progress.
+        folder: The folder that names in the archive are relative to.
+        members: Names of the members, or patterns with `*`.
+        report: Called with the progress.
 
     Returns:
         The size of each file by its name in the archive.
 
     Raises:
-        DataError: If the archive is damaged, lacks a member, or has one that would leave the folder
-            (nothing is unpacked then); or if a file cannot be written.
+        DataError: The archive is damaged, lacks a member, or has one outside of the folder (then
+            nothing is unpacked); or a file cannot be written.
     """
     try:
         with ZipFile(archive) as opened:
@@ -160,13 +163,13 @@ def unpack(archive: Path, folder: Path, members: Sequence[str], report: Report) 
                 report(f"Unpacking {archive.name}", done, total)
     except (BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise DataError(
-            f"{archive} is no ZIP archive that can be read ({error}); delete it and call again."
+            f"{archive} is not a readable ZIP archive ({error}); delete it and try again."
         ) from error
     return {info.filename: info.file_size for info in chosen}
 
 
 def log_progress() -> Report:
-    """Makes a `Report` that logs a line whenever another tenth of a piece of work is done."""
+    """Create a `Report` that logs a line for every tenth of a task."""
     last: dict[str, int] = {}
 
     def report(what: str, done: int, total: int) -> None:
@@ -179,7 +182,7 @@ def log_progress() -> Report:
 
 
 def in_words(size: int) -> str:
-    """A number of bytes for people: 13.5 GB, 252.9 MB, 17 bytes."""
+    """Format a number of bytes: 13.5 GB, 252.9 MB, 17 bytes."""
     for unit, name in ((10**9, "GB"), (10**6, "MB")):
         if size >= unit:
             return f"{size / unit:,.1f} {name}"
@@ -188,18 +191,18 @@ def in_words(size: int) -> str:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns a full disk, and whatever else keeps a file from being written, into a `DataError`."""
+    """Convert errors of writing a file, such as a full disk, into a `DataError`."""
     try:
         yield
     except OSError as error:
         raise DataError(
             f"{path} cannot be written: {error.strerror or error}. "
-            "What is there already is kept: make room or mend it, and the same call goes on."
+            "What is already there is kept: fix the problem, and the same call resumes."
         ) from error
 
 
 def _fetch(url: str, part: Path, size: int, report: Report, pauses: Sequence[float]) -> None:
-    """Ask until `part` has all bytes; what they are is checked later."""
+    """Download until `part` has all bytes; the contents are checked later."""
     most = _size(part)
     failures = 0
     while (start := _size(part)) < size:
@@ -220,15 +223,14 @@ def _fetch(url: str, part: Path, size: int, report: Report, pauses: Sequence[flo
                 raise _BrokenOffError(
                     f"the connection failed {failures} times in a row ({error})"
                 ) from error
-            logger.warning("%s: %s; asking again in %g s", url, error, pauses[failures - 1])
+            logger.warning("%s: %s; retrying in %g s", url, error, pauses[failures - 1])
             time.sleep(pauses[failures - 1])
 
 
 def _ask(url: str, start: int, size: int) -> Any:
-    """Ask for the bytes from `start` on. The answer may be all of them: its status says so.
+    """Request the bytes from `start` on; the response's status tells if it has all bytes instead.
 
-    Servers name the size of their file with the answer, so a wrong file is refused before it is
-    downloaded.
+    The response states the size of the file, so a wrong file is detected before it is downloaded.
     """
     headers = {"User-Agent": "captioner", **({"Range": f"bytes={start}-"} if start else {})}
     try:
@@ -239,47 +241,47 @@ def _ask(url: str, start: int, size: int) -> Any:
                 raise _BrokenOffError(f"{error.code} {error.reason}") from error
             if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
                 raise _RefusedError(
-                    f"its file ends before {start:,} bytes, expected {size:,}"
+                    f"size mismatch: expected {size:,} bytes, server has fewer than {start:,}"
                 ) from error
             raise _RefusedError(
-                f"the server does not give out this file ({error.code} {error.reason})"
+                f"the server does not provide this file ({error.code} {error.reason})"
             ) from error
     except (http.client.InvalidURL, ValueError) as error:
-        raise _RefusedError(f"no address that can be asked ({error})") from error
+        raise _RefusedError(f"invalid URL ({error})") from error
     except (OSError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, URLError) else error
         if isinstance(
             reason, str | FileNotFoundError | ssl.SSLCertVerificationError
-        ):  # str: of the URL itself
+        ):  # str: an error of the URL itself
             raise _RefusedError(str(reason)) from error
         raise _BrokenOffError(_describe(reason)) from error
     if response.status == http.client.PARTIAL_CONTENT:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if not found or int(found[1]) != start:
             response.close()
-            raise _BrokenOffError("the server sent another part of the file than it was asked for")
+            raise _BrokenOffError("the server sent a different part of the file than requested")
         length = found[2]
     else:
         length = response.headers.get("Content-Length", "*")
     if length.isdecimal() and int(length) != size:
         response.close()
         raise _RefusedError(
-            f"this file has {int(length):,} bytes, expected {size:,}: it is another one"
+            f"size mismatch: expected {size:,} bytes, server reports {int(length):,}"
         )
     return response
 
 
 def _append(response: Any, part: Path, start: int, size: int, report: Report) -> None:
-    """Write what a server sends behind the first `start` bytes of `part`."""
+    """Append a response to the first `start` bytes of `part`."""
     with writing(part), part.open("ab", buffering=_CHUNK) as file:
         if not start and file.tell():
-            file.truncate(0)  # a server that cannot go on in the middle sends all of it again
+            file.truncate(0)  # the server doesn't support ranges and sends all bytes again
         done = start
         while chunk := _read(response):
             file.write(chunk)
             done += len(chunk)
             report(f"Downloading {part.with_suffix('').name}", done, size)
-            if done > size:  # of a server that doesn't say how long its file is
+            if done > size:  # the server doesn't state the file's size
                 return
     if done < size:
         raise _BrokenOffError(f"the connection broke off after {done:,} of {size:,} bytes")
@@ -302,7 +304,7 @@ def _size(path: Path) -> int:
 
 
 def _choose(archive: ZipFile, members: Sequence[str]) -> list[ZipInfo]:
-    """The wanted files of an archive, none of which leaves the folder."""
+    """Choose the requested files of an archive; fail if one is outside of the folder."""
     infos = [info for info in archive.infolist() if not info.is_dir()]
     for member in members:
         if not any(fnmatchcase(info.filename, member) for info in infos):

@@ -1,7 +1,7 @@
 """A small drawn data set in COCO's layout: coloured shapes and sentences about them.
 
-It needs no download, and a model learns it in a minute or two: the first thing to train, and what
-    tests train on.
+It needs no download, and a model learns it in a minute or two, so it is the first example of
+training, and the data of tests.
 """
 
 import json
@@ -26,16 +26,16 @@ VAL_SHARE = 0.2
 
 
 def draw_shapes(folder: Path, count: int, seed: int = 0) -> None:
-    """Draw the data set into a folder, unless it is there.
+    """Draw the data set into a folder, unless it exists.
 
     The folder gets `images/`, `annotations/captions_train.json` and
     `annotations/captions_val.json`: a fifth of the images is held out for validation. Each image
     shows two different shapes, and has three captions.
 
     Args:
-        folder: Where; written beside and renamed, so that it is there whole or not at all.
-        count: How many images.
-        seed: Of the drawings.
+        folder: The folder; written atomically.
+        count: Number of images.
+        seed: Seed of the drawings.
     """
     if folder.exists():
         return
@@ -49,14 +49,14 @@ def draw_shapes(folder: Path, count: int, seed: int = 0) -> None:
             _write(temporary / "annotations" / f"captions_{split}.json", chosen)
         temporary.rename(folder)
     except OSError:
-        if not folder.exists():  # another process of the run was quicker
+        if not folder.exists():  # else another process of the run has drawn it first
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _draw(folder: Path, count: int, rng: np.random.Generator) -> Iterator[tuple[str, list[str]]]:
-    """Draw images; their file names and captions."""
+    """Draw images; yield their file names and captions."""
     for index in range(count):
         place = PLACES[rng.integers(len(PLACES))]
         names = [

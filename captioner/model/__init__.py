@@ -1,1 +1,1 @@
-"""The network: a torchvision CNN, soft attention and LSTM decoders."""
+"""The network: a CNN of torchvision or timm, soft attention and LSTM decoders."""

@@ -5,7 +5,9 @@ from torch import Tensor, nn
 
 
 class AdditiveAttention(nn.Module):
-    """Additive attention (Bahdanau et al. 2015), as Show, Attend and Tell uses it (Xu et al. 2015, eq. 4-6, soft).
+    """Additive attention (Bahdanau et al. 2015) as in Show, Attend and Tell.
+
+    This is the soft attention of Xu et al. 2015, eq. 4-6.
 
     The keys don't depend on the query, so they are projected once per image, and several queries of
     one image (its captions in training, its beams in search) share them without a copy.
@@ -23,7 +25,7 @@ class AdditiveAttention(nn.Module):
         self.score = nn.Linear(size, 1, bias=False)
 
     def forward(self, query: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Look at the regions.
+        """Attend to the regions.
 
         Args:
             query: (B, K, H), the hidden states of K rows per image.

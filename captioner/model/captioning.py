@@ -15,11 +15,11 @@ from captioner.tags import TagConfig
 
 
 class CaptioningModel(nn.Module):
-    """A CNN that looks and an LSTM that speaks.
+    """A CNN encoder, an LSTM decoder, and optionally the encoder's classifier.
 
     Args:
-        encoder: What the encoder is.
-        decoder: What the decoder is.
+        encoder: The encoder's config.
+        decoder: The decoder's config.
         image_size: S, the side of the images in pixels.
         vocab_size: V.
         pad: Id of the padding.
@@ -57,11 +57,14 @@ class CaptioningModel(nn.Module):
     def forward(
         self, pixels: Tensor, captions: Tensor, scheduled_sampling: float = 0.0
     ) -> TeacherForced:
-        """Teacher forcing from pixels (B, 3, S, S) and captions (B, K, T); see `Decoder.forward`."""
+        """Run teacher forcing on pixels (B, 3, S, S), captions (B, K, T); see `Decoder.forward`."""
         return self.decoder(self.encoder(pixels), captions, scheduled_sampling)  # type: ignore[no-any-return]
 
     def classes(self, features: Tensor) -> Tensor | None:
-        """The classifier's scores (B, C) of region features (B, L, D); None for a model without it."""
+        """Compute the classifier's logits (B, C) of region features (B, L, D).
+
+        Returns None for a model without a classifier.
+        """
         return None if self.classifier is None else self.classifier(features.mean(dim=1))
 
     def keep_classifier(self, head: LinearHead, tags: TagConfig) -> None:
@@ -86,15 +89,15 @@ class CaptioningModel(nn.Module):
             classifier.bias.copy_(head.bias)
 
     def drop_classifier(self) -> None:
-        """Forget the classifier, if there is one."""
+        """Remove the classifier, if there is one."""
         self.tags = self.classifier = None
 
     def _add_classifier(self, tags: TagConfig) -> nn.Linear:
         if not self.encoder.even:
             raise ConfigError(
-                f"A grid of {self.encoder.grid} regions a side weighs the CNN's map unevenly, so"
-                " its classifier cannot score their mean; leave encoder.grid out, or divide the"
-                " CNN's own."
+                f"A grid of {self.encoder.grid} regions a side weighs the CNN's feature map"
+                " unevenly, so its classifier cannot use their mean; omit encoder.grid, or choose a"
+                " divisor of the CNN's own grid."
             )
         self.tags = tags
         self.classifier = nn.Linear(self.encoder.width, tags.classes).requires_grad_(False)
@@ -106,7 +109,7 @@ class CaptioningModel(nn.Module):
         return {"encoder": asdict(encoder), "decoder": asdict(decoder)}
 
     def portable_state(self) -> dict[str, Tensor]:
-        """All weights by name, tied ones once and without BatchNorm's counters: what a checkpoint holds."""
+        """Collect the weights for a checkpoint: tied ones once, without BatchNorm's counters."""
         seen: set[int] = set()
         state = {}
         for name, tensor in self.state_dict().items():

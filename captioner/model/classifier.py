@@ -1,4 +1,4 @@
-"""The classifier of a pretrained CNN, for who wants its classes beside its region features."""
+"""The classifier of a pretrained CNN, which gives classes from its region features."""
 
 import copy
 import os
@@ -16,7 +16,7 @@ from captioner.model.pretrained import fitting, read_pretrained, read_state
 
 
 class LinearHead(NamedTuple):
-    """The scores of its classes are `weight @ features + bias`, of an image's features averaged over its regions."""
+    """A linear classifier of an image's mean region features: logits = weight @ mean + bias."""
 
     weight: Tensor  # (classes, D)
     bias: Tensor  # (classes,)

@@ -1,4 +1,4 @@
-"""A whole classification network -> the part of it that gives region features."""
+"""Cut a whole classification network to the part that gives region features."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from captioner.model.networks import timm_name
 
 
 class Cut(NamedTuple):
-    """A network without its classifier, whose parameters keep their names."""
+    """A network without its classifier; its parameters keep their names."""
 
     cnn: nn.Module
     run: Callable[[nn.Module, Tensor], Tensor]  # the network, pixels (B, 3, S, S) -> (B, D, G, G)
@@ -22,10 +22,10 @@ class Cut(NamedTuple):
 
 
 def cut(network: nn.Module, name: str, image_size: int) -> Cut:
-    """Cut a whole classification network behind the last layer that knows where in the image something is.
+    """Cut a whole classification network after its last spatial layer.
 
     Args:
-        network: The network, which may be changed.
+        network: The network; it may be changed in place.
         name: Its name, as in `EncoderConfig`.
         image_size: S, the side of the images in pixels.
 
@@ -67,7 +67,7 @@ def _cut_by_graph(network: nn.Module, name: str, image_size: int) -> Cut:
 
 
 def _cut_by_method(network: nn.Module, name: str, image_size: int) -> Cut:
-    """Cut a network of timm behind its method `forward_features`; what that method doesn't use is taken away."""
+    """Cut a network of timm after `forward_features`; remove what that method doesn't use."""
     used: set[nn.Module] = set()
     handles = [
         module.register_forward_pre_hook(lambda called, inputs: used.add(called))
@@ -96,7 +96,7 @@ def _run_graph(cnn: nn.Module, pixels: Tensor) -> Tensor:
 
 
 def _run_method(network: nn.Module, pixels: Tensor) -> Tensor:
-    """Features as (B, D, G, G), whatever of (B, D, G, G), (B, G, G, D) and (B, P + L, D) the network has."""
+    """Compute features (B, D, G, G) from any layout: (B, D, G, G), (B, G, G, D), (B, P + L, D)."""
     features: Tensor = network.forward_features(pixels)  # type: ignore[operator]
     if features.ndim == 3:
         features = features[
@@ -111,5 +111,5 @@ def _run_method(network: nn.Module, pixels: Tensor) -> Tensor:
 
 def _no_grid(name: str, image_size: int) -> ConfigError:
     return ConfigError(
-        f"{name} leaves no region grid of images of {image_size} pixels; use larger images."
+        f"{name} gives no region grid for images of {image_size} pixels; use larger images."
     )

@@ -1,8 +1,8 @@
 """The LSTM decoders behind one small interface.
 
-A decoder turns region features into the log-odds of the next word. `start` looks at the features
+A decoder turns region features into the logits of the next word. `start` processes the features
 once per image, `step` advances K rows of every image by one word (beams in search), and `forward`
-runs whole captions (teacher forcing) through the same recurrence, so the two give the same numbers.
+runs whole captions (teacher forcing) through the same recurrence, so both give the same logits.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Arrays = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """What the decoder is.
+    """The architecture of a decoder.
 
     Args:
         name: One of `DECODERS`: "show_tell" (Vinyals et al. 2015), "show_attend_tell" (Xu et al.
@@ -29,7 +29,7 @@ class DecoderConfig:
         embedding_size: E, the width of the word embedding.
         context_size: C, the width to which image regions are projected, once per image.
         attention_size: A, the width in which attention compares; unused by "show_tell".
-        dropout: Share of the embedding, the regions and the output that is dropped in training.
+        dropout: Dropout probability of the embedding, the regions and the output.
         tie_embedding: Use the word embedding as output layer too (Press and Wolf 2017).
 
     Raises:
@@ -53,19 +53,19 @@ class DecoderConfig:
 
 
 class TeacherForced(NamedTuple):
-    """What `Decoder.forward` gives back, N words in all."""
+    """The result of `Decoder.forward`, for N words in all."""
 
     logits: Tensor  # (N, V)
     targets: Tensor  # (N,)
-    rows: Tensor  # (N,): which of the B * K captions each word is of
+    rows: Tensor  # (N,): the index of each word's caption, of the B * K captions
     coverage: Tensor | None  # (B, K, L): each region's attention, summed over the caption's words
 
 
 class Decoder(nn.Module):
-    """What all decoders share: the words' side, and teacher forcing over the subclass's recurrence.
+    """Base class of decoders: embedding, output, and teacher forcing with a subclass's recurrence.
 
     Args:
-        config: What the decoder is.
+        config: The decoder's config.
         feature_size: D, the width of the region features.
         vocab_size: V.
         pad: Id of the padding.
@@ -95,7 +95,7 @@ class Decoder(nn.Module):
             self.output.weight = self.embedding.weight
 
     def start(self, features: Tensor) -> tuple[Arrays, Arrays]:
-        """Look at the images once.
+        """Process the images once.
 
         Args:
             features: (B, L, D), the encoder's region features.
@@ -117,13 +117,21 @@ class Decoder(nn.Module):
             embedded: (B, K, E), the embedded last words.
 
         Returns:
-            The new state, what `predict` reads from it (B, K, R), and the attention (B, K, L) if
-            there is any.
+            The new state, the readout for `predict` (B, K, R), and the attention (B, K, L) if there
+            is any.
         """
         raise NotImplementedError
 
     def predict(self, readout: Tensor, embedded: Tensor) -> Tensor:
-        """The next word's log-odds (..., V) from a readout (..., R) and the embedded last word (..., E)."""
+        """Compute the logits of the next word.
+
+        Args:
+            readout: (..., R), from `recur`.
+            embedded: (..., E), the embedded last word.
+
+        Returns:
+            (..., V).
+        """
         raise NotImplementedError
 
     def step(
@@ -137,8 +145,8 @@ class Decoder(nn.Module):
             words: (B, K), each row's last word.
 
         Returns:
-            The next word's log-odds (B, K, V), the new state, and the attention (B, K, L) if there
-            is any.
+            The logits of the next word (B, K, V), the new state, and the attention (B, K, L) if
+            there is any.
         """
         embedded = self.dropout(self.embedding(words))  # (B, K, E)
         state, readout, attention = self.recur(image, state, embedded)
@@ -147,27 +155,26 @@ class Decoder(nn.Module):
     def forward(
         self, features: Tensor, captions: Tensor, scheduled_sampling: float = 0.0
     ) -> TeacherForced:
-        """Run whole captions, K of each image at once, so that the image's side is computed once.
+        """Run whole captions, K of each image at once, so that each image is processed once.
 
-        Images and captions that have ended are left out of the remaining steps where all after them
-        have ended too: captions ordered by falling length, of images ordered by their longest,
-        waste the least.
+        A step skips the ended images and captions that no unfinished one follows. So the fastest
+        order is captions by decreasing length, and images by their longest caption.
 
         Args:
             features: (B, L, D), the encoder's region features.
-            captions: (B, K, T) ids, START first, END last, padded; a row of nothing but padding is
-                left out. They may stay on the CPU beside features on a GPU: then nothing here waits
-                for the GPU.
-            scheduled_sampling: Probability that an input word is one that the model proposed
-                (Bengio et al. 2015).
+            captions: (B, K, T) ids, START first, END last, padded; a row of only padding is
+                skipped. With features on a GPU, leave them on the CPU, so that the GPU is not
+                synchronised.
+            scheduled_sampling: Probability that an input word is sampled from the model's own
+                predictions (Bengio et al. 2015).
 
         Returns:
-            Log-odds, targets and captions of all N words after START, ordered by step, image,
-            caption; the coverage.
+            The logits, targets and captions of all N words after START, ordered by step, image,
+            caption; and the coverage.
         """
         going = (
             captions[:, :, 1:] != self.pad
-        ).cpu()  # (B, K, T - 1), here and not on the GPU: it decides what runs
+        ).cpu()  # (B, K, T - 1), on the CPU because control flow depends on it
         images = _last(going.any(dim=1))  # images still going at each step
         rows = _last(going.any(dim=0))
         captions = _to(captions, features.device)
@@ -185,7 +192,7 @@ class Decoder(nn.Module):
         for t, (b, k) in enumerate(zip(images, rows, strict=True)):
             if (
                 t and b == 0
-            ):  # the first step runs even for nothing, so that nothing has its shape and its gradient
+            ):  # run the first step even for an empty batch, to give it its shape and gradient
                 break
             word = embedded[:b, :k, t]
             if t and scheduled_sampling:
@@ -221,9 +228,9 @@ class Decoder(nn.Module):
     def _mix_proposals(
         self, embedded: Tensor, readout: Tensor, last: Tensor, share: float
     ) -> Tensor:
-        """Replace a share of the embedded words (B, K, E) by words drawn from the model's own distribution."""
+        """Replace a share of the embedded words (B, K, E) by words sampled from the predictions."""
         with torch.no_grad():
-            odds = self.predict(readout, last).float()  # (B, K, V)
+            odds = self.predict(readout, last).float()  # (B, K, V), logits
             proposed = (
                 odds.softmax(dim=2).flatten(0, 1).multinomial(1).view(odds.shape[:2])
             )  # (B, K)
@@ -243,7 +250,7 @@ class ShowTell(Decoder):
         self.readout = nn.Linear(config.hidden_size, config.embedding_size)
 
     def start(self, features: Tensor) -> tuple[Arrays, Arrays]:
-        """See `Decoder.start`; nothing of the image is kept but the state."""
+        """See `Decoder.start`; the image is kept only in the state."""
         pooled = torch.relu(self.project(features.mean(dim=1)))  # (B, C)
         hidden, cell = self.lstm(self.image(self.dropout(pooled)))
         return {}, {"hidden": hidden, "cell": cell}
@@ -254,12 +261,15 @@ class ShowTell(Decoder):
         return {"hidden": hidden, "cell": cell}, hidden, None
 
     def predict(self, readout: Tensor, embedded: Tensor) -> Tensor:
-        """See `Decoder.predict`; the last word has no say of its own here."""
+        """See `Decoder.predict`; the last word is not used directly here."""
         return self.output(self.dropout(self.readout(self.dropout(readout))))  # type: ignore[no-any-return]
 
 
 class ShowAttendTell(Decoder):
-    """Show, Attend and Tell (Xu et al. 2015): soft attention with a gate (sec. 4.2.1) and deep output (eq. 7)."""
+    """Show, Attend and Tell (Xu et al. 2015).
+
+    Soft attention with a gate (sec. 4.2.1) and deep output (eq. 7).
+    """
 
     def __init__(
         self, config: DecoderConfig, feature_size: int, vocab_size: int, pad: int = 0
@@ -275,7 +285,7 @@ class ShowAttendTell(Decoder):
         self.readout = nn.Linear(config.hidden_size + config.context_size, config.embedding_size)
 
     def start(self, features: Tensor) -> tuple[Arrays, Arrays]:
-        """See `Decoder.start`; regions are projected to values (B, L, C) and attention keys (B, L, A)."""
+        """See `Decoder.start`; regions become values (B, L, C) and attention keys (B, L, A)."""
         values = self.dropout(self.norm(self.project(features)))  # (B, L, C)
         hidden, cell = torch.tanh(self.first_state(values.mean(dim=1))).chunk(2, dim=1)
         return {"values": values, "keys": self.attention.key(values)}, {
@@ -300,7 +310,7 @@ class ShowAttendTell(Decoder):
 
 
 class UpDown(Decoder):
-    """Up-Down (Anderson et al. 2018, sec. 3.2), on the grid: one LSTM decides where to look, a second one speaks."""
+    """Up-Down (Anderson et al. 2018, sec. 3.2) on a grid: an attention and a language LSTM."""
 
     def __init__(
         self, config: DecoderConfig, feature_size: int, vocab_size: int, pad: int = 0
@@ -314,7 +324,10 @@ class UpDown(Decoder):
         self.readout = nn.Linear(hidden, config.embedding_size)
 
     def start(self, features: Tensor) -> tuple[Arrays, Arrays]:
-        """See `Decoder.start`; values (B, L, C), attention keys (B, L, A), the values' mean (B, C); states of zeros."""
+        """See `Decoder.start`; the states are zeros.
+
+        Gives values (B, L, C), attention keys (B, L, A) and the values' mean (B, C).
+        """
         values = self.dropout(self.norm(self.project(features)))  # (B, L, C)
         image = {"values": values, "keys": self.attention.key(values), "mean": values.mean(dim=1)}
         size = values.shape[0], self.attention_lstm.hidden_size
@@ -334,7 +347,7 @@ class UpDown(Decoder):
         return {"h1": h1, "c1": c1, "h2": h2, "c2": c2}, h2, attention
 
     def predict(self, readout: Tensor, embedded: Tensor) -> Tensor:
-        """See `Decoder.predict`; the last word has no say of its own here (eq. 7)."""
+        """See `Decoder.predict`; the last word is not used directly here (eq. 7)."""
         return self.output(self.dropout(self.readout(self.dropout(readout))))  # type: ignore[no-any-return]
 
 
@@ -346,7 +359,7 @@ DECODERS: dict[str, type[Decoder]] = {
 
 
 def _lstm_cell(input_size: int, hidden_size: int) -> nn.LSTMCell:
-    """An LSTM cell that remembers at first: its forget gate's bias is one (Jozefowicz et al. 2015)."""
+    """Create an LSTM cell whose forget gate's bias is one (Jozefowicz et al. 2015)."""
     cell = nn.LSTMCell(input_size, hidden_size)
     nn.init.ones_(cell.bias_ih[hidden_size : 2 * hidden_size])
     return cell
@@ -355,18 +368,18 @@ def _lstm_cell(input_size: int, hidden_size: int) -> nn.LSTMCell:
 def _advance(
     lstm: nn.LSTMCell, inputs: Tensor, hidden: Tensor, cell: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """One step of an LSTM cell over rows in a (B, K) grid: the new hidden state and cell."""
+    """Run one LSTM step over rows in a (B, K) grid; return the new hidden state and cell."""
     b, k, _ = inputs.shape
     hidden, cell = lstm(inputs.flatten(0, 1), (hidden.flatten(0, 1), cell.flatten(0, 1)))
     return hidden.view(b, k, lstm.hidden_size), cell.view(b, k, lstm.hidden_size)
 
 
 def _to(tensor: Tensor, device: torch.device) -> Tensor:
-    """Move a tensor, on CUDA without waiting for it; elsewhere the copy may read what has been freed meanwhile."""
+    """Move a tensor; asynchronously only on CUDA, as elsewhere the copy may read freed memory."""
     return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def _last(going: Tensor) -> list[int]:
-    """For each step, how many leading entries reach the last one that is still going; `going` is (entries, T)."""
+    """Count, for each step, the entries up to the last unfinished one; `going` is (entries, T)."""
     counts = torch.arange(1, going.shape[0] + 1, device=going.device).unsqueeze(1)
     return (going * counts).amax(dim=0).tolist()

@@ -1,7 +1,7 @@
-"""Convolutions of each channel by itself that compute in float32 where they train on a CPU.
+"""Depthwise convolutions that compute in float32 where they train on a CPU.
 
-In bfloat16, as automatic mixed precision would have it, their backward pass takes three times as
-long there.
+There, their backward pass takes three times as long in bfloat16, which automatic mixed precision
+would use.
 """
 
 import torch
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 
 def train_depthwise_in_float32(network: nn.Module) -> None:
-    """Let all convolutions of a network that are depthwise train in float32 on a CPU.
+    """Let all depthwise convolutions of a network train in float32 on a CPU.
 
     Args:
-        network: Changed in place; its parameters and what it computes in float32 stay as they are.
+        network: Changed in place; its parameters and its results in float32 stay the same.
     """
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     depthwise = [module for module in convolutions if module.groups == module.in_channels > 1]
-    # Of torch's own kind, or of one that timm derives from it.
+    # torch's own class, or one that timm derives from it
     kinds = {
         kind: type(f"Depthwise{kind.__name__}", (_TrainsInFloat32, kind), {})
         for kind in set(map(type, depthwise))

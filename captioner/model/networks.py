@@ -1,4 +1,4 @@
-"""Whole classification networks by name: torchvision's, timm's and two small ones, with their authors' weights."""
+"""Build classification networks by name: torchvision's, timm's and two small ones of our own."""
 
 import difflib
 from functools import cache
@@ -13,13 +13,12 @@ from captioner.model.small import SMALL
 from captioner.preprocessing import Interpolation, Preprocessing
 
 TIMM = "timm/"
-# They classify images too, but are no CNNs: cut like one, a ViT would give its patches before any
-# layer saw them.
+# Image classifiers that are not CNNs: cut like a CNN, a ViT would give its raw patches.
 TRANSFORMERS = ("maxvit_", "swin_", "vit_")
 
 
 def timm_name(name: str) -> str | None:
-    """What timm calls a network, or None if it isn't timm's."""
+    """Convert a network's name to timm's, or None if it is torchvision's."""
     name = efficientnet_lite.NETWORKS.get(name, name)
     return name.removeprefix(TIMM) if name.startswith(TIMM) else None
 
@@ -27,20 +26,19 @@ def timm_name(name: str) -> str | None:
 def build_network(
     name: str, image_size: int, weights: str | None = None, classes: int | None = None
 ) -> nn.Module:
-    """A whole classification network.
+    """Build a whole classification network.
 
     Args:
         name: Its name, as in `EncoderConfig`.
-        image_size: S, the side of the images in pixels; only a network that is made for one size
-            depends on it.
-        weights: The name of weights that are downloaded on first use: of torchvision's own names;
-            for timm, "pretrained" or the tag of its weights such as "in1k"; null starts from
-            random.
-        classes: C, how many classes the network tells apart; null for as many as its authors give
-            it, the 1,000 of ImageNet most often. With weights, leave it out.
+        image_size: S, the side of the images in pixels; it matters only for networks with a fixed
+            input size.
+        weights: The name of weights that are downloaded on first use: torchvision's name; or for
+            timm, "pretrained" or the tag of the weights such as "in1k". Null initialises randomly.
+        classes: C, the number of classes; null keeps the network's own, usually the 1,000 of
+            ImageNet. Leave it out if weights are given.
 
     Raises:
-        ConfigError: There is no such network, no such weights of it, or they cannot be downloaded.
+        ConfigError: There is no such network, it has no such weights, or they cannot be downloaded.
     """
     if name in SMALL:
         if weights is not None:
@@ -55,7 +53,7 @@ def build_network(
 
 
 def pretraining(name: str) -> Preprocessing | None:
-    """How timm's weights of a network expect their images to be prepared, or None if it is not known."""
+    """Look up the preprocessing that timm's weights of a network expect; None if unknown."""
     timms = timm_name(name)
     facts = _timm().get_pretrained_cfg(timms) if timms and _timm().is_model(timms) else None
     if facts is None:
@@ -110,12 +108,12 @@ def _timm_network(
     if not tags or weights not in ("pretrained", *tags):
         raise ConfigError(
             f"{TIMM}{name} has no weights {weights!r}; expected null, a file, or one of: "
-            f"{', '.join(['pretrained', *tags] if tags else ['(timm has none of it)'])}."
+            f"{', '.join(['pretrained', *tags] if tags else ['(timm has none)'])}."
         )
     tagged = name if weights == "pretrained" else f"{architecture}.{weights}"
     try:
         return timm.create_model(tagged, pretrained=True, **options)  # type: ignore[no-any-return]
-    except Exception as error:  # what the download raises is of several unrelated types
+    except Exception as error:  # downloads raise several unrelated types
         raise ConfigError(
             f"timm's weights {weights!r} of {name} cannot be downloaded ({error}). Connect to the"
             " internet, or download them elsewhere and give the .safetensors file as weights."
@@ -124,7 +122,7 @@ def _timm_network(
 
 @cache
 def _timm() -> ModuleType:
-    """Import timm only where it is used: that takes as long as building a network."""
+    """Import timm only where it is used, because importing takes as long as building a network."""
     try:
         import timm
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Pretrained weights of whole classification networks: a file's, a package's, a download's, a checkpoint's."""
+"""Pretrained weights of whole networks, from a file, a package, a download or a checkpoint."""
 
 import logging
 from collections.abc import Mapping
@@ -42,9 +42,9 @@ def load_pretrained(encoder: Encoder, name: str, weights: str) -> None:
 def warn_of_preprocessing(
     name: str, preprocessing: Preprocessing, weights: str | None = None
 ) -> None:
-    """Log a warning if images are not normalized as those that weights of a network were trained with.
+    """Log a warning if images are normalized otherwise than pretrained weights expect.
 
-    It is known of timm's weights, and of those of one's own.
+    The expected normalization is known for timm's weights and for those of `captioner pretrain`.
 
     Args:
         name: The network's name.
@@ -69,7 +69,7 @@ def warn_of_preprocessing(
 
 
 def read_pretrained(name: str, weights: str, image_size: int) -> dict[str, Tensor]:
-    """Read pretrained weights of a whole classification network, its classifier included where they have it.
+    """Read pretrained weights of a whole network, including its classifier if they have one.
 
     Args:
         name: The network's name, as in `EncoderConfig`.
@@ -129,7 +129,7 @@ def _same_name(name: str) -> str:
 def fitting(
     network: nn.Module, name: str, state: Mapping[str, Tensor], weights: str
 ) -> dict[str, Tensor]:
-    """The tensors of a state dict that a network has, once it is sure that they belong to it.
+    """Select the tensors of a state dict that a network has, and check that they match.
 
     Args:
         network: A whole network, or an encoder's part of it.

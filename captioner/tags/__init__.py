@@ -1,4 +1,4 @@
-"""What the encoder recognises: its classifier's scores -> everyday nouns with probabilities."""
+"""Tags: everyday nouns with probabilities, from the logits of the encoder's classifier."""
 
 from captioner.tags.config import TagConfig
 from captioner.tags.table import TagTable

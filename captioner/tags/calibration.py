@@ -1,8 +1,8 @@
-"""Probabilities that are frequencies: of the tags with 0.8, four of five are right.
+"""Calibrate the tags' probabilities: of the tags with 0.8, four of five are right.
 
-Temperature scaling (Guo et al. 2017, "On Calibration of Modern Neural Networks"): all scores are
-divided by one number, fitted on validation photos. It changes how sure the classifier is, not which
-class it finds likeliest.
+Temperature scaling (Guo et al. 2017, "On Calibration of Modern Neural Networks"): all logits are
+divided by one number, fitted on validation photos. It changes the classifier's confidence, not the
+order of its classes.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from captioner.tags.tagger import Tagger, softmax
 BINS = 10
 
 _LEAST, _MOST = 0.05, 20.0
-_PRECISION = 1e-9  # of a logarithm of the temperature
+_PRECISION = 1e-9  # of the temperature's logarithm
 _GRID = 121  # temperatures, evenly spaced in their logarithm: 5 % apart
 _CERTAIN = 1e-12
 
@@ -27,11 +27,11 @@ class Bin:
     """Tags of about the same probability.
 
     Attributes:
-        low: The least probability of the bin.
-        high: The probability where the next one begins; the last bin includes it.
-        count: How many tags are in it.
-        confidence: Their mean probability; nan for none.
-        accuracy: The share of them that is right; nan for none.
+        low: The minimum probability of the bin.
+        high: The minimum probability of the next bin; included only in the last bin.
+        count: The number of tags in it.
+        confidence: Their mean probability; NaN if empty.
+        accuracy: The share of them that is right; NaN if empty.
     """
 
     low: float
@@ -43,10 +43,10 @@ class Bin:
 
 @dataclass(frozen=True)
 class Reliability:
-    """How well probabilities agree with what happened.
+    """How well probabilities agree with frequencies.
 
     Attributes:
-        bins: From the least to the highest probability, all of the same width.
+        bins: In ascending order, all of the same width.
         error: The expected calibration error: the mean distance between confidence and accuracy
             of the bins, weighted by their counts.
     """
@@ -63,10 +63,10 @@ def reliability(
     Args:
         probabilities: (M,) of tags, at least one.
         right: (M,) whether each is right.
-        bins: How many bins between 0 and 1.
+        bins: The number of bins between 0 and 1.
 
     Returns:
-        What a reliability diagram draws, and the expected calibration error.
+        The data of a reliability diagram, and the expected calibration error.
     """
     values, hits = probabilities.astype(np.float64), right.astype(np.float64)
     places = np.clip((values * bins).astype(int), 0, bins - 1)
@@ -84,13 +84,13 @@ def reliability(
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
-    """Fit a temperature to photos with known classes, by minimising the mean negative log-likelihood.
+    """Fit a temperature to photos with known classes.
 
-    That is convex in the inverse of the temperature, so the sign of its slope says on which side
-    the minimum lies.
+    It minimises the mean negative log-likelihood. That is convex in the inverse of the temperature,
+    so the sign of its slope tells on which side the minimum lies.
 
     Args:
-        logits: (B, C) scores of classes.
+        logits: (B, C) of the classes.
         labels: (B,) the class of each photo.
 
     Returns:
@@ -114,16 +114,16 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
 def fit_tag_temperature(
     table: TagTable, logits: NDArray[np.floating], named: NDArray[np.bool_]
 ) -> float:
-    """Fit a temperature to photos with captions, where nobody has said which of the classes is right.
+    """Fit a temperature to photos with captions but without class labels.
 
-    A photo's likeliest noun is right if a caption names it. The temperature minimises the negative
-    log-likelihood of that: -log p where it is right, -log(1 - p) where it is not. Which noun it is
-    stays as at a temperature of 1: a high one makes a dog of everything, because dogs have a tenth
-    of ImageNet's classes, and would be rewarded for doubting that.
+    A photo's most likely noun is right if a caption names it. The temperature minimises the
+    negative log-likelihood of that: -log p where it is right, -log(1 - p) where it is not. The noun
+    is always that at a temperature of 1: at a high temperature it becomes "dog" in every photo,
+    because dogs have a tenth of ImageNet's classes, and doubting that would be rewarded.
 
     Args:
         table: The nouns of the classes.
-        logits: (B, C) scores of classes.
+        logits: (B, C) of the classes.
         named: (B, N) which nouns the captions of each photo name, by `NounMatcher`.
 
     Returns:
@@ -144,7 +144,7 @@ def fit_tag_temperature(
 
 
 def _least(loss: Callable[[float], float], temperatures: NDArray[np.float64]) -> float:
-    """The temperature of the least loss, the first of equals."""
+    """Find the temperature with the lowest loss; the first of ties."""
     return float(
         temperatures[int(np.argmin([loss(float(temperature)) for temperature in temperatures]))]
     )

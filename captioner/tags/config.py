@@ -1,4 +1,4 @@
-"""What a checkpoint says about its classifier: which nouns its classes have, and how sure it may be."""
+"""A checkpoint's description of its classifier: its classes' nouns and its temperature."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -14,13 +14,13 @@ TABLES = {"imagenet": TagTable.imagenet}
 
 @dataclass(frozen=True)
 class TagConfig:
-    """Which tags the scores of a model's classifier stand for.
+    """The meaning of a classifier's logits.
 
     Attributes:
         table: The name of a table that ships with the package: "imagenet", the 1,000 classes of
-            ImageNet-1k. Or the names of other classes, in the order of their scores: each is its
+            ImageNet-1k. Or the names of other classes, in the order of their logits: each is its
             own tag.
-        temperature: What the scores are divided by so that probabilities are frequencies.
+        temperature: The divisor of the logits that calibrates the probabilities.
 
     Raises:
         ConfigError: There is no such table, a name is empty or there twice, or the temperature is
@@ -47,7 +47,7 @@ class TagConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TagConfig":
-        """Make one from what `to_dict` gave.
+        """Create it from the result of `to_dict`.
 
         Raises:
             ConfigError: A key is unknown or missing, or a value out of range.
@@ -59,18 +59,18 @@ class TagConfig:
         return cls(tuple(table) if isinstance(table, list) else table, values["temperature"])
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain data for JSON."""
+        """Return plain data for JSON."""
         table = self.table if isinstance(self.table, str) else list(self.table)
         return {"table": table, "temperature": self.temperature}
 
     @property
     def classes(self) -> int:
-        """C, how many classes the classifier has."""
+        """C, the number of the classifier's classes."""
         return len(_table(self.table).classes)
 
     @property
     def tagger(self) -> Tagger:
-        """What turns the classifier's scores into tags."""
+        """The conversion from the classifier's logits to tags."""
         return Tagger(_table(self.table), self.temperature)
 
 

@@ -1,9 +1,8 @@
 """Whether captions name a thing: "two kittens on a sofa" names a cat and a couch.
 
-A noun is named where a caption holds a form of it (singular or plural), of one of its synonyms, or
-of
-a noun below it: who says "owl" has said "bird". `synonyms.tsv` beside this file lists what else
-people call a thing, written by hand; a young one ("kitten") or a common kind ("espresso") counts
+A noun is named where a caption contains a form of it (singular or plural), of one of its synonyms,
+or of a noun below it: "owl" names a bird too. `synonyms.tsv` in this folder lists other words that
+people use for a thing, written by hand; a young one ("kitten") or a common kind ("espresso") counts
 too. Words are compared as the official COCO scorer sees them, without regard to their sense: an
 orange shirt names the fruit.
 """
@@ -71,7 +70,7 @@ def _plural(word: str) -> str:
 
 @cache
 def synonyms() -> dict[str, tuple[str, ...]]:
-    """Read what else people call the nouns, by noun."""
+    """Read the synonyms of nouns, by noun."""
     _, *lines = SYNONYMS.read_text(encoding="utf-8").splitlines()
     rows = (line.split("\t") for line in lines)
     return {noun: tuple(others.split(", ")) for noun, others in rows}
@@ -84,7 +83,7 @@ def forms(noun: str) -> frozenset[str]:
 
 
 class NounMatcher:
-    """Says which nouns of a table captions name.
+    """Find the nouns of a table that captions name.
 
     Args:
         table: The table.
@@ -99,16 +98,16 @@ class NounMatcher:
         self._longest = max(len(form.split()) for forms_ in self._forms for form in forms_)
 
     def named(self, captions: Iterable[str]) -> NDArray[np.bool_]:
-        """Say which nouns the captions of one photo name, taken together: (N,)."""
+        """Tell which nouns the captions of one photo name, taken together: (N,)."""
         said = frozenset(phrase for caption in captions for phrase in self._phrases(caption))
         return np.array([not said.isdisjoint(forms_) for forms_ in self._forms])
 
     def named_in(self, photos: Sequence[Iterable[str]]) -> NDArray[np.bool_]:
-        """Say which nouns the captions of each photo name: (B, N)."""
+        """Tell which nouns the captions of each photo name: (B, N)."""
         return np.array([self.named(captions) for captions in photos])
 
     def _phrases(self, caption: str) -> Iterator[str]:
-        """Yield all runs of words, up to the longest form; hyphens part words ("hot-dog")."""
+        """Yield all runs of words, up to the longest form; hyphens separate words ("hot-dog")."""
         words = tokenize(caption.replace("-", " "))
         for start in range(len(words)):
             for end in range(start + 1, min(len(words), start + self._longest) + 1):

@@ -1,16 +1,15 @@
-"""From the classes of a classifier to the nouns that people say: "tabby" and "Persian cat" are cats.
+"""Map a classifier's classes to everyday nouns: "tabby" and "Persian cat" are cats.
 
 A table is a TSV file with a header and a line for each class, in the order of the classifier's
-scores:
+logits:
 
     index   class           noun    more general
     24      great grey owl  owl     bird, animal
 
-`noun` is what a person would call it in a caption; what follows it are wider words for the same
-thing, the nearest first. `imagenet.tsv` beside this file has the 1,000 classes of ImageNet-1k,
-written and reviewed by hand. Its nouns are words that captions use: where a species is too rare a
-word, the noun is what it is a kind of. A noun has one sense: the crane that is a bird is called a
-bird.
+`noun` is what a person would call it in a caption; the columns after it are more general words,
+the nearest first. `imagenet.tsv` in this folder has the 1,000 classes of ImageNet-1k, written and
+reviewed by hand. Its nouns are words that captions use: a rare species has the noun of its kind. A
+noun has one sense: the crane that is a bird has the noun "bird".
 """
 
 import os
@@ -34,12 +33,12 @@ class TagTable:
     """The nouns of a classifier's C classes.
 
     Attributes:
-        classes: What the classifier calls its classes, in the order of its scores.
-        words: For each class its noun, then wider words for it, the nearest first.
+        classes: The classifier's names of its classes, in the order of its logits.
+        words: For each class its noun, then more general words, the nearest first.
 
     Raises:
-        ValueError: Not each class has a noun, or a class is named twice, or a word is empty, not
-            lower-case or said twice of a class.
+        ValueError: A class has no noun, a class is duplicated, or a word is empty, not lower-case
+            or repeated within a class.
     """
 
     classes: tuple[str, ...]
@@ -62,10 +61,10 @@ class TagTable:
 
     @classmethod
     def of_classes(cls, classes: Sequence[str]) -> "TagTable":
-        """Call each class by its own name, in lower case: for classes that are nouns already.
+        """Use each class's own name in lower case as its noun.
 
         Raises:
-            ValueError: A name is empty or there twice.
+            ValueError: A name is empty or duplicated.
         """
         return cls(tuple(classes), tuple((_as_noun(name),) for name in classes))
 
@@ -76,7 +75,7 @@ class TagTable:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "TagTable":
-        """Read a table; a class without a noun goes by its own name.
+        """Read a table; the noun of a class without one is its own name.
 
         Args:
             path: A TSV file as the module's docstring shows it, in UTF-8.

@@ -1,4 +1,4 @@
-"""From the scores of a classifier to tags: nouns with calibrated probabilities."""
+"""Convert a classifier's logits to tags: nouns with calibrated probabilities."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from captioner.errors import ConfigError
 from captioner.tags.table import TagTable
 
-# the likeliest noun is right in 70 % of the photos where it has 0.5 or more, in 79 % at 0.8
+# the most likely noun is right in 70 % of the photos where it has 0.5 or more, in 79 % at 0.8
 THRESHOLD = 0.3
 LIMIT = 5
 
@@ -20,25 +20,25 @@ class Tag:
     """A noun for what is in an image.
 
     Attributes:
-        noun: In lower case, singular unless it has no singular; maybe of several words.
-        probability: That it is there, between 0 and 1.
+        noun: In lower case, singular unless it has no singular; possibly several words.
+        probability: The probability that it is in the image, between 0 and 1.
     """
 
     noun: str
     probability: float
 
     def to_dict(self) -> dict[str, str | float]:
-        """Give plain data for JSON."""
+        """Return plain data for JSON."""
         return {"noun": self.noun, "probability": self.probability}
 
 
 @dataclass(frozen=True)
 class Tagger:
-    """Turns scores into tags.
+    """Convert logits to tags.
 
     Attributes:
         table: The nouns of the classifier's C classes.
-        temperature: What the scores are divided by so that probabilities are frequencies; fitted by
+        temperature: The divisor of the logits that calibrates the probabilities; fitted by
             `captioner.tags.calibration`.
 
     Raises:
@@ -53,30 +53,30 @@ class Tagger:
             raise ValueError(f"the temperature is {self.temperature}; expected a positive number")
 
     def probabilities(self, logits: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Sum up, for every noun, the probabilities of the classes that are a kind of it.
+        """Sum, for every noun, the probabilities of the classes that are a kind of it.
 
         Args:
-            logits: (B, C) scores of classes.
+            logits: (B, C) of the classes.
 
         Returns:
             (B, N), in the order of `TagTable.nouns`. The nouns of an image don't sum up to 1: an
             owl is a bird too.
 
         Raises:
-            ValueError: There are not C scores for each image.
+            ValueError: There are not C logits for each image.
         """
         return self._classes(logits) @ self.table.members
 
     def best(self, logits: NDArray[np.floating]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-        """Find the likeliest noun of each image, wider words left aside, for calibration.
+        """Find the most likely noun of each image, ignoring more general words, for calibration.
 
         Args:
-            logits: (B, C) scores of classes.
+            logits: (B, C) of the classes.
 
         Returns:
-            (B,) its index in `TagTable.nouns`, and (B,) its probability as the noun of classes.
-            Where a noun is also a wider word ("bird" of owls), that is the share of the classes
-            that have no narrower one.
+            (B,) its index in `TagTable.nouns`, and (B,) the total probability of the classes whose
+            noun it is. For a noun that is also a more general word ("bird" of owls), this excludes
+            the classes with a more specific noun.
         """
         shares = self._classes(logits) @ self.table.own  # (B, N), sums up to 1
         return shares.argmax(1), shares.max(1)
@@ -84,23 +84,23 @@ class Tagger:
     def tags(
         self, logits: NDArray[np.floating], *, threshold: float = THRESHOLD, limit: int = LIMIT
     ) -> list[tuple[Tag, ...]]:
-        """Tag each image, with the likeliest noun first.
+        """Tag each image, with the most likely noun first.
 
-        A wider word is left out where one tag below it holds half of its probability: "owl" needs
-        no "bird" beside it. Where none does, it says what can be said: owl 0.2, hawk 0.2 and eagle
-        0.2 make bird 0.6.
+        A more general word is omitted if one tag below it has half of its probability: "owl" needs
+        no "bird" beside it. Otherwise it is the best description: owl 0.2, hawk 0.2 and eagle 0.2
+        make bird 0.6.
 
         Args:
-            logits: (B, C) scores of classes.
-            threshold: The least probability of a tag, from 0 to 1.
-            limit: The most tags of an image, at least 1.
+            logits: (B, C) of the classes.
+            threshold: Minimum probability of a tag, from 0 to 1.
+            limit: Maximum number of tags per image, at least 1.
 
         Returns:
-            For each image its tags; none where nothing reaches the threshold.
+            The tags of each image; empty if none reaches the threshold.
 
         Raises:
             ConfigError: The threshold or the limit is out of range.
-            ValueError: There are not C scores for each image.
+            ValueError: There are not C logits for each image.
         """
         self.check(threshold, limit)
         probabilities = self.probabilities(logits)
@@ -108,10 +108,10 @@ class Tagger:
 
     @staticmethod
     def check(threshold: float, limit: int) -> None:
-        """Refuse options of `tags` that are out of range.
+        """Check the options of `tags`.
 
         Raises:
-            ConfigError: They are.
+            ConfigError: The threshold or the limit is out of range.
         """
         if not 0 <= threshold <= 1:
             raise ConfigError(
@@ -135,15 +135,15 @@ class Tagger:
         )
 
     def _classes(self, logits: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Turn scores (B, C) into calibrated probabilities (B, C)."""
+        """Convert logits (B, C) to calibrated probabilities (B, C)."""
         classes = len(self.table.classes)
         if logits.ndim != 2 or logits.shape[1] != classes:
-            raise ValueError(f"scores of shape {logits.shape}; expected (images, {classes})")
+            raise ValueError(f"logits of shape {logits.shape}; expected (images, {classes})")
         return softmax(logits.astype(np.float64) / self.temperature)
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Turn scores (B, C) into probabilities (B, C)."""
+    """Convert logits (B, C) to probabilities (B, C)."""
     exponentials = np.exp(logits - logits.max(1, keepdims=True))
     probabilities: NDArray[np.float64] = exponentials / exponentials.sum(1, keepdims=True)
     return probabilities

@@ -17,13 +17,13 @@ FOLDER = "best"  # in the run's folder
 
 
 def write_best(trainer: Trainer, module: CaptioningModule, checkpoint: str) -> None:
-    """Write the folder anew, without its ONNX pair.
+    """Write or replace the folder, without its ONNX files.
 
     Args:
-        trainer: Just validated; its run's folder gets the folder.
-        module: Whose network it is.
-        checkpoint: Lightning's checkpoint that has the weights that were validated: the averaged
-            ones, if weights are averaged.
+        trainer: A trainer that has just validated; `best/` is written to its run's folder.
+        module: The module whose network is saved.
+        checkpoint: The Lightning checkpoint with the validated weights: the averaged ones if
+            weight averaging is on.
     """
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     prefix = "network."
@@ -43,7 +43,15 @@ def write_best(trainer: Trainer, module: CaptioningModule, checkpoint: str) -> N
 
 
 def finish_best(run: Path, *, onnx: bool) -> bool:
-    """Add the ONNX pair if that is asked for, and say where the folder is; False if there is none."""
+    """Export the ONNX files if asked to, and log where the folder is.
+
+    Args:
+        run: The run's folder.
+        onnx: Whether to export the ONNX files.
+
+    Returns:
+        Whether the run has a `best/` folder.
+    """
     folder = run / FOLDER
     if not folder.is_dir():
         return False
@@ -52,7 +60,7 @@ def finish_best(run: Path, *, onnx: bool) -> bool:
             export_onnx(folder)
         except (KeyboardInterrupt, SystemExit):
             logger.info(
-                "Stopped before the ONNX pair was whole. It is written by: captioner export %s",
+                "Stopped before the ONNX export was complete. To finish it: captioner export %s",
                 folder,
             )
             raise

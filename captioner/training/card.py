@@ -10,7 +10,7 @@ from captioner.training.lightning_module import CaptioningModule
 
 
 def model_card(module: CaptioningModule, trainer: Trainer) -> str:
-    """The facts about a trained model, as Markdown.
+    """Describe a trained model in Markdown.
 
     Args:
         module: The model, just validated.
@@ -54,10 +54,10 @@ def model_card(module: CaptioningModule, trainer: Trainer) -> str:
 
 
 def _written(captions_by: Mapping[str, int]) -> list[str]:
-    """Who has written the captions, if anybody knows."""
+    """Describe who wrote the captions, if the data say so."""
     if not any(captions_by):
         return []
-    names = {"human": "people", "": "authors that the data don't name"}
+    names = {"human": "people", "": "unknown authors"}
     counts = [
         f"{count:,} captions by {names.get(by, by)}" for by, count in sorted(captions_by.items())
     ]
@@ -74,7 +74,7 @@ def _selection(sets: Sequence[ValidationSet]) -> str:
 
 
 def _table(trainer: Trainer, sets: Sequence[ValidationSet]) -> list[str]:
-    """The scores, a row for each set if they have names."""
+    """Format the scores as a table, with one row per set if the sets have names."""
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     names = [
         name.removeprefix("val/")

@@ -1,4 +1,4 @@
-"""Lightning's checkpoints as files: written whole or not at all, and known when they are read."""
+"""Read and write Lightning's checkpoint files: atomic writes, and clear errors on foreign files."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from captioner.errors import CheckpointError
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it, so that it is there whole, or the one before it is."""
+    """Write checkpoints atomically: to a temporary file that is then renamed."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -19,7 +19,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
         """Write a checkpoint.
 
         Raises:
-            CheckpointError: It cannot be written; the disk is full, most often.
+            CheckpointError: The file cannot be written; usually the disk is full.
         """
         path = Path(path)
         temporary = path.with_name(f"{path.name}.tmp")
@@ -36,10 +36,10 @@ class WholeCheckpointIO(TorchCheckpointIO):
         except (
             OSError,
             RuntimeError,
-        ) as error:  # torch's writer makes a RuntimeError of what the file says
+        ) as error:  # torch's writer turns the file's OSError into a RuntimeError
             reason = error.strerror if isinstance(error, OSError) else "is the disk full?"
             whole = (
-                "The checkpoint before it is whole: free some space, and go on with --ckpt_path"
+                "The previous checkpoint is intact: free some space, then resume with --ckpt_path"
                 " last."
             )
             raise CheckpointError(
@@ -51,16 +51,14 @@ class WholeCheckpointIO(TorchCheckpointIO):
         """Read a checkpoint.
 
         Raises:
-            CheckpointError: It is none of a training run.
+            CheckpointError: The file is not a training checkpoint.
         """
         try:
             checkpoint: dict[str, Any] = super().load_checkpoint(path, *args, **options)
         except (
             Exception
-        ) as error:  # whatever torch's unpickler and zip reader say of a foreign file
-            raise CheckpointError(
-                f"{path} is no checkpoint of a training run ({error})."
-            ) from error
+        ) as error:  # torch's unpickler and zip reader raise many types on a foreign file
+            raise CheckpointError(f"{path} is not a training checkpoint ({error}).") from error
         if "pytorch-lightning_version" not in checkpoint:
-            raise CheckpointError(f"{path} is no checkpoint of a training run.")
+            raise CheckpointError(f"{path} is not a training checkpoint.")
         return checkpoint

@@ -19,23 +19,23 @@ from captioner.training.resuming import CHECKPOINTS
 logger = logging.getLogger(__name__)
 
 SCORES = (*(f"val/BLEU-{n}" for n in range(1, 5)), "val/CIDEr-D")
-BEFORE_VALIDATION = 60  # seconds of training that are worth a checkpoint before a long validation
-PATIENCE = 10.0  # seconds that a validation may go on for after a signal
-ASK_EVERY = 10  # steps: how often several processes agree on whether to save
+BEFORE_VALIDATION = 60  # seconds of training worth saving before a long validation
+PATIENCE = 10.0  # seconds that validation may continue after a signal
+ASK_EVERY = 10  # steps between the processes' agreements on whether to save
 
 
 class RunCheckpoints(ModelCheckpoint):
-    """Lightning's checkpoints of the best and the last state, and the best one as a checkpoint folder.
+    """Save Lightning checkpoints of the best and last state, and the best one as a folder.
 
-    `checkpoints/last.ckpt` is what `--ckpt_path last` resumes. It is written after every epoch,
-    every few minutes within one, and on Ctrl-C or a cluster's SIGTERM. The folder `best/` holds the
-    averaged weights if weights are averaged: those that validation measured. It gets its ONNX pair
-    when training ends, or from `captioner export`.
+    `--ckpt_path last` resumes from `checkpoints/last.ckpt`. It is written after every epoch, every
+    few minutes within one, and on Ctrl-C or a cluster's SIGTERM. The folder `best/` holds the
+    weights that were validated: the averaged ones if weight averaging is on. Its ONNX files are
+    written when training ends, or by `captioner export`.
 
     Args:
-        monitor: The metric that decides which epoch is the best.
-        mode: Whether it is best at its "max" or its "min".
-        every_minutes: How often the state is saved within an epoch; 0 saves after each step.
+        monitor: The metric that selects the best epoch.
+        mode: Whether the best value is the "max" or the "min".
+        every_minutes: Minutes between saves within an epoch; 0 saves after each step.
         onnx: Export the best model when training ends.
 
     Attributes:
@@ -71,13 +71,16 @@ class RunCheckpoints(ModelCheckpoint):
             )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let all checkpoints be written whole or not at all."""
+        """Write all checkpoints atomically."""
         self.dirpath = str(Path(trainer.default_root_dir) / CHECKPOINTS)
         super().setup(trainer, pl_module, stage)
         trainer.strategy.checkpoint_io = WholeCheckpointIO()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Heed Ctrl-C and SIGTERM from now on: before, there is nothing to save, and they end the run at once."""
+        """Handle Ctrl-C and SIGTERM from now on.
+
+        Earlier there is nothing to save, so a signal ends the run at once.
+        """
         super().on_train_start(trainer, pl_module)
         self._saved = time.monotonic()
         self._interrupts.heed()
@@ -85,10 +88,10 @@ class RunCheckpoints(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if it is time to, or if training is to stop.
+        """Save if a save is due or training must stop.
 
-        Not after an epoch's last step, whose validation would be left out when the run is resumed,
-        and not between steps whose gradients are being accumulated.
+        Never save after an epoch's last step, because a resumed run would skip its validation, nor
+        while gradients are being accumulated.
         """
         done, steps, each = (
             batch_idx + 1,
@@ -102,7 +105,7 @@ class RunCheckpoints(ModelCheckpoint):
         wanted = (
             stop or seconds >= 60 * self.every_minutes or (last and seconds >= BEFORE_VALIDATION)
         )
-        if trainer.world_size > 1:  # all processes save, or none
+        if trainer.world_size > 1:  # either all processes save, or none
             if not last and done // each % ASK_EVERY:
                 return
             wanted = trainer.strategy.reduce_boolean_decision(wanted, all=False)
@@ -113,7 +116,7 @@ class RunCheckpoints(ModelCheckpoint):
             self._interrupts.stop()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the time."""
+        """Record the start time."""
         super().on_validation_start(trainer, pl_module)
         self._validating = time.monotonic()
 
@@ -126,7 +129,10 @@ class RunCheckpoints(ModelCheckpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Stop a validation that is to stop and has long to go: it comes anew after the last minute of its epoch."""
+        """After a signal, stop now if validation would still take long.
+
+        A resumed run repeats the validation, after at most the last minute of its epoch.
+        """
         if not self._interrupts:
             return
         done, total = batch_idx + 1, int(trainer.num_val_batches[dataloader_idx])
@@ -134,7 +140,7 @@ class RunCheckpoints(ModelCheckpoint):
             self._interrupts.stop()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the epoch, and write the folder anew when it is the best so far."""
+        """Save the epoch, and replace the best folder if this epoch is the best so far."""
         if trainer.sanity_checking:
             return
         before = self.best_model_score
@@ -143,7 +149,7 @@ class RunCheckpoints(ModelCheckpoint):
             self.write_best(trainer, pl_module)
         self._save_last(
             trainer
-        )  # after the folder: whoever resumes it has the folder that it speaks of
+        )  # after the folder, so that a resumed run finds the folder that its state refers to
         if trainer.strategy.reduce_boolean_decision(bool(self._interrupts), all=False):
             self._interrupts.stop()
 
@@ -154,7 +160,7 @@ class RunCheckpoints(ModelCheckpoint):
             self._save_last(trainer)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember the best score wherever the run's folder is now."""
+        """Restore the best score, even if the run's folder has moved."""
 
         def here(path: str) -> str:
             return str(Path(self.dirpath or "") / Path(path).name) if path else path
@@ -169,28 +175,31 @@ class RunCheckpoints(ModelCheckpoint):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Say how to go on after an interruption."""
+        """Log how to resume after an interruption."""
         if isinstance(exception, (KeyboardInterrupt, SystemExit)):
             path = self._last_path()
             how = (
-                f"{path} is saved; --ckpt_path last goes on from it"
+                f"{path} is saved; resume with --ckpt_path last"
                 if path.is_file()
                 else "nothing is saved yet"
             )
             logger.info("Interrupted in epoch %d; %s.", trainer.current_epoch, how)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave signals to whoever heeded them before."""
+        """Restore the previous signal handlers."""
         self._interrupts.ignore()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add the ONNX pair to the folder, if nothing has asked to stop; that ends this at once, too."""
+        """Add the ONNX files to the folder, unless a signal asked to stop.
+
+        A signal during the export ends it at once.
+        """
         self._interrupts.ignore()
         if self._interrupts:
             self._interrupts.stop()
         if trainer.is_global_zero and not self.finish_best(trainer, pl_module):
             logger.warning(
-                "No validation took place, so there is no best model; %s has the weights.",
+                "No validation was run, so there is no best model; the weights are in %s.",
                 self._last_path(),
             )
 

@@ -1,4 +1,4 @@
-"""Distillation (Hinton, Vinyals and Dean 2015): a model learns what other models, together, say of each word."""
+"""Distillation (Hinton, Vinyals and Dean 2015): learn the mean word probabilities of teachers."""
 
 import logging
 import os
@@ -22,11 +22,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DistillationConfig:
-    """Whose probabilities are learnt, beside the captions.
+    """Which teachers a model learns from, besides the captions.
 
     Args:
-        teachers: Checkpoint folders with the same words and preprocessing; several of them count as
-            their mean. None: captions alone are learnt.
+        teachers: Checkpoint folders with the same vocabulary and preprocessing; the probabilities
+            of several teachers are averaged. Without teachers, only captions are learnt.
         weight: Share of the loss that comes from the teachers; the rest is cross-entropy with the
             captions.
     """
@@ -42,10 +42,10 @@ class DistillationConfig:
 
 
 class JointEncoder(nn.Module):
-    """Several frozen encoders as one, so that what all of them see can be computed once.
+    """Several frozen encoders as one, so that the features of all can be computed once.
 
     Args:
-        encoders: With the same grid.
+        encoders: Encoders with the same grid.
 
     Attributes:
         grid: Side of the region grid.
@@ -60,21 +60,21 @@ class JointEncoder(nn.Module):
         self.width = sum(encoder.width for encoder in encoders)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, S, S) -> their region features side by side, (B, L, width)."""
+        """Encode pixels (B, 3, S, S) into all region features, concatenated to (B, L, width)."""
         return torch.cat([encoder(pixels) for encoder in self.encoders], dim=2)
 
 
 class Teachers:
-    """Models that say how probable each next word of a caption is; they don't change.
+    """Frozen models that give the probability of each next word of a caption.
 
     Args:
         folders: Their checkpoint folders.
-        vocabulary: The words that they must have.
-        preprocessing: What they must see.
+        vocabulary: The vocabulary that they must have.
+        preprocessing: The preprocessing that they must have.
 
     Raises:
-        CheckpointError: A folder is no checkpoint.
-        ConfigError: A model has other words or sees images differently.
+        CheckpointError: A folder is not a checkpoint.
+        ConfigError: A teacher has another vocabulary or other preprocessing.
     """
 
     def __init__(
@@ -84,21 +84,21 @@ class Teachers:
         preprocessing: Preprocessing,
     ) -> None:
         self.models: list[CaptioningModel] = []
-        self._parts: dict[int, slice] = {}  # of the joint features, each one's own
+        self._parts: dict[int, slice] = {}  # each teacher's slice of the joint features
         for folder in folders:
             checkpoint = read_checkpoint(folder)
             if checkpoint.vocabulary != vocabulary or checkpoint.preprocessing != preprocessing:
                 raise ConfigError(
-                    f"The teacher {folder} has other words or preprocessing than what is trained;"
+                    f"The teacher {folder} has another vocabulary or preprocessing than the model;"
                     " expected the same. Train it with the same data.min_count, data.train and"
                     " data.preprocessing."
                 )
             self.models.append(TorchBackend.from_checkpoint(checkpoint).model.requires_grad_(False))
-        logger.info("Taught by %s", ", ".join(map(str, folders)))
+        logger.info("Teachers: %s", ", ".join(map(str, folders)))
 
     @property
     def nbytes(self) -> int:
-        """The memory of their weights."""
+        """Bytes of their weights."""
         return sum(
             tensor.nbytes
             for model in self.models
@@ -106,21 +106,21 @@ class Teachers:
         )
 
     def join(self, own: Encoder) -> Encoder | JointEncoder:
-        """Put the teachers' encoders beside that of the model that is trained, each once, where features are kept.
+        """Join the teachers' encoders, each once, to that of the model, to cache all features.
 
         Args:
-            own: Frozen; the first part of the features is its.
+            own: The model's encoder, frozen; its features come first.
 
         Raises:
-            ConfigError: A teacher divides images into other regions.
+            ConfigError: A teacher has another grid.
         """
         encoders = [own]
         for index, model in enumerate(self.models):
             encoder = model.to(next(own.parameters()).device).encoder
             if encoder.grid != own.grid:
                 raise ConfigError(
-                    f"A teacher sees a grid of {encoder.grid} regions a side, the model that is"
-                    f" trained {own.grid}, so their features cannot be kept together: set"
+                    f"A teacher has a grid of {encoder.grid} regions a side, the model one of"
+                    f" {own.grid}, so their features cannot be cached together: set"
                     " data.cache_features to 0."
                 )
             same = [known for known in encoders if _same(known, encoder)]
@@ -134,11 +134,14 @@ class Teachers:
 
     @torch.no_grad()
     def probabilities(self, images: Tensor, captions: Tensor) -> Tensor:
-        """The mean of their probabilities of all words (N, V), in the order of `Decoder.forward`.
+        """Compute the mean of the teachers' probabilities of all words.
 
         Args:
             images: Pixels (B, 3, S, S), or the features (B, L, D) of the joint encoder.
             captions: (B, K, T) ids, padded.
+
+        Returns:
+            (N, V), in the order of `Decoder.forward`.
         """
         total: Tensor | None = None
         for index, model in enumerate(self.models):
@@ -160,5 +163,5 @@ def _same(one: Encoder, other: Encoder) -> bool:
 
 
 def soft_cross_entropy(output: TeacherForced, expected: Tensor) -> Tensor:
-    """Cross-entropy of each word (N,) with expected probabilities (N, V)."""
+    """Compute the cross-entropy of each word (N,) with expected probabilities (N, V)."""
     return -(expected * output.logits.float().log_softmax(dim=1)).sum(dim=1)

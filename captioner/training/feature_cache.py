@@ -1,17 +1,15 @@
 """Region features of a frozen encoder, computed once and memory-mapped.
 
-While the encoder is frozen, an image gives the same features in every epoch, so they are computed
-once, in several
-augmented views if asked. They are kept in a folder named by a hash of the circumstances: the
-encoder's weights, its grid, the precision and the preprocessing. In it, each view of each image has
-a key, a hash of all else that it depends
-on: the image's file, the augmentation, the seed, the view, and whether it is mirrored. So features
-belong to images: whoever trains on other sources, captions or views finds those that are there, and
-computes the others alone.
+While the encoder is frozen, an image has the same features in every epoch, so they are computed
+once, optionally in several augmented views. The cache folder is named by a hash of the encoder's
+weights, its grid, the precision and the preprocessing, so stale features are never reused. In it,
+each view of each image has a key: a hash of the image's file, the augmentation, the seed, the view,
+and whether it is mirrored. Features therefore belong to images: a run with other sources, captions
+or views reuses the features that it finds and computes only the rest.
 
-The folder holds parts, pairs of files: features, and their keys. A part is written beside its place
-and renamed, so one that was cut short is never found; and of two processes that want the same
-features, one computes them while the other waits.
+The folder holds parts, pairs of files: features and their keys. Parts are written atomically, so an
+incomplete part is never read. If two processes need the same features, one computes them while the
+other waits.
 """
 
 import errno
@@ -74,10 +72,10 @@ class FeatureCache:
     def compute(
         self, views: ImageViews, load: LoadViews, *, folder: Path, training: bool
     ) -> Features:
-        """The features of a set of images; of images to train on, the teachers' beside the model's own.
+        """Compute the features of a set of images; for training images, also the teachers'.
 
         Raises:
-            ConfigError: A teacher divides images into other regions.
+            ConfigError: A teacher has another grid.
             DataError: The disk is full, or cannot be written.
         """
         encoder = (
@@ -92,10 +90,10 @@ class FeatureCache:
 def cached_features(
     folder: Path, encoder: Encoder | JointEncoder, views: ImageViews, load: LoadViews
 ) -> Features:
-    """The region features of images, from the cache or computed into it.
+    """Read the region features of images from the cache; compute and add the missing ones.
 
     Args:
-        folder: Where the caches are kept.
+        folder: The folder that contains the caches.
         encoder: The frozen encoder, on any device.
         views: N images, in one view or several.
         load: Loads some of their views; images that it leaves out get NaN.
@@ -171,7 +169,7 @@ def _write_parts(
     load: LoadViews,
     missing: Sequence[Sequence[tuple[bytes, Key]]],
 ) -> None:
-    """Compute what is missing of each view, a part at a time, and tell now and then how far that is."""
+    """Compute the missing features of each view, part by part, and log the progress."""
     count, done = sum(map(len, missing)), 0
     training = encoder.training
     encode = fastest_encode(encoder.eval(), views.preprocessing.size, count)
@@ -186,7 +184,7 @@ def _write_parts(
                 done += len(part)
     except (KeyboardInterrupt, SystemExit):
         logger.info(
-            "Stopped; %s of %s are kept, and the next start goes on from there.",
+            "Stopped; %s of %s are cached, and the next run continues from there.",
             f"{done:,}",
             f"{count:,}",
         )
@@ -208,7 +206,7 @@ def _write_part(
     wanted: Sequence[tuple[bytes, Key]],
     tell: Callable[[int], None],
 ) -> None:
-    """Compute features of one view into a part of their own; `tell` is given how many images are done."""
+    """Compute features of one view into a new part; `tell` receives the number of images done."""
     keys = [key for key, _ in wanted]
     path = place / f"{hashlib.sha256(b''.join(keys)).hexdigest()[:24]}.npy"
     temporary = path.with_suffix(".tmp")
@@ -237,8 +235,7 @@ def _compute(
         start = file.tell()
 
         def write(row: int, one: NDArray[np.float16]) -> None:
-            # Written as a file, not through a memory map: there, a full disk would kill the
-            # process.
+            # Not through a memory map, where a full disk would kill the process.
             file.seek(start + row * 2 * regions * width)
             file.write(one.tobytes())
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM in the middle of training."""
+"""Handle Ctrl-C and SIGTERM during training."""
 
 import logging
 import signal
@@ -13,9 +13,9 @@ logger = logging.getLogger(__name__)
 
 
 class Interrupts:
-    """Remembers the first Ctrl-C or SIGTERM, so that training can finish its step and save; a second one ends it there.
+    """Record the first Ctrl-C or SIGTERM, so that training can finish its step and save.
 
-    True once there was one.
+    A second signal ends the process at once. An instance is true once a signal was received.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Interrupts:
         return self._received is not None
 
     def heed(self) -> None:
-        """Take over both signals, which reach a program's first thread alone."""
+        """Install handlers for both signals; does nothing outside the main thread."""
         self._received = None
         if threading.current_thread() is not threading.main_thread():
             return
@@ -34,7 +34,7 @@ class Interrupts:
             self._before[number] = signal.signal(number, self._note)
 
     def ignore(self) -> None:
-        """Give them back to whoever had them."""
+        """Restore the previous handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
@@ -43,7 +43,7 @@ class Interrupts:
         """End the process as the signal would have.
 
         Raises:
-            SystemExit: With the status 128 + its number, as shells have it.
+            SystemExit: With the status 128 + the signal's number, as in shells.
         """
         raise SystemExit(128 + (self._received or signal.SIGTERM))
 
@@ -51,4 +51,4 @@ class Interrupts:
         if self:
             self.stop()
         self._received = number
-        logger.info("Stopping after this step; once more to stop without saving.")
+        logger.info("Stopping after this step; interrupt again to stop without saving.")

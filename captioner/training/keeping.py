@@ -1,4 +1,4 @@
-"""Learning without forgetting (Li and Hoiem 2016): while the encoder trains, its classifier says what it did before."""
+"""Learning without forgetting (Li and Hoiem 2016): preserve the classifier's predictions."""
 
 import copy
 from typing import Any
@@ -9,28 +9,27 @@ from torch import Tensor, nn
 from captioner.model.captioning import CaptioningModel
 from captioner.model.encoder import Encoder
 
-_PROBE = 2  # images by which it is seen whether the frozen stages can be shared
+_PROBE = 2  # images that test whether the frozen stages can be shared
 
 
 class OriginalClasses:
-    """What the encoder's classifier said of images before the encoder trained.
+    """The predictions of the encoder's classifier from before the encoder is fine-tuned.
 
-    It has a copy of the encoder, and is no module: it is neither trained nor saved with the
-    network. Where the network is a chain of modules up to its first stage that trains, as those of
-    timm are, the stages before run once for both.
+    It holds a copy of the encoder. It is not an `nn.Module`, so it is neither trained nor saved
+    with the network. If the network is a chain of modules up to its first trained stage, as timm's
+    are, the frozen stages run only once for both encoders.
 
     Args:
-        network: The network as its run begins, before any state is resumed; it has a classifier. It
-            is left frozen.
+        network: The network at the start of its run, before any state is resumed; it has a
+            classifier. It is left frozen.
         stages: The stages that will train, as `Encoder.unfreeze` takes them.
     """
 
     def __init__(self, network: CaptioningModel, stages: tuple[str, ...] | list[str]) -> None:
         self.encoder = copy.deepcopy(network.encoder).requires_grad_(False)
-        self._last: str | None = None  # the module of the CNN whose output both take
+        self._last: str | None = None  # the CNN's last module that both encoders share
         if isinstance(self.encoder.cnn, torch.fx.GraphModule):
-            # its layers stand side by side, not in stages whose output is all that the next one
-            # needs
+            # its layers are a flat graph, not a chain of stages
             return
         network.encoder.unfreeze(stages)
         done = _before_training(network.encoder)
@@ -43,13 +42,13 @@ class OriginalClasses:
 
     @property
     def nbytes(self) -> int:
-        """The memory of its weights."""
+        """Bytes of its weights."""
         return sum(
             tensor.nbytes for tensor in (*self.encoder.parameters(), *self.encoder.buffers())
         )
 
     def encode(self, network: CaptioningModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode images by the encoder that trains, and say how far its classifier has come from the original.
+        """Encode images with the trained encoder, and measure how far its classifier has drifted.
 
         Args:
             network: The network that trains.
@@ -76,7 +75,7 @@ class OriginalClasses:
         return features, _divergence(network.classes(features), original)
 
     def _encode(self, pixels: Tensor, shared: Tensor | None = None) -> Tensor:
-        """Region features by the original encoder, from the output of the stages that it shares."""
+        """Compute region features by the original encoder, from the shared stages' output."""
         encoder = self.encoder.to(pixels.device).eval()
         if self._last is None:
             return encoder(pixels)  # type: ignore[no-any-return]
@@ -88,7 +87,7 @@ class OriginalClasses:
             handle.remove()
 
     def _share(self, done: list[str]) -> None:
-        """Take out of the copy what runs before training begins, if the output of the last of it is enough."""
+        """Remove the frozen stages from the copy, if the output of the last one is sufficient."""
         whole, last = self.encoder, done[-1]
         outputs: list[Tensor] = []
         handle = whole.cnn.get_submodule(last).register_forward_hook(
@@ -114,13 +113,13 @@ class OriginalClasses:
                 RuntimeError,
                 TypeError,
                 AttributeError,
-            ):  # what is left needs something of what was taken out
+            ):  # the remaining modules need more than that output
                 pass
         self.encoder, self._last = whole, None
 
 
 def _before_training(encoder: Encoder) -> list[str]:
-    """The outermost modules of the CNN that are done when the first one that trains begins, in their order."""
+    """List the CNN's outermost modules that finish before the first trained one, in order."""
     done: list[str] = []
     begun = False
 
@@ -152,7 +151,7 @@ def _before_training(encoder: Encoder) -> list[str]:
 
 
 def _divergence(current: Tensor | None, original: Tensor | None) -> Tensor:
-    """KL(original || current) of the distributions that scores (B, C) stand for, mean over images."""
+    """Compute KL(original || current) of the distributions of logits (B, C), mean over images."""
     assert current is not None
     assert original is not None
     return nn.functional.kl_div(

@@ -1,4 +1,4 @@
-"""The LightningModule: a training step, what trains from when on, validation by free decoding."""
+"""The LightningModule: training steps, the fine-tuning schedule, validation by free decoding."""
 
 import logging
 import math
@@ -47,39 +47,38 @@ class CaptioningModule(LightningModule):
         vocabulary: The words; linked from the data.
         preprocessing: From image to pixels; linked from the data.
         word_counts: How often each word occurs in the training captions, in id order; linked from
-            the data. The output layer begins with these frequencies, so that training need not find
-            them (Karpathy and Fei-Fei 2015).
+            the data. They initialise the bias of the output layer, so that training need not learn
+            the frequencies (Karpathy and Fei-Fei 2015).
         init_from: A checkpoint folder, or "bundled", to continue from. Its architecture,
-            preprocessing and words hold, whatever is said here of the first two, but for the
-            dropout; new words are added behind its own.
-        encoder: What the encoder is.
-        decoder: What the decoder is.
+            preprocessing and vocabulary override those given here, except for the dropout; new
+            words are appended to its own.
+        encoder: The encoder's config.
+        decoder: The decoder's config.
         weights: Pretrained weights of the encoder: the name of torchvision weights (which
             torchvision downloads), a local `.safetensors` or `.pth` file, a checkpoint folder or
             "bundled" (its encoder is taken), or null to start from random.
-        tags: Whether to keep the classifier that `weights` or `init_from` bring, so that the model
-            gives tags too; it doesn't train. Weights without one give none.
+        tags: Whether to keep the classifier of `weights` or `init_from`, if there is one, so that
+            the model gives tags too; it is not trained.
         finetune: When and how the encoder trains.
         learning_rate: The decoder's peak learning rate.
-        weight_decay: Of AdamW, on matrices and kernels only.
-        warmup_steps: Steps in which the learning rate rises from 0 to its peak; it falls as a half
-            cosine after.
+        weight_decay: AdamW's weight decay, on matrices and kernels only.
+        warmup_steps: Steps in which the learning rate rises from 0 to its peak; after them it falls
+            as a half cosine.
         final_share: Share of the peak at which the learning rate ends.
         label_smoothing: Share of the probability that is spread over all words (Szegedy et al.
             2016).
         coverage_penalty: Weight of the doubly stochastic penalty, sum over regions of (1 -
             attention summed over the caption)^2, averaged over captions (Xu et al. 2015, eq. 14); 0
             for decoders without attention.
-        scheduled_sampling: Probability, in the last epoch, that an input word is one that the model
-            itself proposed; it rises linearly from 0 (Bengio et al. 2015).
+        scheduled_sampling: Probability, in the last epoch, that an input word is sampled from the
+            model's own predictions; it rises linearly from 0 (Bengio et al. 2015).
         decoding: How validation images are captioned; stored in the checkpoint as its defaults.
-        self_critical: Whether captions that the model draws are trained by their CIDEr-D, as a
+        self_critical: Whether sampled captions are trained with their CIDEr-D as reward, as a
             second stage that begins with `init_from` (Rennie et al. 2017).
-        distillation: Models whose probabilities are learnt beside the captions.
-        samples: How many validation images are shown in the logger, with what the model says about
-            them.
-        about: What the model card begins with, Markdown: a title, what the data are, licences,
-            known weaknesses.
+        distillation: Models whose probabilities are learnt besides the captions.
+        samples: Number of validation images that are logged with the model's captions.
+        about: The beginning of the model card, in Markdown: a title, the data, licences, known
+            weaknesses.
     """
 
     def __init__(
@@ -128,7 +127,7 @@ class CaptioningModule(LightningModule):
         self.samples = samples
         self.about = about
         decoding.check_defaults()
-        vocabulary.start(decoding.style)  # a style that isn't there is refused now
+        vocabulary.start(decoding.style)  # fail early if there is no such style
         if learning_rate <= 0:
             raise ConfigError(f"model.learning_rate is {learning_rate}; expected a number above 0.")
         for name, share in (
@@ -140,7 +139,7 @@ class CaptioningModule(LightningModule):
         if self_critical.weight and (distillation.teachers or scheduled_sampling):
             other = "distillation" if distillation.teachers else "scheduled_sampling"
             raise ConfigError(
-                f"model.self_critical and model.{other} don't go together; turn one off."
+                f"model.self_critical and model.{other} cannot be combined; turn one off."
             )
         if init_from is not None:
             self.network = continued_network(init_from, vocabulary, decoder.dropout, tags=tags)
@@ -158,13 +157,13 @@ class CaptioningModule(LightningModule):
                 warn_of_preprocessing(encoder.name, preprocessing, weights)
         self.network.encoder.unfreeze(
             finetune.stages
-        )  # a stage that isn't there is refused at once, not in epoch 10
+        )  # fail now, not in epoch 10, if there is no such stage
         self.network.encoder.unfreeze(())
         self.original: OriginalClasses | None = None
         if self.network.classifier is not None and finetune.stages and finetune.keep_classifier:
             self.original = OriginalClasses(self.network, finetune.stages)
         self._captions: dict[int, str] = {}
-        self._styles: list[str] = []  # of the images that are validated on
+        self._styles: list[str] = []  # of the validation images
         self._last_loss = torch.zeros(())
         self._critic: Critic | None = None
         self.teachers: Teachers | None = None
@@ -172,7 +171,7 @@ class CaptioningModule(LightningModule):
             self.teachers = Teachers(distillation.teachers, vocabulary, preprocessing)
 
     def setup(self, stage: str) -> None:
-        """Give the data module the features of the encoder while that is frozen."""
+        """Set the data module's source of features for the epochs with a frozen encoder."""
         CaptionData.of(self.trainer).feature_source = FeatureCache(
             self.network.encoder,
             until=self.finetune.begins,
@@ -181,7 +180,11 @@ class CaptioningModule(LightningModule):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Region features (B, L, D) of pixels (B, 3, S, S); of features that were computed before, the model's own."""
+        """Compute region features (B, L, D).
+
+        Args:
+            images: Pixels (B, 3, S, S), or cached features of which the model's own come first.
+        """
         return (
             self.network.encoder(images)
             if images.ndim == 4
@@ -189,11 +192,11 @@ class CaptioningModule(LightningModule):
         )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed the step, so that a resumed run goes on as it would have, be it in the middle of an epoch."""
+        """Seed the step, so that a resumed run is identical to an uninterrupted one."""
         seed_step(self, batch_idx)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch."""
+        """Compute the loss of one batch."""
         progress = self.current_epoch / max(1, (self.trainer.max_epochs or 1) - 1)
         images, advantages, taught, kept = batch.images, None, None, None
         if self.original is not None and images.ndim == 4 and not self.network.encoder.frozen:
@@ -220,7 +223,7 @@ class CaptioningModule(LightningModule):
             loss = loss + self.finetune.keep_classifier * kept
         self._log_figures(figures, len(batch.captions))
         self._last_loss = loss.detach()
-        if not loss.is_cuda or batch_idx % 20 == 0:  # on a GPU, to look at it is to wait for it
+        if not loss.is_cuda or batch_idx % 20 == 0:  # reading the loss synchronises the GPU
             self._check_loss()
         return loss
 
@@ -228,7 +231,7 @@ class CaptioningModule(LightningModule):
         for name, value in figures.items():
             waits = (
                 isinstance(value, Tensor) and value.is_cuda
-            )  # to show it at every step would be to wait for it
+            )  # showing it at every step would synchronise the GPU
             self.log(
                 f"train/{name}",
                 value,
@@ -241,28 +244,28 @@ class CaptioningModule(LightningModule):
             raise ConfigError(self._diverged(f"The loss is {self._last_loss.item()}"))
 
     def _check_weights(self) -> None:
-        """The last step's loss may have been finite, and its gradient not."""
+        """Fail if the loss or weights contain NaN or Inf; a finite loss may have a bad gradient."""
         self._check_loss()
         if not all(
             bool(torch.isfinite(parameter).all()) for parameter in self.network.parameters()
         ):
-            raise ConfigError(self._diverged("Weights are no finite numbers"))
+            raise ConfigError(self._diverged("Weights contain NaN or Inf"))
 
     def _diverged(self, what: str) -> str:
         return (
             f"{what} at step {self.global_step}. Lower model.learning_rate or use another"
-            " trainer.precision; whatever was saved before is whole."
+            " trainer.precision; earlier checkpoints are intact."
         )
 
     def on_train_start(self) -> None:
-        """Let the encoder train where a run is resumed in mid-epoch; ask for the critic."""
+        """Unfreeze the encoder if the run is resumed in mid-epoch; create the critic."""
         self._unfreeze_encoder()
         if self.self_critical.weight:
             references = CaptionData.of(self.trainer).tokens["train"]
             self._critic = Critic(references, self.vocabulary, self.decoding.forbidden_endings)
 
     def on_train_epoch_start(self) -> None:
-        """Let the encoder train from its epoch on."""
+        """Unfreeze the encoder in its first epoch."""
         self._unfreeze_encoder()
         if self._critic is not None:
             self._critic.forget()
@@ -280,11 +283,14 @@ class CaptioningModule(LightningModule):
         strategy = self.trainer.strategy
         if isinstance(strategy, DDPStrategy):
             strategy.model = self
-            # anew: it averages the gradients of what trained when it was made
+            # again, because DDP averages only the gradients of parameters that trained before
             strategy.configure_ddp()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with the decoder's and the encoder's parameters at their own rates; warm-up, then a half cosine."""
+        """Create AdamW with separate rates for decoder and encoder, and the learning rate schedule.
+
+        The schedule is a linear warm-up followed by a half cosine.
+        """
         optimizer = make_optimizer(
             self.network, self.learning_rate, self.weight_decay, self.finetune
         )
@@ -292,17 +298,16 @@ class CaptioningModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _rate(self, step: int) -> float:
-        """Share of the peak learning rate at a step.
+        """Compute the share of the peak learning rate at a step.
 
-        How many steps there are is asked from the second on: to answer, the trainer loads the
-        training data, and when a run is resumed, it doesn't know its epoch yet while the optimizer
-        is made.
+        The number of steps is read only from step 1 on: the trainer loads the training data to
+        compute it, and a resumed run doesn't know its epoch yet while the optimizer is created.
         """
         steps = self.trainer.estimated_stepping_batches if step else math.inf
         return cosine_rate(step, steps, self.warmup_steps, self.final_share)
 
     def on_validation_start(self) -> None:
-        """Refuse to score numbers that are none, and look up in which style each image is captioned."""
+        """Fail if weights contain NaN or Inf, and look up the style of each image."""
         self._check_weights()
         self._styles = [
             images.style or self.decoding.style
@@ -311,7 +316,7 @@ class CaptioningModule(LightningModule):
         ]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Caption the images freely, as a user would."""
+        """Caption the images by free decoding, as in inference."""
         if not len(batch.indices):
             return
         backend = TorchBackend(self.network)
@@ -325,7 +330,7 @@ class CaptioningModule(LightningModule):
                 self._captions[index] = caption.text
 
     def on_validation_epoch_end(self) -> None:
-        """Score all captions, of all processes, against the raw references; keep them all, and show some."""
+        """Score the captions of all processes against the raw references; save and log them."""
         captions = gather_captions(self._captions, ranks=self.trainer.world_size)
         self._captions = {}
         first = self.trainer.sanity_checking
@@ -350,7 +355,7 @@ class CaptioningModule(LightningModule):
             self.log(f"{prefix}{name}", value, prog_bar=name == "CIDEr-D", rank_zero_only=False)
 
     def _tell(self, validated: Validated, scores: Mapping[str, float], when: str) -> None:
-        """Keep all captions of a set, say its scores, and show some of its images."""
+        """Save the captions of a set, log its scores, and log some of its images."""
         name = validated.images.name
         if self.trainer.is_global_zero:
             file = f"validation_{name}.json" if name else "validation.json"
@@ -361,11 +366,10 @@ class CaptioningModule(LightningModule):
             log_samples(each, validated.samples(self.samples), self.global_step, name)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the words with the weights that mean them.
+        """Save the vocabulary with the weights.
 
         Raises:
-            ConfigError: The loss or a weight is no finite number: such weights don't replace those
-                saved before.
+            ConfigError: The loss or weights contain NaN or Inf; the earlier checkpoint is kept.
         """
         self._check_weights()
         checkpoint["vocabulary"] = list(self.vocabulary.words)
@@ -380,21 +384,21 @@ class CaptioningModule(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on with other words than the checkpoint's, or another network.
+        """Fail if the vocabulary or the network differs from the checkpoint's.
 
         Raises:
-            ConfigError: They have changed since it was written.
+            ConfigError: One of them has changed since the checkpoint was written.
         """
         if checkpoint.get("vocabulary") != list(self.vocabulary.words):
             raise ConfigError(
                 "The checkpoint's vocabulary is not that of the training captions: they, or"
-                " data.min_count, have changed since it was written. Start a new run, or bring back"
+                " data.min_count, have changed since it was written. Start a new run, or restore"
                 " the captions."
             )
         before, now = {"tags": None, **checkpoint.get("network", {})}, self._described()
         if before != now:
             raise ConfigError(
-                f"The checkpoint is of another network, {before}; the config says {now}. Bring back"
+                f"The checkpoint is of another network, {before}; the config says {now}. Restore"
                 " model.encoder, model.decoder, model.tags and model.finetune.stages, or start a"
                 " new run."
             )

@@ -1,4 +1,4 @@
-"""Where a run's curves and sample captions go: TensorBoard, and Weights & Biases if asked for."""
+"""Loggers of curves and sample captions: TensorBoard, and optionally Weights & Biases."""
 
 import importlib
 import uuid
@@ -13,23 +13,22 @@ WANDB_ID = "wandb_id.txt"
 
 
 def make_loggers(folder: Path, wandb: str | None = None) -> list[Logger]:
-    """The loggers of a run.
+    """Create the loggers of a run.
 
-    A run that is resumed in its folder goes on in both. Weights & Biases keeps its own files in the
-    folder too, and
-    heeds its usual environment variables: `WANDB_MODE=offline` sends nothing.
+    A resumed run continues the logs of both. Weights & Biases keeps its own files in the folder
+    too, and respects its usual environment variables: `WANDB_MODE=offline` sends nothing.
 
     Args:
         folder: The run's folder.
-        wandb: Project on Weights & Biases; null for TensorBoard alone.
+        wandb: Project on Weights & Biases; null logs to TensorBoard only.
 
     Raises:
         MissingExtraError: The package wandb isn't installed.
-        ConfigError: Nobody is logged in at Weights & Biases.
+        ConfigError: No user is logged in to Weights & Biases.
     """
     folder = (
         folder.absolute()
-    )  # they write from threads, even while the config's reader is in another folder
+    )  # absolute: they write from threads, even while the config's reader changes the directory
     loggers: list[Logger] = [TensorBoardLogger(folder, name="", version="")]
     if wandb is not None:
         _log_in()
@@ -40,7 +39,7 @@ def make_loggers(folder: Path, wandb: str | None = None) -> list[Logger]:
 
 
 def _log_in() -> None:
-    """Fail now rather than at the first step that is logged, which may be hours away."""
+    """Log in now, so that a failure doesn't wait for the first logged step hours later."""
     try:
         wandb = importlib.import_module("wandb")
     except ImportError as error:
@@ -55,7 +54,7 @@ def _log_in() -> None:
 
 
 def _wandb_id(folder: Path) -> str | None:
-    """The run's id on Weights & Biases, kept in its folder by the one process that logs."""
+    """Read or create the run's id on Weights & Biases; only the logging process stores it."""
     if not _logs():
         return None
     path = folder / WANDB_ID
@@ -66,5 +65,5 @@ def _wandb_id(folder: Path) -> str | None:
 
 
 def _logs() -> bool:
-    """Whether this is the one of several processes that logs."""
+    """Tell whether this is the process that logs."""
     return getattr(rank_zero_only, "rank", 0) == 0

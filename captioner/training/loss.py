@@ -1,4 +1,4 @@
-"""The loss of a batch: cross-entropy, and what is asked for beside it."""
+"""The loss of a batch: cross-entropy and optional further terms."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Words(NamedTuple):
     Attributes:
         logits: (N, V), float32.
         targets: (N,), the words' ids.
-        weights: (N,), what each word counts.
+        weights: (N,), the weight of each word.
     """
 
     logits: Tensor
@@ -31,20 +31,20 @@ class Words(NamedTuple):
     weights: Tensor
 
     def mean(self, losses: Tensor) -> Tensor:
-        """The weighted mean of the words' losses (N,)."""
+        """Compute the weighted mean of the words' losses (N,)."""
         return (losses * self.weights).sum() / self.weights.sum()
 
 
 @dataclass(frozen=True)
 class CaptionLoss:
-    """What a batch's loss is made of.
+    """The loss of a batch and the weights of its terms.
 
     Args:
         label_smoothing: Share of the probability that is spread over all words.
         coverage_penalty: Weight of the doubly stochastic penalty.
-        drawn_weight: Share of the loss that comes from captions that the model has drawn.
+        drawn_weight: Share of the loss that comes from captions sampled from the model.
         taught_weight: Share of the loss that comes from teachers' probabilities.
-        never: Ids of words that are never drawn.
+        never: Ids of words that are never sampled.
     """
 
     label_smoothing: float = 0.0
@@ -63,18 +63,21 @@ class CaptionLoss:
         advantages: Tensor | None = None,
         taught: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, a mean over words by their captions' weights, and the parts of it that a log shows.
+        """Compute the loss, the mean over words weighted by caption.
 
         Args:
-            output: The decoder's, teacher-forced on `captions`.
+            output: The decoder's output, teacher-forced on `captions`.
             captions: (B, K, T) ids, padded.
-            weights: (B, K), what each caption counts; 0 where there is none. On the CPU, as the
+            weights: (B, K), the weight of each caption; 0 where there is none. On the CPU, as the
                 captions may be.
             shares: Weighs the means of this process, so that with several processes the average of
                 their gradients is the gradient of one process with the whole batch.
-            advantages: (B, K), of captions that were drawn, which are trained by their reward; NaN
-                for the data's own. None: no caption was drawn.
-            taught: (N, V), the words' probabilities by the teachers. None: there are no teachers.
+            advantages: (B, K), the advantages of sampled captions, which are trained by their
+                reward; NaN for captions of the data. None if no caption was sampled.
+            taught: (N, V), the teachers' probabilities of the words. None without teachers.
+
+        Returns:
+            The loss, and its terms for the log.
         """
         lengths = (captions[:, :, 1:] != PAD).sum(dim=2)  # (B, K)
         drawn_ones = (
@@ -82,7 +85,7 @@ class CaptionLoss:
             if advantages is None
             else ~advantages.isnan()
         )
-        # Counted where captions are, so that nothing waits for a GPU.
+        # Counted on the captions' device, to avoid synchronising the GPU.
         counts = (
             float((lengths * weights)[~drawn_ones].sum()),
             float(lengths[drawn_ones].sum()),
@@ -117,7 +120,10 @@ class CaptionLoss:
 def _divide(
     output: TeacherForced, weights: Tensor, advantages: Tensor | None
 ) -> tuple[Words, Words, Tensor | None]:
-    """The words of given captions, those of drawn ones, and what the latter are worth (N,); None if none is drawn."""
+    """Split words into those of given and of sampled captions, with the latter's advantages (N,).
+
+    Without sampled captions, the second part is empty and there are no advantages.
+    """
     logits, own = (
         output.logits.float(),
         weights.to(output.logits.device).flatten()[output.rows],

@@ -1,4 +1,4 @@
-"""How much memory training will take, found without computing: torch's fake tensors have shapes but no content."""
+"""Estimate the memory that training needs without computing anything, by fake tensors."""
 
 import copy
 import logging
@@ -22,17 +22,21 @@ from captioner.training.lightning_module import CaptioningModule
 
 logger = logging.getLogger(__name__)
 
-Parts = dict[str, float]  # bytes of each part; not a number where it isn't known
+Parts = dict[str, float]  # bytes of each part; NaN if unknown
 
 
 def expected_memory(trainer: Trainer, module: CaptioningModule) -> dict[str, Parts]:
-    """The memory of each stage of a run whose data and optimizer are set up: the encoder frozen, and training.
+    """Estimate the memory of each stage of a run: with the encoder frozen, and with it training.
 
-    Nothing is changed by asking: neither the model nor a random state.
+    Neither the model nor any random state is changed.
+
+    Args:
+        trainer: A trainer whose data and optimizer are set up.
+        module: The module that it trains.
 
     Returns:
-        The parts of each stage that is still to come; "in all" is their sum, "there is" what a GPU
-        has.
+        The parts of each stage that is still to come; "in all" is their sum, "there is" the GPU's
+        total memory.
     """
     finetune = module.finetune
     stages = {"frozen encoder": False, f"from epoch {finetune.from_epoch}": True}
@@ -75,7 +79,7 @@ def _parts(trainer: Trainer, module: CaptioningModule, trains: bool) -> Parts:
 
 
 def _averages_on(device: torch.device, callback: Callback) -> bool:
-    """Whether a callback keeps averaged weights on a device."""
+    """Tell whether a callback keeps averaged weights on a device."""
     average = callback._average_model if isinstance(callback, WeightAveraging) else None
     return average is not None and next(average.parameters()).device == device
 
@@ -83,7 +87,7 @@ def _averages_on(device: torch.device, callback: Callback) -> bool:
 def _activations(
     trainer: Trainer, module: CaptioningModule, data: CaptionData, trains: bool
 ) -> float:
-    """Bytes kept for the backward pass of a batch; not a number where this version of torch cannot tell."""
+    """Estimate the bytes saved for a batch's backward pass; NaN if this torch cannot tell."""
     critical = module.self_critical
     captions = _captions(data, critical.samples if critical.weight else 0)
     shape: tuple[int, ...] = (
@@ -112,13 +116,16 @@ def _activations(
         return kept_for_backward(
             module.network, shape, compute, trainer.precision_plugin.forward_context()
         )
-    except Exception as error:  # a number that is only shown must not stop a run
+    except Exception as error:  # the number is only informative: it must not stop a run
         logger.debug("The activations' memory is not known: %s", error)
         return math.nan
 
 
 def _captions(data: CaptionData, drawn: int) -> Tensor:
-    """The captions of the first images of the training split as a batch (B, K, T); the longest stand for drawn ones."""
+    """Collate the captions of the first training images to (B, K, T).
+
+    Copies of the longest caption of each image stand for its sampled captions.
+    """
     nothing = np.empty(0, np.uint8)
     examples = [
         Example(nothing, data.ids["train"][index][: data.captions_per_image], index)
@@ -134,23 +141,22 @@ def kept_for_backward(
     compute: Callable[[Any, Tensor], object],
     context: AbstractContextManager[object] | None = None,
 ) -> int:
-    """How much memory a forward pass keeps until the backward pass.
+    """Measure the memory that a forward pass saves for the backward pass.
 
-    It is measured on a copy of the model made of torch's fake tensors, which have a shape, a type
-    and a device but no
-    content: nothing is computed, no memory is taken, no random number is drawn, and the model stays
-        as it is.
+    It is measured on a copy of the model made of torch's fake tensors, which have a shape, a dtype
+    and a device but no content: nothing is computed or allocated, no random number is drawn, and
+    the model is not changed.
 
     Args:
         model: The model, on any device.
-        shape: Of its input.
-        compute: Runs the copy on the input, and returns what leads back to all that is kept, such
-            as the loss.
-        context: Under which it runs, such as autocast.
+        shape: The shape of its input.
+        compute: Runs the copy on the input, and returns a result whose graph holds all saved
+            tensors, such as the loss.
+        context: The context under which it runs, such as autocast.
 
     Returns:
-        Bytes, the input among them; not parameters and buffers. Memory that several tensors share
-        counts once.
+        Bytes, including the input, without parameters and buffers. Memory that several tensors
+        share counts once.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     fakes = {
@@ -160,8 +166,8 @@ def kept_for_backward(
     like = next(model.parameters())
     with mode:
         inputs = torch.empty(shape, dtype=like.dtype, device=like.device)
-    copied = copy.deepcopy(model, dict(fakes))  # finds each tensor copied already
-    storages = {}  # kept alive here, so that no other gets the identity of one that is gone
+    copied = copy.deepcopy(model, dict(fakes))  # the memo replaces each tensor by its fake
+    storages = {}  # kept alive, so that no new storage gets the id of a freed one
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

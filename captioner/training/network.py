@@ -79,7 +79,7 @@ def _keep_classifier(network: CaptioningModel, weights: str) -> None:
 def continued_network(
     folder: str, vocabulary: Vocabulary, dropout: float, *, tags: bool = True
 ) -> CaptioningModel:
-    """The network of a checkpoint folder, or of the "bundled" one, with room for new words and styles.
+    """Load the network of a checkpoint folder, or "bundled", and add new words and styles.
 
     Args:
         folder: The folder.

@@ -1,4 +1,4 @@
-"""What the optimizer is told: parameters in groups with their rates, and how the rates rise and fall."""
+"""The optimizer: parameter groups, their learning rates, and the learning rate schedule."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -23,11 +23,10 @@ class FinetuneConfig:
             does.
         learning_rate: Their own peak learning rate.
         freeze_batchnorm: Leave BatchNorm's statistics, scale and shift as they are.
-        keep_classifier: Weight of what keeps the encoder's classifier, whose tags the model gives,
-            from forgetting: the divergence of its distribution from what it was before, KL(original
-            || current), mean over images (learning without forgetting, Li and Hoiem 2016). 0 lets
-            it forget. It costs one more pass without gradients, of the trained stages alone where
-            the CNN is a chain of stages.
+        keep_classifier: Weight of a loss that preserves the encoder's classifier, which the tags
+            come from: the divergence from its original distribution, KL(original || current), mean
+            over images (learning without forgetting, Li and Hoiem 2016). 0 turns it off. It costs
+            one more forward pass, of the trained stages only if the CNN is a chain of stages.
     """
 
     stages: list[str] = field(default_factory=list)
@@ -45,27 +44,27 @@ class FinetuneConfig:
 
     @property
     def begins(self) -> int | None:
-        """The first epoch in which some of the encoder trains; None if it never does.
+        """The first epoch in which some stages of the encoder train; None if they never do.
 
         While the encoder doesn't train, its features can be computed once.
         """
         return self.from_epoch if self.stages else None
 
     def trains(self, epoch: int) -> bool:
-        """Whether some of the encoder trains in an epoch."""
+        """Tell whether some stages of the encoder train in an epoch."""
         return self.begins is not None and epoch >= self.begins
 
 
 def make_optimizer(
     network: CaptioningModel, learning_rate: float, weight_decay: float, finetune: FinetuneConfig
 ) -> torch.optim.AdamW:
-    """AdamW with the decoder's parameters, and those of the encoder that will train, at their own rates.
+    """Create AdamW with separate rates for the decoder and the encoder's trained stages.
 
     Args:
-        network: Its encoder is left frozen.
+        network: The network; its encoder is left frozen.
         learning_rate: The decoder's peak learning rate.
-        weight_decay: Of matrices and kernels.
-        finetune: Which of the encoder trains, at which rate.
+        weight_decay: The weight decay of matrices and kernels.
+        finetune: Which stages of the encoder train, at which rate.
     """
     trained: dict[str, tuple[float, Iterable[nn.Parameter]]] = {
         "decoder": (learning_rate, network.decoder.parameters())
@@ -80,14 +79,16 @@ def make_optimizer(
 def parameter_groups(
     trained: Mapping[str, tuple[float, Iterable[nn.Parameter]]], weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Groups for an optimizer: each part's matrices and kernels, and its biases and scales, which don't decay.
+    """Split each part's parameters into groups with weight decay and without.
+
+    Biases and scales have no weight decay.
 
     Args:
         trained: The peak learning rate and the parameters of each part of the network.
-        weight_decay: Of matrices and kernels.
+        weight_decay: The weight decay of matrices and kernels.
 
     Returns:
-        The groups that are not empty, named after their part; those without decay end in "/1d".
+        The non-empty groups, named after their part; names of those without decay end in "/1d".
     """
     groups: list[dict[str, Any]] = []
     for name, (rate, parameters) in trained.items():
@@ -102,7 +103,10 @@ def parameter_groups(
 
 
 def cosine_rate(step: int, steps: float, warmup_steps: int, final_share: float) -> float:
-    """Share of the peak learning rate at a step: a linear rise, times a half cosine from 1 to `final_share`."""
+    """Compute the share of the peak learning rate at a step.
+
+    It is a linear warm-up times a half cosine from 1 to `final_share`.
+    """
     warm = min(1.0, (step + 1) / max(1, warmup_steps))
     fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
     return warm * (final_share + (1 - final_share) * fall)

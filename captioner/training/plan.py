@@ -1,4 +1,4 @@
-"""What a training run is going to do, told before its first step: parameters, schedule, data, memory."""
+"""The plan of a run, logged before its first step: parameters, schedule, data, memory."""
 
 import logging
 import math
@@ -53,9 +53,12 @@ class PrintPlan(Callback):
 
 
 def describe_plan(trainer: Trainer, module: CaptioningModule, *, memory: bool = True) -> str:
-    """The plan of a run whose data and optimizer are set up, as lines of aligned text, with or without its memory.
+    """Describe a run as aligned text; neither the model nor any random state is changed.
 
-    Nothing is changed by asking: neither the model nor a random state.
+    Args:
+        trainer: A trainer whose data and optimizer are set up.
+        module: The module that it trains.
+        memory: Whether to include the expected memory.
     """
     parts = [
         ("Parameters", _parameters(trainer, module), "<>>><"),

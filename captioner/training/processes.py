@@ -1,4 +1,4 @@
-"""What several processes that train together tell one another."""
+"""Communication between the processes of distributed training."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,12 +9,12 @@ from torch import Tensor
 def shares(
     counts: Sequence[float], *, ranks: int, device: torch.device
 ) -> Sequence[float | Tensor]:
-    """How many words, captions and the like this process has, relative to the mean over all processes.
+    """Divide the counts of this process by their means over all processes.
 
     Args:
-        counts: How many it has, of each kind, or what they weigh.
-        ranks: How many processes there are.
-        device: On which they meet.
+        counts: Numbers, or total weights, of words, captions and the like in this process.
+        ranks: The number of processes.
+        device: The device of the all-reduce.
     """
     if ranks == 1:
         return [1.0 for _ in counts]
@@ -25,11 +25,11 @@ def shares(
 
 
 def gather_captions(own: Mapping[int, str], *, ranks: int) -> dict[int, str]:
-    """The captions of all processes by their record's index, in order.
+    """Gather the captions of all processes by their record's index, in order.
 
     Args:
-        own: Those of this process.
-        ranks: How many processes there are.
+        own: The captions of this process.
+        ranks: The number of processes.
     """
     parts: list[Mapping[int, str]] = [own] * ranks
     if ranks > 1:

@@ -1,4 +1,4 @@
-"""How far an epoch and its validation are, a line a minute, where no progress bar is shown."""
+"""Progress of epochs and validations as log lines, for runs without a progress bar."""
 
 import logging
 from typing import Any
@@ -11,14 +11,14 @@ logger = logging.getLogger(__name__)
 
 
 class TellProgress(Callback):
-    """Logs the lines; of several processes, the first alone is heard."""
+    """Log a line a minute; only the first of several processes is heard."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count where a run that is resumed within an epoch had stopped: that epoch doesn't start again."""
+        """Count from where a run resumed in mid-epoch stopped: that epoch doesn't start again."""
         self._begin_epoch(trainer, trainer.fit_loop.epoch_loop.batch_progress.current.ready)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count an epoch's batches."""
+        """Start counting an epoch's batches."""
         self._begin_epoch(trainer, 0)
 
     def _begin_epoch(self, trainer: Trainer, done: int) -> None:
@@ -30,11 +30,11 @@ class TellProgress(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Tell of the epoch."""
+        """Update the epoch's progress."""
         self._epoch.at(batch_idx + 1)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count the batches of a validation."""
+        """Start counting the batches of a validation."""
         batches = (
             trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
         )
@@ -54,5 +54,5 @@ class TellProgress(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Tell of the validation."""
+        """Update the validation's progress."""
         self._validation.at(batch_idx + 1)

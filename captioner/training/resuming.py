@@ -1,4 +1,4 @@
-"""Where a run is resumed, the last whole checkpoint of its folder, and what of its config cannot change there."""
+"""Resuming: find a run's last intact checkpoint, and keep the options that cannot change."""
 
 import logging
 import zipfile
@@ -11,10 +11,10 @@ from captioner.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINTS = "checkpoints"  # the folder of a run that has them
-CONFIG = "config.yaml"  # beside it
-# A checkpoint holds the optimizer, its schedule and the weights: what these were made from says
-# nothing any more.
+CHECKPOINTS = "checkpoints"  # folder of the checkpoints, in the run's folder
+CONFIG = "config.yaml"  # in the run's folder
+# A checkpoint contains the optimizer, its schedule and the weights, so the options that created
+# these have no effect on a resumed run.
 KEPT = (
     "model.learning_rate",
     "model.weight_decay",
@@ -26,19 +26,21 @@ _MISSING = object()
 
 
 def find_checkpoint(asked: str, run: Path) -> Path:
-    """The checkpoint to resume from.
+    """Find the checkpoint to resume from.
 
     Args:
-        asked: "last", for the last whole one of the run, or a file.
+        asked: "last", for the last intact one of the run, or a file.
         run: The run's folder.
 
     Raises:
-        ConfigError: There is none, or the file was cut short.
+        ConfigError: There is no intact checkpoint, or the file is truncated.
     """
     folder = run / CHECKPOINTS
     if asked != "last":
         if not _is_whole(Path(asked)):
-            raise ConfigError(f"{asked} is no whole checkpoint. Name another, or --ckpt_path last.")
+            raise ConfigError(
+                f"{asked} is missing or damaged. Name another checkpoint, or --ckpt_path last."
+            )
         return Path(asked)
     found = sorted(
         folder.glob("*.ckpt"), key=lambda path: (path.name == "last.ckpt", path.stat().st_mtime)
@@ -46,9 +48,9 @@ def find_checkpoint(asked: str, run: Path) -> Path:
     for path in reversed(found):
         if _is_whole(path):
             return path
-        logger.warning("%s is damaged or was cut short; looking for an earlier one.", path)
+        logger.warning("%s is damaged or truncated; looking for an earlier checkpoint.", path)
     raise ConfigError(
-        f"{folder} holds no whole checkpoint to resume. Leave out --ckpt_path to begin anew."
+        f"{folder} has no intact checkpoint to resume. Omit --ckpt_path to start a new run."
     )
 
 
@@ -61,11 +63,11 @@ def _is_whole(path: Path) -> bool:
 
 
 def keep_settled(config: Namespace, checkpoint: Path, begin_with: tuple[str, str]) -> None:
-    """Name the options that a resumed run does not heed, with both values, and let the config say what holds.
+    """Restore the options that a resumed run ignores, and warn about each one that was changed.
 
     Args:
-        config: That of the run now; changed.
-        checkpoint: What is resumed, in its run's folder.
+        config: The resumed run's config; changed in place.
+        checkpoint: The resumed checkpoint, in its run's folder.
         begin_with: The option, and the result in a run's folder, that a new run begins with.
     """
     begin, result = begin_with
@@ -74,15 +76,15 @@ def keep_settled(config: Namespace, checkpoint: Path, begin_with: tuple[str, str
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         logger.warning(
-            "%s cannot be read, so that nobody knows which options this run does not heed.", path
+            "%s cannot be read, so changed options that a resumed run ignores go unreported.", path
         )
         return
     for option in KEPT:
         was, now = _value(before, option), config.get(option)
         if was is not _MISSING and was != now:
             logger.warning(
-                "%s is %s now and was %s when the run began: a resumed run goes on with %s. To"
-                " train with another, begin a new run with --%s %s.",
+                "%s is %s now and was %s when the run began: a resumed run keeps %s. To train with"
+                " another value, start a new run with --%s %s.",
                 option,
                 _as_said(now),
                 _as_said(was),
@@ -104,7 +106,7 @@ def precision_before(run: Path) -> str | int | None:
 
 
 def _value(config: object, option: str) -> object:
-    """What a config that was read says of an option."""
+    """Look up an option in a parsed config."""
     for key in option.split("."):
         config = config.get(key, _MISSING) if isinstance(config, dict) else _MISSING
     return config

@@ -17,13 +17,13 @@ LINE = 12  # pixels
 def log_samples(
     logger: object, samples: Sequence[tuple[Record, str]], step: int, name: str = ""
 ) -> None:
-    """Show images with what the model says about them.
+    """Log images with the model's captions.
 
     Args:
-        logger: Where: TensorBoard or Weights & Biases; loggers that show no images are left alone.
-        samples: Records, and the captions that the model gave them.
+        logger: TensorBoard or Weights & Biases; other loggers are ignored.
+        samples: Records with the captions that the model gave them.
         step: The training step.
-        name: Of the set that they are from; empty if there is only one.
+        name: The name of their validation set; empty if there is only one.
     """
     folder = f"samples/{name}" if name else "samples"
     for record, caption in samples:
@@ -39,7 +39,7 @@ def log_samples(
 
 
 def draw_sample(record: Record, caption: str) -> Image.Image:
-    """An image with the model's caption and the first reference below it."""
+    """Draw an image with the model's caption and the first reference below it."""
     image = _shrunk(record)
     lines = [*_wrap(caption), *_wrap(f"({record.captions[0]})")]
     panel = Image.new("RGB", (WIDTH, image.height + LINE * len(lines) + 8), "white")

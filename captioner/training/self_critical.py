@@ -1,4 +1,4 @@
-"""Self-critical sequence training (Rennie et al. 2017): captions that the model draws, and what they are worth."""
+"""Self-critical sequence training (Rennie et al. 2017): sampled captions and their rewards."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,21 +14,21 @@ from captioner.evaluation.cider import CiderD
 from captioner.model.decoder import Decoder
 from captioner.vocabulary import END, NEVER, PAD, START, Vocabulary
 
-# of references and captions alike: a caption that stops too early or never lacks its n-grams
+# ends references and captions alike: a caption that stops too early or never lacks its n-grams
 _END_TOKEN = "</s>"
 
 
 @dataclass(frozen=True)
 class SelfCriticalConfig:
-    """Whether and how captions that the model draws are trained by their CIDEr-D.
+    """Whether and how sampled captions are trained with their CIDEr-D as reward.
 
     Args:
-        weight: Share of the loss that comes from drawn captions; the rest is cross-entropy. 0 turns
-            it off.
-        samples: Captions drawn of each image. The reward of each is compared with the mean of the
-            others (Luo 2020).
-        max_length: The most words of a drawn caption; one that has not ended by then goes without
-            its end's reward.
+        weight: Share of the loss that comes from sampled captions; the rest is cross-entropy. 0
+            turns it off.
+        samples: Captions sampled for each image. The baseline of each one's reward is the mean of
+            the others (Luo 2020).
+        max_length: Maximum number of words of a sampled caption; a longer one is cut, and gets no
+            reward for its end.
     """
 
     weight: float = 0.0
@@ -45,18 +45,18 @@ class SelfCriticalConfig:
 
 
 class Critic:
-    """Judges drawn captions by CIDEr-D with the training split's document frequencies.
+    """Computes the rewards of sampled captions, CIDEr-D with the training split's frequencies.
 
-    The end of a caption counts as a word, in references too: else the search for reward ends
-        captions in "a" or "with".
+    The end of a caption counts as a word, in references too: otherwise the model would learn to end
+    captions with "a" or "with".
 
     Args:
         references: The tokens of each record's captions.
-        vocabulary: The words.
-        endings: Words a caption should not end with; they are counted, not punished.
+        vocabulary: The vocabulary.
+        endings: Words that a caption should not end with; they are counted, not penalised.
 
     Attributes:
-        never: Ids of words that are never drawn.
+        never: Ids of words that are never sampled.
     """
 
     def __init__(
@@ -75,17 +75,16 @@ class Critic:
         self._used: Counter[str] = Counter()
 
     def judge(self, records: Tensor, captions: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """Compare each caption of an image with the others of it.
+        """Compare the reward of each caption with the others of its image.
 
         Args:
-            records: (B,), which records the images are.
+            records: (B,), the records' indices.
             captions: (B, K, T) ids, START first, padded.
 
         Returns:
-            By how much each caption's reward exceeds the mean of the other captions of its image,
-            (B, K); and for the
-            log: the mean reward, the number of different words used since `forget`, the share of
-            captions that have ended badly, on one of the endings or not at all.
+            The advantages (B, K), each caption's reward minus the mean of its image's other
+            captions; and for the log: the mean reward, the number of different words used since
+            `forget`, and the share of captions that end on one of the endings or not at all.
         """
         b, k, _ = captions.shape
         ids, texts, bad = [], [], 0
@@ -107,7 +106,7 @@ class Critic:
         return rewards - others, figures
 
     def forget(self) -> None:
-        """Count the words used anew."""
+        """Reset the set of words used."""
         self._used.clear()
 
 
@@ -121,19 +120,19 @@ def draw_captions(
     starts: Tensor | None = None,
     never: Sequence[int] = NEVER,
 ) -> Tensor:
-    """Draw captions from the model's own distribution, without dropout.
+    """Sample captions from the model's own distribution, without dropout.
 
     Args:
-        decoder: The decoder; on its device's random state the captions depend.
+        decoder: The decoder; the captions depend on its device's random state.
         features: (B, L, D), the encoder's region features.
         samples: K, captions of each image.
-        max_length: T - 2, the most words of a caption.
+        max_length: T - 2, the maximum number of words of a caption.
         starts: (B,), the start token of each image's captions; START if None.
-        never: Ids of words that are never drawn.
+        never: Ids of words that are never sampled.
 
     Returns:
-        (B, K, T) ids on the CPU: the start token first, END last unless the length is used up,
-        padded.
+        (B, K, T) ids on the CPU: the start token first, END last unless the maximum length is
+        reached, padded.
     """
     with evaluating(decoder):
         image, state = decoder.start(features)
@@ -154,22 +153,22 @@ def draw_captions(
             words = torch.where(ended, PAD, words)
             drawn.append(words)
             ended = ended | (words == END)
-            if ended.all():  # on a GPU this waits for it
+            if ended.all():  # this synchronises a GPU
                 break
     return torch.stack(drawn, dim=2).cpu()
 
 
 def merge_captions(captions: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Put given and drawn captions of images into one batch, in the order that `Decoder.forward` likes.
+    """Merge given and sampled captions, in the order that is fastest for `Decoder.forward`.
 
     Args:
         captions: (B, K, T) ids, padded; may be empty.
-        drawn: (B, J, U) ids, padded.
+        drawn: (B, J, U) ids of the sampled captions, padded.
 
     Returns:
-        Ids (B, K + J, max(T, U)), each image's captions by falling length, images by their longest;
-        for each image, which it was before (B,); and for each caption (B, K + J), that it was the
-        j-th of the drawn ones, or -1 - k for the k-th of the given ones, both from 0 on.
+        Ids (B, K + J, max(T, U)), each image's captions by decreasing length, images by their
+        longest; the previous index of each image (B,); and the source of each caption (B, K + J):
+        j for the j-th sampled one, -1 - k for the k-th given one, both counted from 0.
     """
     length = max(captions.shape[2], drawn.shape[2])
     padded = [
@@ -191,17 +190,17 @@ def merge_captions(captions: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor, Ten
 def with_drawn(
     batch: Batch, decoder: Decoder, critic: Critic, config: SelfCriticalConfig
 ) -> tuple[Batch, Tensor, dict[str, float]]:
-    """Put captions that the model draws beside a batch's own, in the style of the first of each image's own.
+    """Add sampled captions to a batch, in the style of each image's first caption.
 
     Args:
-        batch: Its images are region features.
-        decoder: Draws them.
-        critic: Judges them.
-        config: How many, and how long.
+        batch: A batch whose images are region features.
+        decoder: Samples the captions.
+        critic: Computes their rewards.
+        config: Their number and maximum length.
 
     Returns:
-        The batch; what each of its captions is worth beside the others that were drawn, (B, K), NaN
-        for its own; and the critic's figures.
+        The batch; the advantages (B, K) of its captions, NaN for those of the data; and the
+        critic's figures.
     """
     drawn = draw_captions(
         decoder,
@@ -227,13 +226,13 @@ def with_drawn(
 def policy_gradient(
     logits: Tensor, targets: Tensor, advantages: Tensor, never: Sequence[int] = NEVER
 ) -> tuple[Tensor, Tensor]:
-    """The loss of drawn words, mean over words, whose gradient is that of the expected reward (Williams 1992).
+    """Compute the policy gradient loss of sampled words, mean over words (Williams 1992).
 
     Args:
-        logits: (N, V), float32; of words that are never drawn they don't count.
-        targets: (N,), the words that were drawn.
-        advantages: (N,), what their caption's reward exceeds its baseline by.
-        never: Ids of words that are never drawn.
+        logits: (N, V), float32; those of words that are never sampled are ignored.
+        targets: (N,), the sampled words.
+        advantages: (N,), their captions' advantages, reward minus baseline.
+        never: Ids of words that are never sampled.
 
     Returns:
         The loss; and for the log, the mean entropy of the words' distributions in nats.

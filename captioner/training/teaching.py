@@ -1,4 +1,4 @@
-"""What captions teach: how many of their words are known, and which captions teach nothing."""
+"""How useful captions are for training: known words, and captions without any."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ class Teaching:
     """Counts over the captions of a split.
 
     Attributes:
-        captions: How many there are.
-        empty: How many of them have no word: only emoji or punctuation.
-        unknown: How many have words, but none that the vocabulary has.
-        cut: How many are longer than the longest that is trained on.
-        words: How many words there are in all captions.
-        unknown_words: How many of these the vocabulary lacks.
+        captions: Number of captions.
+        empty: Number of captions without a word: only emoji or punctuation.
+        unknown: Number of captions with words, but none in the vocabulary.
+        cut: Number of captions longer than the maximum length.
+        words: Number of words in all captions.
+        unknown_words: Number of words that are not in the vocabulary.
     """
 
     captions: int
@@ -33,12 +33,12 @@ class Teaching:
 def count_captions(
     captions: Iterable[Sequence[str]], vocabulary: Vocabulary, max_length: int
 ) -> Teaching:
-    """Count.
+    """Count captions and their words.
 
     Args:
         captions: Tokenized captions.
-        vocabulary: The words that are known.
-        max_length: The longest caption that is trained on, in words.
+        vocabulary: The vocabulary.
+        max_length: Maximum length of training captions, in words.
     """
     total = empty = unknown = cut = words = unknown_words = 0
     for tokens in captions:
@@ -61,20 +61,20 @@ def count_split(data: CaptionData, split: Split) -> Teaching:
 
 
 def check_teaching(data: CaptionData) -> None:
-    """Make sure that most captions teach something, and that validation has something to score.
+    """Check that most training captions have known words, and most validation captions words.
 
     Raises:
-        DataError: They don't, or it hasn't.
+        DataError: More than half of the captions of a split are unusable.
     """
     train, val = count_split(data, "train"), count_split(data, "val")
     if 2 * (train.empty + train.unknown) > train.captions:
         raise DataError(
-            f"Most training captions teach nothing: of {train.captions:,}, {train.empty:,} have no"
-            f" word (emoji and punctuation are none) and {train.unknown:,} only words that occur"
-            f" fewer than {data.min_count} times. Mend the captions, or lower data.min_count."
+            f"Most training captions are unusable: of {train.captions:,}, {train.empty:,} have no"
+            f" words (emoji and punctuation don't count) and {train.unknown:,} only words that"
+            f" occur fewer than {data.min_count} times. Fix the captions, or lower data.min_count."
         )
     if 2 * val.empty > val.captions:
         raise DataError(
-            f"Most validation captions have no word (emoji and punctuation are none): {val.empty:,}"
-            f" of {val.captions:,}, so there is nothing to score. Mend the captions."
+            "Most validation captions have no words (emoji and punctuation don't count):"
+            f" {val.empty:,} of {val.captions:,}, so they cannot be scored. Fix the captions."
         )

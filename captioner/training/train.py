@@ -1,7 +1,7 @@
-"""A config -> a trained checkpoint folder.
+"""Train a model from a config into a checkpoint folder.
 
-LightningCLI and jsonargparse read the config: typed YAML, dotted overrides, unknown and mistyped
-    keys refused.
+LightningCLI and jsonargparse parse the config: typed YAML, dotted overrides, errors on unknown or
+mistyped keys.
 """
 
 import errno
@@ -46,10 +46,10 @@ _ELSEWHERE = "Put it elsewhere with --trainer.default_root_dir FOLDER."
 
 
 class SaveConfig(SaveConfigCallback):
-    """Saves the resolved config into the run's folder, whatever the logger, once it is known to work."""
+    """Save the resolved config in the run's folder, with any logger, when training starts."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Wait: a run that is resumed with another network is refused after this."""
+        """Don't save yet: resuming with another network fails only after this hook."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the config."""
@@ -86,16 +86,16 @@ class RunCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse the command line; `--model.finetune null` and the like switch a section of the config off."""
+        """Parse the command line; `--model.finetune null` and the like disable a section."""
         self.config = parser.parse_args(
             _switched_off(parser, sys.argv[1:] if args is None else args)
         )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Log to TensorBoard in the run's folder by default; take part in what torchrun has started.
+        """Log to TensorBoard in the run's folder by default; join the processes of torchrun.
 
         The config says which precision "auto" stands for, so that a resumed run keeps it.
-        Where stderr is no terminal, a line a minute stands for the progress bar.
+        If stderr is not a terminal, log lines replace the progress bar.
         """
         self.config.trainer.precision = kwargs["precision"] = self._precision()
         if self.config.trainer.logger in (None, True):
@@ -142,7 +142,7 @@ class TrainCLI(RunCLI):
 
 
 def _switched_off(parser: LightningArgumentParser, args: Sequence[str]) -> list[str]:
-    """The arguments with the defaults of a section, under which it does nothing, in the place of its `null`."""
+    """Replace a section's `null` with its defaults, which disable it."""
     given = list(args)
     for index, argument in enumerate(given):
         name, equals, value = argument.partition("=")
@@ -216,14 +216,15 @@ def run(open_cli: Callable[[list[str] | None], RunCLI], args: Sequence[str] | No
     logging.basicConfig(format="%(message)s")
     first = not getattr(
         rank_zero_only, "rank", 0
-    )  # of several processes, the first tells what happens, and all tell what is wrong
+    )  # only the first process logs information, all log warnings
     logger.setLevel(logging.INFO if first else logging.WARNING)
     logging.getLogger("lightning.pytorch").setLevel(
         logging.WARNING
-    )  # what it tells stands in the plan
+    )  # the plan already says the rest
     warnings.filterwarnings(
         "ignore",
-        message=".*(num_workers|Checkpoint directory|log_every_n_steps|in eval mode|isinstance.treespec|sync_dist=True|"
+        message=".*(num_workers|Checkpoint directory|log_every_n_steps|in eval mode|"
+        "isinstance.treespec|sync_dist=True|"
         "LightningCLI's args parameter|"  # it suspects that they aren't those of the process
         # not true here: the batches that were seen are skipped
         "resuming from a checkpoint that ended)",
@@ -276,7 +277,7 @@ def _refuse(why: str) -> int:
 
 
 def _check_inputs(folder: Path, config: Any) -> None:
-    """Refuse to write over what a new run reads: its config, or the checkpoint that it begins with."""
+    """Fail if a new run would overwrite its own config or its initial checkpoint."""
     if config.ckpt_path:
         return
     for path in config.config or ():

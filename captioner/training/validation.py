@@ -1,4 +1,4 @@
-"""What a validation finds: captions that the model gave freely, beside the references, for each set of images."""
+"""Results of validation: the model's captions and their scores for each validation set."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +16,7 @@ class Validated:
 
     Args:
         images: The set.
-        captions: The captions by their record's index in it, in order; images that could not be
-            read have none.
+        captions: The captions by their record's index in it, in order; unreadable images have none.
     """
 
     images: ValidationSet
@@ -30,7 +29,7 @@ class Validated:
 
     @property
     def prefix(self) -> str:
-        """What the names of its scores begin with in a log."""
+        """The prefix of its scores' names in the log."""
         return f"val/{self.images.name}/" if self.images.name else "val/"
 
     @property
@@ -39,30 +38,30 @@ class Validated:
         return {self.records[index].image_id: text for index, text in self.captions.items()}
 
     def scores(self) -> Mapping[str, float]:
-        """The scores against the raw references."""
+        """Compute the scores against the raw references."""
         captioned = [self.records[index] for index in self.captions]
         return score(
             {record.image_id: list(record.captions) for record in captioned}, self.results
         ).scores
 
     def samples(self, count: int) -> list[tuple[Record, str]]:
-        """The first records with their captions."""
+        """Return the first records with their captions."""
         return [(self.records[index], text) for index, text in list(self.captions.items())[:count]]
 
 
 def divide_captions(
     sets: Sequence[ValidationSet], captions: Mapping[int, str], *, whole: bool = True
 ) -> list[Validated]:
-    """The captions of each set.
+    """Divide the captions of the validation split among its sets.
 
     Args:
         sets: The sets, whose records follow one another in the validation split.
         captions: The captions by their record's index in the split, in order.
         whole: Whether all sets were captioned. If only the first batches were, as before training,
-            sets without a caption are left out, unless none has one.
+            sets without captions are skipped, unless no set has any.
 
     Raises:
-        DataError: A set has no caption, for none of its images can be read.
+        DataError: A set has no captions, because none of its images can be read.
     """
     divided = []
     first = 0
@@ -72,7 +71,7 @@ def divide_captions(
         if not own and (whole or not captions):
             which = f" of {images.name}" if images.name else ""
             raise DataError(
-                f"None of the validation images{which} can be read, whose names stand above."
+                f"None of the validation images{which} can be read; their names are logged above."
             )
         if own:
             divided.append(Validated(images, own))
@@ -83,7 +82,7 @@ def divide_captions(
 def mean_scores(
     validated: Sequence[Validated], scores: Sequence[Mapping[str, float]]
 ) -> dict[str, float]:
-    """The mean of each score over the sets, by their weights."""
+    """Compute the mean of each score over the sets, weighted by the sets' weights."""
     weights = [each.images.weight for each in validated]
     return {
         name: (

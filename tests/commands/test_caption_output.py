@@ -52,7 +52,7 @@ def limited(*args: object, size: int) -> "subprocess.CompletedProcess[str]":
 
 
 def told(file: Path) -> list[object]:
-    """What stands in a file of captions, but for the last digits of numbers, which depend on the batch."""
+    """Read a captions file without the last digits of numbers, which depend on the batch."""
     lines = file.read_text(encoding="utf-8").splitlines()
     if not lines[0].startswith("{"):
         return list(lines)

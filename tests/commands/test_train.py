@@ -1,4 +1,4 @@
-"""`captioner train`: shipped configs by their names; the training itself is tested in tests/training."""
+"""`captioner train`: shipped configs by name; tests/training tests the training itself."""
 
 import os
 import subprocess

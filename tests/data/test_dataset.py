@@ -1,4 +1,4 @@
-"""Examples and batches: what is random depends on seed, epoch and image alone, and makes no caption wrong."""
+"""Examples and batches: randomness depends only on seed, epoch and image; captions stay true."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -280,7 +280,7 @@ def test_at_most_so_many_captions_of_an_image_are_used_and_each_in_some_epoch(
 
 
 def test_captions_are_drawn_by_their_weight_and_then_count_alike(records: list[Record]) -> None:
-    """Of image 0, one of three with the weights 6, 3, 1: they come in 6, 3, 1 of 10 epochs, each worth their mean."""
+    """Image 0 has the weights 6, 3, 1: in 10 epochs, 6, 3 and 1 draws, each weighing their mean."""
     weights = [tuple([6.0, 3.0, 1.0] * 3)[:count] for count in COUNTS]
     dataset = make_dataset(records, captions_per_image=1, weights=weights)
     drawn: Counter[int] = Counter()

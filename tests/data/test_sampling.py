@@ -1,4 +1,4 @@
-"""Which images a batch is made of, held against the batches that one process would have in one go."""
+"""The images of each batch, compared with the batches of a single uninterrupted process."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Several sources: how many images of each an epoch has, what their captions count, and in which style they are."""
+"""Several sources: images per epoch, weights of captions, and styles."""
 
 import json
 from pathlib import Path
@@ -131,7 +131,7 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
     wrong = {
         "nothing to train on": {},
         "nothing to validate on": {"sources": {"a": Source(new)}},
-        "data.val and data.validation; expected one": {
+        "data.val and data.validation cannot be combined": {
             "train": new,
             "val": new,
             "validation": {"a": ValidationSource(new)},
@@ -153,7 +153,7 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
             "train": new,
             "validation": {"a": ValidationSource(new, weight=0)},
         },
-        "'a/b' is no name": {"train": new, "validation": {"a/b": ValidationSource(new)}},
+        "validation set: 'a/b'": {"train": new, "validation": {"a/b": ValidationSource(new)}},
     }
     for said, options in wrong.items():
         with pytest.raises(ConfigError, match=said):

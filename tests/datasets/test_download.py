@@ -117,7 +117,7 @@ def test_a_server_without_ranges_sends_all_of_it_again(server: Server, target: P
 def test_another_part_than_was_asked_for_is_not_taken(server: Server, target: Path) -> None:
     part_of(target).write_bytes(CONTENT[:4000])
     server.shift = -10
-    with pytest.raises(DataError, match="another part of the file"):
+    with pytest.raises(DataError, match="different part of the file"):
         bring(f"{server.url}/{NAME}", target)
     assert part_of(target).read_bytes() == CONTENT[:4000]
 
@@ -127,7 +127,9 @@ def test_a_server_without_lengths_is_heard_to_the_end(server: Server, target: Pa
     bring(f"{server.url}/{NAME}", target)
     assert target.read_bytes() == CONTENT
     server.files[NAME] += b"more"
-    with pytest.raises(DataError, match="has 10,004 bytes instead of 10,000, and has been removed"):
+    with pytest.raises(
+        DataError, match=r"expected 10,000 bytes, got 10,004\. The download was removed"
+    ):
         bring(f"{server.url}/{NAME}", target.with_name("images2.zip"))
 
 
@@ -143,7 +145,7 @@ def test_a_server_that_is_busy_is_asked_again(
 
 def test_a_damaged_file_is_removed(server: Server, target: Path) -> None:
     server.files[NAME] = OTHER
-    with pytest.raises(DataError, match="has been removed") as error:
+    with pytest.raises(DataError, match="was removed") as error:
         bring(f"{server.url}/{NAME}", target)
     message = str(error.value)
     assert all(hashlib.sha256(content).hexdigest() in message for content in (CONTENT, OTHER))
@@ -217,7 +219,7 @@ def test_a_server_that_cannot_be_reached_is_named(target: Path) -> None:
     ):
         bring(f"http://127.0.0.1:{port}/{NAME}", target)
     for url in ("ht tp://x", "nonsense", "http://a b/c"):
-        with pytest.raises(DataError, match=r"no address|unknown url type"):
+        with pytest.raises(DataError, match=r"invalid URL|unknown url type"):
             bring(url, target)
 
 
@@ -352,7 +354,7 @@ def test_a_damaged_archive_leaves_no_damaged_file(archive: Path, tmp_path: Path)
     content[at] ^= 1
     archive.write_bytes(content)
     with pytest.raises(
-        DataError, match=r"images\.zip is no ZIP archive that can be read \(Bad CRC-32.*delete it"
+        DataError, match=r"images\.zip is not a readable ZIP archive \(Bad CRC-32.*delete it"
     ):
         extract(archive, tmp_path / "all")
     assert files_in(tmp_path / "all").keys() == {"images/0.jpg", "images/1.jpg.part"}

@@ -1,4 +1,4 @@
-"""A model that is a table, the simplest thing to search in, and searches so plain that they can be trusted."""
+"""A model given by a table, and reference searches that are simple enough to be trusted."""
 
 import itertools
 import math
@@ -58,7 +58,7 @@ class Table:
 
 
 class TableStepper:
-    """Satisfies the `Stepper` protocol by looking up; holds the search to its side of the contract."""
+    """A `Stepper` that looks up the table, and checks that the search keeps its contract."""
 
     def __init__(self, tables: Sequence[Table], *, attention: bool = True) -> None:
         self.tables, self.with_attention = tables, attention
@@ -165,7 +165,7 @@ def plain_greedy(
 def plain_beam_search(
     table: Table, options: DecodingOptions, endings: frozenset[int]
 ) -> list[tuple[Prefix, bool]]:
-    """The documented beam search for one image: without arrays, never stopping early, never dropping a beam."""
+    """The documented beam search for one image, without arrays, early stopping or dropped beams."""
     beams: list[tuple[float, Prefix]] = [(0.0, ())]
     finished: list[tuple[float, Prefix]] = []
     while True:

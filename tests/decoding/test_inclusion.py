@@ -40,7 +40,7 @@ def contains(words: Prefix, phrase: Phrase) -> bool:
 
 
 def goes_on(prefix: Prefix, word: int, phrase: Phrase) -> bool:
-    """Whether the word goes on with a phrase that the words before it begin, and that isn't there yet."""
+    """Whether the word continues a phrase that the words before it begin and do not contain yet."""
     begun = (j for j in range(1, len(phrase)) if j <= len(prefix))
     return not contains(prefix, phrase) and any(
         word in phrase[j] and all(prefix[len(prefix) - j + i] in phrase[i] for i in range(j))

@@ -16,7 +16,7 @@ def logarithms(probabilities: list[float]) -> np.ndarray:
 
 
 def kept_words(probabilities: list[float], top_k: int, top_p: float) -> set[int]:
-    """Take the most probable words one by one, the lower id first, until there are `top_k` or they have `top_p`."""
+    """Take the most probable words, ties by the lower id, until `top_k` words or mass `top_p`."""
     ranked = sorted(
         (i for i, p in enumerate(probabilities) if p > 0), key=lambda i: (-probabilities[i], i)
     )

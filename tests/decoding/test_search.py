@@ -286,7 +286,7 @@ def test_samples_follow_the_tables_probabilities() -> None:
     drawn = Counter(hypothesis.words for hypothesis in hypotheses)
 
     def share(words: tuple[int, ...]) -> float:
-        """The probability of the words (and of END, where it is drawn), renormalised over what is allowed."""
+        """The probability of the words, and of END if drawn, renormalised over allowed words."""
         product = 1.0
         for i, word in enumerate((*words, END)[: options.max_length]):
             allowed = np.exp(table.log_probs(words[:i]).astype(float))[

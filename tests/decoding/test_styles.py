@@ -1,4 +1,4 @@
-"""Styles: captions begin with the start token that was asked for, and no start token is ever a word of them."""
+"""Styles: captions begin with the requested start token, and contain no start token."""
 
 from dataclasses import replace
 

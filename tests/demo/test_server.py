@@ -32,7 +32,7 @@ def send(photo):
 
 
 def ask(url: str, path: str, beam_size: int | None = None) -> str:
-    """What the server says when it is asked, without a client, for the caption of the file of this path."""
+    """The server's response to a request for the caption of this file, without a client."""
     photo = {"path": path, "meta": {"_type": "gradio.FileData"}}
     body = {"data": [photo, beam_size, *[None] * (len(decoding_options()) - 1)]}
     event = httpx.post(f"{url}/gradio_api/call/caption", json=body, timeout=60).json()["event_id"]

@@ -40,7 +40,7 @@ def make_evaluation(
     rich: bool = True,
     text: Callable[[int], str] = lambda number: f"a dog number {number}",
 ) -> Evaluation:
-    """An evaluation with random scores, all texts of which come from `text`; a rich one has all that there can be."""
+    """An evaluation with random scores whose texts come from `text`; a rich one has all parts."""
     random = np.random.default_rng(3)
     per_image = {
         name: random.random(images) ** 2 * (3 if name == "CIDEr-D" else 1) for name in METRICS
@@ -117,7 +117,7 @@ def write(folder: Path, evaluation: Evaluation, shown: int = 12) -> Page:
 
 
 def outline(page: Page) -> list[tuple[str, set[str]]]:
-    """Elements and the names of their attributes; how many the drawings have depends on how long captions are."""
+    """Elements and their attributes' names; the number of drawings depends on caption lengths."""
     drawn = ("rect", "line", "text", "title")
     return [(tag, set(attributes)) for tag, attributes in page.elements if tag not in drawn]
 

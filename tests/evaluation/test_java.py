@@ -1,4 +1,4 @@
-"""METEOR and SPICE: what is said where they cannot run, and METEOR against the official scorer's own class."""
+"""METEOR and SPICE: messages where they cannot run, and METEOR against the official class."""
 
 import json
 import os

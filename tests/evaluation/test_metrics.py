@@ -1,4 +1,4 @@
-"""BLEU, ROUGE-L and CIDEr-D against the official COCO scorer (pycocoevalcap; these three need no Java)."""
+"""BLEU, ROUGE-L and CIDEr-D against the official COCO scorer (pycocoevalcap, without Java)."""
 
 import contextlib
 import io
@@ -36,7 +36,7 @@ any_captions = st.lists(
 def corpora(
     caption: st.SearchStrategy[list[str]],
 ) -> st.SearchStrategy[tuple[References, Candidates]]:
-    """References of one to six images, one to five each, and a candidate of each, sometimes one of the references."""
+    """One to six images with one to five references, and candidates that may equal a reference."""
     image = st.lists(caption, min_size=1, max_size=5).flatmap(
         lambda texts: st.tuples(st.just(texts), st.one_of(caption, st.sampled_from(texts)))
     )

@@ -1,4 +1,4 @@
-"""From raw text to scores, beside the official COCO scorer with its own tokenizer, over whole sets of captions.
+"""From raw text to scores, against the official COCO scorer and tokenizer, on whole data sets.
 
 Runs where Java, pycocoevalcap and the data are: COCO's 2017 validation captions in
 data/coco-captions, Flickr8k's in data/flickr8k/annotations. What differs, in 3 of COCO's 25,014

@@ -1,4 +1,4 @@
-"""A metric of one's own, on embeddings of images and captions, through the command and in Python."""
+"""A custom metric on embeddings of images and captions, by the command and in Python."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ CAPTIONS = {"a": "white white", "b": "black", "c": "black black black white"}
 
 
 class Brightness:
-    """How close the share of white that a caption tells is to the photo's: an embedding of one number."""
+    """Closeness of the share of white in a caption and in the photo: a 1-dimensional embedding."""
 
     names = ("Brightness",)
     needs: tuple[Need, ...] = ("images",)

@@ -1,4 +1,4 @@
-"""The bootstrap against all possible draws of a few images, against scipy, and on data whose truth is known."""
+"""The bootstrap against all draws of a few images, against scipy, and on data with known truth."""
 
 from itertools import product
 
@@ -54,7 +54,7 @@ def test_draws_do_not_change_where_they_are_made_in_parts(monkeypatch: pytest.Mo
 
 
 def test_scores_of_draws_are_those_of_the_drawn_images() -> None:
-    """Scoring a corpus in which an image stands as often as it was drawn gives the score of that draw."""
+    """A draw's score equals that of a corpus in which each image occurs as often as drawn."""
     references, captions = corpus(6, seed=1)
     scored = score_corpus(Corpus(references, captions))
     weights = next(resample(6, 20))
@@ -154,7 +154,7 @@ def test_p_values_of_equal_systems_are_seldom_small_and_of_different_ones_often(
 
 
 def test_a_few_images_never_give_a_small_p_value() -> None:
-    """As many as a sign test needs: on five images, one time in 16 a system is better, or worse, on all by chance."""
+    """The sign test's minimum: on five images, one system wins on all with probability 1/16."""
     for images in (1, 2, 3, 5):
         drawn = bootstrap(
             [means(np.linspace(0.3, 0.9, images)), means(np.zeros(images))], images, resamples=500
@@ -175,7 +175,7 @@ def test_where_a_score_is_unknown_so_is_whether_it_differs() -> None:
 
 
 def test_draws_without_a_match_are_ties() -> None:
-    """The official formula gives these a little more than 0, and more or less as there are fewer n-grams or more."""
+    """The official formula gives these slightly more than 0, depending on the number of n-grams."""
     references = {image: [f"w{image} the big x{image} y{image} z{image}"] for image in range(20)}
     ours = {image: f"w{image} q the q q" for image in references}
     theirs = {image: f"w{image} q q q" for image in references}

@@ -1,4 +1,4 @@
-"""Attention and decoders against their papers' formulas, written down once more in the plainest way."""
+"""Attention and decoders against plain implementations of their papers' formulas."""
 
 import math
 from collections.abc import Sequence
@@ -93,7 +93,7 @@ def test_show_attend_tell_is_the_papers_formulas() -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize("tie_embedding", [True, False])
 def test_up_down_is_the_papers_formulas(tie_embedding: bool) -> None:
-    """Each caption alone, word by word and region by region, with LSTM cells of its own (Anderson et al. 2018)."""
+    """Each caption, word and region on its own, with separate LSTM cells (Anderson et al. 2018)."""
     decoder = make_decoder("up_down", tie_embedding=tie_embedding).double()
     weights = {name: tensor.clone() for name, tensor in decoder.named_parameters()}
     if tie_embedding:

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite against its published sizes and TensorFlow's definition, by all the names it ever had."""
+"""EfficientNet-Lite, by all its names, against published sizes and TensorFlow's definition."""
 
 from math import ceil
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_it_is_as_large_as_published(name: str) -> None:
 
 
 def as_packaged(network: nn.Module) -> dict[str, Tensor]:
-    """Its weights with the names of the packages that bring them, which begin with an underscore."""
+    """Its weights with the names in their packages, which begin with an underscore."""
     values = iter(network.state_dict().values())
     layers = ["_conv_stem", "_bn0"]
     for index in range(21):  # blocks of the third variant

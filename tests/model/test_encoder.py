@@ -123,7 +123,7 @@ def test_a_name_that_timm_does_not_know_is_refused_with_those_that_are_close() -
 
 
 def import_anew_and_build() -> None:
-    """Say with the exit status whether timm is imported: what a forked process does, which has torch."""
+    """Exit with whether timm is imported, in a forked process, which already has torch."""
     torch.set_num_threads(1)  # the threads of the process that it was forked from aren't there
     for name in list(sys.modules):
         if name.partition(".")[0] == "timm" or name.startswith("captioner.model"):
@@ -222,7 +222,7 @@ def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
 
 
 def training_step(encoder: Encoder, pixels: Tensor) -> None:
-    """One step of a model that consists of the encoder and a head, all parameters handed to the optimizer."""
+    """One training step of the encoder and a head, with all parameters in the optimizer."""
     head = nn.Linear(encoder.width, 1)
     model = nn.ModuleDict({"encoder": encoder, "head": head}).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
@@ -343,7 +343,7 @@ def test_an_unknown_stage_is_refused_and_known_ones_are_named(stage: str, encode
     ],
 )
 def test_depthwise_convolutions_train_in_float32_on_a_cpu(name: str, stage: str, path: str) -> None:
-    """Mixed precision changes nothing of them; while they are frozen, they are as fast as it makes them."""
+    """Mixed precision doesn't change them in training, and speeds them up while they are frozen."""
     encoder = Encoder(EncoderConfig(name), SIZE)
     layer = encoder.cnn.get_submodule(path)
     assert isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels

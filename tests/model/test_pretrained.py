@@ -1,4 +1,4 @@
-"""Whose weights an encoder takes, and what it says of files that are damaged, foreign or malicious."""
+"""Sources of an encoder's weights, and errors on damaged, foreign or malicious files."""
 
 import copy
 import pickle

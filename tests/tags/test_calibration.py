@@ -10,7 +10,7 @@ from captioner.tags.calibration import fit_tag_temperature, fit_temperature, rel
 
 
 def draw(temperature: float, photos: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores that are `temperature` times too sure of themselves, and classes drawn by the true probabilities."""
+    """Logits overconfident by `temperature`, and classes drawn by the true probabilities."""
     random = np.random.default_rng(seed)
     scores = random.normal(0, 2, (photos, classes))
     labels = (scores + random.gumbel(size=scores.shape)).argmax(1)
@@ -34,9 +34,7 @@ def test_the_temperature_is_that_of_the_least_negative_log_likelihood(true: floa
     assert found == pytest.approx(true, rel=0.1)
 
 
-def test_a_classifier_that_is_always_right_gets_the_least_temperature_and_one_that_is_always_wrong_the_most() -> (
-    None
-):
+def test_the_temperature_is_lowest_if_always_right_and_highest_if_always_wrong() -> None:
     logits = np.eye(4, dtype=np.float32)
     assert fit_temperature(logits, np.arange(4)) == pytest.approx(0.05)
     assert fit_temperature(logits, (np.arange(4) + 1) % 4) == pytest.approx(20)
@@ -69,7 +67,7 @@ def test_the_temperature_of_tags_is_that_of_the_least_loss_of_their_being_right(
 
 
 def test_a_noun_of_many_classes_does_not_take_over() -> None:
-    """Were the noun chosen anew, a high temperature would name x everywhere, and be right to doubt it."""
+    """If the noun were chosen again, a high temperature would name x everywhere, and doubt it."""
     classes = [f"class {index}" for index in range(100)]
     table = TagTable(tuple(classes), (("x",),) * 10 + tuple((name,) for name in classes[10:]))
     random = np.random.default_rng(3)

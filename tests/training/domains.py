@@ -1,4 +1,4 @@
-"""Two drawn worlds that share no word for a thing: what was learned first, and somebody's own photos."""
+"""Two drawn domains without common nouns: one learnt first, and somebody's own photos."""
 
 import csv
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ NEW_WORDS = {"purple", "orange", "white", "star", "cross", "ring"}
 
 
 def draw_domain(folder: Path, things: Sequence[str], count: int, seed: int = 0) -> Path:
-    """Draw images of one thing each, all things equally often; their table, with two captions an image."""
+    """Draw images of one thing each, equally often, and their table with two captions an image."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     with (folder / "photos.csv").open("w", newline="") as file:

@@ -1,4 +1,4 @@
-"""What is wrong with data or numbers is named and refused, or named and left out: nothing trains on silently."""
+"""Bad data and numbers are reported, and stop the run or are skipped: never silently ignored."""
 
 import json
 import shutil
@@ -185,7 +185,7 @@ def test_a_vocabulary_without_a_word_is_refused(caplog):
 
 
 class Poison(Callback):
-    """Makes one number of a gradient none at a step: the loss was finite, and the next weights are not."""
+    """Set a gradient to NaN at a step: the loss was finite, and the next weights are not."""
 
     def __init__(self, step):
         self.step = step
@@ -228,4 +228,4 @@ def test_a_checkpoint_with_weights_that_are_none_is_not_trained_on(caplog):
     state = load_file(path)
     state["decoder.project.weight"][3, 5] = float("nan")
     save_file(state, path)
-    assert "Weights are no finite numbers at step 0" in refusal(caplog, "--model.init_from=broken")
+    assert "Weights contain NaN or Inf at step 0" in refusal(caplog, "--model.init_from=broken")

@@ -1,4 +1,4 @@
-"""The COCO configs, unchanged but for sizes, on a folder like the one that scripts/prepare_coco.py leaves."""
+"""The COCO configs, unchanged except sizes, on a folder as scripts/prepare_coco.py leaves it."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The config of the bundled model: two sources in three styles, two validation sets, frozen and then fine-tuned."""
+"""The bundled model's config: two sources, three styles, two validation sets, fine-tuning."""
 
 from pathlib import Path
 

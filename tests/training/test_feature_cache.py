@@ -1,4 +1,4 @@
-"""Cached features: computed once for the same circumstances, never found under others, whole or not there."""
+"""Cached features: computed once, never reused when stale, written atomically."""
 
 import copy
 import multiprocessing

@@ -1,4 +1,4 @@
-"""Loggers: what TensorBoard and Weights & Biases find in a run's folder, read back from their own files."""
+"""Loggers: the files of TensorBoard and Weights & Biases in a run's folder, read back."""
 
 import io
 import os
@@ -61,7 +61,7 @@ def test_tensorboard_alone_unless_more_is_asked_for(
 def test_what_is_written_while_the_process_is_in_another_folder_is_not_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TensorBoard writes from a thread; whoever reads or saves a config changes the folder for a moment."""
+    """TensorBoard writes from a thread, while reading or saving a config changes the directory."""
     monkeypatch.chdir(tmp_path)
     (logger,) = make_loggers(Path("runs/first"))
     logger.log_metrics({"loss": 1.0}, 1)

@@ -64,7 +64,7 @@ class Storages(TorchDispatchMode):
 
 
 def state_of(model: nn.Module) -> list[Tensor]:
-    """All that asking for the memory might change: weights, BatchNorm's statistics, what trains, the random state."""
+    """Everything that estimating memory might change: weights, statistics, modes, random state."""
     flags = [parameter.requires_grad for parameter in model.parameters()] + [
         m.training for m in model.modules()
     ]

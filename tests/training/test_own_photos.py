@@ -1,4 +1,4 @@
-"""Going on from a checkpoint folder with own photos: the new is learned, and the old is kept where it is replayed."""
+"""Fine-tuning on own photos: the new is learnt, and replay keeps the old."""
 
 import logging
 import re
@@ -120,7 +120,7 @@ def measure(folder, records):
 
 
 def test_the_new_domain_is_learned_and_replay_keeps_the_old_one(old, new):
-    """Stated: 85 of 100 new captions are right, and the old domain loses at most 5 % of its CIDEr-D."""
+    """Claim: 85 of 100 new captions are right, and the old domain loses at most 5 % of CIDEr-D."""
     before, right = measure(old.best, old.val)
     assert right >= 0.8
     assert measure(old.best, new[1])[1] == 0, "it has no words for the new domain"
@@ -156,7 +156,7 @@ def test_without_replay_the_old_domain_is_forgotten(old, new):
 def test_the_bundled_model_learns_own_photos_and_keeps_flickr8k_within_a_stated_loss(
     tmp_path, replay, most
 ):
-    """Stated, of 30 photos with the config as shipped: of CIDEr-D 60.5, replay keeps all but 5, else all but 25."""
+    """Claim, 30 photos, shipped config: CIDEr-D of 60.5 drops by at most 5 with replay, else 25."""
     train, val = (
         draw_domain(tmp_path / "train", NEW, 30),
         draw_domain(tmp_path / "val", NEW, 18, seed=1),
@@ -220,7 +220,7 @@ def test_a_run_on_own_photos_goes_on_where_it_was(old, new):
     ("arguments", "said"),
     [
         (["--model.init_from=nowhere"], "The checkpoint nowhere does not exist"),
-        (["--model.init_from=train"], "train is no checkpoint"),
+        (["--model.init_from=train"], "train is not a checkpoint"),
         (["--data.train=nothing.csv"], "nothing.csv: cannot be read"),
         ([f"{EARLIER}.annotations=nothing.csv"], "nothing.csv: cannot be read"),
         (["--data.held_out=0"], "data.held_out is 0.0; expected a share between 0 and 1"),

@@ -1,4 +1,4 @@
-"""Runs that are interrupted, killed or out of disk: nothing is lost, and they go on as if nothing had happened."""
+"""Runs that are interrupted, killed or out of disk lose nothing, and resume exactly."""
 
 import multiprocessing
 import os
@@ -286,9 +286,9 @@ def test_a_checkpoint_that_was_cut_short_is_not_taken_for_the_last_one(caplog):
     for path in (last, best):
         os.truncate(path, path.stat().st_size // 2)
     assert main([*OPTIONS, "--ckpt_path=last"]) == 2
-    assert "no whole checkpoint" in caplog.records[-1].message
+    assert "has no intact checkpoint" in caplog.records[-1].message
     assert main([*OPTIONS, f"--ckpt_path={last}"]) == 2
-    assert "is no whole checkpoint" in caplog.records[-1].message
+    assert "is missing or damaged" in caplog.records[-1].message
 
 
 @pytest.mark.usefixtures("one_epoch")
@@ -298,7 +298,7 @@ def test_a_full_disk_stops_with_a_message_and_leaves_the_checkpoint_before_whole
         assert main([*OPTIONS, "--ckpt_path=last"]) == 2
     said = caplog.records[-1].message
     assert "cannot be written" in said
-    assert "The checkpoint before it is whole" in said
+    assert "The previous checkpoint is intact" in said
     assert not list(Path("runs/tiny/checkpoints").glob("*.tmp"))
     assert all(torch.equal(before[name], after) for name, after in weights("runs/tiny").items())
 
@@ -343,7 +343,7 @@ def test_other_batches_in_the_middle_of_an_epoch_and_another_network_are_refused
     assert Path("runs/tiny/config.yaml").read_text() == config
     torch.save({"no": "run"}, "foreign.ckpt")
     assert main([*OPTIONS, "--ckpt_path=foreign.ckpt"]) == 2
-    assert "no checkpoint of a training run" in caplog.records[-1].message
+    assert "is not a training checkpoint" in caplog.records[-1].message
 
 
 # --- Options that a resumed run does not heed ---
@@ -376,7 +376,7 @@ def test_options_that_a_resumed_run_cannot_heed_are_named_with_both_values_and_c
     told = [
         record.getMessage()
         for record in caplog.records
-        if "a resumed run goes on with" in record.getMessage()
+        if "a resumed run keeps" in record.getMessage()
     ]
     assert len(told) == len(other), told
     for name, (was, now) in other.items():

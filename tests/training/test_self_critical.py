@@ -1,4 +1,4 @@
-"""Self-critical training: what is drawn, what it is worth, and the gradient, held against enumeration."""
+"""Self-critical training: samples, rewards and the gradient, against enumeration."""
 
 import itertools
 import math
@@ -38,7 +38,6 @@ def ids(*captions):
 
 
 # --- What is drawn
-# ----------------------------------------------------------------------------------------------------
 
 
 @both
@@ -56,7 +55,7 @@ def test_captions_are_drawn_with_the_models_own_probabilities(name):
     state = {key: array.unsqueeze(1) for key, array in state.items()}
 
     def follow(words):
-        """The probability of each word after some, by stepping; words that are never drawn share theirs out."""
+        """The probability of each next word by stepping, renormalised without forbidden words."""
         current = state
         for word in [START, *words]:
             logits, current, _ = decoder.step(image, current, torch.tensor([[word]]))
@@ -152,7 +151,6 @@ def test_words_used_and_bad_endings_are_counted():
 
 
 # --- The loss
-# ---------------------------------------------------------------------------------------------------------
 
 
 @both
@@ -236,7 +234,6 @@ def test_what_makes_no_sense_is_refused(wrong):
 
 
 # --- Runs
-# -------------------------------------------------------------------------------------------------------------
 
 
 def second_stage(first_stage, run, **changes):

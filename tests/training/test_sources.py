@@ -18,7 +18,7 @@ from tests.training.test_resume import Disturb, crash
 
 @pytest.fixture
 def options(tmp_path):
-    """A small run on two sources, the second at half weight, in a style of its own, first captions alone."""
+    """A small run on two sources; the second: half weight, own style, first captions only."""
     tables = {
         name: draw_domain(tmp_path / name, things, count, seed)
         for name, things, count, seed in (

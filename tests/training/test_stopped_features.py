@@ -1,4 +1,4 @@
-"""Computing features that is stopped: what it has is kept, and the next one goes on with the rest."""
+"""Interrupted feature computation: the results so far are kept, and the next run continues."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Captions that teach nothing are counted, told in the plan, and stop a run before its first step."""
+"""Unusable captions are counted, shown in the plan, and stop a run before its first step."""
 
 import csv
 from pathlib import Path
@@ -50,14 +50,14 @@ def test_captions_without_a_word_stop_a_run_before_its_first_step(base, caplog):
     say("train/photos.csv", ["😀👍"])
     assert main([*ON_TABLES, *base]) == 2
     said = caplog.records[-1].message
-    assert "no word" in said and "emoji and punctuation are none" in said
+    assert "no word" in said and "emoji and punctuation don't count" in said
     assert not Path("runs/tiny/checkpoints").exists()
 
 
 @pytest.mark.parametrize("caption", ["😀👍", "...", "?!", "。。", "‘–’ *"])  # noqa: RUF001
 def test_signs_of_all_kinds_are_no_words(caption):
     say("train/photos.csv", [caption])
-    with pytest.raises(DataError, match="emoji and punctuation are none"):
+    with pytest.raises(DataError, match="emoji and punctuation don't count"):
         check_teaching(CaptionData(Path("train/photos.csv"), Path("val/photos.csv"), min_count=1))
 
 
@@ -66,7 +66,8 @@ def test_captions_of_words_that_are_too_rare_stop_it_likewise():
     Path("train/photos.csv").write_text(Path("train/photos.csv").read_text() + "0.png,the one\n")
     data = CaptionData(Path("train/photos.csv"), Path("val/photos.csv"), min_count=2)
     with pytest.raises(
-        DataError, match=r"of 13, 0 have no word .* and 11 only words that occur fewer than 2 times"
+        DataError,
+        match=r"of 13, 0 have no words .* and 11 only words that occur fewer than 2 times",
     ):
         check_teaching(data)
 

@@ -141,7 +141,7 @@ def test_own_photos_from_a_csv_with_string_names():
     ],
 )
 def test_the_flickr8k_configs_run_through_all_stages(decoder, encoder, caplog):
-    """Cached features, then fine-tuning; bf16, averaged weights; unchanged but for the data and sizes."""
+    """Cached features, then fine-tuning; bf16, averaged weights; only data and sizes changed."""
     options = [
         f"--config={FLICKR8K}",
         "--data.draw_shapes=40",
@@ -180,7 +180,7 @@ def test_the_flickr8k_configs_run_through_all_stages(decoder, encoder, caplog):
     shutil.copytree("runs/flickr8k", "runs/flickr8k_2")
     options[0] = f"--config={FLICKR8K.with_name('flickr8k_distilled.yaml')}"
     assert main([*options, "--trainer.max_epochs=1", "--model.weights=runs/flickr8k/best"]) == 0
-    assert "Taught by runs/flickr8k/best, runs/flickr8k_2/best" in caplog.text
+    assert "Teachers: runs/flickr8k/best, runs/flickr8k_2/best" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_the_tiny_config_learns_to_describe_held_out_shapes():
 
 
 def understood(caption: str) -> frozenset[tuple[str, str]]:
-    """Which shape is where: "a red circle above a blue square" says what "a blue square below a red circle" says."""
+    """The relation in a caption: "a red circle above a blue square" equals its inverse."""
     first, place, second = re.search(
         r"a (\w+ \w+) (?:is )?(above|below|left|right)(?: of)? a (\w+ \w+)", caption
     ).groups()
