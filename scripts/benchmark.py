@@ -251,6 +251,18 @@ def metrics(options: argparse.Namespace) -> tuple[str, list[Row]]:
     return metrics(options)
 
 
+# --- Robustness
+# -------------------------------------------------------------------------------------------------------
+
+
+def robustness(options: argparse.Namespace) -> tuple[str, list[Row]]:
+    """See `scripts.benchmark_robustness`."""
+    sys.path.append(str(ROOT))
+    from scripts.benchmark_robustness import robustness
+
+    return robustness(options)
+
+
 # --- Start
 # ------------------------------------------------------------------------------------------------------------
 
@@ -283,6 +295,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], tuple[str, list[Row]]]] = {
     "start": start,
     "attention": attention,
     "metrics": metrics,
+    "robustness": robustness,
 }
 
 
@@ -309,8 +322,19 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
         help="of training",
     )
     parser.add_argument(
-        "--photos", type=int, metavar="N", default=300, help="of attention, at most [300]"
+        "--photos",
+        type=int,
+        metavar="N",
+        help="of attention [300] or robustness [60], at most",
     )
+    parser.add_argument(
+        "--damages", metavar="NAMES", help="of robustness: all, groups or names with commas"
+    )
+    parser.add_argument(
+        "--severities", metavar="NUMBERS", default="1,3,5", help="of robustness [1,3,5]"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", default=0, help="of robustness [0]")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="for the report of robustness")
     parser.add_argument("--repeat", type=int, metavar="N", help="rounds [7, of training 3]")
     parser.add_argument(
         "--steps", type=int, metavar="N", default=4, help="of training, each round [4]"

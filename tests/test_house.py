@@ -42,6 +42,7 @@ LAYERS = (
     ("captioner.caption", "captioner.inference"),
     ("captioner.evaluation",),
     ("captioner.explain",),
+    ("captioner.robustness",),
     ("captioner.export",),
     ("captioner.data",),
     ("captioner.training",),
@@ -79,7 +80,12 @@ LIGHT = (
 )
 BASE = {"numpy", "PIL", "onnxruntime", "jinja2", "rich"}
 # What must not need torch either, but may use the extra `eval`.
-TORCH_FREE = ("captioner.annotations", "captioner.datasets", "captioner.evaluation")
+TORCH_FREE = (
+    "captioner.annotations",
+    "captioner.datasets",
+    "captioner.evaluation",
+    *(f"captioner.robustness.{name}" for name in ("damages", "measure", "report")),
+)
 TORCH_WORLD = {
     "torch",
     "torchvision",
