@@ -99,6 +99,6 @@ def test_its_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_it_names_every_damage_and_has_its_tables() -> None:
     for group, names in GROUPS.items():
         assert f"| `{group}` | {', '.join(f'`{name}`' for name in names)} |" in PAGE
-    for part in ("robustness",):
+    for part in ("robustness", "adversarial"):
         table = PAGE.partition(f"<!-- {part}: begin -->")[2].partition(f"<!-- {part}: end -->")[0]
         assert table.count("\n| ") > 5
