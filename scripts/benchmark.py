@@ -31,6 +31,7 @@ import numpy as np
 
 from captioner.checkpoint import read_checkpoint
 from captioner.errors import CaptionerError, ConfigError, MissingExtraError
+from captioner.files import replacing
 from captioner.images import find_images, open_image
 from captioner.inference import Captioner
 
@@ -61,6 +62,8 @@ def main(args: Sequence[str] | None = None) -> int:
             title, rows = PARTS[part](options)
             results[part] = {"about": title, "rows": rows}
             print("", title, *table(rows), sep="\n")
+            if options.page:
+                write_table(options.page, part, title, rows)
     except CaptionerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -125,6 +128,24 @@ def table(rows: Sequence[Row]) -> list[str]:
         )
         for line in (list(rows[0]), rule, *cells)
     ]
+
+
+def write_table(page: Path, part: str, title: str, rows: Sequence[Row]) -> None:
+    """Write a part's table between its marks in a Markdown page.
+
+    Raises:
+        ConfigError: The page has no marks of this part.
+    """
+    begin, end = f"<!-- {part}: begin -->", f"<!-- {part}: end -->"
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, ended, after = rest.partition(end)
+    if not (found and ended):
+        raise ConfigError(f"{page} lacks the marks {begin} and {end}.")
+    lines = [list(rows[0]), ["---"] * len(rows[0])]
+    lines += [[_cell(value) for value in row.values()] for row in rows]
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    with replacing(page) as path:
+        path.write_text(f"{before}{begin}\n\n{title}:\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 def _cell(value: str | float | None) -> str:
@@ -297,6 +318,28 @@ def shots(options: argparse.Namespace) -> tuple[str, list[Row]]:
     return shots(options)
 
 
+# --- Robustness
+# -------------------------------------------------------------------------------------------------------
+
+
+def robustness(options: argparse.Namespace) -> tuple[str, list[Row]]:
+    """See `scripts.benchmark_robustness`."""
+    sys.path.append(str(ROOT))
+    from scripts.benchmark_robustness import robustness
+
+    return robustness(options)
+
+
+def adversarial(options: argparse.Namespace) -> tuple[str, list[Row]]:
+    """See `scripts.benchmark_adversarial`; it needs torch."""
+    if find_spec("torch") is None:
+        raise MissingExtraError("Attacking photos", "train")
+    sys.path.append(str(ROOT))
+    from scripts.benchmark_adversarial import adversarial
+
+    return adversarial(options)
+
+
 # --- Start
 # ----------------------------------------------------------------------------
 
@@ -333,6 +376,8 @@ PARTS: dict[str, Callable[[argparse.Namespace], tuple[str, list[Row]]]] = {
     "video": video,
     "shots": shots,
     "engines": engines,
+    "robustness": robustness,
+    "adversarial": adversarial,
 }
 
 
@@ -362,8 +407,7 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
         "--photos",
         type=int,
         metavar="N",
-        default=300,
-        help="of attention, at most, and of corpus [300]",
+        help="of attention [300], corpus [300], robustness [60] or adversarial [10], at most",
     )
     parser.add_argument(
         "--minutes", type=float, metavar="N", default=60, help="of the long clip of video [60]"
@@ -375,6 +419,17 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--film-shots", type=int, metavar="N", default=8, help="of a clip that shots draws [8]"
     )
+    parser.add_argument(
+        "--damages", metavar="NAMES", help="of robustness: all, groups or names with commas"
+    )
+    parser.add_argument(
+        "--severities", metavar="NUMBERS", default="1,3,5", help="of robustness [1,3,5]"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", default=0, help="of what is random [0]")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="for the report of robustness")
+    parser.add_argument(
+        "--target", metavar="SENTENCE", help="what adversarial photos are made to say"
+    )
     parser.add_argument("--repeat", type=int, metavar="N", help="rounds [7, of training 3]")
     parser.add_argument(
         "--steps", type=int, metavar="N", default=4, help="of training, each round [4]"
@@ -384,6 +439,9 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--int8", type=Path, metavar="DIR", help="a quantized copy of the model, for engines"
+    )
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE", help="write the tables between their marks there"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     options, options.changes = parser.parse_known_args(args)

@@ -32,6 +32,7 @@ from captioner.inference import Captioner
 
 ROOT = Path(__file__).parents[1]
 SHARE = 0.2  # of the regions that are hidden
+PHOTOS = 300
 DRAWS = 8  # of random regions, a photo
 RANDOM, OTHER_WORDS, OTHER_PHOTO = (
     "random regions",
@@ -62,7 +63,9 @@ class Word(NamedTuple):
 def attention(options: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
     """Measure how much less probable words become if attended or other regions are hidden."""
     captioner = Captioner.from_pretrained(options.model)
-    photos = find_photos(options.images, options.annotations, options.photos)
+    photos = find_photos(
+        options.images, options.annotations, PHOTOS if options.photos is None else options.photos
+    )
     words = falls(captioner, photos)
     title = (
         f"Attention: {len(photos)} photos, {SHARE:.0%} of each hidden; falls of a word's"

@@ -46,6 +46,7 @@ LAYERS = (
     ("captioner.evaluation",),
     ("captioner.corpus",),
     ("captioner.explain",),
+    ("captioner.robustness",),
     ("captioner.export", "captioner.quantization"),
     ("captioner.data",),
     ("captioner.training",),
@@ -92,6 +93,7 @@ TORCH_FREE = (
     "captioner.corpus",
     "captioner.datasets",
     "captioner.evaluation",
+    *(f"captioner.robustness.{name}" for name in ("damages", "measure", "report")),
 )
 TORCH_WORLD = {
     "torch",

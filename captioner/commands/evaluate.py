@@ -63,7 +63,7 @@ examples:
         "--metrics",
         default=",".join(DEFAULT_METRICS),
         metavar="NAMES",
-        help=f"Of {', '.join(METRICS)}; meteor and spice need Java. [default: %(default)s]",
+        help=f"Of {', '.join(METRICS)}; meteor and spice need Java, chair --instances. [default: %(default)s]",
     )
     parser.add_argument(
         "--training-captions",
@@ -78,7 +78,7 @@ examples:
         "--instances",
         type=Path,
         metavar="FILE",
-        help="COCO instances JSON, for scores by what is in the images.",
+        help="COCO instances JSON, for scores by what is in the images and for chair.",
     )
     parser.add_argument(
         "--output",

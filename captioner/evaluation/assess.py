@@ -43,11 +43,14 @@ class Background:
         members: The images of each group, as `captioner.evaluation.groups.read_groups` gives them.
         training: What the system was trained on.
         facts: How the captions came about; the facts of the scoring are added.
+        objects: The categories of what is in each image, as
+            `captioner.evaluation.groups.read_objects` gives them.
     """
 
     members: Mapping[str, Collection[ImageId]] | None = None
     training: Iterable[Record] | None = None
     facts: Mapping[str, object] | None = None
+    objects: Mapping[ImageId, Collection[str]] | None = None
 
 
 def score(references: Mapping[Id, Sequence[str]], captions: Mapping[Id, str]) -> Evaluation:
@@ -115,7 +118,7 @@ def assess(
         raise DataError(
             "No annotated image has a caption of each system; expected at least one to score."
         )
-    corpus = _corpus(chosen, ours)
+    corpus = _corpus(chosen, ours, background.objects)
     scored = [score_corpus(corpus, metrics, callbacks)]
     if theirs is not None:
         scored.append(_score_other(theirs, corpus, scored[0], callbacks))
@@ -150,7 +153,11 @@ def assess(
     )
 
 
-def _corpus(records: Sequence[Record], system: System) -> Corpus:
+def _corpus(
+    records: Sequence[Record],
+    system: System,
+    objects: Mapping[ImageId, Collection[str]] | None,
+) -> Corpus:
     return Corpus(
         {record.image_id: record.captions for record in records},
         {record.image_id: system.captions[record.image_id] for record in records},
@@ -158,6 +165,7 @@ def _corpus(records: Sequence[Record], system: System) -> Corpus:
             record.image_id: record.path if os.path.isfile(record.path) else None
             for record in records
         },
+        objects,
     )
 
 

@@ -115,15 +115,23 @@ def score_axis(marks: Sequence[float]) -> Drawing:
     return Drawing([_label(mark, marks) for mark in marks], 16)
 
 
-def difference_plot(value: float, interval: tuple[float, float], marks: Sequence[float]) -> Drawing:
+def difference_plot(
+    value: float,
+    interval: tuple[float, float],
+    marks: Sequence[float],
+    *,
+    lower_is_better: bool = False,
+) -> Drawing:
     """Draw a difference as a dot with its interval; the colour shows whether it excludes 0.
 
     Args:
         value: A fraction.
         interval: Its bounds, likewise.
         marks: The scale, in points.
+        lower_is_better: Whether a difference below 0 is the better one.
     """
-    kind = "better" if interval[0] > 0 else "worse" if interval[1] < 0 else "unclear"
+    up, down = ("worse", "better") if lower_is_better else ("better", "worse")
+    kind = up if interval[0] > 0 else down if interval[1] < 0 else "unclear"
     zero, place = _place(0, marks), _place(100 * value, marks)
     shapes = [
         *_grid(marks, _HEIGHT),

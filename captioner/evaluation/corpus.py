@@ -1,6 +1,6 @@
 """What is scored: references and captions by image id, and whether they belong together."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,8 @@ class Corpus:
         references: One or more reference captions of each image, as people wrote them.
         captions: The caption of each image that is scored, as it was written.
         paths: The file of each image; an image without one is missing, or None.
+        objects: The categories of what is in each image, as an instances file tells them; an image
+            without objects may be missing. None where nothing is known.
 
     Raises:
         DataError: Captions and references don't have the same images, there are none, or one has no
@@ -33,6 +35,7 @@ class Corpus:
     references: Mapping[Any, Sequence[str]]
     captions: Mapping[Any, str]
     paths: Mapping[Any, Path | None] = field(default_factory=dict)
+    objects: Mapping[Any, Collection[str]] | None = None
 
     def __post_init__(self) -> None:
         check(self.references, self.captions)

@@ -14,8 +14,9 @@ from captioner.evaluation.assess import Background, System, assess
 from captioner.evaluation.callbacks import Callbacks
 from captioner.evaluation.captioning import Captioning, caption_all
 from captioner.evaluation.findings import Evaluation
-from captioner.evaluation.groups import read_groups
-from captioner.evaluation.metrics import DEFAULT_METRICS, check_metrics
+from captioner.evaluation.groups import read_groups, read_objects
+from captioner.evaluation.metric import check_instances
+from captioner.evaluation.metrics import DEFAULT_METRICS, check_metrics, find_metric
 from captioner.evaluation.output import check_output, save_all, saved_captions
 from captioner.evaluation.results import load_json, load_results
 from captioner.inference import Folder
@@ -36,7 +37,7 @@ class Scoring:
             instead of refusing.
         training_captions: Annotations of what the system was trained on, to see which captions are
             new; by default the training split of a file that has splits.
-        instances: A COCO instances file, for scores by what is in the images.
+        instances: A COCO instances file, for scores by what is in the images and for CHAIR.
     """
 
     metrics: Sequence[str] = DEFAULT_METRICS
@@ -82,6 +83,9 @@ def evaluate(
     """
     scoring, callbacks = scoring or Scoring(), callbacks or Callbacks()
     check_metrics(scoring.metrics)
+    metrics = [find_metric(name) for name in scoring.metrics]
+    for metric in metrics:
+        check_instances(metric, scoring.instances is not None)
     if results is not None and captioning is not None:
         raise ConfigError(
             "Finished results are scored as they are, by no model; leave out captioning, or"
@@ -101,6 +105,11 @@ def evaluate(
     members = (
         None if scoring.instances is None else read_groups(scoring.instances, _image_ids(records))
     )
+    objects = (
+        read_objects(scoring.instances, _image_ids(records))
+        if scoring.instances is not None and any("instances" in each.needs for each in metrics)
+        else None
+    )
     training = _training_records(annotations, split, scoring.training_captions)
     if output is not None:
         Path(output).mkdir(parents=True, exist_ok=True)
@@ -115,7 +124,7 @@ def evaluate(
             records, captioning, skip=scoring.allow_missing, track=callbacks.track
         )
         facts |= more
-    background = Background(members, training, facts)
+    background = Background(members, training, facts, objects)
     ours = System(title, captions)
     with nullcontext() if output is None else saved_captions(Path(output), captions, results):
         evaluation = assess(

@@ -1,9 +1,9 @@
 """Scores by what is in the images, as a COCO instances file tells it."""
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from captioner.evaluation.results import ImageId, load_json
 from captioner.evaluation.scoring import Scored
 
 NO_OBJECTS = "no objects"
+
+T = TypeVar("T")
 
 
 def read_groups(
@@ -43,17 +45,9 @@ def read_groups(
     members: dict[str, set[ImageId]] = {groups[0]: set() for groups in groups_of.values()}
     members |= {groups[-1]: set() for groups in groups_of.values() if groups[-1] not in members}
     wanted = set(image_ids)
-    for number, annotation in enumerate(dataset["annotations"]):
-        try:
-            image_id, groups = annotation["image_id"], groups_of[annotation["category_id"]]
-            if image_id in wanted:
-                for group in groups:
-                    members[group].add(image_id)
-        except (KeyError, TypeError) as error:
-            where = f"{path}, annotations[{number}]"
-            raise DataError(
-                f'{where}: expected "image_id", and a "category_id" of the "categories"'
-            ) from error
+    for image_id, groups in _objects(path, dataset, wanted, groups_of):
+        for group in groups:
+            members[group].add(image_id)
     found = {name: frozenset(group) for name, group in members.items() if group}
     if not found:
         raise DataError(
@@ -62,6 +56,33 @@ def read_groups(
         )
     none = frozenset(wanted.difference(*found.values()))
     return found | ({NO_OBJECTS: none} if none else {})
+
+
+def read_objects(
+    path: str | os.PathLike[str], image_ids: Collection[ImageId]
+) -> dict[ImageId, frozenset[str]]:
+    """Reads which kinds of objects are in images.
+
+    Args:
+        path: As for `read_groups`.
+        image_ids: The images.
+
+    Returns:
+        The names of the categories in each image; none for one without objects.
+
+    Raises:
+        DataError: The file cannot be read, or is something else.
+    """
+    path = Path(path)
+    dataset = _read(path)
+    names: dict[Any, str] = {}
+    for number, category in enumerate(dataset["categories"]):
+        _names(f"{path}, categories[{number}]", category)
+        names[category["id"]] = category["name"]
+    found: dict[ImageId, set[str]] = {image_id: set() for image_id in image_ids}
+    for image_id, name in _objects(path, dataset, set(image_ids), names):
+        found[image_id].add(name)
+    return {image_id: frozenset(kinds) for image_id, kinds in found.items()}
 
 
 def score_groups(
@@ -93,6 +114,23 @@ def score_groups(
         Group(name, sum(flags), {score: float(values[row]) for score, values in found.items()})
         for row, (name, flags) in enumerate(present.items())
     )
+
+
+def _objects(
+    path: Path, dataset: Mapping[str, Any], wanted: Collection[ImageId], kinds: Mapping[Any, T]
+) -> Iterator[tuple[ImageId, T]]:
+    """The image of each object in the images that are wanted, and what `kinds` has for its category."""
+    for number, annotation in enumerate(dataset["annotations"]):
+        try:
+            image_id, kind = annotation["image_id"], kinds[annotation["category_id"]]
+            asked = image_id in wanted
+        except (KeyError, TypeError) as error:
+            where = f"{path}, annotations[{number}]"
+            raise DataError(
+                f'{where}: expected "image_id", and a "category_id" of the "categories"'
+            ) from error
+        if asked:
+            yield image_id, kind
 
 
 def _read(path: Path) -> dict[str, Any]:

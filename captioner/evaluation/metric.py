@@ -7,11 +7,11 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from captioner.errors import DataError
+from captioner.errors import ConfigError, DataError
 from captioner.evaluation.corpus import Corpus
 
 Floats: TypeAlias = NDArray[np.float64]
-Need: TypeAlias = Literal["images", "Java"]
+Need: TypeAlias = Literal["images", "instances", "Java"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,22 +85,37 @@ class Metric(Protocol):
 
     @property
     def needs(self) -> tuple[Need, ...]:
-        """What it needs beside captions and references: the files of all images, or Java."""
+        """What it needs beside captions and references: the files of all images, an instances file, or Java."""
 
     def compute(self, corpus: Corpus) -> Measured:
         """Score the captions of a corpus; all arrays are in the order of its references."""
 
 
-def check_images_are_there(metric: Metric, corpus: Corpus) -> None:
-    """Refuse a corpus without the files that a metric looks at.
+def check_needs(metric: Metric, corpus: Corpus) -> None:
+    """Refuse a corpus without what a metric looks at.
 
     Raises:
+        ConfigError: The metric needs the objects in the images, and they are not known.
         DataError: The metric needs images, and some have no file.
     """
+    check_instances(metric, corpus.objects is not None)
     missing = [image_id for image_id in corpus.references if corpus.paths.get(image_id) is None]
     if "images" in metric.needs and missing:
         raise DataError(
             f"{metric.names[0]} needs the images, and {len(missing):,} of"
             f" {len(corpus.references):,} are missing, image {missing[0]!r} for one; name the"
             " folder that image paths start from (--images)"
+        )
+
+
+def check_instances(metric: Metric, given: bool) -> None:
+    """Refuse a metric that needs the objects in the images where no instances file is given.
+
+    Raises:
+        ConfigError: It does.
+    """
+    if "instances" in metric.needs and not given:
+        raise ConfigError(
+            f"{metric.names[0]} needs the objects in the images; name a COCO instances file"
+            " (--instances)."
         )

@@ -17,8 +17,10 @@ METRICS: "dict[str, Metric | str]" = {
     "cider": "captioner.evaluation.cider:CiderDMetric",
     "meteor": "captioner.evaluation.meteor:MeteorMetric",
     "spice": "captioner.evaluation.spice:SpiceMetric",
+    "chair": "captioner.evaluation.chair:ChairMetric",
 }
 DEFAULT_METRICS = ("bleu", "rouge", "cider")
+LOWER_IS_BETTER = frozenset(("CHAIR_i", "CHAIR_s"))  # scores that count mistakes
 
 
 def find_metric(name: str) -> "Metric":

@@ -20,6 +20,7 @@ from captioner.evaluation.charts import (
 )
 from captioner.evaluation.findings import Comparison, Difference, Evaluation, Group
 from captioner.evaluation.health import FIGURES, figure_text
+from captioner.evaluation.metrics import LOWER_IS_BETTER
 from captioner.evaluation.wording import notes, points
 from captioner.images.thumbnails import Thumbnail, thumbnail
 from captioner.tokenizer import tokenize
@@ -166,7 +167,7 @@ def differences(evaluation: Evaluation, comparison: Comparison | None) -> Differ
             points(entry.difference, "+").replace("-", "\u2212"),
             _interval(entry.interval),
             _p_value(entry.p_value),
-            _difference_plot(entry, marks),
+            _difference_plot(name, entry, marks),
         )
         for name, entry in comparison.differences.items()
     ]
@@ -219,6 +220,7 @@ def groups(found: Sequence[Group]) -> Groups | None:
 def ranked_by(evaluation: Evaluation) -> str:
     """Return the metric to sort images by: CIDEr-D if there; BLEU is poor on single captions."""
     names = [name for name, values in evaluation.per_image.items() if not np.isnan(values).all()]
+    names.sort(key=lambda name: name not in LOWER_IS_BETTER)  # the last one is taken
     return "CIDEr-D" if "CIDEr-D" in names else names[-1] if names else ""
 
 
@@ -227,8 +229,12 @@ def worst_and_best(evaluation: Evaluation, shown: int) -> tuple[list[int], list[
     first = ranked_by(evaluation)
     if not first:
         return [], []
-    others = [values for name, values in evaluation.per_image.items() if name != first]
-    order = np.lexsort([*others, evaluation.per_image[first]])  # ties are common: a CIDEr-D of 0 is
+    rising = {
+        name: -values if name in LOWER_IS_BETTER else values
+        for name, values in evaluation.per_image.items()
+    }
+    others = [values for name, values in rising.items() if name != first]
+    order = np.lexsort([*others, rising[first]])  # ties are common: a CIDEr-D of 0 is
     order = order[~np.isnan(evaluation.per_image[first][order])].tolist()
     half = len(order) // 2
     return order[:half][:shown], order[half:][::-1][:shown]
@@ -288,11 +294,13 @@ def _fact(value: object) -> str:
     )
 
 
-def _difference_plot(entry: Difference, marks: Sequence[float]) -> Drawing | None:
+def _difference_plot(name: str, entry: Difference, marks: Sequence[float]) -> Drawing | None:
     return (
         None
         if math.isnan(entry.difference)
-        else difference_plot(entry.difference, entry.interval, marks)
+        else difference_plot(
+            entry.difference, entry.interval, marks, lower_is_better=name in LOWER_IS_BETTER
+        )
     )
 
 

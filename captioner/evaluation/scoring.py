@@ -9,7 +9,7 @@ import numpy as np
 from captioner.errors import CaptionerError
 from captioner.evaluation.callbacks import Callbacks
 from captioner.evaluation.corpus import Corpus
-from captioner.evaluation.metric import Floats, Measured, check_images_are_there
+from captioner.evaluation.metric import Floats, Measured, check_needs
 from captioner.evaluation.metrics import DEFAULT_METRICS, METRICS, check_metrics, find_metric
 
 
@@ -89,7 +89,7 @@ def score_corpus(
     for name in callbacks.track(chosen, len(chosen)):
         metric = find_metric(name)
         try:
-            check_images_are_there(metric, corpus)
+            check_needs(metric, corpus)
             found = metric.compute(corpus)
         except CaptionerError as error:
             if callbacks.fail is None or not metric.needs:

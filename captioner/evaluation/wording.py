@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from captioner.evaluation.findings import Evaluation
+from captioner.evaluation.metrics import LOWER_IS_BETTER
 
 FEW = 30  # images: intervals of fewer are too narrow, as draws from a few are too much alike
 
@@ -17,6 +18,8 @@ def notes(evaluation: Evaluation) -> list[str]:
         found.append(f"Fewer than {FEW} images: too few to rely on intervals and p-values.")
     if n == 1 and "CIDEr-D" in evaluation.scores:
         found.append("CIDEr-D is 0 for any caption where there is only one image.")
+    if LOWER_IS_BETTER.intersection(evaluation.scores):
+        found.append("CHAIR counts objects that are not in the images: lower is better.")
     for name, value in evaluation.scores.items():
         if math.isnan(value):
             unknown = int(np.isnan(evaluation.per_image[name]).sum())

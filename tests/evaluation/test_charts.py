@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from captioner.evaluation.charts import Series, as_svg, line_plot
+from captioner.evaluation.charts import Series, as_svg, difference_plot, line_plot
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -30,3 +30,15 @@ def test_a_line_plot_has_its_points_where_the_scales_say() -> None:
         (dots[0].get("cx"), dots[1].get("cx")),
         (dots[1].get("cx"), dots[2].get("cx")),
     ]
+
+
+def test_a_fall_of_a_score_that_counts_mistakes_is_for_the_better() -> None:
+    def kind(interval: tuple[float, float], lower_is_better: bool) -> object:
+        plot = difference_plot(
+            sum(interval) / 2, interval, [-10, 10], lower_is_better=lower_is_better
+        )
+        return plot.shapes[-1].attributes["class"]
+
+    assert kind((-0.05, -0.01), True) == kind((0.01, 0.05), False) == "better"
+    assert kind((0.01, 0.05), True) == kind((-0.05, -0.01), False) == "worse"
+    assert kind((-0.01, 0.01), True) == kind((-0.01, 0.01), False) == "unclear"

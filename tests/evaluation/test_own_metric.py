@@ -91,7 +91,7 @@ def test_the_command_scores_by_it_like_by_any_other(
 
 def test_the_commands_help_lists_it(annotations: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["evaluate", "--help"])
-    assert "spice, brightness;" in " ".join(capsys.readouterr().out.split())
+    assert "spice, chair, brightness;" in " ".join(capsys.readouterr().out.split())
 
 
 def test_where_images_are_missing_that_is_told_and_the_others_are_computed(

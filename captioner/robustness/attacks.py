@@ -1,0 +1,129 @@
+"""Adversarial photos: changes too small to see that change what is said. This module needs torch.
+
+An attack raises a loss of pixels within L-infinity: no value of the photo changes by more than
+epsilon. Values are in 0..1, as a photo's file has them, before they are normalized.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from captioner.backends.torch import TorchBackend, evaluating
+from captioner.errors import ConfigError
+from captioner.inference import Captioner
+from captioner.tokenizer import tokenize
+from captioner.vocabulary import END, PAD
+
+Loss: TypeAlias = Callable[[Tensor], Tensor]  # (B, 3, S, S) -> (B,), one number for each photo
+
+_STEP = 2.5  # times epsilon, over all steps (Madry et al. 2018)
+
+
+def fgsm(loss: Loss, pixels: Tensor, epsilon: float) -> Tensor:
+    """Change each value by epsilon to where the loss rises (Goodfellow et al. 2015).
+
+    Args:
+        loss: What to raise.
+        pixels: (B, 3, S, S) in 0..1.
+        epsilon: The largest change of a value.
+
+    Returns:
+        The changed pixels (B, 3, S, S) in 0..1.
+    """
+    return (pixels + epsilon * _gradient(loss, pixels).sign()).clamp(0, 1)
+
+
+def pgd(
+    loss: Loss,
+    pixels: Tensor,
+    epsilon: float,
+    *,
+    steps: int = 10,
+    step_size: float | None = None,
+    seed: int | None = 0,
+) -> Tensor:
+    """Raise the loss in several steps, each projected back to where it may go (Madry et al. 2018).
+
+    Args:
+        loss: What to raise.
+        pixels: (B, 3, S, S) in 0..1.
+        epsilon: The largest change of a value.
+        steps: How many steps.
+        step_size: The change of a step; 2.5 epsilon over all steps together if None.
+        seed: Of the random start; None starts at the photo itself.
+
+    Returns:
+        The changed pixels (B, 3, S, S) in 0..1.
+    """
+    size = _STEP * epsilon / steps if step_size is None else step_size
+    found = pixels
+    if seed is not None:
+        random = torch.Generator().manual_seed(seed)
+        noise = 2 * torch.rand(pixels.shape, generator=random).to(pixels) - 1
+        found = (pixels + epsilon * noise).clamp(0, 1)
+    for _ in range(steps):
+        moved = found + size * _gradient(loss, found).sign()
+        found = (pixels + (moved - pixels).clamp(-epsilon, epsilon)).clamp(0, 1)
+    return found
+
+
+def caption_loss(captioner: Captioner, captions: Sequence[Sequence[int]]) -> Loss:
+    """Make the loss of captions: what an attack raises so that they become improbable.
+
+    Args:
+        captioner: A captioner on the torch backend.
+        captions: The word ids of each photo's caption, without `START` and `END`.
+
+    Returns:
+        The negative log-probability of each photo's caption, `END` included. Its negative is what
+        an attack raises so that exactly these captions are said.
+
+    Raises:
+        ConfigError: The captioner runs on another backend.
+    """
+    backend, preprocessing = captioner.backend, captioner.preprocessing
+    if not isinstance(backend, TorchBackend):
+        raise ConfigError(
+            "Attacks need gradients; load the model with"
+            " Captioner.from_pretrained(folder, backend='torch')."
+        )
+    start = captioner.vocabulary.start(captioner.decoding.style)
+    longest = max(map(len, captions)) + 2
+    rows = [[start, *words, END] for words in captions]
+    padded = torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])  # (B, T)
+    mean, std = (
+        torch.tensor(values, device=backend.device).view(3, 1, 1)
+        for values in (preprocessing.mean, preprocessing.std)
+    )
+
+    def loss(pixels: Tensor) -> Tensor:
+        with evaluating(backend.model):
+            out = backend.model((pixels - mean) / std, padded.unsqueeze(1))
+        each = torch.nn.functional.cross_entropy(out.logits, out.targets, reduction="none")  # (N,)
+        return torch.zeros(len(pixels), device=each.device).index_add(0, out.rows, each)
+
+    return loss
+
+
+def ids_of(captioner: Captioner, text: str) -> list[int]:
+    """Give the word ids of a sentence that a model is to say.
+
+    Raises:
+        ConfigError: The sentence is empty, or the model lacks a word of it.
+    """
+    words = tokenize(text)
+    missing = [word for word in words if word not in captioner.vocabulary]
+    if missing or not words:
+        what = f"The model lacks the words {', '.join(missing)}" if missing else "It is empty"
+        raise ConfigError(f"{text!r} cannot be said. {what}; expected words that the model has.")
+    return [captioner.vocabulary.index(word) for word in words]
+
+
+def _gradient(loss: Loss, pixels: Tensor) -> Tensor:
+    """The gradient of each photo's loss by its own pixels."""
+    with torch.enable_grad():
+        at = pixels.detach().clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(at).sum(), at)
+    return gradient
