@@ -23,6 +23,8 @@ from captioner.errors import ConfigError
 from captioner.images import find_images
 from scripts.benchmark import BEAMS, ROOT, Row, in_turn, timed
 
+PHOTOS = 300  # the default
+
 PLAIN, WHOLE, RUNNING = (
     "captioner caption",
     "captioner corpus, Ray's start included",
@@ -39,7 +41,7 @@ def corpus(options: argparse.Namespace) -> tuple[str, list[Row]]:
     with tempfile.TemporaryDirectory(prefix="captioner-benchmark-") as place:
         photos, output = Path(place, "photos"), Path(place, "output")
         photos.mkdir()
-        for number, path in enumerate(islice(cycle(found), options.photos)):
+        for number, path in enumerate(islice(cycle(found), options.photos or PHOTOS)):
             shutil.copy(path, photos / f"{number:07}{path.suffix}")
         with connected(None, Workers()):
             seconds = in_turn(_cases(options, photos, output), options.repeat or 3)
