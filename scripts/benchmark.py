@@ -113,7 +113,7 @@ def timed(action: Callable[[], object], items: int = 1) -> float:
 
 def table(rows: Sequence[Row]) -> list[str]:
     """Format a table with one column per key; text left-aligned, numbers right-aligned."""
-    cells = [[_cell(value) for value in row.values()] for row in rows]
+    cells = [[formatted(value) for value in row.values()] for row in rows]
     columns = list(zip(list(rows[0]), *cells, strict=True))
     widths = [max(map(len, column)) for column in columns]
     left = [isinstance(value, str) for value in rows[0].values()]
@@ -127,7 +127,8 @@ def table(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _cell(value: str | float | None) -> str:
+def formatted(value: str | float | None) -> str:
+    """A cell of a table."""
     if isinstance(value, float):
         return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
     return "" if value is None else str(value)
@@ -297,6 +298,18 @@ def shots(options: argparse.Namespace) -> tuple[str, list[Row]]:
     return shots(options)
 
 
+# --- Peers
+# ----------------------------------------------------------------------------
+
+
+def peers(options: argparse.Namespace) -> tuple[str, list[Row]]:
+    """See `scripts.benchmark_peers`."""
+    sys.path.append(str(ROOT))
+    from scripts.benchmark_peers import peers
+
+    return peers(options)
+
+
 # --- Start
 # ----------------------------------------------------------------------------
 
@@ -333,6 +346,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], tuple[str, list[Row]]]] = {
     "video": video,
     "shots": shots,
     "engines": engines,
+    "peers": peers,
 }
 
 
@@ -384,6 +398,13 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--int8", type=Path, metavar="DIR", help="a quantized copy of the model, for engines"
+    )
+    parser.add_argument("--rows", metavar="NAMES", help="of peers, with commas between [all]")
+    parser.add_argument(
+        "--count", type=int, metavar="N", default=4, help="images of each of the peers [4]"
+    )
+    parser.add_argument(
+        "--docs", type=Path, metavar="FILE", help="write the table of peers into that page"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     options, options.changes = parser.parse_known_args(args)
