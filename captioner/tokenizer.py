@@ -20,7 +20,7 @@ commas of other scripts are dropped like English ones:
 """
 
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import chain
 from unicodedata import normalize
 
@@ -78,11 +78,9 @@ _UNSPACED_MARKS += (
     r"\u105e-\u1060\u1062-\u1064\u1067-\u106d\u1071-\u1074\u1082-\u108d\u108f\u109a-\u109d"
 )
 _UNSPACED_MARKS += r"\u17b4-\u17d3\u17dd\u3099\u309a\uff9e\uff9f"
-_UNSPACED = re.compile(f"[{_UNSPACED_BLOCKS}][{_UNSPACED_MARKS}]*")
+_UNSPACED = f"[{_UNSPACED_BLOCKS}][{_UNSPACED_MARKS}]*"
 # Their punctuation; in other text, wide signs are tokens, as the official scorer has it.
-_WIDE_PUNCTUATION = re.compile(
-    r"[\xb7\u3001-\u3003\u3008-\u3011\u3014-\u301f\u30fb\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65]"
-)
+_WIDE_PUNCTUATION = r"[\xb7\u3001-\u3003\u3008-\u3011\u3014-\u301f\u30fb\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65]"
 
 _ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'", "&nbsp;": " "}
 
@@ -121,51 +119,49 @@ _L = f"[^0-9{_SIGNS}]"  # letter
 _CLITIC = "'(?:[sSmMdD]|ll|LL|re|RE|ve|VE)(?![A-Za-z])"
 _NOT = "[nN]'[tT]"
 
-_TOKEN = re.compile(
-    "|".join(
-        [
-            # tags, addresses
-            r"</?[A-Za-z]+/?>",
-            r"https?://[^\s\"<>|(){}]+[^\s\"<>|(){}.,:;!?'-]",
-            r"(?:[A-Za-z0-9]+-)*[A-Za-z0-9][^\s\"<>|(){}@]*@(?:[^\s\"<>|().{}]+\.)*[^\s\"<>|().{}]+",
-            r"[@#]+[A-Za-z][A-Za-z0-9_]*|##+|@@+",
-            # a telephone's area code, dates
-            r"\(\d{2,3}\)(?= ?\d{3,4}[- ]?\d{3,5})",
-            r"\d{1,2}[-/]\d{1,2}[-/]\d{2,4}(?!\d)",
-            # contractions: the second part, then the words that have one
-            _CLITIC,
-            rf"{_NOT}(?![A-Za-z])",
-            rf"{_L}+?(?={_NOT})",
-            r"(?i:can(?=not(?![\w'-])))|(?i:(?:gon|wan)(?=na(?![\w'-]))|got(?=ta(?![\w'-]))|(?:lem|gim)(?=me(?![\w'-])))",
-            rf"{_A}+(?:[-_]{_A}+)*(?={_CLITIC})",
-            # apostrophes inside a word (o'clock, ma'am, d'oeuvre), in front and behind
-            rf"(?:{_A}+-)*[dDoOlL]'{_A}{{2,}}(?:-{_A}+)*|[A-HJ-XZn]'{_L}{{2}}{_A}*",
-            rf"{_L}+[aeiouyAEIOUY]'[aeiouA-Z]{_A}*",
-            r"[cC]'(?:mon|MON)(?![A-Za-z])",
-            r"'[nN](?:'|(?![A-Za-z.]))|(?<!\d)'\d\d(?:s|(?!\.))(?!\w)|'(?i:em|cause|till?)(?![A-Za-z])|'[tT](?=(?i:is|was)(?![A-Za-z]))",
-            r"(?i:ol|somethin|dunkin)'(?![A-Za-z])|[lLdDjJ]'|[yY]'(?=[A-Za-z])",
-            # abbreviations and initials
-            rf"(?i:{_any_of(_ABBREVIATIONS)})\.(?![A-Za-z])",
-            rf"(?:{_any_of(_CAPITAL_ABBREVIATIONS.title())}|{_any_of(_CAPITAL_ABBREVIATIONS.upper())})\.(?![A-Za-z])",
-            rf"(?i:{_any_of(_NUMBER_ABBREVIATIONS)})\.(?= ?\d)",
-            r"[A-Za-z](?:\.[A-Za-z])+(?:\.-[A-Za-z]+(?:\.[A-Za-z])*\.?|\.(?![A-Za-z0-9]))",
-            rf"[A-Za-z]\.(?!$| {_any_of(_SENTENCE_STARTERS)}(?: |$))(?![A-Za-z0-9])",
-            r"[A-Z]+(?:[&+][A-Z]+)+|[cC]\+\+|[A-Z]+\$",
-            rf"{_A}+-[A-Za-z](?:\.[A-Za-z])+\.(?![A-Za-z0-9])",
-            # words joined by slashes, fractions
-            r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2}",
-            # numbers
-            rf"\d+\.\d+(?:-{_A}+)+",
-            r"[-+]?\d+(?:[.:,]\d+)+|[-+]\d+|[.,:]\d+(?:[.:,]\d+)*",
-            # words: hyphenated, or glued together by a missing space ("ground.A")
-            rf"{_L}{_A}*(?:[.!?]{_L}{_A}*)+|{_A}+(?:(?:-|_(?!_)){_A}+)*(?:\.(?=[,:;]))?",
-            # signs
-            r"[:;=]['-]?[()DPpoO](?![A-Za-z0-9])",
-            r"-----+|--?-?-?|\.+|[!?]+|\*+|_+|''|``",
-            r"[\x21-\x7e\xa1-\xbf\xd7\xf7\u2030-\u2bff\u3001-\u3004\u3008-\u3030\uff01-\uff0f\uff1a-\uff20]",
-            _UNSPACED.pattern,  # the rare ones, beyond the basic plane; all others are words
-        ]
-    )
+_TOKEN = "|".join(
+    [
+        # tags, addresses
+        r"</?[A-Za-z]+/?>",
+        r"https?://[^\s\"<>|(){}]+[^\s\"<>|(){}.,:;!?'-]",
+        r"(?:[A-Za-z0-9]+-)*[A-Za-z0-9][^\s\"<>|(){}@]*@(?:[^\s\"<>|().{}]+\.)*[^\s\"<>|().{}]+",
+        r"[@#]+[A-Za-z][A-Za-z0-9_]*|##+|@@+",
+        # a telephone's area code, dates
+        r"\(\d{2,3}\)(?= ?\d{3,4}[- ]?\d{3,5})",
+        r"\d{1,2}[-/]\d{1,2}[-/]\d{2,4}(?!\d)",
+        # contractions: the second part, then the words that have one
+        _CLITIC,
+        rf"{_NOT}(?![A-Za-z])",
+        rf"{_L}+?(?={_NOT})",
+        r"(?i:can(?=not(?![\w'-])))|(?i:(?:gon|wan)(?=na(?![\w'-]))|got(?=ta(?![\w'-]))|(?:lem|gim)(?=me(?![\w'-])))",
+        rf"{_A}+(?:[-_]{_A}+)*(?={_CLITIC})",
+        # apostrophes inside a word (o'clock, ma'am, d'oeuvre), in front and behind
+        rf"(?:{_A}+-)*[dDoOlL]'{_A}{{2,}}(?:-{_A}+)*|[A-HJ-XZn]'{_L}{{2}}{_A}*",
+        rf"{_L}+[aeiouyAEIOUY]'[aeiouA-Z]{_A}*",
+        r"[cC]'(?:mon|MON)(?![A-Za-z])",
+        r"'[nN](?:'|(?![A-Za-z.]))|(?<!\d)'\d\d(?:s|(?!\.))(?!\w)|'(?i:em|cause|till?)(?![A-Za-z])|'[tT](?=(?i:is|was)(?![A-Za-z]))",
+        r"(?i:ol|somethin|dunkin)'(?![A-Za-z])|[lLdDjJ]'|[yY]'(?=[A-Za-z])",
+        # abbreviations and initials
+        rf"(?i:{_any_of(_ABBREVIATIONS)})\.(?![A-Za-z])",
+        rf"(?:{_any_of(_CAPITAL_ABBREVIATIONS.title())}|{_any_of(_CAPITAL_ABBREVIATIONS.upper())})\.(?![A-Za-z])",
+        rf"(?i:{_any_of(_NUMBER_ABBREVIATIONS)})\.(?= ?\d)",
+        r"[A-Za-z](?:\.[A-Za-z])+(?:\.-[A-Za-z]+(?:\.[A-Za-z])*\.?|\.(?![A-Za-z0-9]))",
+        rf"[A-Za-z]\.(?!$| {_any_of(_SENTENCE_STARTERS)}(?: |$))(?![A-Za-z0-9])",
+        r"[A-Z]+(?:[&+][A-Z]+)+|[cC]\+\+|[A-Z]+\$",
+        rf"{_A}+-[A-Za-z](?:\.[A-Za-z])+\.(?![A-Za-z0-9])",
+        # words joined by slashes, fractions
+        r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2}",
+        # numbers
+        rf"\d+\.\d+(?:-{_A}+)+",
+        r"[-+]?\d+(?:[.:,]\d+)+|[-+]\d+|[.,:]\d+(?:[.:,]\d+)*",
+        # words: hyphenated, or glued together by a missing space ("ground.A")
+        rf"{_L}{_A}*(?:[.!?]{_L}{_A}*)+|{_A}+(?:(?:-|_(?!_)){_A}+)*(?:\.(?=[,:;]))?",
+        # signs
+        r"[:;=]['-]?[()DPpoO](?![A-Za-z0-9])",
+        r"-----+|--?-?-?|\.+|[!?]+|\*+|_+|''|``",
+        r"[\x21-\x7e\xa1-\xbf\xd7\xf7\u2030-\u2bff\u3001-\u3004\u3008-\u3030\uff01-\uff0f\uff1a-\uff20]",
+        _UNSPACED,  # the rare ones, beyond the basic plane; all others are words
+    ]
 )
 
 # The plain lower-case words that are not their own and only token.
@@ -174,13 +170,17 @@ _CONTRACTED = frozenset(["cannot", "gonna", "wanna", "gotta", "lemme", "gimme"])
 _BRACKETS = str.maketrans(
     {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
 )
-_DROPPED_RUN = re.compile(r"--?-?-?|\.+")
+_DROPPED_RUN = r"--?-?-?|\.+"
 
 # Where a token depends on what follows the space behind it: "plan b. The", "no. 5", "(555)
 # 555-1234".
-_REACHES_ON = re.compile(
-    rf"(?<![A-Za-z0-9.])[A-Za-z]\. |(?i:{_any_of(_NUMBER_ABBREVIATIONS)})\. \d|\d\) \d"
-)
+_REACHES_ON = rf"(?<![A-Za-z0-9.])[A-Za-z]\. |(?i:{_any_of(_NUMBER_ABBREVIATIONS)})\. \d|\d\) \d"
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """Compile a pattern when it is first needed: it takes 20 ms, and a model's captions need none."""
+    return re.compile(pattern)
 
 
 def tokenize(caption: str) -> list[str]:
@@ -194,14 +194,15 @@ def tokenize(caption: str) -> list[str]:
     """
     if not caption.isascii():
         caption = normalize("NFC", caption).translate(_REWRITTEN)
-        if _UNSPACED.search(caption):
-            caption = _UNSPACED.sub(r" \g<0> ", _WIDE_PUNCTUATION.sub(" ", caption))
+        if _compiled(_UNSPACED).search(caption):
+            caption = _compiled(_WIDE_PUNCTUATION).sub(" ", caption)
+            caption = _compiled(_UNSPACED).sub(r" \g<0> ", caption)
     if "&" in caption:
         for entity, character in _ENTITIES.items():
             caption = caption.replace(entity, character)
     pieces = caption.split()
     text = " ".join(pieces)
-    if (". " in text or ") " in text) and _REACHES_ON.search(text):
+    if (". " in text or ") " in text) and _compiled(_REACHES_ON).search(text):
         return _match(text)
     return list(chain.from_iterable(map(_tokens_of_piece, pieces)))
 
@@ -209,7 +210,7 @@ def tokenize(caption: str) -> list[str]:
 def touches(left: str, right: str) -> bool:
     """Whether no space stands between two tokens of a sentence, because one is of a script without spaces."""
     return not (left.isascii() and right.isascii()) and bool(
-        _UNSPACED.match(left[-1]) or _UNSPACED.match(right)
+        _compiled(_UNSPACED).match(left[-1]) or _compiled(_UNSPACED).match(right)
     )
 
 
@@ -223,8 +224,10 @@ def _tokens_of_piece(piece: str) -> tuple[str, ...]:
 
 def _match(text: str) -> list[str]:
     """The tokens of text whose words are separated by single spaces."""
-    tokens: list[str] = _TOKEN.findall(text)
+    tokens: list[str] = _compiled(_TOKEN).findall(text)
     lowered = [normalize("NFC", token.translate(_BRACKETS).lower()) for token in tokens]
     return [
-        token for token in lowered if token not in PUNCTUATION and not _DROPPED_RUN.fullmatch(token)
+        token
+        for token in lowered
+        if token not in PUNCTUATION and not _compiled(_DROPPED_RUN).fullmatch(token)
     ]
