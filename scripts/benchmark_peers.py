@@ -51,10 +51,10 @@ def peers(options: argparse.Namespace) -> tuple[str, list[Row]]:
             rows.append(measure(name, model, list(islice(cycle(found), count))))
         except LeftOut as error:
             print(f"left out: {PEERS[name].title}: {error}", file=sys.stderr)
+        if options.docs and rows:
+            fill(options.docs, rows)  # at once: all rows take minutes
     if not rows:
         raise ConfigError("None of the rows can be measured here.")
-    if options.docs:
-        fill(options.docs, rows)
     return f"Peers: captions of {TOKENS} tokens, {options.count} images or one batch", rows
 
 

@@ -302,16 +302,21 @@ SMOL_TILES = Published(
 LOOP_WORDS, LOOP_WIDTH, LOOP_FEATURES, LOOP_GRID, LOOP_SIDE = 9490, 512, 2048, 14, 256
 
 
-def tutorial() -> "torch.nn.ModuleDict":
+def tutorial(encoder: "torch.nn.Module | None" = None) -> "torch.nn.ModuleDict":
     """ResNet-101, and an LSTM that attends to its regions, as the most followed tutorial has them.
 
     sgrvinod, a-PyTorch-Tutorial-to-Image-Captioning: 14 x 14 regions, a vocabulary of COCO.
+
+    Args:
+        encoder: Another encoder, (B, 3, S, S) -> (B, D, L).
     """
     from torch import nn
-    from torchvision.models import resnet101
 
-    trunk = list(resnet101(weights=None).children())[:-2]
-    encoder = nn.Sequential(*trunk, nn.AdaptiveAvgPool2d(LOOP_GRID), nn.Flatten(2))
+    if encoder is None:
+        from torchvision.models import resnet101
+
+        trunk = list(resnet101(weights=None).children())[:-2]
+        encoder = nn.Sequential(*trunk, nn.AdaptiveAvgPool2d(LOOP_GRID), nn.Flatten(2))
     width, features = LOOP_WIDTH, LOOP_FEATURES
     return nn.ModuleDict(
         {
