@@ -52,7 +52,11 @@ class Vocabulary:
                     f"the word {word!r} is there twice, as {self._ids[word]} and {index}"
                 )
             self._ids[word] = index
-        matches = ((index, _STYLE.fullmatch(word)) for index, word in enumerate(self.words))
+        matches = (
+            (index, _STYLE.fullmatch(word))
+            for index, word in enumerate(self.words)
+            if word.startswith("<")
+        )
         self._starts = {match[1]: index for index, match in matches if match is not None}
 
     @classmethod

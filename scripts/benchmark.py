@@ -116,7 +116,7 @@ def timed(action: Callable[[], object], items: int = 1) -> float:
 
 def table(rows: Sequence[Row]) -> list[str]:
     """Format a table with one column per key; text left-aligned, numbers right-aligned."""
-    cells = [[_cell(value) for value in row.values()] for row in rows]
+    cells = [[formatted(value) for value in row.values()] for row in rows]
     columns = list(zip(list(rows[0]), *cells, strict=True))
     widths = [max(map(len, column)) for column in columns]
     left = [isinstance(value, str) for value in rows[0].values()]
@@ -142,13 +142,14 @@ def write_table(page: Path, part: str, title: str, rows: Sequence[Row]) -> None:
     if not (found and ended):
         raise ConfigError(f"{page} lacks the marks {begin} and {end}.")
     lines = [list(rows[0]), ["---"] * len(rows[0])]
-    lines += [[_cell(value) for value in row.values()] for row in rows]
+    lines += [[formatted(value) for value in row.values()] for row in rows]
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     with replacing(page) as path:
         path.write_text(f"{before}{begin}\n\n{title}:\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
-def _cell(value: str | float | None) -> str:
+def formatted(value: str | float | None) -> str:
+    """Format a cell of a table."""
     if isinstance(value, float):
         return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
     return "" if value is None else str(value)
@@ -340,6 +341,18 @@ def adversarial(options: argparse.Namespace) -> tuple[str, list[Row]]:
     return adversarial(options)
 
 
+# --- Peers
+# ----------------------------------------------------------------------------
+
+
+def peers(options: argparse.Namespace) -> tuple[str, list[Row]]:
+    """See `scripts.benchmark_peers`."""
+    sys.path.append(str(ROOT))
+    from scripts.benchmark_peers import peers
+
+    return peers(options)
+
+
 # --- Start
 # ----------------------------------------------------------------------------
 
@@ -378,6 +391,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], tuple[str, list[Row]]]] = {
     "engines": engines,
     "robustness": robustness,
     "adversarial": adversarial,
+    "peers": peers,
 }
 
 
@@ -442,6 +456,13 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--page", type=Path, metavar="FILE", help="write the tables between their marks there"
+    )
+    parser.add_argument("--rows", metavar="NAMES", help="of peers, with commas between [all]")
+    parser.add_argument(
+        "--count", type=int, metavar="N", default=4, help="images of each of the peers [4]"
+    )
+    parser.add_argument(
+        "--docs", type=Path, metavar="FILE", help="write the table of peers into that page"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     options, options.changes = parser.parse_known_args(args)

@@ -49,13 +49,13 @@ def corpus(options: argparse.Namespace) -> tuple[str, list[Row]]:
     for name, taken in seconds.items():
         share = median(a / b for a, b in zip(seconds[PLAIN], taken, strict=True))
         rows.append({"": name, "images/s": 1 / median(taken), "of the plain command": share})
-    return f"Corpus: {options.photos} images of {len(found)}, beam {BEAMS}", rows
+    return f"Corpus: {options.photos or PHOTOS} images of {len(found)}, beam {BEAMS}", rows
 
 
 def _cases(
     options: argparse.Namespace, photos: Path, output: Path
 ) -> dict[str, Callable[[], float]]:
-    block_size = math.ceil(options.photos / (_BLOCKS * (os.cpu_count() or 1)))
+    block_size = math.ceil((options.photos or PHOTOS) / (_BLOCKS * (os.cpu_count() or 1)))
     model = ["--model", str(options.model)] if options.model else []
     plain = ["caption", str(photos), "--output", str(output.with_suffix(".tsv"))]
     whole = ["corpus", str(photos), "--output", str(output), "--block-size", str(block_size)]
@@ -75,7 +75,7 @@ def _cases(
         shutil.rmtree(output, ignore_errors=True)
         for left in output.parent.glob("output.tsv*"):
             left.unlink()
-        return timed(action, options.photos)
+        return timed(action, options.photos or PHOTOS)
 
     actions = {PLAIN: partial(command, plain), WHOLE: partial(command, whole), RUNNING: running}
     return {name: partial(anew, action) for name, action in actions.items()}

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch import Callback, Trainer
 from PIL import Image
+from safetensors.torch import load_file
 from torch.utils.data import default_collate
 
 from captioner.datasets.shapes import draw_shapes
-from scripts import benchmark, benchmark_training, plain_loop
+from scripts import benchmark, benchmark_training, peers, plain_loop
 
 ROOT = Path(__file__).parents[1]
 
@@ -263,3 +265,77 @@ def test_the_benchmark_compares_engines(
     assert {row["threads"] for row in rows} == {1, 2}
     assert all(row["images/s"] > 0 for row in rows)
     assert all(row["x ONNX Runtime"] == 1 for row in rows if row["engine"] == "ONNX Runtime")
+
+
+def test_the_benchmark_measures_captioners_in_processes_of_their_own(
+    checkpoint_folder: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("Before\n<!-- peers: begin -->\nold\n<!-- peers: end -->\nafter\n")
+    options = ["--model", checkpoint_folder, "--rows", "captioner", "--count", 1, "--docs", page]
+    (row,) = measure(tmp_path, "peers", *options)
+    assert (row[""], row["beams"], row["batch"]) == ("captioner", 5, 1)
+    assert 0 < row["first caption, s"] < 600
+    assert 20 < row["peak memory, MB"] < 4000
+    tensors = load_file(checkpoint_folder / "model.safetensors")
+    assert row["weights, MB"] == sum(tensor.numel() for tensor in tensors.values()) * 2 / 1e6
+    before, _, _, names, _, cells, *_, after = page.read_text().splitlines()
+    assert (before, after) == ("Before", "after")
+    assert "images/s" in names
+    assert cells.startswith("| captioner | 5 | 1 |")
+
+
+def test_the_benchmark_says_what_it_cannot_compare(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert benchmark.main(["peers", "--rows", "captioner,oracle"]) == 2
+    assert "oracle; expected some of captioner" in capsys.readouterr().err
+    page = tmp_path / "page.md"
+    page.touch()
+    assert benchmark.main(["peers", "--rows", "captioner", "--docs", str(page)]) == 2
+    assert "to write the table between" in capsys.readouterr().err
+
+
+def test_the_loop_of_the_tutorial_finds_the_likeliest_caption(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(peers, "TOKENS", 2)
+    monkeypatch.setattr(peers, "LOOP_WORDS", 5)
+    for name, size in (("LOOP_WIDTH", 4), ("LOOP_FEATURES", 6)):
+        monkeypatch.setattr(peers, name, size)
+    torch.manual_seed(0)
+    network = peers.tutorial(torch.nn.Sequential(torch.nn.Conv2d(3, 6, 1), torch.nn.Flatten(2)))
+    pixels = torch.rand(3, 2, 2)
+    with torch.inference_mode():
+        widest = peers.search(network, pixels, 5)
+        assert len(widest[0]) == 2
+        assert widest[1] == pytest.approx(max(scores(network, pixels).values()), abs=1e-5)
+        assert scores(network, pixels)[tuple(widest[0])] == pytest.approx(widest[1], abs=1e-5)
+
+
+def scores(network: torch.nn.ModuleDict, pixels: torch.Tensor) -> dict[tuple[int, int], float]:
+    """The log-probability of every caption of two words, one word after the other."""
+    regions = network["encoder"](pixels[None])[0].T  # (L, D)
+    first, memory = network["first_state"](regions.mean(dim=0)).chunk(2)
+
+    def step(
+        word: int, state: torch.Tensor, memory: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        energies = torch.stack(
+            [
+                network["energy"]((network["of_region"](r) + network["of_state"](state)).relu())[0]
+                for r in regions
+            ]
+        )
+        seen = energies.softmax(dim=0) @ regions * network["gate"](state).sigmoid()
+        fed = torch.cat([network["embed"].weight[word], seen])
+        state, memory = network["cell"](fed, (state, memory))
+        return network["output"](state).log_softmax(dim=0), state, memory
+
+    found = {}
+    log_probs, state, memory = step(0, first, memory)
+    for one in range(5):
+        following, _, _ = step(one, state, memory)
+        for two in range(5):
+            found[one, two] = float(log_probs[one] + following[two])
+    return found

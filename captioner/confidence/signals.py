@@ -66,8 +66,8 @@ class SignalReader:
             raise ValueError("no scores of classes; expected those of the model's classifier")
         tagger, matcher = _matcher(self._table)
         nouns, recognised = tagger.best(classes)
-        named = matcher.named_in([[text] for text in texts])[np.arange(len(texts)), nouns]
-        return np.column_stack([signals, recognised, recognised * named])
+        named = [matcher.names(text, int(noun)) for text, noun in zip(texts, nouns, strict=True)]
+        return np.column_stack([signals, recognised, recognised * np.array(named, bool)])
 
 
 def _word_signals(log_probs: Sequence[float]) -> tuple[float, float]:

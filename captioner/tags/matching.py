@@ -8,7 +8,7 @@ orange shirt names the fruit.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +76,7 @@ def synonyms() -> dict[str, tuple[str, ...]]:
     return {noun: tuple(others.split(", ")) for noun, others in rows}
 
 
+@cache
 def forms(noun: str) -> frozenset[str]:
     """Give the noun and its synonyms, singular and plural."""
     words = (noun, *synonyms().get(noun, ()))
@@ -90,25 +91,45 @@ class NounMatcher:
     """
 
     def __init__(self, table: TagTable) -> None:
-        own = [forms(noun) for noun in table.nouns]
-        self._forms = [
-            own[noun].union(*(own[below] for below in np.flatnonzero(table.below[noun])))
-            for noun in range(len(table.nouns))
-        ]
-        self._longest = max(len(form.split()) for forms_ in self._forms for form in forms_)
+        self._table = table
+        self._known: dict[int, frozenset[str]] = {}
+
+    def names(self, caption: str, noun: int) -> bool:
+        """Say whether a caption names the noun of this number."""
+        forms_ = self._forms(noun)
+        return not forms_.isdisjoint(_phrases(caption, _longest(forms_)))
 
     def named(self, captions: Iterable[str]) -> NDArray[np.bool_]:
         """Tell which nouns the captions of one photo name, taken together: (N,)."""
-        said = frozenset(phrase for caption in captions for phrase in self._phrases(caption))
-        return np.array([not said.isdisjoint(forms_) for forms_ in self._forms])
+        of_nouns, longest = self._all_forms
+        said = frozenset(phrase for caption in captions for phrase in _phrases(caption, longest))
+        return np.array([not said.isdisjoint(forms_) for forms_ in of_nouns])
 
     def named_in(self, photos: Sequence[Iterable[str]]) -> NDArray[np.bool_]:
         """Tell which nouns the captions of each photo name: (B, N)."""
         return np.array([self.named(captions) for captions in photos])
 
-    def _phrases(self, caption: str) -> Iterator[str]:
-        """Yield all runs of words, up to the longest form; hyphens separate words ("hot-dog")."""
-        words = tokenize(caption.replace("-", " "))
-        for start in range(len(words)):
-            for end in range(start + 1, min(len(words), start + self._longest) + 1):
-                yield " ".join(words[start:end])
+    @cached_property
+    def _all_forms(self) -> tuple[list[frozenset[str]], int]:
+        """The forms of each noun, and the words of the longest."""
+        of_nouns = [self._forms(noun) for noun in range(len(self._table.nouns))]
+        return of_nouns, max(map(_longest, of_nouns))
+
+    def _forms(self, noun: int) -> frozenset[str]:
+        """Give the forms of a noun and of all below it; found when they are first needed."""
+        if noun not in self._known:
+            kinds = (noun, *np.flatnonzero(self._table.below[noun]))
+            self._known[noun] = frozenset().union(*(forms(self._table.nouns[k]) for k in kinds))
+        return self._known[noun]
+
+
+def _longest(forms_: frozenset[str]) -> int:
+    return max(len(form.split()) for form in forms_)
+
+
+def _phrases(caption: str, longest: int) -> Iterator[str]:
+    """Yield all runs of words, up to a length; hyphens part words ("hot-dog")."""
+    words = tokenize(caption.replace("-", " "))
+    for start in range(len(words)):
+        for end in range(start + 1, min(len(words), start + longest) + 1):
+            yield " ".join(words[start:end])

@@ -120,3 +120,10 @@ def test_photos_are_matched_by_themselves(matcher: NounMatcher) -> None:
     assert rows.shape == (2, len(TagTable.imagenet().nouns))
     assert (rows[0] == matcher.named(["a pizza"])).all()
     assert not (rows[0] & rows[1]).any()
+
+
+def test_one_noun_is_matched_as_all_are(matcher: NounMatcher) -> None:
+    captions = ("two kittens on a sofa", "a hot-dog", "an animal", "a slice of pizza", "")
+    for caption in captions:
+        alone = [matcher.names(caption, noun) for noun in range(len(TagTable.imagenet().nouns))]
+        assert alone == matcher.named([caption]).tolist()

@@ -1,0 +1,155 @@
+"""Compare captioner with what people would pick instead: scripts/benchmark.py peers --rows blip.
+
+Each captioner runs in processes of its own, by `scripts.peers`, one after the other: a first writes
+its random weights, a second loads them and captions. The time to the first caption is that of the
+second process from its start, imports and loading included, with its files in the page cache. The
+speed is that of what follows. The rows of transformers need it: pip install transformers.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from itertools import cycle, islice
+from pathlib import Path
+
+from captioner.checkpoint import WEIGHTS, read_checkpoint
+from captioner.errors import CaptionerError, ConfigError
+from captioner.images import find_images
+from scripts.benchmark import ROOT, Row, formatted
+from scripts.peers import FIRST, PEERS, TOKENS, Peer
+
+BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
+
+
+class LeftOut(CaptionerError):
+    """A captioner cannot be measured here."""
+
+
+def peers(options: argparse.Namespace) -> tuple[str, list[Row]]:
+    """Speed, start, memory and size of each captioner; fill the page of `--docs` with them."""
+    names = options.rows.split(",") if options.rows else list(PEERS)
+    unknown = [name for name in names if name not in PEERS]
+    if unknown:
+        raise ConfigError(f"--rows has {', '.join(unknown)}; expected some of {', '.join(PEERS)}.")
+    if options.docs:
+        fill(options.docs, None)  # says what is wrong with it before anything is measured
+    folder = options.images or ROOT / "examples"
+    found = list(find_images(folder))
+    if not found:
+        raise ConfigError(f"{folder} has no images.")
+    model = read_checkpoint(options.model).folder
+    rows: list[Row] = []
+    for name in names:
+        count = max(options.count, PEERS[name].batch)
+        try:
+            rows.append(measure(name, model, list(islice(cycle(found), count))))
+        except LeftOut as error:
+            print(f"left out: {PEERS[name].title}: {error}", file=sys.stderr)
+        if options.docs and rows:
+            fill(options.docs, rows)  # at once: all rows take minutes
+    if not rows:
+        raise ConfigError("None of the rows can be measured here.")
+    return f"Peers: captions of {TOKENS} tokens, {options.count} images or one batch", rows
+
+
+def measure(name: str, model: Path, photos: Sequence[Path]) -> Row:
+    """Run one captioner on photos.
+
+    Raises:
+        LeftOut: Its packages are missing, or too old to know it.
+    """
+    peer = PEERS[name]
+    missing = [package for package in peer.packages if find_spec(package) is None]
+    if missing:
+        raise LeftOut(f"needs {' and '.join(missing)}")
+    with tempfile.TemporaryDirectory(prefix="captioner-benchmark-") as place:
+        folder = Path(place) if peer.save else model
+        weights = int(run("save", name, place)) if peer.save else count_weights(model)
+        seconds, figures = caption(name, folder, photos)
+    return row(peer, weights, seconds, json.loads(figures))
+
+
+def row(peer: Peer, weights: int, seconds: float, figures: dict[str, float]) -> Row:
+    """Put the figures of one captioner into a row."""
+    return {
+        "": peer.title,
+        "beams": peer.beams,
+        "batch": peer.batch,
+        "images/s": figures["images/s"],
+        "first caption, s": seconds,
+        "peak memory, MB": figures["peak MB"],
+        "weights, MB": weights * peer.bytes / 1e6,
+    }
+
+
+def run(*args: str) -> str:
+    """Run `scripts.peers`, and return the last line that it prints."""
+    done = subprocess.run(command(*args), cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LeftOut(last_line(done.stderr))
+    return last_line(done.stdout)
+
+
+def caption(name: str, folder: Path, photos: Sequence[Path]) -> tuple[float, str]:
+    """Run one captioner; the seconds until it has its first caption, and its last line."""
+    call = command("caption", name, str(folder), *map(str, (path.resolve() for path in photos)))
+    with tempfile.TemporaryFile("w+") as errors:
+        start = time.perf_counter()
+        with subprocess.Popen(
+            call, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process:
+            assert process.stdout is not None
+            seconds, line = float("nan"), ""
+            for line in process.stdout:
+                if line.strip() == FIRST:
+                    seconds = time.perf_counter() - start
+        if process.returncode:
+            errors.seek(0)
+            raise LeftOut(last_line(errors.read()))
+    return seconds, line
+
+
+def command(*args: str) -> list[str]:
+    """The call of `scripts.peers`."""
+    return [sys.executable, "-m", "scripts.peers", *args]
+
+
+def last_line(text: str) -> str:
+    """The last line that says something."""
+    return ([line.strip() for line in text.splitlines() if line.strip()] or ["no output"])[-1]
+
+
+def count_weights(folder: Path) -> int:
+    """Count the weights of a checkpoint folder, by the header of their file."""
+    with (folder / WEIGHTS).open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    total = 0
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            start, end = tensor["data_offsets"]
+            total += (end - start) // 2 if tensor["dtype"] == "F16" else (end - start) // 4
+    return total
+
+
+def fill(page: Path, rows: Sequence[Row] | None) -> None:
+    """Put the table between the markers of a page; without rows, check that it has them.
+
+    Raises:
+        ConfigError: The page is missing, or has no such markers.
+    """
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
+    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", flags=re.DOTALL)
+    if not pattern.search(text):
+        raise ConfigError(f"{page} has no lines {BEGIN} and {END} to write the table between.")
+    if rows is None:
+        return
+    names = list(rows[0])
+    lines = [names, ["---"] * len(names), *(map(formatted, row.values()) for row in rows)]
+    block = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    page.write_text(pattern.sub(lambda _: f"{BEGIN}\n\n{block}\n{END}", text), encoding="utf-8")
