@@ -27,7 +27,7 @@ from captioner.preprocessing import Preprocessing
 from captioner.tags import TagConfig
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 
-FORMAT_VERSION = 2  # the newest: a folder has the first that can say what it holds
+FORMAT_VERSION = 3  # the newest: a folder has the first that can say what it holds
 BUNDLED = Path(__file__).parent / "assets"
 
 CONFIG = "config.json"
@@ -40,6 +40,7 @@ _FILES = (CONFIG, VOCABULARY, WEIGHTS, *ONNX_PAIR, CARD)
 _EMBEDDING = "decoder.embedding.weight"  # a row for every word
 _SECTIONS = ("architecture", "preprocessing", "decoding")
 _TAGS = "tags"  # there since format 2, and only where the model has a classifier
+_TEMPORAL = "temporal"  # of the architecture, since format 3: how frames of clips are joined
 _KEYS = ("format_version", "package_version", *_SECTIONS)
 
 
@@ -64,6 +65,12 @@ class Checkpoint:
     vocabulary: Vocabulary
     package_version: str
     tags: TagConfig | None = None
+
+    @property
+    def frames(self) -> int:
+        """How many frames of a clip the model sees; 0 for a model of photos."""
+        frames: int = self.architecture.get(_TEMPORAL, {}).get("frames", 0)
+        return frames
 
     @property
     def weights(self) -> Path:
@@ -148,7 +155,7 @@ def write_checkpoint(
             f"{folder} exists and is no checkpoint; choose another folder, so that nothing is lost."
         )
     config = {
-        "format_version": 1 if tags is None else 2,
+        "format_version": 3 if _TEMPORAL in architecture else 1 if tags is None else 2,
         "package_version": __version__,
         "architecture": architecture,
         "preprocessing": preprocessing.to_dict(),
@@ -183,8 +190,9 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
 
     Returns:
         folder, package_version, files (name -> size in bytes), words (those that captions are made
-        of), styles (their names, if there are some), architecture, preprocessing, decoding, tags
-        (None without a classifier), and card (the first lines of the model card).
+        of), styles (their names, if there are some), architecture, frames (how many of a clip it
+        sees, of a model of clips), preprocessing, decoding, tags (None without a classifier), and
+        card (the first lines of the model card).
     """
     vocabulary = checkpoint.vocabulary
     paths = [checkpoint.folder / name for name in _FILES]
@@ -195,6 +203,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "words": len(vocabulary) - len(SPECIAL_WORDS) - len(vocabulary.styles),
         **({"styles": list(vocabulary.styles)} if vocabulary.styles else {}),
         "architecture": checkpoint.architecture,
+        **({"frames": checkpoint.frames} if checkpoint.frames else {}),
         "preprocessing": checkpoint.preprocessing.to_dict(),
         "decoding": checkpoint.decoding.to_dict(),
         "tags": None if checkpoint.tags is None else checkpoint.tags.to_dict(),
@@ -254,11 +263,25 @@ def _read_config(path: Path) -> dict[str, Any]:
     for key in sections:
         if not isinstance(config[key], dict):
             raise CheckpointError(f"{path}: {key} is {config[key]!r}; expected a JSON object.")
+    _check_temporal(path, config["architecture"], version)
     if not isinstance(config["package_version"], str):
         raise CheckpointError(
             f"{path}: package_version is {config['package_version']!r}; expected a string."
         )
     return config
+
+
+def _check_temporal(path: Path, architecture: dict[str, Any], version: int) -> None:
+    """Check what the architecture of a model of clips says of its frames."""
+    temporal = architecture.get(_TEMPORAL)
+    if temporal is None and _TEMPORAL not in architecture:
+        return
+    frames = temporal.get("frames") if isinstance(temporal, dict) else None
+    if version < 3 or not isinstance(frames, int) or isinstance(frames, bool) or frames < 1:
+        raise CheckpointError(
+            f"{path}: architecture.{_TEMPORAL} is {temporal!r}; expected an object that names the"
+            " number of frames, in format 3. Copy the whole folder again."
+        )
 
 
 def _check_weights(path: Path, vocab_size: int) -> None:

@@ -2,6 +2,8 @@
 
 open_image -> preprocessing -> backend.encode -> search(stepper) -> vocabulary -> Caption
                                                -> classes -> Tag
+
+A model of clips takes the same way with several frames of each clip.
 """
 
 import os
@@ -12,6 +14,7 @@ from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from captioner.backends.choice import check_backend, load_backend
 from captioner.backends.protocol import Backend, Encoded
@@ -23,6 +26,7 @@ from captioner.decoding.search import search
 from captioner.errors import ConfigError, ImageError
 from captioner.images import ImageSource, open_image
 from captioner.images.batches import as_iterable, number_name, read_in_batches
+from captioner.images.clips import ClipPart, evenly, read_frames
 from captioner.preprocessing import Preprocessing
 from captioner.tags import Tag, TagConfig
 from captioner.tags.tagger import LIMIT, THRESHOLD
@@ -31,7 +35,8 @@ from captioner.vocabulary import Vocabulary
 __all__ = ["NO_TAGS", "Caption", "Captioner"]
 
 Folder: TypeAlias = str | os.PathLike[str]
-Pixels: TypeAlias = NDArray[np.float32]  # (3, S, S)
+Pixels: TypeAlias = NDArray[np.float32]  # (3, S, S), or (F, 3, S, S) of a clip
+ClipInput: TypeAlias = str | os.PathLike[str] | ClipPart | Sequence[ImageSource]
 Includes: TypeAlias = list[tuple[str, ...]] | None
 
 NO_TAGS = (
@@ -54,6 +59,7 @@ class Captioner:
         preprocessing: How images become its input.
         decoding: How captions are searched for, where a call doesn't say otherwise.
         tags: What the scores of the model's classifier stand for; None to give no tags.
+        frames: How many frames of a clip the model sees; 0 for a model of photos.
     """
 
     def __init__(
@@ -63,12 +69,14 @@ class Captioner:
         preprocessing: Preprocessing,
         decoding: DecodingOptions,
         tags: TagConfig | None = None,
+        frames: int = 0,
     ) -> None:
         self.backend = backend
         self.vocabulary = vocabulary
         self.preprocessing = preprocessing
         self.decoding = decoding
         self.tags = tags
+        self.frames = frames
 
     @classmethod
     def from_pretrained(
@@ -102,7 +110,7 @@ class Captioner:
             raise ConfigError("No checkpoint folder is given; expected one or more.")
         first = checkpoints[0]
         for other in checkpoints[1:]:
-            for what in ("vocabulary", "preprocessing"):
+            for what in ("vocabulary", "preprocessing", "frames"):
                 if getattr(first, what) != getattr(other, what):
                     raise ConfigError(
                         f"{first.folder} and {other.folder} differ in their {what}; models that"
@@ -124,7 +132,8 @@ class Captioner:
                 None if each.tags is None else each.tags.temperature for each in checkpoints
             ]
             together = Ensemble(backends, temperatures)
-        return cls(together, first.vocabulary, first.preprocessing, first.decoding, tags)
+        vocabulary, preprocessing = first.vocabulary, first.preprocessing
+        return cls(together, vocabulary, preprocessing, first.decoding, tags, first.frames)
 
     @overload
     def caption(
@@ -158,7 +167,9 @@ class Captioner:
 
         Args:
             images: Paths, bytes, PIL images and arrays in any mix (see
-                `captioner.images.open_image`). A single image is taken as a list of one.
+                `captioner.images.open_image`). A single image is taken as a list of one. For a
+                model of clips, a path is that of a clip; a list may hold all that `caption_clip`
+                takes.
             on_error: What an image that cannot be read does: "raise" its error, or "skip": its
                 caption is None.
             batch_size: The most images that are encoded and decoded at once. It doesn't change the
@@ -183,6 +194,29 @@ class Captioner:
                     raise result
                 captions.append(None if isinstance(result, ImageError) else result)
         return captions
+
+    def caption_clip(self, clip: ClipInput, **decoding: Any) -> Caption:
+        """Caption a clip by a model of clips, which sees what happens in it, and in which order.
+
+        Args:
+            clip: A path; a part of a clip, such as `ClipPart("party.mp4", start=3, end=7.5)`; or its
+                frames in their order, as images of any kind that `caption` takes. Of frames the
+                model sees `self.frames`, evenly spaced.
+            **decoding: As for `caption`.
+
+        Raises:
+            ConfigError: The model is one of photos; or as for `caption`.
+            ImageError: The clip cannot be read.
+            MissingExtraError: Clips cannot be read, for PyAV is not installed.
+        """
+        if not self.frames:
+            raise ConfigError(
+                "This model captions photos. Choose one that was trained on clips, with a"
+                " model.temporal."
+            )
+        sources: list[Any] = [clip]
+        (caption,) = self.caption(sources, **decoding)
+        return caption
 
     def stream(
         self,
@@ -313,8 +347,10 @@ class Captioner:
                 yield from results
 
     def _read(self, number: int, source: ImageSource) -> Pixels | ImageError:
-        """Read and preprocess one image; its error is a result like any other."""
+        """Read and preprocess one image or clip; its error is a result like any other."""
         try:
+            if self.frames:
+                return np.stack([self.preprocessing(frame) for frame in self._frames_of(source)])
             return self.preprocessing(
                 open_image(
                     source, name=number_name(number, source), min_size=self.preprocessing.size
@@ -322,6 +358,24 @@ class Captioner:
             )
         except ImageError as error:
             return error
+
+    def _frames_of(self, source: ClipInput | ImageSource) -> list[Image.Image]:
+        """The frames of a clip that the model sees; an image in memory is a clip of one frame."""
+        if isinstance(source, (str, os.PathLike)):
+            source = ClipPart(source)
+        if isinstance(source, ClipPart):
+            return read_frames(source, self.frames)
+        images = source if isinstance(source, (list, tuple)) else [source]
+        if not images:
+            raise ImageError("clip", "has no frames")
+        chosen = evenly(range(len(images)), self.frames)
+        opened = {
+            index: open_image(
+                images[index], name=f"frame {index + 1}", min_size=self.preprocessing.size
+            )
+            for index in set(chosen)
+        }
+        return [opened[index] for index in chosen]
 
     def _caption_batch(
         self,
@@ -370,7 +424,9 @@ class Captioner:
     def _to_caption(
         self, hypotheses: list[Hypothesis], tags: tuple[Tag, ...], wanted: int
     ) -> Caption:
-        captions = tuple(Caption.of(hypothesis, self.vocabulary, tags) for hypothesis in hypotheses)
+        captions = tuple(
+            Caption.of(hypothesis, self.vocabulary, tags, self.frames) for hypothesis in hypotheses
+        )
         return captions[0] if wanted == 1 else replace(captions[0], alternatives=captions)
 
 

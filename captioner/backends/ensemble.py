@@ -29,7 +29,7 @@ class Ensemble:
         self.temperatures = tuple(temperatures)
 
     def encode(self, pixels: NDArray[np.float32]) -> "EnsembleStepper":
-        """Encode preprocessed images (B, 3, S, S) by each model; a stepper over them."""
+        """Encode preprocessed images or clips by each model, as it takes them; a stepper over them."""
         return EnsembleStepper(
             [backend.encode(pixels) for backend in self.backends], self.temperatures
         )

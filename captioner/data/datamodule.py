@@ -23,6 +23,7 @@ from captioner.data.sampling import Key, TrainingBatches, ValidationBatches
 from captioner.data.sources import Source, Unreadable, UnreadableImages, ValidationSource
 from captioner.data.splits import TrainingSplit, ValidationSet, plan_data
 from captioner.data.views import ImageViews
+from captioner.datasets.clips import draw_clips
 from captioner.datasets.shapes import draw_shapes
 from captioner.errors import ConfigError, DataError
 from captioner.preprocessing import Preprocessing
@@ -73,9 +74,13 @@ class CaptionData(LightningDataModule):
             and view for 7x7 regions of width 1280.
         draw_shapes: Draw a data set of so many images of coloured shapes into the folder of `train`
             if it isn't there.
+        draw_clips: Draw a data set of so many clips of coloured shapes into the folder of `train`
+            if it isn't there; needs the extra `video`.
         seed: Of the order of images, their variations and the choice of captions.
         init_from: Linked from the model: the checkpoint folder whose words and preprocessing are
             taken over.
+        frames: Linked from the model: how many frames it sees of each clip; 0 for images. With
+            `init_from`, that checkpoint's number holds.
 
     Attributes:
         feature_source: Computes the features that are cached; whoever trains sets it. Without one,
@@ -103,8 +108,10 @@ class CaptionData(LightningDataModule):
         cache_features: int = 0,
         cache_folder: Path = Path("data/features"),
         draw_shapes: int = 0,
+        draw_clips: int = 0,
         seed: int = 0,
         init_from: str | None = None,
+        frames: int = 0,
     ) -> None:
         super().__init__()
         self.unreadable = unreadable
@@ -115,6 +122,7 @@ class CaptionData(LightningDataModule):
             else read_checkpoint(None if init_from == "bundled" else init_from)
         )
         self.preprocessing = preprocessing if self._base is None else self._base.preprocessing
+        self.frames = frames if self._base is None else self._base.frames
         self.min_count = min_count
         self.max_length = max_length
         self.captions_per_image = captions_per_image
@@ -125,7 +133,7 @@ class CaptionData(LightningDataModule):
         self.views = cache_features
         self.cache_folder = cache_folder
         self.feature_source: FeatureSource | None = None
-        self.shapes = draw_shapes
+        self.shapes, self.clips = draw_shapes, draw_clips
         self.seed = seed
         for name in ("min_count", "max_length", "captions_per_image", "batch_size"):
             if getattr(self, name) < 1:
@@ -134,6 +142,7 @@ class CaptionData(LightningDataModule):
             ("workers", workers),
             ("cache_features", cache_features),
             ("draw_shapes", draw_shapes),
+            ("draw_clips", draw_clips),
         ):
             if value < 0:
                 raise ConfigError(f"data.{name} is {value}; expected 0 or more.")
@@ -185,6 +194,8 @@ class CaptionData(LightningDataModule):
     def _splits(self) -> tuple[TrainingSplit, list[ValidationSet]]:
         if self.shapes:
             draw_shapes(self.plan.first.parent.parent, self.shapes)
+        if self.clips:
+            draw_clips(self.plan.first.parent, self.clips)
         training, sets = self.plan.load()
         val = list(chain.from_iterable(each.records for each in sets))
         for warning in find_leaks(training.records, val, self.min_count).warnings():
@@ -315,6 +326,7 @@ class CaptionData(LightningDataModule):
             features_until=until,
             substitute=split == "train" and self.unreadable == "skip",
             seed=self.seed,
+            frames=self.frames,
         )
 
     def teardown(self, stage: str) -> None:
@@ -358,6 +370,7 @@ class CaptionData(LightningDataModule):
             self.views if training else 1,
             self.augmentation,
             self.seed,
+            self.frames,
         )
         return source.compute(
             views, self._image_batches, folder=self.cache_folder, training=training

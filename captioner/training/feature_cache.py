@@ -123,7 +123,7 @@ def cached_features(
             if count:
                 for leftover in place.glob("*.tmp"):  # what a process that was killed has left
                     leftover.unlink()
-                _check_space(place, (count, encoder.regions, encoder.width))
+                _check_space(place, (count, _rows(encoder, views), encoder.width))
                 logger.info(
                     "Computing the features of %d images, %d views in all, into %s",
                     len(views),
@@ -207,7 +207,8 @@ def _write_part(
     temporary = path.with_suffix(".tmp")
     try:
         batches = load(views, [where for _, where in wanted])
-        _compute(temporary, encoder, batches, [index for _, (_, index) in wanted], tell)
+        images = [index for _, (_, index) in wanted]
+        _compute(temporary, encoder, _rows(encoder, views), batches, images, tell)
         path.with_suffix(".keys").write_bytes(b"\n".join(keys))
         os.replace(temporary, path)  # last: without it, the keys don't count
     finally:
@@ -217,11 +218,12 @@ def _write_part(
 def _compute(
     path: Path,
     encoder: Encoder | JointEncoder,
+    regions: int,
     batches: Iterable[tuple[Tensor, Tensor]],
     images: Sequence[int],
     tell: Callable[[int], None],
 ) -> None:
-    regions, width = encoder.regions, encoder.width
+    width = encoder.width
     rows = {index: row for row, index in enumerate(images)}
     device = next(encoder.parameters()).device
     training = encoder.training
@@ -243,7 +245,9 @@ def _compute(
                 file.write(one.tobytes())
 
             for pixels, indices in batches:
-                features = encoder(pixels.to(device)).half().cpu().numpy()  # (B, L, D)
+                features = (
+                    encoder(pixels.to(device)).half().cpu().numpy()
+                )  # (B, L, D) or (B, F * L, D)
                 for index, one in zip(indices.tolist(), features, strict=True):
                     write(rows.pop(index), one)
                 tell(len(images) - len(rows))
@@ -251,6 +255,11 @@ def _compute(
                 write(row, np.full((regions, width), np.nan, np.float16))
     finally:
         encoder.train(training)
+
+
+def _rows(encoder: Encoder | JointEncoder, views: ImageViews) -> int:
+    """How many region vectors an image has; a clip has those of all its frames."""
+    return encoder.regions * max(1, views.frames)
 
 
 def _key(views: ImageViews, view: int, index: int) -> bytes:
