@@ -215,8 +215,8 @@ class Captioner:
                 " model.temporal."
             )
         sources: list[Any] = [clip]
-        (caption,) = self.caption(sources, **decoding)
-        return caption
+        captions: list[Caption] = self.caption(sources, **decoding)
+        return captions[0]
 
     def stream(
         self,

@@ -85,7 +85,7 @@ def _times(container: "av.container.InputContainer", clip: ClipPart, count: int)
         reason = f"has nothing {span}; expected a part of its {length:g} s"
         raise ImageError(os.fspath(clip.path), reason)
     end = min(end, length)
-    first = float((stream.start_time or 0) * stream.time_base)
+    first = float((stream.start_time or 0) * (stream.time_base or 0))
     return [first + start + (end - start) * (i + 0.5) / count for i in range(count)]
 
 
@@ -111,6 +111,7 @@ def _shown_at(
 ) -> Iterator[Image.Image]:
     """The frames that are shown at some times, which rise; the last frame for those after it."""
     stream = container.streams.video[0]
+    assert stream.time_base is not None  # of a file that is read
     stream.thread_type = "AUTO"
     shown = None
     decoded = container.decode(stream)
@@ -135,6 +136,6 @@ def _shown_at(
 
 def _upright(frame: "av.VideoFrame") -> Image.Image:
     turns = {90: "ROTATE_90", 180: "ROTATE_180", -180: "ROTATE_180", -90: "ROTATE_270"}
-    image: Image.Image = frame.to_image()  # mode "RGB"
+    image: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]  # mode "RGB"
     turn = turns.get(frame.rotation)  # degrees, counterclockwise, as Pillow counts
     return image if turn is None else image.transpose(Image.Transpose[turn])

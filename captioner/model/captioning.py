@@ -90,7 +90,7 @@ class CaptioningModel(nn.Module):
         Returns:
             Of photos the features as they are; of clips (B, L', H), see `TemporalEncoder`.
         """
-        return features if self.temporal is None else self.temporal(features)  # type: ignore[no-any-return]
+        return features if self.temporal is None else self.temporal(features)
 
     def classes(self, features: Tensor) -> Tensor | None:
         """The classifier's scores (B, C) of region features (B, L, D); None for a model without it."""
