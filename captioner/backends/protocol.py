@@ -25,7 +25,10 @@ class Backend(Protocol):
     """What runs the network."""
 
     def encode(self, pixels: NDArray[np.float32]) -> Encoded:
-        """Encode preprocessed images (B, 3, S, S); a stepper over them."""
+        """Encode preprocessed images (B, 3, S, S); a stepper over them.
+
+        A model of clips takes their frames, (B, F, 3, S, S).
+        """
 
 
 class BackendType(Protocol):

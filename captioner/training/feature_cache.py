@@ -124,7 +124,7 @@ def cached_features(
             if count:
                 for leftover in place.glob("*.tmp"):  # what a process that was killed has left
                     leftover.unlink()
-                _check_space(place, (count, encoder.regions, encoder.width))
+                _check_space(place, (count, _rows(encoder, views), encoder.width))
                 logger.info(
                     "Computing the features of %d images, %d views in all, into %s",
                     len(views),
@@ -181,7 +181,7 @@ def _write_parts(
         for row in missing:
             for start in range(0, len(row), PART):
                 part = row[start : start + PART]
-                shape = (len(part), encoder.regions, encoder.width)
+                shape = (len(part), _rows(encoder, views), encoder.width)
                 _write_part(place, encode, shape, views, load, part, partial(_tell, lines, done))
                 done += len(part)
     except (KeyboardInterrupt, SystemExit):
@@ -247,6 +247,11 @@ def _compute(
             tell(len(images) - len(rows))
         for row in rows.values():  # images that could not be read
             write(row, np.full((regions, width), np.nan, np.float16))
+
+
+def _rows(encoder: Encoder | JointEncoder, views: ImageViews) -> int:
+    """How many region vectors an image has; a clip has those of all its frames."""
+    return encoder.regions * max(1, views.frames)
 
 
 def _key(views: ImageViews, view: int, index: int) -> bytes:

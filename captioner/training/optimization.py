@@ -61,6 +61,8 @@ def make_optimizer(
 ) -> torch.optim.AdamW:
     """AdamW with the decoder's parameters, and those of the encoder that will train, at their own rates.
 
+    The temporal encoder of a model of clips trains with the decoder, from the beginning on.
+
     Args:
         network: Its encoder is left frozen.
         learning_rate: The decoder's peak learning rate.
@@ -70,6 +72,8 @@ def make_optimizer(
     trained: dict[str, tuple[float, Iterable[nn.Parameter]]] = {
         "decoder": (learning_rate, network.decoder.parameters())
     }
+    if network.temporal is not None:
+        trained["temporal"] = (learning_rate, network.temporal.parameters())
     if finetune.stages:
         network.encoder.unfreeze(finetune.stages, freeze_batchnorm=finetune.freeze_batchnorm)
         trained["encoder"] = (finetune.learning_rate, list(network.encoder.trained_parameters()))
