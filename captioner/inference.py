@@ -200,7 +200,8 @@ class Captioner:
                 " model.temporal."
             )
         sources: list[Any] = [clip]
-        return self.caption(sources, **decoding)[0]
+        captions: list[Caption] = self.caption(sources, **decoding)
+        return captions[0]
 
     def stream(
         self,

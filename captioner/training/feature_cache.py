@@ -174,7 +174,8 @@ def _write_parts(
     """Compute what is missing of each view, a part at a time, and tell now and then how far that is."""
     count, done = sum(map(len, missing)), 0
     training = encoder.training
-    encode = fastest_encode(encoder.eval(), views.preprocessing.size, count)
+    clips = views.frames > 0
+    encode = fastest_encode(encoder.eval(), views.preprocessing.size, count, clips=clips)
     unit = "images" if views.count == 1 else "views of images"
     lines = ProgressLines("Computing features", count, unit, logger.info)
     try:

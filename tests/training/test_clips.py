@@ -81,7 +81,10 @@ def test_the_config_for_clips_of_ones_own():
     assert Captioner.from_pretrained("runs/video/best").frames == 16
 
 
-def test_features_of_a_clip_are_those_of_its_frames(tmp_path: Path, encoder: Encoder):
+def test_features_of_a_clip_are_those_of_its_frames(
+    tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("captioner.training.fast_encoder.WORTHWHILE", 1)  # as for many photos
     draw_clips(tmp_path / "clips", 5)
     records = load_records(tmp_path / "clips" / "train.csv")
     preprocessing = Preprocessing(size=32)
