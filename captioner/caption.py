@@ -21,9 +21,10 @@ class Caption:
         words: Its words, as the model wrote them: in lower case, contractions split.
         log_prob: The natural logarithm of its probability.
         word_log_probs: The log-probability of each word given those before it, (T,).
-        attention: The attention map of each word, (T, h, w), over the preprocessed image,
-            `preprocessing.fit(image)`. None for models without attention.
-        alternatives: If several captions were requested, all of them including this one, best
+        attention: Where the model looked to find each word, (T, h, w): the grid lies over the image
+            as the encoder saw it, `preprocessing.fit(image)`. None for models without attention. Of
+            models of clips that attend to frames, (T, F); to regions of frames too, (T, F, h, w).
+        alternatives: If several captions were asked for, all of them, this one included, the best
             first; else empty.
         tags: What the encoder's classifier recognises in the image, most likely first, at most 5
             with a probability of at least 0.3; empty for models without a classifier.
@@ -49,6 +50,7 @@ class Caption:
         vocabulary: Vocabulary,
         tags: tuple[Tag, ...],
         confidence: float | None = None,
+        frames: int = 0,
     ) -> "Caption":
         """Make a caption from a hypothesis.
 
@@ -57,13 +59,15 @@ class Caption:
             vocabulary: The model's words.
             tags: What is recognised in the image.
             confidence: The probability that it is good.
+            frames: How many frames of a clip the model sees; 0 for a model of photos.
         """
+        weights = hypothesis.attention
         return cls(
             text=vocabulary.text(hypothesis.words),
             words=tuple(vocabulary.decode(hypothesis.words)),
             log_prob=hypothesis.log_prob,
             word_log_probs=hypothesis.word_log_probs,
-            attention=None if hypothesis.attention is None else _grid(hypothesis.attention),
+            attention=None if weights is None else _over(weights, frames),
             tags=tags,
             confidence=confidence,
         )
@@ -84,6 +88,18 @@ class Caption:
             "alternatives": alternatives,
             "tags": tags,
         }
+
+
+def _over(attention: NDArray[np.float32], frames: int) -> NDArray[np.float32] | None:
+    """Attention (T, L) as it lies over an image, or over the frames of a clip."""
+    if not frames:
+        return _grid(attention)
+    if attention.shape[1] == frames:
+        return attention
+    if attention.shape[1] % frames:  # a clip as a whole
+        return None
+    over = _grid(attention.reshape(len(attention) * frames, -1))
+    return over.reshape(len(attention), frames, *over.shape[1:])
 
 
 def _grid(attention: NDArray[np.float32]) -> NDArray[np.float32]:

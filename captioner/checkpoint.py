@@ -47,6 +47,7 @@ _TAGS = "tags"  # only where the model has a classifier; since format 3 its tabl
 _CONFIDENCE = "confidence"  # only where it was calibrated
 _QUANTIZED = "quantized"  # only where weights are stored as integers
 _OPTIONAL = {_TAGS: 2, _CONFIDENCE: 2, _QUANTIZED: 3}
+_TEMPORAL = "temporal"  # of the architecture, since format 3: how frames of clips are joined
 _KEYS = ("format_version", "package_version", *_SECTIONS)
 
 
@@ -75,6 +76,12 @@ class Checkpoint:
     tags: TagConfig | None = None
     confidence: Confidence | None = None
     quantized: dict[str, Any] | None = None
+
+    @property
+    def frames(self) -> int:
+        """How many frames of a clip the model sees; 0 for a model of photos."""
+        frames: int = self.architecture.get(_TEMPORAL, {}).get("frames", 0)
+        return frames
 
     @property
     def weights(self) -> Path:
@@ -273,9 +280,10 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
 
     Returns:
         folder, package_version, files (name -> size in bytes), words (those that captions are made
-        of), styles (their names, if any), architecture, preprocessing, decoding, tags
-        (None without a classifier), confidence (its calibrations by style; None without), and card
-        (the first lines of the model card).
+        of), styles (their names, if there are some), architecture, frames (how many of a clip it
+        sees, of a model of clips), preprocessing, decoding, tags (None without a classifier),
+        confidence (its calibrations by style; None without), and card (the first lines of the model
+        card).
     """
     vocabulary = checkpoint.vocabulary
     paths = [checkpoint.folder / name for name in FILES]
@@ -286,6 +294,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "words": len(vocabulary) - len(SPECIAL_WORDS) - len(vocabulary.styles),
         **({"styles": list(vocabulary.styles)} if vocabulary.styles else {}),
         "architecture": checkpoint.architecture,
+        **({"frames": checkpoint.frames} if checkpoint.frames else {}),
         "preprocessing": checkpoint.preprocessing.to_dict(),
         "decoding": checkpoint.decoding.to_dict(),
         "tags": None if checkpoint.tags is None else checkpoint.tags.to_dict(),
@@ -347,11 +356,25 @@ def _read_config(path: Path) -> dict[str, Any]:
     for key in sections:
         if not isinstance(config[key], dict):
             raise CheckpointError(f"{path}: {key} is {config[key]!r}; expected a JSON object.")
+    _check_temporal(path, config["architecture"], version)
     if not isinstance(config["package_version"], str):
         raise CheckpointError(
             f"{path}: package_version is {config['package_version']!r}; expected a string."
         )
     return config
+
+
+def _check_temporal(path: Path, architecture: dict[str, Any], version: int) -> None:
+    """Check what the architecture of a model of clips says of its frames."""
+    temporal = architecture.get(_TEMPORAL)
+    if temporal is None and _TEMPORAL not in architecture:
+        return
+    frames = temporal.get("frames") if isinstance(temporal, dict) else None
+    if version < 3 or not isinstance(frames, int) or isinstance(frames, bool) or frames < 1:
+        raise CheckpointError(
+            f"{path}: architecture.{_TEMPORAL} is {temporal!r}; expected an object that names the"
+            " number of frames, in format 3. Copy the whole folder again."
+        )
 
 
 def _check_weights(path: Path, vocab_size: int) -> None:
@@ -403,7 +426,7 @@ def _oldest_format(config: Mapping[str, Any]) -> int:
     """Return the oldest format that can hold a config, so that older versions read it too."""
     version = max((since for key, since in _OPTIONAL.items() if key in config), default=1)
     named = isinstance(config.get(_TAGS, {}).get("table"), list)  # classes of the user's own
-    return 3 if named else version
+    return 3 if named or _TEMPORAL in config["architecture"] else version
 
 
 def _as_json(config: dict[str, Any]) -> str:

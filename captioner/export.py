@@ -107,11 +107,10 @@ def export_onnx(folder: Path) -> None:
     checkpoint = read_checkpoint(folder)
     backend = TorchBackend.from_checkpoint(checkpoint)
     model, size = backend.model.eval(), checkpoint.preprocessing.size
-    pixels = torch.from_numpy(
-        np.random.default_rng(0).normal(size=(2, 3, size, size)).astype(np.float32)
-    )
-    with torch.no_grad():  # tracing accepts no tensors from inference mode
-        image, state = model.decoder.start(model.encoder(pixels))
+    shape = (2, model.frames, 3, size, size) if model.frames else (2, 3, size, size)
+    pixels = torch.from_numpy(np.random.default_rng(0).normal(size=shape).astype(np.float32))
+    with torch.no_grad():  # tracing takes no tensors of inference mode, and would begin anew
+        image, state = model.decoder.start(model.regions_of(model.encoder(pixels)))
     names = [f"image.{name}" for name in image], [f"state.{name}" for name in state]
     classes = [] if model.classifier is None else [CLASSES]
     encoder = trace(
@@ -181,7 +180,7 @@ class _EncoderGraph(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         features = self.model.encoder(pixels)
-        image, state = self.model.decoder.start(features)
+        image, state = self.model.decoder.start(self.model.regions_of(features))
         classes = self.model.classes(features)
         return (*image.values(), *state.values(), *(() if classes is None else (classes,)))
 

@@ -1,4 +1,4 @@
-"""Caption images: `Captioner`, the one way from an image to words."""
+"""Caption images and clips: `Captioner`, the one way from them to words."""
 
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
@@ -13,13 +13,15 @@ from captioner.backends.choice import check_backend, load_backend
 from captioner.backends.protocol import Backend, Encoded
 from captioner.caption import Caption
 from captioner.checkpoint import read_checkpoint
-from captioner.confidence import Confidence, SignalReader
+from captioner.confidence import Confidence
+from captioner.confidence.captions import check_confidence, confidence_of_each
 from captioner.decoding import Constraints, DecodingOptions, Hypothesis
 from captioner.decoding.inclusion import of_each_image
 from captioner.decoding.search import search
 from captioner.errors import ConfigError, ImageError
 from captioner.images import ImageSource, open_image
 from captioner.images.batches import as_iterable, number_name, read_in_batches
+from captioner.images.clips import ClipSource
 from captioner.preprocessing import Preprocessing
 from captioner.tags import Tag, TagConfig
 from captioner.tags.tagger import LIMIT, THRESHOLD
@@ -27,21 +29,17 @@ from captioner.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from captioner.video.clip import Clip
-    from captioner.video.frames import ClipSource
+    from captioner.video.parts import ClipInput
 
-__all__ = ["NO_CONFIDENCE", "NO_TAGS", "Caption", "Captioner"]
+__all__ = ["NO_TAGS", "Caption", "Captioner"]
 
 Folder: TypeAlias = str | os.PathLike[str]
-Pixels: TypeAlias = NDArray[np.float32]  # (3, S, S)
+Pixels: TypeAlias = NDArray[np.float32]  # (3, S, S), or (F, 3, S, S) of a clip
 Includes: TypeAlias = list[tuple[str, ...]] | None
 
 NO_TAGS = (
     "This model has no classifier to tag images with. Choose one that was trained with model.tags,"
     " from weights that bring a classifier."
-)
-NO_CONFIDENCE = (
-    "This model gives no confidence: it was not calibrated. Calibrate it on photos with human"
-    " captions: captioner calibrate --model DIR --annotations FILE"
 )
 
 
@@ -57,9 +55,10 @@ class Captioner:
         backend: Runs the network.
         vocabulary: The model's vocabulary.
         preprocessing: How images become its input.
-        decoding: The default decoding options.
-        tags: The meaning of the classifier's logits; None to give no tags.
-        confidence: The calibration of captions; None to give no confidence.
+        decoding: How captions are searched for, where a call doesn't say otherwise.
+        tags: What the scores of the model's classifier stand for; None to give no tags.
+        confidence: How likely captions are good; None to give no confidence.
+        frames: How many frames of a clip the model sees; 0 for a model of photos.
     """
 
     def __init__(
@@ -70,6 +69,7 @@ class Captioner:
         decoding: DecodingOptions,
         tags: TagConfig | None = None,
         confidence: Confidence | None = None,
+        frames: int = 0,
     ) -> None:
         self.backend = backend
         self.vocabulary = vocabulary
@@ -77,6 +77,7 @@ class Captioner:
         self.decoding = decoding
         self.tags = tags
         self.confidence = confidence
+        self.frames = frames
 
     @classmethod
     def from_pretrained(
@@ -115,9 +116,8 @@ class Captioner:
             from captioner.backends.ensemble import combine
 
             (together, tags), confidence = combine(checkpoints, backends), None
-        return cls(
-            together, first.vocabulary, first.preprocessing, first.decoding, tags, confidence
-        )
+        facts = (first.vocabulary, first.preprocessing, first.decoding)
+        return cls(together, *facts, tags, confidence, first.frames)
 
     @overload
     def caption(
@@ -151,11 +151,13 @@ class Captioner:
 
         Args:
             images: Paths, bytes, PIL images and arrays in any mix (see
-                `captioner.images.open_image`). A single image is taken as a list of one.
-            on_error: How to treat an unreadable image: "raise" its error, or "skip" it with None as
-                its caption.
-            batch_size: Maximum number of images that are encoded and decoded at once. It doesn't
-                change the captions.
+                `captioner.images.open_image`). A single image is taken as a list of one. For a
+                model of clips, a path is that of a clip; a list may hold all that `caption_clip`
+                takes.
+            on_error: What an image that cannot be read does: "raise" its error, or "skip": its
+                caption is None.
+            batch_size: The most images that are encoded and decoded at once. It doesn't change the
+                captions.
             **decoding: Options of `DecodingOptions` that differ from the model's defaults, such as
                 `beam_size=3`, `alternatives=3`, `include=["cat"]` or `sample=True, seed=1`.
                 `include` may also be a list of lists, one for each image of a list of images.
@@ -176,6 +178,29 @@ class Captioner:
                     raise result
                 captions.append(None if isinstance(result, ImageError) else result)
         return captions
+
+    def caption_clip(self, clip: "ClipInput", **decoding: Any) -> Caption:
+        """Caption a clip by a model of clips, which sees what happens in it, and in which order.
+
+        Args:
+            clip: A path, or a file's bytes; a part of a clip, such as
+                `ClipPart("party.mp4", start=3, end=7.5)`; or its frames in their order, as images
+                of any kind that `caption` takes. The model sees `frames` of them, evenly spaced.
+            **decoding: As for `caption`.
+
+        Raises:
+            ConfigError: The model is one of photos; or as for `caption`.
+            ImageError: The clip cannot be read.
+            MissingExtraError: PyAV, the extra `video`, is not installed.
+        """
+        if not self.frames:
+            raise ConfigError(
+                "This model captions photos. Choose one that was trained on clips, with a"
+                " model.temporal."
+            )
+        sources: list[Any] = [clip]
+        captions: list[Caption] = self.caption(sources, **decoding)
+        return captions[0]
 
     def stream(
         self,
@@ -212,7 +237,7 @@ class Captioner:
 
     def caption_video(
         self,
-        clip: "ClipSource",
+        clip: ClipSource,
         *,
         every: float | None = None,
         batch_size: int = 32,
@@ -223,10 +248,11 @@ class Captioner:
         """Say what a clip shows, shot by shot.
 
         Two frames a second are looked at; where the features of the encoder change, a new shot
-        begins, and the frame nearest the mean of a shot's features is captioned. Neighbours with
-        the same caption become one. Memory doesn't depend on how long the clip is, and for one of
-        more than an hour neither does the time (see `captioner.video.frames`). Needs the extra
-        `video`.
+        begins, and the frame nearest the mean of a shot's features is captioned. A model of clips
+        captions each shot by what happens in it; for it, colours tell where a new one begins.
+        Neighbours with the same caption become one. Memory doesn't depend on how long the clip is,
+        and for one of more than an hour neither does the time (see `captioner.video.frames`). Needs
+        the extra `video`.
 
         Args:
             clip: The path of a clip in any container that FFmpeg reads, or its bytes.
@@ -253,6 +279,7 @@ class Captioner:
         return caption_frames(
             self,
             frames,
+            clip,
             steps=every is not None,
             batch_size=batch_size,
             first_image=first_image,
@@ -303,21 +330,8 @@ class Captioner:
             ConfigError: The model or the style was not calibrated, captions are sampled or must
                 include something, or an option is unknown or out of range.
         """
-        if self.confidence is None:
-            raise ConfigError(NO_CONFIDENCE)
         options, include = self._options(decoding, None)
-        if options.sample or options.include or include is not None:
-            how = "are sampled" if options.sample else "must include words"
-            raise ConfigError(
-                f"Captions that {how} have no confidence; it was calibrated on captions by"
-                " unconstrained beam search."
-            )
-        if options.style not in self.confidence.styles:
-            known = ", ".join(style or "the plain one" for style in self.confidence.styles)
-            raise ConfigError(
-                f"The confidence of the style {options.style or 'plain'} was not calibrated; that"
-                f" of {known} was. Calibrate it: captioner calibrate --style NAME"
-            )
+        check_confidence(self.confidence, options, including=include is not None)
 
     def encode(
         self, images: Iterable[ImageSource] | ImageSource, *, batch_size: int = 32
@@ -375,9 +389,7 @@ class Captioner:
         )
         if include is not None:
             include = [replace(options, include=each).include for each in include]
-        Constraints.from_options(
-            options, self.vocabulary, include
-        )  # fail early if a word cannot be included
+        Constraints.from_options(options, self.vocabulary, include)  # says what it cannot include
         return options, include
 
     def _stream(
@@ -400,13 +412,15 @@ class Captioner:
                 yield from results
 
     def _read(self, number: int, source: ImageSource) -> Pixels | ImageError:
-        """Read and preprocess one image; return its error instead of raising it."""
+        """Read and preprocess one image or clip; its error is a result like any other."""
         try:
-            return self.preprocessing(
-                open_image(
-                    source, name=number_name(number, source), min_size=self.preprocessing.size
-                )
-            )
+            size = self.preprocessing.size
+            if self.frames:
+                from captioner.video.parts import frames_of
+
+                return np.stack(list(map(self.preprocessing, frames_of(source, self.frames, size))))
+            image = open_image(source, name=number_name(number, source), min_size=size)
+            return self.preprocessing(image)
         except ImageError as error:
             return error
 
@@ -442,7 +456,9 @@ class Captioner:
             raise ConfigError(
                 "No caption can include all required words; raise max_length, or include fewer."
             )
-        confidences = self._confidences([hypotheses[0] for hypotheses in found], stepper, options)
+        confidences = confidence_of_each(
+            self.confidence, found, self.vocabulary.text, options, stepper.classes, self.tags
+        )
         if include is not None:
             confidences = [
                 None if asked else confidence
@@ -454,22 +470,6 @@ class Captioner:
                 found, self._tags(stepper), confidences, strict=True
             )
         ]
-
-    def _confidences(
-        self, best: Sequence[Hypothesis], stepper: Encoded, options: DecodingOptions
-    ) -> list[float | None]:
-        """Compute the confidence of each image's best caption, where it is calibrated."""
-        calibration = None if self.confidence is None else self.confidence.styles.get(options.style)
-        if calibration is None or options.sample or options.include:
-            return [None] * len(best)
-        reader = SignalReader(self.tags if calibration.needs_tags else None)
-        signals = reader.read(
-            [self.vocabulary.text(hypothesis.words) for hypothesis in best],
-            [hypothesis.word_log_probs for hypothesis in best],
-            stepper.classes,
-        )
-        probabilities: list[float | None] = calibration.probability(signals, reader.names).tolist()
-        return probabilities
 
     def _tags(
         self, stepper: Encoded, threshold: float = THRESHOLD, limit: int = LIMIT
@@ -486,7 +486,7 @@ class Captioner:
         wanted: int,
     ) -> Caption:
         captions = tuple(
-            Caption.of(hypothesis, self.vocabulary, tags, None if rank else confidence)
+            Caption.of(hypothesis, self.vocabulary, tags, None if rank else confidence, self.frames)
             for rank, hypothesis in enumerate(hypotheses)
         )
         return captions[0] if wanted == 1 else replace(captions[0], alternatives=captions)

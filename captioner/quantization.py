@@ -66,10 +66,12 @@ def quantize(folder: Path, output: Path, photos: Iterable[Path]) -> Checkpoint:
         The copy. It captions on ONNX Runtime alone, and cannot be trained on.
 
     Raises:
-        CheckpointError: The folder has no ONNX pair, or is quantized already.
+        CheckpointError: The folder has no ONNX pair, is quantized already, or is a model of clips.
         ImageError: A photo cannot be read.
     """
     checkpoint = read_checkpoint(folder)
+    if checkpoint.frames:
+        raise CheckpointError(f"{folder} captions clips; expected a model of photos.")
     if checkpoint.quantized or not checkpoint.has_onnx:
         what = "is quantized already" if checkpoint.quantized else "has no ONNX pair"
         raise CheckpointError(f"{folder} {what}; expected a folder that captioner export wrote.")

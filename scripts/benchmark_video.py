@@ -77,7 +77,7 @@ def _measure(name: str, path: Path, model: Path | None) -> dict[str, Any]:
     watched = _Watched(captioner)
     frames = _TimedFrames(path, size=captioner.preprocessing.size)
     start = time.perf_counter()
-    clip = caption_frames(watched, frames, steps=False, batch_size=32)
+    clip = caption_frames(watched, frames, path, steps=False, batch_size=32)
     total = time.perf_counter() - start
     decoding, cnn, rnn = frames.seconds, watched.encoding, watched.decoding_seconds
     peak = subprocess.run(

@@ -14,6 +14,7 @@ from captioner.checkpoint import read_checkpoint
 from captioner.errors import CheckpointError
 from captioner.inference import Captioner
 from captioner.quantization import pack, quantize
+from tests.clip_models import save_clip_model
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +85,9 @@ def test_the_bundle_says_that_it_is_quantized(
         quantize(bundle, tmp_path / "twice", photos)
     with pytest.raises(CheckpointError, match="no photo"):
         quantize(checkpoint_folder, tmp_path / "none", [])
+
+
+def test_models_of_clips_are_refused(photos: list[Path], tmp_path: Path) -> None:
+    folder = save_clip_model(tmp_path / "clips", "mean", onnx=False)
+    with pytest.raises(CheckpointError, match="captions clips; expected a model of photos"):
+        quantize(folder, tmp_path / "small", photos)

@@ -1,74 +1,48 @@
-"""Parse annotation files: COCO captions JSON, Karpathy's splits, CSV and JSON Lines."""
+"""What stands in annotation files of each kind: COCO captions JSON, Karpathy's splits, CSV, JSON lines.
+
+Those of clips by data sets of their own are read in `clip_formats`.
+"""
 
 import contextlib
 import csv
 import io
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
+from captioner.annotations.clip_formats import (
+    is_msrvtt,
+    is_msvd,
+    is_vatex,
+    read_msrvtt,
+    read_msvd_csv,
+    read_msvd_text,
+    read_vatex,
+)
+from captioner.annotations.entries import (
+    Entry,
+    add_id,
+    get_caption,
+    get_id,
+    get_text,
+    parse_json,
+    read_json,
+)
 from captioner.errors import DataError, MissingExtraError
 
 Row = tuple[str, Mapping[Any, Any]]  # where it stands, to begin a message with, and what it says
 
-COLUMNS = ("image", "caption")
+_COLUMNS = ("image", "caption")
+_CLIP_COLUMNS = ("clip", "caption")  # and start and end, if parts of clips are captioned
+_KNOWN = (*_COLUMNS, "clip", "start", "end")
+_A = {"image": "an image", "clip": "a clip"}
 _SPLITS = {
     "train": "train",
     "restval": "train",
     "val": "val",
     "test": "test",
 }  # Karpathy's names: what they count as
-
-
-class Entry(NamedTuple):
-    """An image as its annotation file tells it.
-
-    Attributes:
-        image_id: How the file names the image.
-        name: The path of the image, from the folder of images.
-        captions: One or more captions, raw, in the order of the file.
-        ranks: Of each caption, from 1 on; empty where the file has none, and captions have but
-            their places.
-        captions_by: Who wrote the captions; empty where the file doesn't say.
-    """
-
-    image_id: int | str
-    name: str
-    captions: tuple[str, ...]
-    ranks: tuple[int, ...] = ()
-    captions_by: str = ""
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        DataError: It isn't JSON; the message says where, and whether the file seems cut off.
-    """
-    return _parse(path.read_text(encoding="utf-8-sig"), f"{path}, line {{}}")
-
-
-def _parse(text: str, where: str) -> Any:
-    """JSON to Python; `where` is given the line."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        # Whatever is expected behind the last characters was lost with the rest of the file.
-        cut = error.msg.startswith("Unterminated string") or error.pos >= len(text.rstrip())
-        hint = (
-            "; the file is empty or ends too early: was it saved or downloaded to its end?"
-            if cut
-            else ""
-        )
-        message = f"not JSON ({error.msg} at column {error.colno}){hint}"
-        raise DataError(f"{where.format(error.lineno)}: {message}") from error
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # numbers of thousands of digits, thousands of brackets
-        raise DataError(f"{where.format(1)}: not JSON that can be read ({error})") from error
 
 
 def read_coco(path: Path, dataset: Any) -> list[Entry]:
@@ -122,14 +96,14 @@ def _check_coco(path: Path, dataset: Any) -> None:
     ids: set[int | str] = set()
     for number, image in enumerate(dataset["images"]):
         where = f"{file}, images[{number}]"
-        _add_id(where, ids, _id(where, image, "id"), "image")
-        _text(where, image, "file_name")
+        add_id(where, ids, get_id(where, image, "id"), "image")
+        get_text(where, image, "file_name")
         if "captions_by" in image:
-            _text(where, image, "captions_by")
+            get_text(where, image, "captions_by")
     used: set[int | str] = set()
     for number, annotation in enumerate(dataset["annotations"]):
         where = f"{file}, annotations[{number}]"
-        image_id = _id(where, annotation, "image_id")
+        image_id = get_id(where, annotation, "image_id")
         if image_id not in ids:
             raise DataError(
                 f"{where}: image id {image_id!r} is not among the"
@@ -140,13 +114,13 @@ def _check_coco(path: Path, dataset: Any) -> None:
                 f'{where}: no "caption"; this file tells objects in images, and the captions are in'
                 " another, which COCO names like captions_train2017.json"
             )
-        _caption(where, annotation, "caption")
+        get_caption(where, annotation, "caption")
         rank = annotation.get("rank", 1)
         if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
             raise DataError(
                 f'{where}: "rank" is {rank!r}; expected a whole number, 1 for the first caption'
             )
-        _add_id(where, used, _id(where, annotation, "id"), "annotation")
+        add_id(where, used, get_id(where, annotation, "id"), "annotation")
 
 
 def _refuse_list(path: Path, entries: list[Any]) -> NoReturn:
@@ -195,14 +169,14 @@ def read_karpathy(path: Path, dataset: Any, split: str | None) -> list[Entry]:
     ids: set[int | str] = set()
     for number, image in enumerate(dataset["images"]):
         where = f"{file}, images[{number}]"
-        image_id = _id(
+        image_id = get_id(
             where, image, "cocoid" if isinstance(image, dict) and "cocoid" in image else "imgid"
         )
-        _add_id(where, ids, image_id, "image")
-        name = _text(where, image, "filename")
+        add_id(where, ids, image_id, "image")
+        name = get_text(where, image, "filename")
         if "filepath" in image:
-            name = f"{_text(where, image, 'filepath')}/{name}"
-        its_split = _SPLITS.get(_text(where, image, "split"))
+            name = f"{get_text(where, image, 'filepath')}/{name}"
+        its_split = _SPLITS.get(get_text(where, image, "split"))
         if its_split is None:
             raise DataError(
                 f'{where}: "split" is {image["split"]!r}; expected one of {", ".join(_SPLITS)}'
@@ -211,7 +185,7 @@ def read_karpathy(path: Path, dataset: Any, split: str | None) -> list[Entry]:
         if not isinstance(sentences, list) or not sentences:
             raise DataError(f'{where}: expected "sentences", a list of one or more')
         captions = tuple(
-            _caption(f"{where}, sentences[{k}]", sentence, "raw")
+            get_caption(f"{where}, sentences[{k}]", sentence, "raw")
             for k, sentence in enumerate(sentences)
         )
         sizes[its_split] += 1
@@ -229,7 +203,10 @@ def read_karpathy(path: Path, dataset: Any, split: str | None) -> list[Entry]:
 
 
 def read_csv(path: Path) -> list[Entry]:
-    """The images of a table with the columns `image` and `caption`.
+    """The images of a table with the columns `image` and `caption`, or its clips.
+
+    Of clips it has `clip` and `caption`, and `start` and `end` in seconds where parts of clips are
+    captioned.
 
     Raises:
         DataError: Something is wrong in it.
@@ -238,7 +215,9 @@ def read_csv(path: Path) -> list[Entry]:
 
 
 def read_json_lines(path: Path) -> list[Entry]:
-    """The images of a file with an object `{"image", "caption"}` a line.
+    """The images of a file with an object `{"image", "caption"}` a line, or its clips.
+
+    Of clips an object has `{"clip", "caption"}`, and `start` and `end` as in `read_csv`.
 
     Raises:
         DataError: Something is wrong in it.
@@ -246,12 +225,12 @@ def read_json_lines(path: Path) -> list[Entry]:
     return _gather(_json_rows(path))
 
 
-def csv_rows(path: Path, wanted: Sequence[str] = COLUMNS) -> Iterator[Row]:
+def csv_rows(path: Path, wanted: Sequence[str] | None = None) -> Iterator[Row]:
     """The rows of a table; those of empty fields are skipped.
 
     Args:
         path: A CSV file in UTF-8.
-        wanted: The columns that it must have.
+        wanted: The columns that it must have; None for those of captions of images or of clips.
 
     Raises:
         DataError: A column is missing, or it isn't CSV.
@@ -259,11 +238,12 @@ def csv_rows(path: Path, wanted: Sequence[str] = COLUMNS) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         line = 0  # the last that is understood
         try:
-            columns = _known_names(next(csv.reader([file.readline()]), []), wanted)
+            known = wanted or _KNOWN
+            columns = _known_names(next(csv.reader([file.readline()]), []), known)
             _check_columns(path, columns, wanted)
             file.seek(0)
             reader = csv.DictReader(file, strict=True)
-            reader.fieldnames = _known_names(reader.fieldnames or (), wanted)
+            reader.fieldnames = _known_names(reader.fieldnames or (), known)
             line = 1
             for row in reader:
                 where = f"{path}, line {reader.line_num}"
@@ -271,7 +251,7 @@ def csv_rows(path: Path, wanted: Sequence[str] = COLUMNS) -> Iterator[Row]:
                     continue  # spreadsheets write rows that were filled once: ,,
                 if any(row.get(None) or ()):
                     raise DataError(
-                        f"{where}: more values than columns; put a {wanted[-1]} with commas in"
+                        f"{where}: more values than columns; put a {_text(wanted)} with commas in"
                         " double quotes"
                     )
                 yield where, row
@@ -282,8 +262,8 @@ def csv_rows(path: Path, wanted: Sequence[str] = COLUMNS) -> Iterator[Row]:
             ) from error
 
 
-def _known_names(names: Iterable[str], wanted: Sequence[str] = COLUMNS) -> list[str]:
-    """Normalise column names: match the expected ones regardless of case and spaces."""
+def _known_names(names: Iterable[str], wanted: Sequence[str] = _KNOWN) -> list[str]:
+    """The names of columns, with those that we look for as we write them where they are there in no other way."""
     names = list(names)
     plain = [name.strip().lower() for name in names]
     return [
@@ -292,22 +272,30 @@ def _known_names(names: Iterable[str], wanted: Sequence[str] = COLUMNS) -> list[
     ]
 
 
-def _check_columns(path: Path, columns: list[str], wanted: Sequence[str]) -> None:
-    missing = [column for column in wanted if column not in columns]
+def _check_columns(path: Path, columns: list[str], wanted: Sequence[str] | None) -> None:
+    choices = (_COLUMNS, _CLIP_COLUMNS) if wanted is None else (wanted,)
+    of_clips = wanted is None and "clip" in columns and "image" not in columns
+    missing = [column for column in choices[of_clips] if column not in columns]
     if missing:
         message = f"{path}: no column {' and '.join(map(repr, missing))} in its first line"
         for name, delimiter in (("semicolons", ";"), ("tabs", "\t"), ("bars", "|")):
-            parts = [part.strip(' "').lower() for part in ",".join(columns).split(delimiter)]
-            if set(wanted) <= set(parts):
+            parts = {part.strip(' "').lower() for part in ",".join(columns).split(delimiter)}
+            if any(set(choice) <= parts for choice in choices):
                 raise DataError(
                     f"{message}, whose columns are divided by {name}; save it with commas"
                 )
-        raise DataError(f"{message}; expected {','.join(wanted)} (and others, if you like)")
-    twice = [column for column in wanted if columns.count(column) > 1]
+        expected = ",".join(wanted) if wanted else "image,caption or clip,start,end,caption"
+        raise DataError(f"{message}; expected {expected} (and others, if you like)")
+    twice = [column for column in wanted or _KNOWN if columns.count(column) > 1]
     if twice:
         raise DataError(
-            f"{path}: the column {twice[0]!r} is there twice; write one {wanted[-1]} a row"
+            f"{path}: the column {twice[0]!r} is there twice; write one {_text(wanted)} a row"
         )
+
+
+def _text(wanted: Sequence[str] | None) -> str:
+    """The column that holds the text of a row, which stands last."""
+    return (wanted or _COLUMNS)[-1]
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
@@ -315,35 +303,52 @@ def _json_rows(path: Path) -> Iterator[Row]:
         for number, line in enumerate(file, 1):
             if line.strip():
                 where = f"{path}, line {number}"
-                row = _parse(line, where)
+                row = parse_json(line, where)
                 if not isinstance(row, dict):
                     raise DataError(f"{where}: expected a JSON object")
                 yield where, dict(zip(_known_names(row), row.values(), strict=True))
 
 
 def _gather(rows: Iterable[Row]) -> list[Entry]:
-    captions: dict[str, list[str]] = {}
+    captions: dict[tuple[str, float | None, float | None], list[str]] = {}
     for where, row in rows:
-        image = row.get("image")
-        if not isinstance(image, str) or not image.strip():
-            raise DataError(f'{where}: expected "image", the path of an image')
-        captions.setdefault(image, []).append(_caption(where, row, "caption"))
-    return [Entry(image, image, tuple(texts)) for image, texts in captions.items()]
+        key = "clip" if "clip" in row and "image" not in row else "image"
+        name = row.get(key)
+        if not isinstance(name, str) or not name.strip():
+            raise DataError(f'{where}: expected "{key}", the path of {_A[key]}')
+        span = _span(where, row) if key == "clip" else (None, None)
+        captions.setdefault((name, *span), []).append(get_caption(where, row, "caption"))
+    return [
+        Entry(_span_id(name, start, end), name, tuple(texts), start=start, end=end)
+        for (name, start, end), texts in captions.items()
+    ]
 
 
-def _id(where: str, entry: Any, key: str) -> int | str:
-    if not isinstance(entry, dict):
-        raise DataError(f"{where}: expected a JSON object")
-    value = entry.get(key)
-    if not isinstance(value, int | str) or isinstance(value, bool):
-        raise DataError(f'{where}: expected "{key}", a whole number or text')
-    return value
+def _span(where: str, row: Mapping[Any, Any]) -> tuple[float | None, float | None]:
+    """Which part of a clip a row is about, in seconds."""
+    start, end = (_seconds(where, row, key) for key in ("start", "end"))
+    if end is not None and end <= (start or 0.0):
+        raise DataError(f'{where}: "end" is {end:g}; expected a time after "start", in seconds')
+    return start, end
 
 
-def _add_id(where: str, ids: set[int | str], value: int | str, what: str) -> None:
-    if value in ids:
-        raise DataError(f"{where}: {what} id {value!r} is used twice")
-    ids.add(value)
+def _seconds(where: str, row: Mapping[Any, Any], key: str) -> float | None:
+    value = row.get(key)
+    if value is None or value == "":
+        return None
+    try:
+        seconds = float("" if isinstance(value, bool) else value)
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise DataError(f'{where}: "{key}" is {value!r}; expected seconds, 0 or more')
+    return seconds
+
+
+def _span_id(name: str, start: float | None, end: float | None) -> str:
+    if start is None and end is None:
+        return name
+    return f"{name}@{start or 0:g}-{'' if end is None else f'{end:g}'}"
 
 
 def _other_kind(image_id: int | str, ids: Iterable[int | str]) -> str:
@@ -355,34 +360,29 @@ def _other_kind(image_id: int | str, ids: Iterable[int | str]) -> str:
     return ""
 
 
-def _text(where: str, entry: Mapping[str, Any], key: str) -> str:
-    value = entry.get(key)
-    if not isinstance(value, str) or not value:
-        raise DataError(f'{where}: expected "{key}", a text')
-    return value
-
-
-def _caption(where: str, entry: Any, key: str) -> str:
-    value = entry.get(key) if isinstance(entry, Mapping) else None
-    if not isinstance(value, str):
-        raise DataError(f'{where}: expected "{key}", a text')
-    if not value.strip():
-        raise DataError(f"{where}: the caption is empty")
-    return value
-
-
 def _read_any_json(path: Path, split: str | None) -> tuple[list[Entry], bool]:
     dataset = read_json(path)
     if is_karpathy(dataset):
         return read_karpathy(path, dataset, split), True
+    if is_msrvtt(dataset):
+        return read_msrvtt(path, dataset, split), True
+    if is_vatex(dataset):
+        return read_vatex(path, dataset), False
     return read_coco(path, dataset), False
+
+
+def _read_any_csv(path: Path, split: str | None) -> tuple[list[Entry], bool]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        columns = file.readline().replace('"', "").strip().split(",")
+    return read_msvd_csv(path, split) if is_msvd(columns) else (read_csv(path), False)
 
 
 Reader = Callable[[Path, str | None], tuple[list[Entry], bool]]
 
 FORMATS: dict[str, Reader] = {
     ".json": _read_any_json,
-    ".csv": lambda path, split: (read_csv(path), False),
+    ".csv": _read_any_csv,
     ".jsonl": lambda path, split: (read_json_lines(path), False),
+    ".txt": read_msvd_text,
 }
 """Readers by file suffix: (path, split) -> entries, and whether the file has splits."""

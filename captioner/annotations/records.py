@@ -1,4 +1,4 @@
-"""Load annotation files (COCO JSON, Karpathy's splits, CSV, JSON Lines) as records."""
+"""Annotation files to records: COCO captions JSON, Karpathy's splits, data sets of clips, CSV, JSON lines."""
 
 import contextlib
 import gc
@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from captioner.annotations.formats import FORMATS, Entry
+from captioner.annotations.entries import Entry
+from captioner.annotations.formats import FORMATS
 from captioner.annotations.paths import existing_name, hint
 from captioner.errors import ConfigError, DataError
+from captioner.images.clips import ClipPart
 
 Split = Literal["train", "val", "test"]
 
@@ -25,13 +27,14 @@ _FLICKR_FOLDERS = (
     "flickr30k-images",
     "flickr30k_images",
 )
+_CLIP_FOLDERS = ("videos", "clips", "TrainValVideo", "TestVideo", "YouTubeClips")
 _OF_COCO = re.compile(r"dataset_coco\.json|(captions|instances)_(train|val)20(14|17)\.json")
 _SAMPLE = 16  # so many images are looked for where the folder of images must be found
 
 
 @dataclass(frozen=True)
 class Record:
-    """An image with its reference captions.
+    """An image, or a clip, with its reference captions.
 
     Attributes:
         image_id: As the annotations name the image: COCO's number or string; `imgid` in Karpathy's
@@ -42,6 +45,9 @@ class Record:
             empty where the file has no ranks, and the place among the captions counts.
         captions_by: Who wrote the captions, `captions_by` of an image in COCO JSON: "human" or
             other; empty where the file doesn't say.
+        start: Where the part of a clip that is captioned begins, in seconds; None for the clip's
+            beginning, and for an image.
+        end: Where it ends, in seconds; None for the clip's end, and for an image.
     """
 
     image_id: int | str
@@ -49,6 +55,13 @@ class Record:
     captions: tuple[str, ...]
     ranks: tuple[int, ...] = ()
     captions_by: str = ""
+    start: float | None = None
+    end: float | None = None
+
+    @property
+    def clip(self) -> ClipPart:
+        """The clip, or the part of it, that is captioned."""
+        return ClipPart(self.path, self.start, self.end)
 
     def ranked(self) -> list[tuple[int, str]]:
         """Each caption with its rank, in the order of the file."""
@@ -71,6 +84,11 @@ def load_records(
     `image` and `caption`; several rows of an image are gathered, other columns are passed over, and
     so are rows of empty fields. Paths may have backslashes, and blanks around them.
 
+    Clips are read from tables with `clip` in place of `image`, and `start` and `end` in seconds
+    where parts of clips are captioned; and from the files of MSVD (`AllVideoDescriptions.txt` or
+    its `.csv`, with splits where `youtube_mapping.txt` is beside it), MSR-VTT (`.json`, with
+    splits) and VATEX (`.json`), whose clips may have any usual suffix.
+
     For JSON, folders are tried as the data sets are laid out. With
     `X/annotations/captions_train2017.json`, images are looked for in `X/train2017`,
     `X/images/train2017`, `X/images`, `X` and the folders of Flickr8k and Flickr30k, then likewise
@@ -81,8 +99,8 @@ def load_records(
         annotations: The annotation file, in UTF-8.
         images: The folder that image paths start from; if not given, the folder where the images of
             JSON are found, or else the annotation file's own.
-        split: Which split of a Karpathy file; its `restval` belongs to "train". Other files are
-            taken whole.
+        split: Which split of a Karpathy file; its `restval` belongs to "train". Of MSVD and
+            MSR-VTT likewise; other files are taken whole.
         strict: Refuse a split for a file that has none.
 
     Returns:
@@ -109,31 +127,48 @@ def load_records(
         raise DataError(f"{path}: no captions in it; expected at least one image with a caption")
     if strict and split is not None and not has_splits:
         raise DataError(
-            f"{path}: it has no splits, only Karpathy's files do; leave out --split {split} to take"
+            f"{path}: it has no splits, as Karpathy's files do; leave out --split {split} to take"
             " it whole"
         )
     given = None if images is None else Path(images)
     folder = given or path.parent
-    if path.suffix.lower() == ".json":
+    if path.suffix.lower() == ".json" or entries[0].suffixes:
         folder = _find_folder(entries, _folders(path, given), otherwise=folder)
         if given is None:
             logger.info("The images of %s are looked for in %s", path, folder)
-        entries = [entry._replace(name=existing_name(folder, entry.name)) for entry in entries]
+        entries = [entry._replace(name=_existing(folder, entry)) for entry in entries]
     else:
         entries = _merged(entries, folder)
     return [
-        Record(image_id, folder / name, captions, ranks, by)
-        for image_id, name, captions, ranks, by in entries
+        Record(
+            entry.image_id,
+            folder / entry.name,
+            entry.captions,
+            entry.ranks,
+            entry.captions_by,
+            entry.start,
+            entry.end,
+        )
+        for entry in entries
     ]
 
 
+def _existing(folder: Path, entry: Entry) -> str:
+    """How the file of an entry is written in the file system, with its suffix."""
+    if not entry.suffixes:
+        return existing_name(folder, entry.name)
+    names = [f"{entry.name}{suffix}" for suffix in entry.suffixes]
+    return next((name for name in names if os.path.isfile(folder / name)), names[0])
+
+
 def _merged(entries: Iterable[Entry], folder: Path) -> list[Entry]:
-    """Group the rows of a table by image; different spellings of a path are one image."""
-    merged: dict[str, Entry] = {}
+    """Rows of a table, with paths as the disk has them; rows that name one image in two ways are of one image."""
+    merged: dict[tuple[str, float | None, float | None], Entry] = {}
     for entry in entries:
         name = existing_name(folder, entry.name)
-        first = merged.get(name, entry._replace(name=name, captions=()))
-        merged[name] = first._replace(captions=first.captions + entry.captions)
+        what = (name, entry.start, entry.end)
+        first = merged.get(what, entry._replace(name=name, captions=()))
+        merged[what] = first._replace(captions=first.captions + entry.captions)
     return list(merged.values())
 
 
@@ -177,7 +212,7 @@ def _folders(path: Path, given: Path | None) -> list[Path]:
     roots = (
         [path.parent.parent, path.parent] if path.parent.name == "annotations" else [path.parent]
     )
-    names = [half, f"images/{half}", "images", "", *_FLICKR_FOLDERS]
+    names = [half, f"images/{half}", "images", "", *_FLICKR_FOLDERS, *_CLIP_FOLDERS]
     return [root / name for root in roots for name in names]
 
 
@@ -185,7 +220,8 @@ def _find_folder(entries: Sequence[Entry], folders: Iterable[Path], otherwise: P
     """The folder that has the most images of a sample; the first of equals."""
     sample = entries[:: max(1, len(entries) // _SAMPLE)][:_SAMPLE]
     counts = {
-        folder: sum(os.path.isfile(folder / entry.name) for entry in sample) for folder in folders
+        folder: sum(os.path.isfile(folder / _existing(folder, entry)) for entry in sample)
+        for folder in folders
     }
     best = max(counts, key=lambda folder: counts[folder])
     return best if counts[best] else otherwise

@@ -25,11 +25,11 @@ def combine(
         The ensemble, and its tags' table if a model has a classifier.
 
     Raises:
-        ConfigError: Vocabularies, preprocessing or tables of tags differ.
+        ConfigError: Vocabularies, preprocessing, frames of clips or tables of tags differ.
     """
     first = checkpoints[0]
     for other in checkpoints[1:]:
-        for what in ("vocabulary", "preprocessing"):
+        for what in ("vocabulary", "preprocessing", "frames"):
             if getattr(first, what) != getattr(other, what):
                 raise ConfigError(
                     f"{first.folder} and {other.folder} differ in their {what}; models that"
@@ -63,7 +63,7 @@ class Ensemble:
         self.temperatures = tuple(temperatures)
 
     def encode(self, pixels: NDArray[np.float32]) -> "EnsembleStepper":
-        """Encode preprocessed images (B, 3, S, S) by each model; return a stepper over them."""
+        """Encode preprocessed images or clips by each model, as it takes them; a stepper over them."""
         return EnsembleStepper(
             [backend.encode(pixels) for backend in self.backends], self.temperatures
         )

@@ -71,7 +71,7 @@ class OnnxBackend:
         return cls(checkpoint.folder)
 
     def encode(self, pixels: NDArray[np.float32]) -> "OnnxStepper":
-        """Encode preprocessed images (B, 3, S, S); a stepper over them."""
+        """Encode preprocessed images (B, 3, S, S), or clips (B, F, 3, S, S); a stepper over them."""
         sessions = self._sessions
         if sessions is None:  # in a forked process
             sessions = self._sessions = self._load()

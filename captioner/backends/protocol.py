@@ -25,7 +25,10 @@ class Backend(Protocol):
     """Runs the network."""
 
     def encode(self, pixels: NDArray[np.float32]) -> Encoded:
-        """Encode preprocessed images (B, 3, S, S); return a stepper over them."""
+        """Encode preprocessed images (B, 3, S, S); a stepper over them.
+
+        A model of clips takes their frames, (B, F, 3, S, S).
+        """
 
 
 class BackendType(Protocol):

@@ -103,17 +103,17 @@ class TorchBackend:
         return next(self.model.parameters()).device
 
     def encode(self, pixels: NDArray[np.float32] | Tensor) -> "TorchStepper":
-        """Encode preprocessed images (B, 3, S, S); return a stepper over them."""
+        """Encode preprocessed images (B, 3, S, S), or clips (B, F, 3, S, S); a stepper over them."""
         self._survive_fork()
         with torch.inference_mode(), evaluating(self.model):
             return self.start(self.model.encoder(torch.as_tensor(pixels).to(self.device)))
 
     def start(self, features: Tensor) -> "TorchStepper":
-        """Return a stepper over images whose region features (B, L, D) are already computed."""
+        """A stepper over images or clips whose features are already known, as the encoder gives them."""
         self._survive_fork()
         with torch.inference_mode(), evaluating(self.model):
             features = features.to(self.device)
-            image, state = self.model.decoder.start(features)
+            image, state = self.model.decoder.start(self.model.regions_of(features))
             scores = self.model.classes(features)
         classes = None if scores is None else scores.float().cpu().numpy()
         return TorchStepper(self.model.decoder, image, state, len(features), classes)

@@ -23,6 +23,7 @@ from captioner.data.sampling import Key
 from captioner.data.sources import Source, Unreadable, UnreadableImages, ValidationSource
 from captioner.data.splits import TrainingSplit, ValidationSet, plan_data
 from captioner.data.views import ImageViews
+from captioner.datasets.clips import draw_clips
 from captioner.datasets.shapes import draw_shapes
 from captioner.errors import ConfigError, DataError
 from captioner.preprocessing import Preprocessing
@@ -70,11 +71,15 @@ class CaptionData(ResumableData):
             augmented views, and train on them; 0 encodes images at every step.
         cache_folder: Folder of the feature cache, shared by all data sets. About 0.13 MB per image
             and view for 7x7 regions of width 1280.
-        draw_shapes: Draw a data set of this number of images of coloured shapes into the folder of
-            `train` if it does not exist.
-        seed: Seed of the order of images, their augmentation and the choice of captions.
+        draw_shapes: Draw a data set of so many images of coloured shapes into the folder of `train`
+            if it isn't there.
+        draw_clips: Draw a data set of so many clips of coloured shapes into the folder of `train`
+            if it isn't there; needs the extra `video`.
+        seed: Of the order of images, their variations and the choice of captions.
         init_from: Linked from the model: the checkpoint folder whose words and preprocessing are
             taken over.
+        frames: Linked from the model: how many frames it sees of each clip; 0 for images. With
+            `init_from`, that checkpoint's number holds.
 
     Attributes:
         feature_source: Computes the cached features; set by the training module. Without it, images
@@ -102,8 +107,10 @@ class CaptionData(ResumableData):
         cache_features: int = 0,
         cache_folder: Path = Path("data/features"),
         draw_shapes: int = 0,
+        draw_clips: int = 0,
         seed: int = 0,
         init_from: str | None = None,
+        frames: int = 0,
     ) -> None:
         super().__init__(batch_size, workers, seed)
         self.unreadable = unreadable
@@ -114,6 +121,7 @@ class CaptionData(ResumableData):
             else read_checkpoint(None if init_from == "bundled" else init_from)
         )
         self.preprocessing = preprocessing if self._base is None else self._base.preprocessing
+        self.frames = frames if self._base is None else self._base.frames
         self.min_count = min_count
         self.max_length = max_length
         self.captions_per_image = captions_per_image
@@ -121,7 +129,7 @@ class CaptionData(ResumableData):
         self.views = cache_features
         self.cache_folder = cache_folder
         self.feature_source: FeatureSource | None = None
-        self.shapes = draw_shapes
+        self.shapes, self.clips = draw_shapes, draw_clips
         for name in ("min_count", "max_length", "captions_per_image", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"data.{name} is {getattr(self, name)}; expected 1 or more.")
@@ -129,6 +137,7 @@ class CaptionData(ResumableData):
             ("workers", workers),
             ("cache_features", cache_features),
             ("draw_shapes", draw_shapes),
+            ("draw_clips", draw_clips),
         ):
             if value < 0:
                 raise ConfigError(f"data.{name} is {value}; expected 0 or more.")
@@ -158,6 +167,8 @@ class CaptionData(ResumableData):
     def _splits(self) -> tuple[TrainingSplit, list[ValidationSet]]:
         if self.shapes:
             draw_shapes(self.plan.first.parent.parent, self.shapes)
+        if self.clips:
+            draw_clips(self.plan.first.parent, self.clips)
         training, sets = self.plan.load()
         val = list(chain.from_iterable(each.records for each in sets))
         for warning in find_leaks(training.records, val, self.min_count).warnings():
@@ -268,6 +279,7 @@ class CaptionData(ResumableData):
             features_until=until,
             substitute=split == "train" and self.unreadable == "skip",
             seed=self.seed,
+            frames=self.frames,
         )
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -307,6 +319,7 @@ class CaptionData(ResumableData):
             self.views if training else 1,
             self.augmentation,
             self.seed,
+            self.frames,
         )
         return source.compute(
             views, self._image_batches, folder=self.cache_folder, training=training

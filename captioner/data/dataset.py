@@ -1,5 +1,6 @@
 """Records -> examples -> batches."""
 
+import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from captioner.annotations.records import Record
 from captioner.errors import ConfigError, ImageError
 from captioner.images import open_image
 from captioner.preprocessing import Preprocessing
+from captioner.video.parts import read_frames
 from captioner.vocabulary import PAD
 
 _SIDES = re.compile(
@@ -114,7 +116,8 @@ class Example(NamedTuple):
     """An image with its captions.
 
     Attributes:
-        image: Pixels (S, S, 3) uint8 or region features (L, D) float16; None if it cannot be read.
+        image: Pixels (S, S, 3) uint8 or region features (L, D) float16; of a clip, those of its
+            frames, (F, S, S, 3) or (F * L, D). None if it cannot be read.
         captions: Ids, a start token first, END last.
         record: Which of the split's records it is.
         unreadable: What was wrong with images that could not be read, a sentence each.
@@ -133,7 +136,7 @@ class Batch(NamedTuple):
 
     Attributes:
         images: Pixels (B, S, S, 3) uint8, or region features (B, L, D) float16 that were computed
-            before.
+            before; (B, F, S, S, 3) or (B, F * L, D) of clips.
         captions: (B, K, T) ids, padded; see `captioner.model.decoder.Decoder.forward` for their
             order.
         indices: (B,), which of the split's records these are.
@@ -169,6 +172,7 @@ class CaptionDataset(Dataset[Example]):
         substitute: Let the next image that can be read take the place of one that can't, with its
             captions, so that training batches stay full.
         seed: Of the random choices.
+        frames: F, how many frames are taken of each record's clip; 0: the records are images.
     """
 
     def __init__(
@@ -184,6 +188,7 @@ class CaptionDataset(Dataset[Example]):
         features_until: int | None = None,
         substitute: bool = False,
         seed: int = 0,
+        frames: int = 0,
     ) -> None:
         self.records = records
         self.captions = captions
@@ -195,6 +200,7 @@ class CaptionDataset(Dataset[Example]):
         self.features_until = features_until
         self.substitute = substitute
         self.seed = seed
+        self.frames = frames
 
     def __len__(self) -> int:
         return len(self.records)
@@ -243,10 +249,41 @@ class CaptionDataset(Dataset[Example]):
                     str(record.path), "could not be read when its features were computed"
                 )
             return features
-        image = open_image(record.path, min_size=self.preprocessing.size)
-        if self.augmentation is not None:
-            image = self.augmentation(image, rng, may_flip=not speaks_of_sides(record.captions))
-        return np.asarray(self.preprocessing.fit(image))
+        return load_pixels(record, self.preprocessing, self.frames, self.augmentation, rng)
+
+
+def load_pixels(
+    record: Record,
+    preprocessing: Preprocessing,
+    frames: int = 0,
+    augmentation: Augmentation | None = None,
+    rng: np.random.Generator | None = None,
+) -> NDArray[np.uint8]:
+    """Read what the encoder sees of an image or a clip.
+
+    Args:
+        record: The image or clip.
+        preprocessing: From image to pixels.
+        frames: F, how many frames are taken of a clip; 0 for an image.
+        augmentation: How it is varied, all frames of a clip alike; None leaves it.
+        rng: Of the variation; without one, nothing is varied.
+
+    Returns:
+        (S, S, 3), or (F, S, S, 3) of a clip.
+
+    Raises:
+        ImageError: It cannot be read.
+    """
+
+    def fit(image: Image.Image) -> NDArray[np.uint8]:
+        if augmentation is not None and rng is not None:
+            may_flip = not speaks_of_sides(record.captions)
+            image = augmentation(image, copy.deepcopy(rng), may_flip=may_flip)
+        return np.asarray(preprocessing.fit(image))
+
+    if frames:
+        return np.stack([fit(frame) for frame in read_frames(record.clip, frames)])
+    return fit(open_image(record.path, min_size=preprocessing.size))
 
 
 def speaks_of_sides(captions: Sequence[str]) -> bool:
@@ -300,15 +337,16 @@ def as_input(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     """Convert compact images to the network's input.
 
     Args:
-        images: Pixels (B, S, S, 3) uint8, or features (B, L, D) float16.
+        images: Pixels (B, S, S, 3) uint8, or features (B, L, D) float16; pixels of clips are
+            (B, F, S, S, 3).
         preprocessing: How pixels are normalized.
 
     Returns:
-        Pixels (B, 3, S, S) or features (B, L, D), float32.
+        Pixels (B, 3, S, S), of clips (B, F, 3, S, S), or features (B, L, D); float32.
     """
     if images.dtype != torch.uint8:
         return images.float()
-    pixels = images.permute(0, 3, 1, 2).float() / 255
+    pixels = images.movedim(-1, -3).float() / 255
     mean, std = (
         pixels.new_tensor(three).view(3, 1, 1) for three in (preprocessing.mean, preprocessing.std)
     )

@@ -7,9 +7,8 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from captioner.annotations.records import Record
-from captioner.data.dataset import Augmentation, Example, speaks_of_sides
+from captioner.data.dataset import Augmentation, Example, load_pixels, speaks_of_sides
 from captioner.errors import ImageError
-from captioner.images import open_image
 from captioner.preprocessing import Preprocessing
 
 Facts = tuple[object, ...]
@@ -27,6 +26,7 @@ class ImageViews(Dataset[Example]):
         count: How many views there are of each.
         augmentation: How all but the first are varied.
         seed: Of the variations.
+        frames: F, how many frames are taken of each record's clip; 0: the records are images.
     """
 
     def __init__(
@@ -36,12 +36,14 @@ class ImageViews(Dataset[Example]):
         count: int = 1,
         augmentation: Augmentation = Augmentation(),  # noqa: B008
         seed: int = 0,
+        frames: int = 0,
     ) -> None:
         self.records = records
         self.preprocessing = preprocessing
         self.count = count
         self.augmentation = augmentation
         self.seed = seed
+        self.frames = frames
 
     def __len__(self) -> int:
         return len(self.records)
@@ -49,14 +51,12 @@ class ImageViews(Dataset[Example]):
     def __getitem__(self, key: tuple[int, int]) -> Example:
         view, index = key
         record = self.records[index]
+        rng = self._rng(view, index) if view else None
         try:
-            image = open_image(record.path, min_size=self.preprocessing.size)
+            pixels = load_pixels(record, self.preprocessing, self.frames, self.augmentation, rng)
         except ImageError as error:
             return Example(None, [[]], index, (str(error),))
-        if view:
-            may_flip = not speaks_of_sides(record.captions)
-            image = self.augmentation(image, self._rng(view, index), may_flip=may_flip)
-        return Example(np.asarray(self.preprocessing.fit(image)), [[]], index)
+        return Example(pixels, [[]], index)
 
     def facts(self, view: int, index: int) -> Facts:
         """Collect everything that the pixels of a view depend on, except the preprocessing.
@@ -67,7 +67,9 @@ class ImageViews(Dataset[Example]):
         record = self.records[index]
         path = record.path.resolve()
         stat = path.stat()
-        file = (str(path), stat.st_size, stat.st_mtime_ns)
+        file: Facts = (str(path), stat.st_size, stat.st_mtime_ns)
+        if self.frames:
+            file = (*file, record.start, record.end, self.frames)
         if not view:
             return file
         mirrored = self.augmentation.draw_flip(self._rng(view, index)) and not speaks_of_sides(

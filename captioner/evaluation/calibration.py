@@ -9,7 +9,7 @@ are calibrated on.
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -192,8 +192,8 @@ def _captioned(
     captioner: Captioner, records: Sequence[Record], style: str, batch_size: int
 ) -> Iterator[tuple[Caption, NDArray[np.float32] | None]]:
     """Each photo's caption, and the scores of its classes."""
-    paths = [record.path for record in records]
-    for stepper in captioner.encode(paths, batch_size=batch_size):
+    sources: list[Any] = [record.clip if captioner.frames else record.path for record in records]
+    for stepper in captioner.encode(sources, batch_size=batch_size):
         captions = captioner.decode(stepper, style=style, alternatives=1, sample=False)
         classes = [None] * len(captions) if stepper.classes is None else list(stepper.classes)
         yield from zip(captions, classes, strict=True)

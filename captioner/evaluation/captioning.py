@@ -81,8 +81,10 @@ def _stream(
     captioner: Captioner, records: Sequence[Record], how: Captioning, skip: bool
 ) -> Iterator[tuple[ImageId, str]]:
     """Each record's image id and caption."""
-    paths = (record.path for record in records)
-    with closing(captioner.stream(paths, batch_size=how.batch_size, **how.decoding)) as results:
+    sources: Iterator[Any] = (
+        record.clip if captioner.frames else record.path for record in records
+    )
+    with closing(captioner.stream(sources, batch_size=how.batch_size, **how.decoding)) as results:
         for record, result in zip(records, results, strict=True):
             if not isinstance(result, ImageError):
                 yield record.image_id, result.text

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from captioner.annotations.formats import read_json
+from captioner.annotations.entries import read_json
 from captioner.errors import DataError, MissingExtraError
 from captioner.files import replacing
 

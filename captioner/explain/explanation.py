@@ -149,6 +149,8 @@ def explain(
         ImageError: The image cannot be read.
         ConfigError: There is no such method, or none for this model; or a decoding option is wrong.
     """
+    if captioner.frames:
+        raise ConfigError("This model captions clips, of which there are no maps; choose another.")
     if method is not None and method not in METHODS:
         raise ConfigError(f"method is {method!r}; expected {', '.join(METHODS)}.")
     saliency = (

@@ -1,4 +1,7 @@
-"""Encoder + decoder, and the classifier that the encoder came with, where that is kept."""
+"""Encoder + decoder, and what is between them: time, in models of clips; tags where they are kept.
+
+Tags are scored by the classifier that the encoder came with.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,6 +14,7 @@ from captioner.errors import CheckpointError, ConfigError
 from captioner.model.classifier import LinearHead
 from captioner.model.decoder import DECODERS, DecoderConfig, TeacherForced
 from captioner.model.encoder import Encoder, EncoderConfig
+from captioner.model.temporal import TEMPORAL_ENCODERS, TemporalConfig, TemporalEncoder
 from captioner.tags import TagConfig
 
 
@@ -25,9 +29,12 @@ class CaptioningModel(nn.Module):
         pad: Id of the padding.
         tags: What the classes of the encoder's own classifier stand for; None for a model without
             it.
+        temporal: How the frames of a clip are joined; None, or one named "none", for a model of
+            photos.
 
     Attributes:
         tags: As given.
+        temporal: The temporal encoder; None for a model of photos.
         classifier: The linear layer that scores the classes, of the mean of an image's region
             features. It never trains. None for a model without it.
 
@@ -44,11 +51,19 @@ class CaptioningModel(nn.Module):
         vocab_size: int,
         pad: int = 0,
         tags: TagConfig | None = None,
+        temporal: TemporalConfig | None = None,
     ) -> None:
         super().__init__()
         self.configs = (encoder, decoder)
+        self.temporal_config = temporal or TemporalConfig()
         self.encoder = Encoder(encoder, image_size)
-        self.decoder = DECODERS[decoder.name](decoder, self.encoder.width, vocab_size, pad)
+        self.temporal: TemporalEncoder | None = None
+        width = self.encoder.width
+        if self.temporal_config.clip_frames:
+            make = TEMPORAL_ENCODERS[self.temporal_config.name]
+            self.temporal = make(self.temporal_config, self.encoder.regions, width)
+            width = self.temporal.width
+        self.decoder = DECODERS[decoder.name](decoder, width, vocab_size, pad)
         self.tags: TagConfig | None = None
         self.classifier: nn.Linear | None = None
         if tags is not None:
@@ -57,8 +72,25 @@ class CaptioningModel(nn.Module):
     def forward(
         self, pixels: Tensor, captions: Tensor, scheduled_sampling: float = 0.0
     ) -> TeacherForced:
-        """Run teacher forcing on pixels (B, 3, S, S), captions (B, K, T); see `Decoder.forward`."""
-        return self.decoder(self.encoder(pixels), captions, scheduled_sampling)  # type: ignore[no-any-return]
+        """Teacher forcing from pixels and captions (B, K, T); see `Encoder` and `Decoder.forward`."""
+        regions = self.regions_of(self.encoder(pixels))
+        return self.decoder(regions, captions, scheduled_sampling)  # type: ignore[no-any-return]
+
+    @property
+    def frames(self) -> int:
+        """F, how many frames of a clip the model sees; 0 for a model of photos."""
+        return self.temporal_config.clip_frames
+
+    def regions_of(self, features: Tensor) -> Tensor:
+        """What the decoder attends to.
+
+        Args:
+            features: The encoder's: (B, L, D) of photos, (B, F * L, D) of clips.
+
+        Returns:
+            Of photos the features as they are; of clips (B, L', H), see `TemporalEncoder`.
+        """
+        return features if self.temporal is None else self.temporal(features)
 
     def classes(self, features: Tensor) -> Tensor | None:
         """Compute the classifier's logits (B, C) of region features (B, L, D).
@@ -106,7 +138,8 @@ class CaptioningModel(nn.Module):
     def architecture(self) -> dict[str, Any]:
         """What `from_architecture` needs to build this network again, but for derived facts."""
         encoder, decoder = self.configs
-        return {"encoder": asdict(encoder), "decoder": asdict(decoder)}
+        parts = {"encoder": asdict(encoder), "decoder": asdict(decoder)}
+        return parts | ({"temporal": asdict(self.temporal_config)} if self.frames else {})
 
     def portable_state(self) -> dict[str, Tensor]:
         """Collect the weights for a checkpoint: tied ones once, without BatchNorm's counters."""
@@ -170,8 +203,15 @@ class CaptioningModel(nn.Module):
         """Build a network, with random weights, from what `architecture` gave."""
         encoder = EncoderConfig(**architecture["encoder"])
         decoder = DecoderConfig(**architecture["decoder"])
+        temporal = TemporalConfig(**architecture.get("temporal", {}))
         return cls(
-            encoder, decoder, image_size=image_size, vocab_size=vocab_size, pad=pad, tags=tags
+            encoder,
+            decoder,
+            image_size=image_size,
+            vocab_size=vocab_size,
+            pad=pad,
+            tags=tags,
+            temporal=temporal,
         )
 
 

@@ -75,14 +75,18 @@ class Encoder(nn.Module):
         self.unfreeze(())
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Encode preprocessed images.
+        """Encode preprocessed images, or the frames of clips.
 
         Args:
-            pixels: (B, 3, S, S) float, as `Preprocessing` makes them.
+            pixels: (B, 3, S, S) float, as `Preprocessing` makes them; (B, F, 3, S, S) of clips.
 
         Returns:
-            Region features (B, L, D), row by row over the grid.
+            Region features (B, L, D), row by row over the grid; (B, F * L, D) of clips, frame by
+            frame.
         """
+        if pixels.ndim == 5:
+            features = self.forward(pixels.flatten(0, 1))  # (B * F, L, D)
+            return features.reshape(pixels.shape[0], -1, self.width)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         features = self.pool(self._run(self.cnn, pixels))  # (B, D, grid, grid)
         return features.flatten(2).transpose(1, 2)  # type: ignore[no-any-return]  # (B, L, D)

@@ -30,7 +30,7 @@ def model_card(module: CaptioningModule, trainer: Trainer) -> str:
         "",
         (
             f"- Encoder {encoder.name}, {module.preprocessing.size} pixels,"
-            f" {module.network.encoder.regions} regions; decoder {decoder.name};"
+            f" {module.network.encoder.regions} regions;{_temporal(module)} decoder {decoder.name};"
             f" {parameters / 1e6:.1f} million parameters."
         ),
         (
@@ -51,6 +51,12 @@ def model_card(module: CaptioningModule, trainer: Trainer) -> str:
         *_table(trainer, sets),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _temporal(module: CaptioningModule) -> str:
+    """How the frames of a clip are joined, in models of clips."""
+    frames = module.network.frames
+    return f" {frames} frames joined by {module.network.temporal_config.name};" if frames else ""
 
 
 def _written(captions_by: Mapping[str, int]) -> list[str]:

@@ -137,7 +137,7 @@ class Teachers:
         """Compute the mean of the teachers' probabilities of all words.
 
         Args:
-            images: Pixels (B, 3, S, S), or the features (B, L, D) of the joint encoder.
+            images: Pixels, or the features (B, L, D) of the joint encoder.
             captions: (B, K, T) ids, padded.
 
         Returns:
@@ -147,9 +147,10 @@ class Teachers:
         for index, model in enumerate(self.models):
             model.to(images.device).eval()
             features = (
-                model.encoder(images) if images.ndim == 4 else images[:, :, self._parts[index]]
+                model.encoder(images) if images.ndim > 3 else images[:, :, self._parts[index]]
             )
-            own = model.decoder(features, captions).logits.float().softmax(dim=1)
+            output = model.decoder(model.regions_of(features), captions)
+            own = output.logits.float().softmax(dim=1)
             total = own if total is None else total + own
         assert total is not None
         return total / len(self.models)

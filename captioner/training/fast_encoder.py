@@ -18,19 +18,22 @@ from captioner.export import trace
 logger = logging.getLogger(__name__)
 
 Encode = Callable[[Tensor], NDArray[np.float16]]
-"""Preprocessed images (B, 3, S, S) -> their features (B, L, D)."""
+"""Preprocessed images (B, 3, S, S) -> their features (B, L, D); clips (B, F, 3, S, S) -> (B, F * L, D)."""
 
 WORTHWHILE = 500  # images: exporting takes as long as to encode some hundreds
 TOLERANCE = 1e-3  # the most that engines may differ by, as a share of the largest feature
 
 
-def fastest_encode(encoder: nn.Module, image_size: int, images: int) -> Encode:
+def fastest_encode(
+    encoder: nn.Module, image_size: int, images: int, *, clips: bool = False
+) -> Encode:
     """Find the fastest way to encode images by a frozen encoder in evaluation mode.
 
     Args:
         encoder: Pixels (B, 3, S, S) -> features (B, L, D).
         image_size: S.
         images: How many there are to encode.
+        clips: Whether they are clips, which torch alone encodes.
     """
     device = next(encoder.parameters()).device
 
@@ -39,7 +42,7 @@ def fastest_encode(encoder: nn.Module, image_size: int, images: int) -> Encode:
             features: NDArray[np.float16] = encoder(pixels.to(device)).half().cpu().numpy()
         return features
 
-    if device.type != "cpu" or torch.is_autocast_enabled("cpu") or images < WORTHWHILE:
+    if clips or device.type != "cpu" or torch.is_autocast_enabled("cpu") or images < WORTHWHILE:
         return by_torch
     try:
         return onnx_encode(encoder, image_size)

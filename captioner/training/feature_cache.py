@@ -122,7 +122,7 @@ def cached_features(
             if count:
                 for leftover in place.glob("*.tmp"):  # what a process that was killed has left
                     leftover.unlink()
-                _check_space(place, (count, encoder.regions, encoder.width))
+                _check_space(place, (count, _rows(encoder, views), encoder.width))
                 logger.info(
                     "Computing the features of %d images, %d views in all, into %s",
                     len(views),
@@ -172,14 +172,15 @@ def _write_parts(
     """Compute the missing features of each view, part by part, and log the progress."""
     count, done = sum(map(len, missing)), 0
     training = encoder.training
-    encode = fastest_encode(encoder.eval(), views.preprocessing.size, count)
+    clips = views.frames > 0
+    encode = fastest_encode(encoder.eval(), views.preprocessing.size, count, clips=clips)
     unit = "images" if views.count == 1 else "views of images"
     lines = ProgressLines("Computing features", count, unit, logger.info)
     try:
         for row in missing:
             for start in range(0, len(row), PART):
                 part = row[start : start + PART]
-                shape = (len(part), encoder.regions, encoder.width)
+                shape = (len(part), _rows(encoder, views), encoder.width)
                 _write_part(place, encode, shape, views, load, part, partial(_tell, lines, done))
                 done += len(part)
     except (KeyboardInterrupt, SystemExit):
@@ -245,6 +246,11 @@ def _compute(
             tell(len(images) - len(rows))
         for row in rows.values():  # images that could not be read
             write(row, np.full((regions, width), np.nan, np.float16))
+
+
+def _rows(encoder: Encoder | JointEncoder, views: ImageViews) -> int:
+    """How many region vectors an image has; a clip has those of all its frames."""
+    return encoder.regions * max(1, views.frames)
 
 
 def _key(views: ImageViews, view: int, index: int) -> bytes:

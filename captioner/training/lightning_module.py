@@ -23,6 +23,7 @@ from captioner.inference import Captioner
 from captioner.model.decoder import DecoderConfig
 from captioner.model.encoder import EncoderConfig
 from captioner.model.pretrained import warn_of_preprocessing
+from captioner.model.temporal import TemporalConfig
 from captioner.preprocessing import Preprocessing
 from captioner.training.distillation import DistillationConfig, Teachers
 from captioner.training.feature_cache import FeatureCache
@@ -50,10 +51,11 @@ class CaptioningModule(LightningModule):
             the data. They initialise the bias of the output layer, so that training need not learn
             the frequencies (Karpathy and Fei-Fei 2015).
         init_from: A checkpoint folder, or "bundled", to continue from. Its architecture,
-            preprocessing and vocabulary override those given here, except for the dropout; new
-            words are appended to its own.
-        encoder: The encoder's config.
-        decoder: The decoder's config.
+            preprocessing and words hold, whatever is said here of the first two, but for the
+            dropout; new words are added behind its own.
+        encoder: What the encoder is.
+        decoder: What the decoder is.
+        temporal: How the frames of a clip are joined, for a model of clips.
         weights: Pretrained weights of the encoder: the name of torchvision weights (which
             torchvision downloads), a local `.safetensors` or `.pth` file, a checkpoint folder or
             "bundled" (its encoder is taken), or null to start from random.
@@ -89,6 +91,7 @@ class CaptioningModule(LightningModule):
         init_from: str | None = None,
         encoder: EncoderConfig = EncoderConfig(),  # noqa: B008
         decoder: DecoderConfig = DecoderConfig(),  # noqa: B008
+        temporal: TemporalConfig = TemporalConfig(),  # noqa: B008
         weights: str | None = None,
         tags: bool = True,
         finetune: FinetuneConfig = FinetuneConfig(),  # noqa: B008
@@ -152,6 +155,7 @@ class CaptioningModule(LightningModule):
                 word_counts,
                 weights,
                 tags=tags,
+                temporal=temporal,
             )
             if weights is not None:
                 warn_of_preprocessing(encoder.name, preprocessing, weights)
@@ -180,14 +184,10 @@ class CaptioningModule(LightningModule):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute region features (B, L, D).
-
-        Args:
-            images: Pixels (B, 3, S, S), or cached features of which the model's own come first.
-        """
+        """The encoder's features of pixels; of features that were computed before, the model's own."""
         return (
             self.network.encoder(images)
-            if images.ndim == 4
+            if images.ndim > 3
             else images[:, :, : self.network.encoder.width]
         )
 
@@ -199,11 +199,11 @@ class CaptioningModule(LightningModule):
         """Compute the loss of one batch."""
         progress = self.current_epoch / max(1, (self.trainer.max_epochs or 1) - 1)
         images, advantages, taught, kept = batch.images, None, None, None
-        if self.original is not None and images.ndim == 4 and not self.network.encoder.frozen:
+        if self.original is not None and images.ndim > 3 and not self.network.encoder.frozen:
             features, kept = self.original.encode(self.network, images)
         else:
             features = self(images)
-        batch = batch._replace(images=features)
+        batch = batch._replace(images=self.network.regions_of(features))
         if self._critic is not None:
             batch, advantages, drawn = with_drawn(
                 batch, self.network.decoder, self._critic, self.self_critical
@@ -320,7 +320,13 @@ class CaptioningModule(LightningModule):
         if not len(batch.indices):
             return
         backend = TorchBackend(self.network)
-        captioner = Captioner(backend, self.vocabulary, self.preprocessing, self.decoding)
+        captioner = Captioner(
+            backend,
+            self.vocabulary,
+            self.preprocessing,
+            self.decoding,
+            frames=self.network.frames,
+        )
         features = self(batch.images)
         styles = [self._styles[index] for index in batch.indices.tolist()]
         for style in dict.fromkeys(styles):
@@ -363,7 +369,8 @@ class CaptioningModule(LightningModule):
         figures = "  ".join(f"{metric} {100 * value:.1f}" for metric, value in scores.items())
         logger.info("%s: %s", f"{when}, {name}" if name else when, figures)
         for each in self.loggers:
-            log_samples(each, validated.samples(self.samples), self.global_step, name)
+            samples = validated.samples(self.samples)
+            log_samples(each, samples, self.global_step, name, frames=self.network.frames)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the vocabulary with the weights.
@@ -398,7 +405,7 @@ class CaptioningModule(LightningModule):
         before, now = {"tags": None, **checkpoint.get("network", {})}, self._described()
         if before != now:
             raise ConfigError(
-                f"The checkpoint is of another network, {before}; the config says {now}. Restore"
-                " model.encoder, model.decoder, model.tags and model.finetune.stages, or start a"
-                " new run."
+                f"The checkpoint is of another network, {before}; the config says {now}. Bring back"
+                " model.encoder, model.decoder, model.temporal, model.tags and"
+                " model.finetune.stages, or start a new run."
             )

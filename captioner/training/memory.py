@@ -90,23 +90,19 @@ def _activations(
     """Estimate the bytes saved for a batch's backward pass; NaN if this torch cannot tell."""
     critical = module.self_critical
     captions = _captions(data, critical.samples if critical.weight else 0)
-    shape: tuple[int, ...] = (
-        len(captions),
-        3,
-        module.preprocessing.size,
-        module.preprocessing.size,
-    )
+    size, frames = module.preprocessing.size, module.network.frames
+    shape: tuple[int, ...] = (len(captions), *((frames,) if frames else ()), 3, size, size)
     if data.views and not trains:
-        shape = (len(captions), module.network.encoder.regions, module.network.encoder.width)
+        encoder = module.network.encoder
+        shape = (len(captions), encoder.regions * max(1, frames), encoder.width)
     finetune, smoothing = module.finetune, module.loss.label_smoothing
 
     def compute(network: CaptioningModel, images: Tensor) -> object:
         network.encoder.unfreeze(
             finetune.stages if trains else (), freeze_batchnorm=finetune.freeze_batchnorm
         )
-        output = network.train().decoder(
-            network.encoder(images) if images.ndim == 4 else images, captions
-        )
+        features = network.train().encoder(images) if images.ndim > 3 else images
+        output = network.decoder(network.regions_of(features), captions)
         logits = output.logits.float()
         return output, nn.functional.cross_entropy(
             logits, output.targets, label_smoothing=smoothing

@@ -16,6 +16,7 @@ from captioner.model.decoder import DecoderConfig
 from captioner.model.encoder import EncoderConfig
 from captioner.model.own_weights import read_facts
 from captioner.model.pretrained import load_pretrained
+from captioner.model.temporal import TemporalConfig
 from captioner.tags import TagConfig
 from captioner.vocabulary import PAD, START, Vocabulary
 
@@ -31,6 +32,7 @@ def new_network(
     weights: str | None = None,
     *,
     tags: bool = False,
+    temporal: TemporalConfig | None = None,
 ) -> CaptioningModel:
     """A network of random weights, but for what is known before training.
 
@@ -44,9 +46,15 @@ def new_network(
         weights: See `CaptioningModule`.
         tags: Whether to keep the classifier of the weights, if they have one that goes with the
             encoder.
+        temporal: How the frames of a clip are joined; None for a model of photos.
     """
     network = CaptioningModel(
-        encoder, decoder, image_size=image_size, vocab_size=vocab_size, pad=PAD
+        encoder,
+        decoder,
+        image_size=image_size,
+        vocab_size=vocab_size,
+        pad=PAD,
+        temporal=temporal,
     )
     if word_counts is not None:
         frequencies = torch.tensor(word_counts) + 0.1

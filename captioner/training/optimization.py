@@ -60,6 +60,8 @@ def make_optimizer(
 ) -> torch.optim.AdamW:
     """Create AdamW with separate rates for the decoder and the encoder's trained stages.
 
+    The temporal encoder of a model of clips trains with the decoder, from the beginning on.
+
     Args:
         network: The network; its encoder is left frozen.
         learning_rate: The decoder's peak learning rate.
@@ -69,6 +71,8 @@ def make_optimizer(
     trained: dict[str, tuple[float, Iterable[nn.Parameter]]] = {
         "decoder": (learning_rate, network.decoder.parameters())
     }
+    if network.temporal is not None:
+        trained["temporal"] = (learning_rate, network.temporal.parameters())
     if finetune.stages:
         network.encoder.unfreeze(finetune.stages, freeze_batchnorm=finetune.freeze_batchnorm)
         trained["encoder"] = (finetune.learning_rate, list(network.encoder.trained_parameters()))

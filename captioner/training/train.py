@@ -24,6 +24,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from captioner.data.datamodule import CaptionData
 from captioner.errors import CaptionerError, ConfigError
+from captioner.model.temporal import TemporalConfig
 from captioner.stopping import stop_at_once
 from captioner.training.best_model import FOLDER as BEST
 from captioner.training.checkpoints import RunCheckpoints
@@ -136,9 +137,15 @@ class TrainCLI(RunCLI):
         parser.add_lightning_class_args(RunCheckpoints, "checkpoint")
         parser.add_lightning_class_args(PrintPlan, "plan")
         parser.link_arguments("model.init_from", "data.init_from")
+        parser.link_arguments("model.temporal", "data.frames", compute_fn=_clip_frames)
         parser.link_arguments("data.vocabulary", "model.vocabulary", apply_on="instantiate")
         parser.link_arguments("data.word_counts", "model.word_counts", apply_on="instantiate")
         parser.link_arguments("data.preprocessing", "model.preprocessing", apply_on="instantiate")
+
+
+def _clip_frames(temporal: TemporalConfig | Namespace) -> int:
+    """How many frames of a clip the model sees, by its section of the config."""
+    return 0 if temporal.name == "none" else int(temporal.frames)
 
 
 def _switched_off(parser: LightningArgumentParser, args: Sequence[str]) -> list[str]:

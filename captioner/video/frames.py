@@ -2,37 +2,36 @@
 
 import logging
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from captioner.errors import ConfigError, ImageError, VideoError
+from captioner.errors import ConfigError, VideoError
+from captioner.images.clips import ClipSource
 from captioner.images.pixels import MAX_PIXELS, TOO_LARGE
-from captioner.images.sources import name_of, open_file
-from captioner.video.formats import can_read_clips, demuxers
+from captioner.video.formats import can_read_clips
+from captioner.video.opening import (
+    clip_name,
+    decode,
+    open_clip,
+    open_container,
+    promised_length,
+    upright,
+    video_stream,
+)
 
 logger = logging.getLogger(__name__)
-
-ClipSource: TypeAlias = str | os.PathLike[str] | bytes
 
 STEP = 0.5
 """Seconds from one frame that is looked at to the next, in a clip of at most `MOST` of them."""
 MOST = 7200
 """Frames that are looked at; a longer clip is looked at in larger steps, by its key frames."""
-_THREADS = 4  # of the decoder; each holds a frame
 _POINTS = 32  # of a frame, a side: enough to see a cut
-_TURNS = {
-    90: Image.Transpose.ROTATE_90,
-    180: Image.Transpose.ROTATE_180,
-    270: Image.Transpose.ROTATE_270,
-}
 _NO_READER = "is a clip, and what reads these is not installed (pip install 'captioner[video]')"
-_ENCRYPTED = "is encrypted: expected a clip without copy protection"
 
 
 @dataclass(frozen=True)
@@ -86,20 +85,20 @@ class Frames:
         name: str | None = None,
     ) -> None:
         check_every(every)
-        self._name = name if name is not None else _name(source)
+        self._name = name if name is not None else clip_name(source)
         self._size = size
         self._longest = longest
         if not can_read_clips():
             raise VideoError(self._name, _NO_READER)
-        self._file = _open_file(source, self._name)
+        self._file = open_clip(source, self._name)
         try:
-            self._container = _open(self._file, self._name)
+            self._container = open_container(self._file, self._name)
         except BaseException:
             self._file.close()
             raise
         try:
-            self._stream = _video_stream(self._container, self._name)
-            self.promised = _promised(self._container, self._stream)
+            self._stream = video_stream(self._container, self._name)
+            self.promised = promised_length(self._container, self._stream)
             self._check_length(self.promised or 0.0)
         except BaseException:
             self.close()
@@ -155,7 +154,14 @@ class Frames:
         rate = self._stream.average_rate or self._stream.guessed_rate
         usual = float(1 / rate) if rate else 0.04
         first, last = None, 0.0
-        for frame in self._decoded():
+        frames = decode(
+            self._container,
+            self._stream,
+            self._name,
+            key_frames_alone=self._key_frames_alone,
+            on_damage=self._count_damage,
+        )
+        for frame in frames:
             if frame.time is None:
                 time = self.end
             else:
@@ -167,28 +173,8 @@ class Frames:
             self._check_length(time)
             yield time, frame
 
-    def _decoded(self) -> Iterator[Any]:
-        import av
-
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except (av.FFmpegError, OSError):  # what follows is lost
-                self._damaged += 1
-                packet = None
-            if packet is None:
-                return
-            if packet.has_sidedata("encryption_info"):
-                raise VideoError(self._name, _ENCRYPTED)
-            if self._key_frames_alone and packet.size and not packet.is_keyframe:
-                continue
-            try:
-                frames = packet.decode()
-            except (av.FFmpegError, OSError):  # the next one may be whole
-                self._damaged += 1
-                continue
-            yield from frames
+    def _count_damage(self) -> None:
+        self._damaged += 1
 
     def _image(self, frame: Any) -> Image.Image:
         """Scale a frame down, to square pixels, and turn it upright."""
@@ -205,8 +191,7 @@ class Frames:
             )
         except (ValueError, OSError) as error:
             raise VideoError(self._name, f"has frames that cannot be read ({error})") from error
-        turn = _TURNS.get(round(frame.rotation / 90) * 90 % 360)
-        return image if turn is None else image.transpose(turn)
+        return upright(image, frame.rotation)
 
     def _check_length(self, seconds: float) -> None:
         if self._longest is not None and seconds > self._longest:
@@ -243,76 +228,6 @@ def check_every(every: float | None) -> None:
         raise ConfigError(f"every is {every!r}; expected seconds, a number above 0.")
 
 
-def _name(source: object) -> str:
-    return "clip (bytes)" if isinstance(source, bytes) else name_of(source)
-
-
-def _open_file(source: ClipSource, name: str) -> BinaryIO:
-    try:
-        return open_file(source, name)
-    except ImageError as error:
-        reason = error.reason.replace("an image", "a clip").replace("the image", "the clip")
-        if reason.startswith("is of type"):
-            reason = f"is of type {type(source).__name__}: expected a path or bytes"
-        raise VideoError(name, reason) from error
-
-
-def _open(file: BinaryIO, name: str) -> Any:
-    """Open the container of a clip; nothing but the given file is read.
-
-    Raises:
-        VideoError: It cannot be opened.
-    """
-    import av
-
-    av.logging.set_level(None)  # what FFmpeg says of odd files would mix with what we say
-    try:
-        return av.open(
-            file,
-            container_options={"format_whitelist": demuxers(), "protocol_whitelist": ""},
-            metadata_errors="replace",
-        )
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(
-            name, f"is no clip, or a damaged, incomplete or unknown one ({_short(error)})"
-        ) from error
-
-
-def _video_stream(container: Any, name: str) -> Any:
-    """The stream of pictures that is shown.
-
-    Raises:
-        VideoError: There is none, or none that can be decoded.
-    """
-    pictures = [one for one in container.streams.video if not _is_cover(one)]
-    if not pictures:
-        has = "sound, but no video" if container.streams.audio else "no video"
-        raise VideoError(name, f"has {has}")
-    if container.format.name.endswith("_pipe"):
-        kind = container.format.name.removesuffix("_pipe").upper()
-        raise VideoError(name, f"is an image ({kind}) with the name of a clip: rename it")
-    known = [one for one in pictures if one.codec_context is not None]
-    if not known:
-        raise VideoError(name, "is encrypted, or of a codec that cannot be decoded here")
-    stream = max(known, key=lambda one: one.width * one.height)
-    if stream.width * stream.height > MAX_PIXELS:
-        raise VideoError(name, TOO_LARGE)
-    stream.thread_type = "AUTO"
-    stream.codec_context.thread_count = min(_THREADS, os.cpu_count() or 1)
-    return stream
-
-
-def _is_cover(stream: Any) -> bool:
-    """Whether it is the picture on the cover of a piece of music."""
-    return "attached_pic" in (stream.disposition.name or "")
-
-
-def _promised(container: Any, stream: Any) -> float | None:
-    if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
-    return container.duration / 1e6 if container.duration else None  # in microseconds
-
-
 def _points(frame: Any) -> NDArray[np.int32]:
     """The brightness of points of a frame on a grid; of packed formats, whatever lies there."""
     plane = frame.planes[0]
@@ -321,8 +236,3 @@ def _points(frame: Any) -> NDArray[np.int32]:
     rows = values[: plane.height * (len(values) // plane.height)].reshape(plane.height, -1)
     down, across = (max(1, side // _POINTS) for side in (plane.height, plane.width))
     return rows[::down, : plane.width : across].astype(np.int32)
-
-
-def _short(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error)
-    return " ".join(text.split()) or type(error).__name__

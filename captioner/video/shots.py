@@ -32,7 +32,7 @@ class Span:
     Attributes:
         start: When it begins, in seconds.
         end: When it ends, in seconds.
-        pixels: The frame, preprocessed, (3, S, S).
+        pixels: The frame, preprocessed, (3, S, S); for a model of clips its colours, (D,).
         total: The sum of the features of all its frames, each of length 1, (D,); None where they
             were not computed.
     """

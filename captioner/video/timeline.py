@@ -1,15 +1,25 @@
-"""A clip -> its timeline: frames -> the CNN's features -> shots -> captions."""
+"""A clip -> its timeline: frames -> features -> shots -> captions.
 
-from collections.abc import Iterator
+A model of photos compares frames by the features of its CNN, and captions one frame of each shot. A
+model of clips captions the shot itself. Its CNN runs on as many frames as it sees of a clip, so
+frames are compared by their colours alone: what moves within a shot doesn't change those.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from captioner.backends.ensemble import unit
 from captioner.caption import Caption
+from captioner.errors import ImageError
+from captioner.images.clips import ClipPart, ClipSource
 from captioner.video.clip import Clip, Shot, merge
 from captioner.video.frames import Frame, Frames
 from captioner.video.shots import ShotDetector, Span
@@ -18,11 +28,15 @@ if TYPE_CHECKING:
     from captioner.inference import Captioner
 
 T = TypeVar("T")
+Look: TypeAlias = Callable[[Image.Image], NDArray[np.float32]]  # what is kept of a frame
+
+_SIDE, _LEVELS = 64, 4  # of the picture whose colours are counted; of each of red, green and blue
 
 
 def caption_frames(
     captioner: "Captioner",
     frames: Frames,
+    source: ClipSource,
     *,
     steps: bool,
     batch_size: int,
@@ -37,6 +51,7 @@ def caption_frames(
     Args:
         captioner: The model.
         frames: The clip's frames.
+        source: The clip itself, parts of which a model of clips reads.
         steps: Whether each frame is captioned on its own, instead of shots.
         batch_size: The most frames that are encoded and decoded at once.
         first_image: See `Captioner.stream`; the frames that are captioned are counted.
@@ -49,14 +64,21 @@ def caption_frames(
         VideoError: The clip cannot be read.
         ConfigError: An option is unknown or out of range.
     """
-    spans = _steps(captioner, frames) if steps else _shots(captioner, frames, batch_size)
+    look = _colors if captioner.frames else partial(_pixels, captioner)
+    spans = _steps(frames, look) if steps else _shots(captioner, frames, look, batch_size)
     shots: list[Shot] = []
     features: list[NDArray[np.float32]] = []  # (D,) each, of length 1
     total: Any = 0.0  # (D,)
     for batch in _batches(spans, batch_size):
-        stepper = captioner.backend.encode(np.stack([span.pixels for span in batch]))
-        pooled = unit(stepper.pooled)
-        captions = captioner.decode(stepper, first_image=first_image + len(shots), **decoding)
+        first = first_image + len(shots)
+        if captioner.frames:
+            parts = [ClipPart(source, span.start, span.end) for span in batch]
+            captions = _caption_parts(captioner, parts, batch_size, first, decoding)
+            pooled = unit(np.stack([span.pixels for span in batch]))
+        else:
+            stepper = captioner.backend.encode(np.stack([span.pixels for span in batch]))
+            captions = captioner.decode(stepper, first_image=first, **decoding)
+            pooled = unit(stepper.pooled)
         for span, caption, vector in zip(batch, captions, pooled, strict=True):
             shots.append(Shot(span.start, span.end, _without_attention(caption)))
             features.append(vector)
@@ -75,13 +97,52 @@ def _without_attention(caption: Caption) -> Caption:
     return replace(caption, attention=None, alternatives=alternatives)
 
 
-def _shots(captioner: "Captioner", frames: Frames, batch_size: int) -> Iterator[Span]:
+def _caption_parts(
+    captioner: "Captioner",
+    parts: Sequence[ClipPart],
+    batch_size: int,
+    first_image: int,
+    decoding: dict[str, Any],
+) -> list[Caption]:
+    """Caption parts of a clip by a model of clips."""
+    sources: Any = parts
+    captions = []
+    with closing(
+        captioner.stream(sources, batch_size=batch_size, first_image=first_image, **decoding)
+    ) as results:
+        for result in results:
+            if isinstance(result, ImageError):
+                raise result
+            captions.append(result)
+    return captions
+
+
+def _pixels(captioner: "Captioner", image: Image.Image) -> NDArray[np.float32]:
+    """What the encoder takes of a frame, (3, S, S)."""
+    return captioner.preprocessing(image)
+
+
+def _colors(image: Image.Image) -> NDArray[np.float32]:
+    """The square roots of the shares of 64 colours in a frame, (64,), a vector of length 1.
+
+    Their product with those of another frame is the Bhattacharyya coefficient.
+    """
+    small = np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX)) // (256 // _LEVELS)
+    numbers = small.astype(np.int64) @ (_LEVELS**2, _LEVELS, 1)  # of the colours
+    counts = np.bincount(numbers.ravel(), minlength=_LEVELS**3)
+    shares: NDArray[np.float32] = np.sqrt(counts / counts.sum()).astype(np.float32)
+    return shares
+
+
+def _shots(captioner: "Captioner", frames: Frames, look: Look, batch_size: int) -> Iterator[Span]:
     detector = ShotDetector()
     for batch in _batches(iter(frames), batch_size):
-        pixels = [captioner.preprocessing(frame.image) for frame in batch]
-        pooled = captioner.backend.encode(np.stack(pixels)).pooled
-        for frame, features, one in zip(batch, pooled, pixels, strict=True):
-            ended = detector.add(frame.change, features, one)
+        seen = [look(frame.image) for frame in batch]
+        features = np.stack(seen)
+        if not captioner.frames:
+            features = captioner.backend.encode(features).pooled
+        for frame, its, one in zip(batch, features, seen, strict=True):
+            ended = detector.add(frame.change, its, one)
             if ended is not None:
                 yield ended
     last = detector.finish(frames.end)
@@ -89,14 +150,14 @@ def _shots(captioner: "Captioner", frames: Frames, batch_size: int) -> Iterator[
         yield last
 
 
-def _steps(captioner: "Captioner", frames: Frames) -> Iterator[Span]:
+def _steps(frames: Frames, look: Look) -> Iterator[Span]:
     before: Frame | None = None
     for frame in frames:
         if before is not None:
-            yield Span(before.time, frame.time, captioner.preprocessing(before.image))
+            yield Span(before.time, frame.time, look(before.image))
         before = frame
     if before is not None:
-        yield Span(before.time, frames.end, captioner.preprocessing(before.image))
+        yield Span(before.time, frames.end, look(before.image))
 
 
 def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:

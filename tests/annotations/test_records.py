@@ -198,7 +198,8 @@ def without(**changes: Any) -> dict[str, Any]:
         ("a.jsonl", '{"image": 1, "caption": "x"}\n', 'line 1: expected "image"'),
         ("a.jsonl", '{"image": "a"}\n', 'line 1: expected "caption"'),
         ("a.jsonl", "\n", "no captions in it"),
-        ("a.txt", "a dog", "must be a .json, .csv or .jsonl file; .json is COCO's captions"),
+        ("a.tsv", "a dog", "must be a .json, .csv, .jsonl or .txt file; .json is COCO's captions"),
+        ("a.txt", "a dog", "a.txt, line 1: expected a clip's name and a caption"),
     ],
 )
 def test_a_wrong_file_is_refused_in_one_line_that_says_where(

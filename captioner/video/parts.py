@@ -1,0 +1,154 @@
+"""Evenly spaced frames of a clip, upright and in sRGB's RGB: what a model of clips sees of it."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from PIL import Image
+
+from captioner.errors import ImageError, MissingExtraError, VideoError
+from captioner.images import IMAGE_SUFFIXES, ImageSource, open_image
+from captioner.images.clips import ClipPart, ClipSource, evenly
+from captioner.video.formats import can_read_clips
+from captioner.video.opening import (
+    clip_name,
+    decode,
+    open_clip,
+    open_container,
+    promised_length,
+    upright,
+    video_stream,
+)
+
+ClipInput: TypeAlias = ClipSource | ClipPart | Sequence[ImageSource]
+"""What a model of clips captions: a file, a part of it, or frames in their order."""
+
+_SEEK = 10.0  # seconds ahead from which on seeking is quicker than decoding all that lies between
+_PHOTOS = IMAGE_SUFFIXES - {".gif"}  # FFmpeg reads what moves in a GIF
+
+
+def read_frames(clip: ClipPart, count: int) -> list[Image.Image]:
+    """Read evenly spaced frames of a clip: those shown in the middle of `count` equal parts of it.
+
+    A clip of fewer frames gives some of them twice. Memory holds no more than the frames returned.
+
+    Args:
+        clip: The clip.
+        count: How many frames.
+
+    Returns:
+        The frames in mode "RGB", in their order.
+
+    Raises:
+        VideoError: The clip cannot be read, or has no frame between its start and its end.
+        MissingExtraError: PyAV is not installed.
+    """
+    if not can_read_clips():
+        raise MissingExtraError("Reading clips", "video")
+    import av
+
+    name = clip_name(clip.path)
+    with open_clip(clip.path, name) as file, open_container(file, name) as container:
+        stream = video_stream(container, name)
+        try:
+            times = _times(container, stream, clip, count)
+            frames = list(_shown_at(container, stream, name, times))
+        except av.FFmpegError as error:
+            raise VideoError(name, f"cannot be read as a clip ({error.strerror})") from error
+    if not frames:
+        raise VideoError(name, "has no frame that can be decoded: it is empty or damaged")
+    return frames + frames[-1:] * (count - len(frames))
+
+
+def frames_of(source: ClipInput | ImageSource, count: int, min_size: int) -> list[Image.Image]:
+    """Read the frames that a model sees of what it is given.
+
+    Args:
+        source: A clip, or a part of one, or its frames; a single image in memory is a clip of one
+            frame.
+        count: How many frames the model sees.
+        min_size: See `captioner.images.open_image`; of frames that are given as images.
+
+    Raises:
+        ImageError: The source cannot be read, has no frames, or is the file of a photo.
+        MissingExtraError: PyAV is not installed.
+    """
+    if isinstance(source, (str, os.PathLike)) and _is_photo(source):
+        raise ImageError(
+            os.fsdecode(source),
+            "is a photo, and this model captions clips: choose a model of photos for it",
+        )
+    if isinstance(source, (str, os.PathLike, bytes)):
+        source = ClipPart(source)
+    if isinstance(source, ClipPart):
+        return read_frames(source, count)
+    images = source if isinstance(source, (list, tuple)) else [source]
+    if not images:
+        raise ImageError("clip", "has no frames")
+    chosen = evenly(range(len(images)), count)
+    opened = {
+        index: open_image(images[index], name=f"frame {index + 1}", min_size=min_size)
+        for index in set(chosen)
+    }
+    return [opened[index] for index in chosen]
+
+
+def _is_photo(path: str | os.PathLike[str]) -> bool:
+    return Path(os.fsdecode(path)).suffix.lower() in _PHOTOS
+
+
+def _times(container: Any, stream: Any, clip: ClipPart, count: int) -> list[float]:
+    """The middles of `count` equal parts of a clip, in seconds of its timestamps."""
+    length = promised_length(container, stream)
+    if length is None:
+        length = _length(container, stream) if clip.end is None else clip.end
+    start, end = clip.start or 0.0, length if clip.end is None else clip.end
+    if not (0 <= start < end and start < length):
+        span = f"from {start:g} s to {end:g} s"
+        reason = f"has nothing {span}; expected a part of its {length:g} s"
+        raise VideoError(clip_name(clip.path), reason)
+    end = min(end, length)
+    first = float((stream.start_time or 0) * (stream.time_base or 0))
+    return [first + start + (end - start) * (i + 0.5) / count for i in range(count)]
+
+
+def _length(container: Any, stream: Any) -> float:
+    """The length in seconds of a clip that doesn't say it: all of its file is read to find out."""
+    last = first = None
+    for packet in container.demux(stream):
+        if packet.pts is not None:
+            first = packet.pts if first is None else min(first, packet.pts)
+            last = max(packet.pts + (packet.duration or 1), last or 0)
+    container.seek(0)
+    return float((last - first) * stream.time_base) if first is not None and last else 0.0
+
+
+def _shown_at(
+    container: Any, stream: Any, name: str, times: Sequence[float]
+) -> Iterator[Image.Image]:
+    """The frames that are shown at some times, which rise; the last frame for those after it."""
+    shown = None
+    decoded = decode(container, stream, name)
+    left = list(times)
+    now, sought = 0.0, -1.0
+    while left:
+        if left[0] - now > _SEEK and left[0] > sought:  # once: keyframes may be far apart
+            container.seek(int(left[0] / stream.time_base), stream=stream)
+            decoded, shown, sought = decode(container, stream, name), None, left[0]
+        frame = next(decoded, None)
+        if frame is None:
+            break
+        now = frame.time or 0.0
+        while left and shown is not None and now > left[0]:
+            yield _image(shown)
+            left.pop(0)
+        shown = frame
+    if shown is not None:
+        for _ in left:
+            yield _image(shown)
+
+
+def _image(frame: Any) -> Image.Image:
+    image: Image.Image = frame.to_image()  # mode "RGB"
+    return upright(image, frame.rotation)

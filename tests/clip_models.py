@@ -1,0 +1,44 @@
+"""Small models of clips with random weights."""
+
+from pathlib import Path
+
+import torch
+
+from captioner.decoding import DecodingOptions
+from captioner.export import save_checkpoint
+from captioner.model.captioning import CaptioningModel
+from captioner.model.decoder import DecoderConfig
+from captioner.model.encoder import EncoderConfig
+from captioner.model.temporal import TemporalConfig
+from captioner.preprocessing import Preprocessing
+from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
+
+WORDS = "a the red blue circle square moves turns left"
+VOCABULARY = Vocabulary([*SPECIAL_WORDS, *WORDS.split()])
+
+
+def save_clip_model(
+    folder: Path, name: str, *, seed: int = 0, onnx: bool = True, **options: object
+) -> Path:
+    """A checkpoint folder of a small model of clips with random weights."""
+    torch.manual_seed(seed)
+    model = CaptioningModel(
+        EncoderConfig("squeezenet1_1"),
+        DecoderConfig(hidden_size=16, embedding_size=12, context_size=8, attention_size=8),
+        image_size=64,
+        vocab_size=len(VOCABULARY),
+        temporal=TemporalConfig(name, frames=3, hidden_size=8, region_size=4, **options),
+    )
+    with torch.no_grad():
+        for parameter in (*model.decoder.parameters(), *model.temporal.parameters()):
+            parameter.mul_(3)  # so that it has opinions
+    save_checkpoint(
+        folder,
+        model,
+        vocabulary=VOCABULARY,
+        preprocessing=Preprocessing(size=64),
+        decoding=DecodingOptions(beam_size=3, max_length=6),
+        card="# A tiny model of clips\n",
+        onnx=onnx,
+    )
+    return folder
