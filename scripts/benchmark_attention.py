@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from captioner.annotations.records import check_images, load_records
 from captioner.errors import ConfigError
 from captioner.evaluation.statistics import interval, resample
+from captioner.explain.evidence import is_content
 from captioner.explain.occlusion import log_probs_hidden
 from captioner.images import find_images, open_image
 from captioner.inference import Captioner
@@ -39,16 +40,6 @@ RANDOM, OTHER_WORDS, OTHER_PHOTO = (
     "those of other words",
     "those in another photo",
 )
-
-# English words that say little of what there is to see: they owe themselves to the words around
-# them.
-FUNCTION_WORDS = """
-a an the this that these those some any each every all both another other one its his her their my
-your our it he she they them him i we you who which what there while as and or but so than if of in
-on at to from by for with without into onto over under through across along around near behind
-beside between above below up down off out is are was were be
-been being am has have had do does did can could will would may 's 're n't not no very
-"""
 
 
 class Word(NamedTuple):
@@ -148,9 +139,8 @@ def masks_of(attention: NDArray[Any] | None) -> NDArray[np.bool_]:
 
 def rows_of(words: Sequence[Word]) -> list[dict[str, Any]]:
     """The rows of the table."""
-    closed_class = FUNCTION_WORDS.split()
-    content = [word for word in words if word.text not in closed_class]
-    function = [word for word in words if word.text in closed_class]
+    content = [word for word in words if is_content(word.text)]
+    function = [word for word in words if not is_content(word.text)]
     cases = [
         ("all", words, RANDOM),
         ("content words", content, RANDOM),

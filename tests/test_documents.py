@@ -171,11 +171,22 @@ def test_the_python_example(page, capsys, monkeypatch):
 
 def test_the_maps_example(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    (example,) = blocks("docs/how-to/explain.md", "python")
+    example, _ = blocks("docs/how-to/explain.md", "python")
     execute(example)
     (caption,) = Captioner.from_pretrained().caption(PHOTO)
     sizes = {Image.open(folder / f"{number}.png").size for number in range(len(caption.words))}
     assert sizes == {(256, 256)}
+
+
+def test_the_evidence_example(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    _, example = blocks("docs/how-to/explain.md", "python")
+    execute(example)
+    lines = capsys.readouterr().out.splitlines()
+    said = "a cup of coffee and a cup on a wooden table"
+    assert lines[0].replace("[", "").replace("]", "") == said
+    words = said.split()
+    assert [line.split()[1] for line in lines[1 : len(words) + 1]] == words
 
 
 @pytest.mark.slow

@@ -83,7 +83,10 @@ LIGHT = (
     "captioner.hub",
     "captioner.library",
     "captioner.video",
-    *(f"captioner.explain.{name}" for name in ("maps", "occlusion", "html_figure", "saving")),
+    *(
+        f"captioner.explain.{name}"
+        for name in ("evidence", "html_figure", "maps", "occlusion", "saving")
+    ),
     *COMMANDS,
 )
 BASE = {"numpy", "PIL", "onnxruntime", "jinja2", "rich"}

@@ -5,7 +5,7 @@ import math
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
 from itertools import tee
@@ -196,7 +196,7 @@ def run(options: Namespace) -> int:
         left_out += done
         return done
 
-    names, sources = tee(_inputs(paths, is_done, fail, clips=photos_only is None))
+    names, sources = tee(inputs(paths, is_done, fail, clips=photos_only is None))
     decoding = given(options, "batch_size", *DECODING)
     first = len(file) if file is not None else 0  # those before were drawn with the numbers before
     if file is None and options.format == CSV:
@@ -340,7 +340,7 @@ def _of_clips(options: Namespace) -> dict[str, Any]:
     return given(options, "every") | ({"summary": True} if options.summary else {})
 
 
-def _inputs(
+def inputs(
     paths: Iterable[str],
     is_done: Callable[[str], bool],
     fail: Callable[[str], None],
@@ -406,7 +406,7 @@ def rows_of(
     encoding: str,
     kept: bool = True,
 ) -> str:
-    """Format the lines of an image or a clip. JSON has escapes for what an encoding lacks.
+    """Format the lines of an image or a clip.
 
     If the caption is not kept, only its confidence is shown and, in a table, its path.
     """
@@ -414,12 +414,7 @@ def rows_of(
         entry = {"path": name, **caption.to_dict()}
         if not kept:
             entry |= {"caption": None, "log_prob": None, "alternatives": []}
-        line = json.dumps(entry, ensure_ascii=False)
-        try:
-            line.encode(encoding)
-        except UnicodeEncodeError:
-            line = json.dumps(entry)
-        return f"{line}\n"
+        return json_line(entry, encoding)
     from captioner.video.clip import Clip
 
     if isinstance(caption, Clip):
@@ -443,3 +438,13 @@ def rows_of(
         ]
         lines.append("\t".join(fields))
     return "".join(f"{line}\n" for line in lines)
+
+
+def json_line(entry: Mapping[str, Any], encoding: str) -> str:
+    """Format an object as a line of JSON, with escapes for what an encoding lacks."""
+    line = json.dumps(entry, ensure_ascii=False)
+    try:
+        line.encode(encoding)
+    except UnicodeEncodeError:
+        line = json.dumps(entry)
+    return f"{line}\n"

@@ -1,6 +1,7 @@
 """`captioner demo`: a page to try a model on."""
 
 from argparse import Namespace
+from pathlib import Path
 
 from captioner.commands.model import add_model
 from captioner.commands.parser import Add
@@ -16,12 +17,14 @@ def declare(add: Add) -> None:
         help="Serve a page to try a model on.",
         description="""\
 Serve a page that captions photos and shows for each word where the model looked. It
-loads nothing from elsewhere. Ctrl-C ends it, and deletes all that was uploaded.""",
+loads nothing from elsewhere. Ctrl-C ends it, and deletes all that was uploaded,
+but for what visitors agreed to leave with --corrections.""",
         epilog="""\
 examples:
   captioner demo
   captioner demo --model runs/tiny/best --port 8000
-  captioner demo --host 0.0.0.0""",
+  captioner demo --host 0.0.0.0
+  captioner demo --corrections corrections.csv""",
     )
     parser.set_defaults(run=run)
     parser.add_argument(
@@ -44,6 +47,15 @@ examples:
         action="store_true",
         help="Also make a public address, by a tunnel of gradio.live.",
     )
+    parser.add_argument(
+        "--corrections",
+        type=Path,
+        metavar="FILE",
+        help=(
+            "Ask visitors for better captions; append those of visitors who agree to this .csv,"
+            " with their photos beside it. [default: ask for none]"
+        ),
+    )
     add_model(parser, batches=False)
 
 
@@ -64,6 +76,7 @@ def run(options: Namespace) -> int:
         host=options.host,
         port=options.port,
         share=options.share,
+        corrections=options.corrections,
         started=lambda url: print(f"The demo is at {url} (Ctrl-C ends it)", flush=True),
     )
     return 0

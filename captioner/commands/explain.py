@@ -1,44 +1,62 @@
-"""`captioner explain`: a photo -> where the model looked, word by word."""
+"""`captioner explain`: where the model looked, word by word; which words owe themselves to the photo."""
 
+import math
 import os
 import sys
 from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from captioner.commands.caption import inputs, json_line
+from captioner.commands.captions_file import escape
 from captioner.commands.decoding import DECODING, add_decoding
 from captioner.commands.model import add_model, given
 from captioner.commands.parser import STANDARD_INPUT, Add
-from captioner.commands.terminal import report, show_warnings
+from captioner.commands.terminal import (
+    check_stdout,
+    note,
+    print_odd_characters,
+    report,
+    show_warnings,
+    track,
+)
 from captioner.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
-    pass
+    from captioner.explain import Evidence
 
 
 def declare(add: Add) -> None:
     """Say what the command takes."""
     parser = add(
         "explain",
-        usage="captioner explain PHOTO --output FILE [OPTIONS]",
-        operands=("PHOTO", 1, 1),
-        help="Show for each word where the model looked.",
+        usage="captioner explain PHOTO... (--output FILE | --evidence) [OPTIONS]",
+        operands=("PHOTO", 1, math.inf),
+        help="Show for each word where the model looked, or whether it saw it at all.",
         description="""\
 Caption PHOTO (- for standard input) and show for each word which parts of it made the
-model choose it: a figure with a panel for each word, or a page to explore.""",
+model choose it: a figure with a panel for each word, or a page to explore.
+
+With --evidence, caption photos or folders of them and mark, in square brackets, content
+words that the model would have said just as well without the photo: they are likely to
+be hallucinated. Several photos print PATH, a tab and the caption.""",
         epilog="""\
 examples:
   captioner explain photo.jpg --output figure.png
   captioner explain photo.jpg --output page.html
-  captioner explain photo.jpg --output figure.pdf --method occlusion""",
+  captioner explain photo.jpg --output figure.pdf --method occlusion
+  captioner explain holiday/ --evidence
+  captioner explain holiday/ --evidence --json""",
     )
     parser.set_defaults(run=run)
     parser.add_argument(
         "--output",
         type=Path,
-        required=True,
         metavar="FILE",
-        help=".png, .pdf, .svg or .html. [required]",
+        help=".png, .pdf, .svg or .html. [required without --evidence]",
     )
     parser.add_argument(
         "--method",
@@ -49,16 +67,62 @@ examples:
             " torch). [default: attention]"
         ),
     )
+    evidence = parser.add_argument_group("evidence")
+    evidence.add_argument(
+        "--evidence",
+        action="store_true",
+        help="Mark content words without visual evidence.",
+    )
+    evidence.add_argument(
+        "--min-evidence",
+        type=float,
+        metavar="NATS",
+        help=(
+            "Mark words whose pointwise mutual information with the photo is smaller. [default:"
+            " 1.5]"
+        ),
+    )
+    evidence.add_argument(
+        "--json",
+        action="store_true",
+        help="Print a JSON object per photo, with the figures of each word.",
+    )
     add_model(parser)
     add_decoding(parser, without=["alternatives"])
 
 
 def run(options: Namespace) -> int:
+    """Caption a photo and show where the model looked, or mark words without evidence."""
+    show_warnings()
+    _check(options)
+    return _mark(options) if options.evidence else _draw(options)
+
+
+def _check(options: Namespace) -> None:
+    """Refuse options that don't go together."""
+    if options.evidence:
+        unused = given(options, "output", "method")
+        if unused:
+            raise ConfigError(
+                f"--{next(iter(unused))} and --evidence contradict each other; give one."
+            )
+        return
+    if options.json or options.min_evidence is not None:
+        raise ConfigError(
+            f"{'--json' if options.json else '--min-evidence'} needs --evidence, without which a"
+            " figure is drawn."
+        )
+    if options.output is None:
+        raise ConfigError("Name a figure to draw, --output FILE; or say --evidence.")
+    if len(options.operands) > 1:
+        raise ConfigError(f"Unexpected argument {options.operands[1]}: a figure shows one photo.")
+
+
+def _draw(options: Namespace) -> int:
     """Caption a photo and show for each word where the model looked."""
     from captioner.explain import check_output, explain
     from captioner.inference import Captioner
 
-    show_warnings()
     (path,) = options.operands
     if os.path.exists(path) and options.output.exists() and os.path.samefile(path, options.output):
         raise ConfigError(
@@ -80,3 +144,63 @@ def run(options: Namespace) -> int:
     explanation.save(options.output)
     print(explanation.caption.text)
     return 0
+
+
+def _mark(options: Namespace) -> int:
+    """Caption photos and mark words without evidence."""
+    from captioner.explain.evidence import is_content
+
+    print_odd_characters(names=True)
+    check_stdout()
+    paths: list[str] = options.operands
+    if paths.count(STANDARD_INPUT) > 1:
+        raise ConfigError("- is given twice; standard input can be read only once.")
+    several = len(paths) > 1 or os.path.isdir(paths[0])
+    failed = marked = content = 0
+
+    def fail(message: str) -> None:
+        nonlocal failed
+        failed += 1
+        report(message)
+
+    for name, evidence in _evidence(options, several, fail):
+        if isinstance(evidence, ImageError):
+            fail(f"{'standard input' if name == STANDARD_INPUT else name}: {evidence.reason}")
+            continue
+        marked += sum(evidence.marked)
+        content += sum(map(is_content, evidence.caption.words))
+        if options.json:
+            entry = {"path": name, **evidence.to_dict()}
+            line = json_line(entry, sys.stdout.encoding or "utf-8")
+        else:
+            line = "\t".join([*[escape(name)] * several, evidence.text]) + "\n"
+        print(line, end="", flush=True)
+    if several:
+        note(f"{marked:,} of {content:,} content words are marked: no visual evidence.")
+    return 1 if failed else 0
+
+
+def _evidence(
+    options: Namespace, shown: bool, fail: Callable[[str], None]
+) -> Iterator[tuple[str, "Evidence | ImageError"]]:
+    """Caption photos, and compare the captions with habit a batch at a time."""
+    from captioner.explain.evidence import THRESHOLD, find_evidence
+    from captioner.inference import Caption, Captioner
+
+    captioner = Captioner.from_pretrained(
+        options.model, backend=options.backend, device=options.device
+    )
+    threshold = THRESHOLD if options.min_evidence is None else options.min_evidence
+    names, sources = tee(inputs(options.operands, lambda _: False, fail, clips=False))
+    decoding = given(options, "batch_size", *DECODING)
+    stream = captioner.stream((source for _, source in sources), **decoding)
+    shown = shown and not sys.stdout.isatty()
+    with closing(stream) as results:
+        pairs = track(zip(names, results, strict=False), None, shown)
+        while batch := list(islice(pairs, options.batch_size)):
+            captions = [result for _, result in batch if isinstance(result, Caption)]
+            found = iter(
+                find_evidence(captioner, captions, threshold=threshold, style=options.style)
+            )
+            for (name, _), result in batch:
+                yield name, result if isinstance(result, ImageError) else next(found)

@@ -44,3 +44,37 @@ def log_probs_of(
                 log_probs[captions[image][t]], 0.0
             )  # rounding may leave it a little above 0
     return found
+
+
+def log_probs_of_each(
+    stepper: Stepper, captions: Sequence[Sequence[int]], start: int = START
+) -> list[FloatArray]:
+    """Score several given captions of one image, word by word.
+
+    Args:
+        stepper: The encoded image, before its first step.
+        captions: The word ids of each caption, as for `log_probs_of`.
+        start: The id that the captions begin with.
+
+    Returns:
+        For each caption (T,): the natural logarithm of each word's probability given those before
+        it.
+
+    Raises:
+        ValueError: There isn't exactly one image.
+    """
+    if stepper.batch_size != 1:
+        raise ValueError(f"{stepper.batch_size} images; expected one")
+    lengths = np.array([len(caption) for caption in captions], np.int64)
+    found = [np.zeros(length) for length in lengths]
+    going = np.arange(len(captions))  # those whose captions still go on
+    for t in range(lengths.max(initial=0)):
+        rows = np.flatnonzero(lengths[going] > t)
+        going = going[rows]
+        parents = rows if t else np.zeros_like(rows)  # there is one row before the first step
+        last = np.array([captions[number][t - 1] if t else start for number in going.tolist()])
+        step = stepper.step(parents[None], last[None], 1, all_log_probs=True)
+        assert step.all_log_probs is not None
+        for number, log_probs in zip(going.tolist(), step.all_log_probs[0], strict=True):
+            found[number][t] = min(log_probs[captions[number][t]], 0.0)
+    return found

@@ -4,6 +4,7 @@
     answers.py   a photo and options -> a caption, as data for the page and for the API
     card.py      a checkpoint's model card -> a line of facts
     blocks.py    build_app: the page, its events and its API, as Gradio blocks
+    corrections.py  better captions from visitors, kept if the server says so and they agree
     visits.py    whose photos lie in which files, and when they go
     server.py    serving: the page on a port, with everything a visitor could abuse shut
 

@@ -1,6 +1,7 @@
 """The page and the API, as Gradio blocks."""
 
 import inspect
+import logging
 from collections.abc import Callable, Sequence
 from html import escape
 from importlib.resources import files
@@ -15,11 +16,14 @@ from captioner.decoding.options import Control, DecodingOptions, Option, decodin
 from captioner.demo import limits
 from captioner.demo.answers import api_answer, clip_answer, page_answer, page_options
 from captioner.demo.card import Card
+from captioner.demo.corrections import Corrections
 from captioner.demo.visits import Visits
-from captioner.errors import CaptionerError
+from captioner.errors import CaptionerError, ImageError
 from captioner.explain.maps import colours
 from captioner.inference import Captioner
 from captioner.video.formats import can_read_clips
+
+logger = logging.getLogger(__name__)
 
 _Control: TypeAlias = gr.Slider | gr.Checkbox | gr.Textbox | gr.Dropdown
 _File: TypeAlias = dict[str, Any] | None
@@ -31,6 +35,7 @@ def build_app(
     card: Card | None = None,
     examples: Sequence[Path] = (),
     visits: Visits | None = None,
+    corrections: Corrections | None = None,
 ) -> gr.Blocks:
     """Build the demo.
 
@@ -39,6 +44,7 @@ def build_app(
         card: What to say about it.
         examples: Photos that are offered to try; they stay where they are, and a copy is served.
         visits: Notes who looks at which photo; what serves the app tells it of uploads.
+        corrections: Keeps better captions of visitors who agree; None to ask for none.
 
     Returns:
         The app. Launch it with `captioner.demo.server.serving`, which also shuts what could be
@@ -85,6 +91,8 @@ def build_app(
                     apply_default_css=False,
                     palette=colours(np.linspace(0, 1, 7, dtype=np.float32)).tolist(),
                 )
+                if corrections is not None:
+                    _ask(corrections, photo, result)
         if card is not None:
             _about(card)
         _connect(app, captioner, photo, clip, controls, result, visits or Visits())
@@ -254,6 +262,52 @@ def _connect(
         **shared,
     )
     app.unload(leave)
+
+
+def _ask(corrections: Corrections, photo: gr.Image, result: gr.HTML) -> None:
+    """Ask for a better caption, and keep it if the visitor agrees."""
+    with gr.Group(elem_id="cap-correction"):
+        text = gr.Textbox(label="A better caption", max_length=limits.LONGEST_CORRECTION)
+        agreed = gr.Checkbox(
+            False,
+            label="Keep this photo and this caption on this server, to train the model with.",
+        )
+        send = gr.Button("Send the correction")
+        said = gr.Textbox(show_label=False, interactive=False, elem_id="cap-thanks")
+
+    def keep(photo: _File, text: object, agreed: object) -> str:
+        if photo is None:
+            return "Choose a photo first."
+        path, name = _uploaded(photo)
+        try:
+            new = corrections.add(path, text, agreed)
+        except ImageError as error:
+            return f"“{name}” {error.reason}."
+        except CaptionerError as error:
+            return str(error)
+        except OSError:
+            logger.exception("%s: a correction cannot be written", corrections.file)
+            return "The correction cannot be kept: something is wrong with the server."
+        return "Thank you: it is kept." if new else "Thank you: it was kept already."
+
+    # In the browser alone: an answer with its maps is larger than a request may be.
+    result.change(
+        None,
+        result,
+        [text, agreed, said],
+        js="(answer) => [answer?.captions?.[0]?.text ?? '', false, '']",
+        api_visibility="private",
+    )
+    send.click(
+        keep,
+        [photo, text, agreed],
+        said,
+        preprocess=False,
+        show_progress="hidden",
+        trigger_mode="once",
+        concurrency_limit=1,
+        api_visibility="private",
+    )
 
 
 def _with_parameters(caption: Callable[..., Any]) -> Callable[..., Any]:

@@ -18,6 +18,12 @@ AT_ONCE = 2
 """Concurrent requests, so that a large photo doesn't block the next visitor."""
 LONGEST_VISIT = 3600
 """Seconds after which a photo is deleted whose visitor's leaving went unnoticed."""
+LONGEST_CORRECTION = 200
+"""Characters of a visitor's better caption."""
+MOST_CORRECTIONS = 5000
+"""Corrections that are kept, so that visitors cannot fill the disk."""
+KEPT_SIZE = 1024
+"""Pixels of the longer side of a photo that is kept with its correction."""
 
 LARGEST = {
     option.name: option.public_limit

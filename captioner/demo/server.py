@@ -17,6 +17,7 @@ from captioner.checkpoint import describe, read_checkpoint
 from captioner.demo import limits
 from captioner.demo.blocks import build_app, look
 from captioner.demo.card import Card, read_card
+from captioner.demo.corrections import Corrections
 from captioner.demo.visits import Visits
 from captioner.errors import ConfigError
 from captioner.images import find_images
@@ -44,6 +45,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int | None = None,
     share: bool = False,
+    corrections: str | os.PathLike[str] | None = None,
     started: Callable[[str], object],
 ) -> None:
     """Serve a model's demo until Ctrl-C or SIGTERM. For the main thread.
@@ -55,11 +57,14 @@ def serve(
         host: See `serving`.
         port: Likewise.
         share: Likewise.
+        corrections: The CSV file that keeps better captions of visitors who agree; None to ask for
+            none.
         started: Is told the URL once the demo can be visited.
 
     Raises:
         CaptionerError: The model cannot be loaded, or the address cannot be used.
     """
+    kept = None if corrections is None else Corrections(corrections)
     card = read_card(describe(read_checkpoint(model)))
     captioner = Captioner.from_pretrained(model, backend=backend, device=device)
     before = signal.signal(
@@ -67,7 +72,13 @@ def serve(
     )  # ends it as Ctrl-C does: tidily
     try:
         with serving(
-            captioner, card=card, examples=find_examples(), host=host, port=port, share=share
+            captioner,
+            card=card,
+            examples=find_examples(),
+            host=host,
+            port=port,
+            share=share,
+            corrections=kept,
         ) as url:
             started(url)
             while True:
@@ -96,6 +107,7 @@ def serving(
     host: str = "127.0.0.1",
     port: int | None = None,
     share: bool = False,
+    corrections: Corrections | None = None,
 ) -> Iterator[str]:
     """Serve the demo while the context lasts; uploads lie in a temporary folder that goes with it.
 
@@ -109,6 +121,7 @@ def serving(
             network.
         port: The port; the first free one from 7860 on if None.
         share: Also make it reachable from anywhere for some days, by a tunnel of Gradio's makers.
+        corrections: Keeps better captions of visitors who agree; None to ask for none.
 
     Yields:
         Its URL, the public one if it is shared.
@@ -127,7 +140,9 @@ def serving(
         }
         with _environment(places):
             visits = Visits()
-            app = build_app(captioner, card=card, examples=examples, visits=visits)
+            app = build_app(
+                captioner, card=card, examples=examples, visits=visits, corrections=corrections
+            )
             app.queue(max_size=limits.QUEUE_LENGTH, api_open=False)
             try:
                 _, local, public = app.launch(

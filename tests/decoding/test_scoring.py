@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from captioner.decoding.scoring import log_probs_of
+from captioner.decoding.scoring import log_probs_of, log_probs_of_each
 from captioner.inference import Captioner
 from captioner.vocabulary import END, PAD, START
 from tests.decoding.table import Table, TableStepper
@@ -48,3 +48,16 @@ def test_it_agrees_with_the_search_and_with_teacher_forcing(
             forced = model(torch.from_numpy(image[None]), torch.tensor([[[START, *words, PAD]]]))
         expected = forced.logits.log_softmax(dim=1)[torch.arange(len(words)), forced.targets]
         assert log_probs == pytest.approx(expected.numpy(), abs=1e-4)
+
+
+def test_captions_of_one_image_are_looked_up_word_by_word() -> None:
+    table = Table(3, vocab_size=9)
+    captions = [(4, 5, END), (), (8,), (7, 7, 6, 5, END), (4, 5, 5)]
+    found = log_probs_of_each(TableStepper([table]), captions)
+    for caption, log_probs in zip(captions, found, strict=True):
+        expected = [min(table.log_probs(caption[:t])[word], 0) for t, word in enumerate(caption)]
+        assert log_probs.tolist() == pytest.approx(expected, abs=1e-6)
+        assert log_probs.shape == (len(caption),)
+    assert log_probs_of_each(TableStepper([table]), []) == []
+    with pytest.raises(ValueError, match="2 images; expected one"):
+        log_probs_of_each(TableStepper([table, table]), captions)

@@ -1,0 +1,151 @@
+"""Better captions from visitors: what is kept, and what is not."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from captioner.annotations.records import check_images, load_records
+from captioner.demo import limits
+from captioner.demo.corrections import Corrections, checked
+from captioner.errors import ConfigError, DataError
+
+PHOTO = Path(__file__).parents[2] / "examples" / "pagoda.jpg"
+OTHER = PHOTO.with_name("cat.jpg")
+
+
+def rows(file: Path) -> list[list[str]]:
+    with file.open(encoding="utf-8", newline="") as lines:
+        return list(csv.reader(lines))
+
+
+def test_what_is_kept_can_be_trained_on(tmp_path):
+    file = tmp_path / "corrections.csv"
+    corrections = Corrections(file)
+    assert not list(tmp_path.iterdir()), "nothing is written before the first correction"
+    assert corrections.add(PHOTO, 'a "red" temple,\n with  a roof', True)
+    assert Corrections(file).add(PHOTO, "a temple", True), "another run goes on"
+    assert corrections.add(OTHER, "a striped cat", True)
+    first, second = load_records(file)
+    assert first.captions == ('a "red" temple, with a roof', "a temple")
+    assert second.captions == ("a striped cat",)
+    check_images([first, second])
+    assert first.path.parent == tmp_path / "corrections"
+
+
+def test_a_correction_is_kept_once(tmp_path):
+    corrections = Corrections(tmp_path / "c.csv")
+    assert corrections.add(PHOTO, "a temple", True)
+    assert not corrections.add(PHOTO, " a  temple ", True)
+    assert not Corrections(tmp_path / "c.csv").add(PHOTO, "a temple", True)
+    assert len(rows(tmp_path / "c.csv")) == 2
+
+
+@pytest.mark.parametrize("agreed", [False, None, "true", 1])
+def test_without_consent_nothing_is_kept(tmp_path, agreed):
+    with pytest.raises(DataError, match="unless you agree"):
+        Corrections(tmp_path / "c.csv").add(PHOTO, "a temple", agreed)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", [None, "", " \n", "123 !", {"a": 1}, "a" * 201, "a\x00b"])
+def test_what_is_no_caption_is_refused(tmp_path, text):
+    with pytest.raises(DataError):
+        Corrections(tmp_path / "c.csv").add(PHOTO, text, True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_caption_is_a_formula_of_a_spreadsheet():
+    assert checked('=HYPERLINK("x")') == 'HYPERLINK("x")'
+    assert checked("- +a dog") == "a dog"
+
+
+def test_a_photo_is_kept_upright_and_without_metadata(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    exif.get_ifd(0x8825)[1] = "N"  # where it was taken
+    Image.new("RGB", (2400, 1200), (200, 30, 30)).save(tmp_path / "photo.jpg", exif=exif)
+    Corrections(tmp_path / "c.csv").add(tmp_path / "photo.jpg", "all red", True)
+    (kept,) = (tmp_path / "c").iterdir()
+    with Image.open(kept) as image:
+        assert image.height == limits.KEPT_SIZE == 2 * image.width
+        assert not image.getexif()
+
+
+def test_the_disk_is_not_filled(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "MOST_CORRECTIONS", 1)
+    corrections = Corrections(tmp_path / "c.csv")
+    corrections.add(PHOTO, "a temple", True)
+    with pytest.raises(DataError, match="No more"):
+        corrections.add(PHOTO, "a pagoda", True)
+    assert len(rows(tmp_path / "c.csv")) == 2
+
+
+def test_another_table_is_left_as_it_is(tmp_path):
+    for name, content, message in (
+        ("c.csv", "a,b\n1,2\n", "other columns"),
+        ("c.csv", "image,caption\n1\n", "other columns"),
+        ("c.csv", "\xff", "other columns"),
+        ("c.txt", "", "ends in .csv"),
+        ("none/c.csv", None, "no folder"),
+    ):
+        if content is not None:
+            (tmp_path / name).write_text(content, encoding="utf-8")
+        with pytest.raises(ConfigError, match=message):
+            Corrections(tmp_path / name)
+    assert (tmp_path / "c.csv").read_text(encoding="utf-8") == "\xff"
+
+
+@pytest.mark.slow
+def test_a_visitor_corrects_a_caption(bundled, tmp_path):
+    pytest.importorskip("gradio")
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    from captioner.demo.server import serving
+    from tests.browser import chromium, console_errors
+
+    kept = Corrections(tmp_path / "corrections.csv")
+    with serving(bundled, corrections=kept) as url, chromium(900, 900) as page:
+        page.get(url)
+        wait = WebDriverWait(page, 60)
+
+        def find(selector):
+            selector = f"#cap-correction {selector}"
+            return wait.until(lambda page: page.find_elements("css selector", selector))[0]
+
+        def said():
+            return find("#cap-thanks :is(textarea, input)").get_attribute("value")
+
+        def click(selector):
+            page.execute_script("arguments[0].click()", find(selector))
+
+        wait.until(lambda page: page.find_elements("css selector", ".cap-message"))
+        click("button")
+        wait.until(lambda _: said() == "Choose a photo first.")
+        page.find_element("css selector", "#cap-photo input[type=file]").send_keys(str(PHOTO))
+        wait.until(lambda page: page.find_elements("css selector", ".cap-sentence"))
+        (caption,) = bundled.caption(PHOTO)
+        text = find(":is(textarea, input[type=text])")
+        wait.until(lambda _: text.get_attribute("value") == caption.text)
+        assert not find("input[type=checkbox]").is_selected()
+        text.clear()
+        text.send_keys("a red temple")
+        click("button")
+        wait.until(lambda _: "unless you agree" in said())
+        assert not list(tmp_path.iterdir())
+        click("input[type=checkbox]")
+        click("button")
+        wait.until(lambda _: said() == "Thank you: it is kept.")
+        assert not console_errors(page)
+    (record,) = load_records(tmp_path / "corrections.csv")
+    assert record.captions == ("a red temple",)
+    assert record.path.is_file(), "it outlives the demo"
+
+
+@pytest.mark.slow
+def test_without_the_option_nobody_is_asked(bundled):
+    pytest.importorskip("gradio")
+    from captioner.demo.blocks import build_app
+
+    assert "cap-correction" not in str(build_app(bundled).get_config_file())
