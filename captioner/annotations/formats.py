@@ -33,9 +33,9 @@ from captioner.errors import DataError, MissingExtraError
 
 Row = tuple[str, Mapping[Any, Any]]  # where it stands, to begin a message with, and what it says
 
-_COLUMNS = ("image", "caption")
+COLUMNS = ("image", "caption")
 _CLIP_COLUMNS = ("clip", "caption")  # and start and end, if parts of clips are captioned
-_KNOWN = (*_COLUMNS, "clip", "start", "end")
+_KNOWN = (*COLUMNS, "clip", "start", "end")
 _A = {"image": "an image", "clip": "a clip"}
 _SPLITS = {
     "train": "train",
@@ -273,7 +273,7 @@ def _known_names(names: Iterable[str], wanted: Sequence[str] = _KNOWN) -> list[s
 
 
 def _check_columns(path: Path, columns: list[str], wanted: Sequence[str] | None) -> None:
-    choices = (_COLUMNS, _CLIP_COLUMNS) if wanted is None else (wanted,)
+    choices = (COLUMNS, _CLIP_COLUMNS) if wanted is None else (wanted,)
     of_clips = wanted is None and "clip" in columns and "image" not in columns
     missing = [column for column in choices[of_clips] if column not in columns]
     if missing:
@@ -295,7 +295,7 @@ def _check_columns(path: Path, columns: list[str], wanted: Sequence[str] | None)
 
 def _text(wanted: Sequence[str] | None) -> str:
     """The column that holds the text of a row, which stands last."""
-    return (wanted or _COLUMNS)[-1]
+    return (wanted or COLUMNS)[-1]
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
