@@ -17,6 +17,8 @@ Cell = tuple[int, int]
 class PatchStepper:
     """Says the words in order, with their patches' brightness as probability; the rest is "not"."""
 
+    classes = None
+
     def __init__(
         self, light: np.ndarray, cells: Sequence[Cell], looks: Sequence[Cell], vocab_size: int
     ) -> None:

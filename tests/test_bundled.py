@@ -19,13 +19,13 @@ WIDE = Path(__file__).parents[2] / "shared" / "data" / "wide"
 FLICKR8K = Path(__file__).parents[2] / "shared" / "data" / "flickr8k"
 
 GOLDEN = {
-    "astronaut.jpg": "a little boy in a red shirt playing a game",
-    "cat.jpg": "a close up of a brown and white cat with yellow eyes",
-    "coffee.jpg": "a cup of coffee and a cup on a wooden table",
-    "officer.jpg": "a close up of a man in a black suit and tie",
-    "pagoda.jpg": "an old red and white temple with a pointed roof",
+    "astronaut.jpg": "a man in a red shirt looking at a black camera",
+    "cat.jpg": "a close up of a striped cat looking at the camera",
+    "coffee.jpg": "a cup of coffee on a wooden table next to a coffee cup",
+    "officer.jpg": "a man in a black suit and tie standing in front of a microphone",
+    "pagoda.jpg": "an old wooden temple with a red roof and green grass",
     "photographer.jpg": "a man in a black jacket looking through a telescope",
-    "rocket.jpg": "a tall metal tower under a dark blue sky",
+    "rocket.jpg": "a tall glass skyscraper rises into a blue sky",
 }
 
 
@@ -84,7 +84,7 @@ def test_it_reaches_its_validation_scores():
     annotations = FLICKR8K / "annotations" / "captions_val.json"
     scores = evaluate(annotations, FLICKR8K / "images", captioning=captioning).scores
     assert scores["BLEU-4"] >= 0.21
-    assert scores["CIDEr-D"] >= 0.535
+    assert scores["CIDEr-D"] >= 0.565
 
 
 @pytest.mark.slow
@@ -102,7 +102,7 @@ def test_it_describes_everyday_photos():
         str(record.path): caption.text for record, caption in zip(records, captions, strict=True)
     }
     assert len(said) == 158
-    assert score(references, said).scores["CIDEr-D"] >= 0.65
+    assert score(references, said).scores["CIDEr-D"] >= 0.685
 
 
 def test_it_tags_what_its_classifier_is_sure_of():
@@ -127,5 +127,5 @@ def test_its_styles_speak_differently():
         [caption.text for caption in captioner.caption(photos, style=style)]
         for style in ("", "detailed", "flickr8k")
     )
-    assert sum(map(len, detailed)) > sum(map(len, plain))
-    assert sum(one != other for one, other in zip(plain, flickr8k, strict=True)) > len(photos) / 2
+    for style in (detailed, flickr8k):
+        assert sum(one != other for one, other in zip(plain, style, strict=True)) > len(photos) / 2

@@ -74,6 +74,7 @@ def little(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark_training, "SETTLE", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("little")
 def test_the_benchmark_measures_every_way_of_training_that_a_config_has(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

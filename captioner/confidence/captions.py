@@ -33,10 +33,10 @@ def check_confidence(
     if confidence is None:
         raise ConfigError(NO_CONFIDENCE)
     if options.sample or options.include or including:
-        how = "sampled" if options.sample else "told what to include"
+        how = "are sampled" if options.sample else "must include words"
         raise ConfigError(
-            f"Captions that are {how} have no confidence; it was calibrated on captions that"
-            " were searched for freely."
+            f"Captions that {how} have no confidence; it was calibrated on captions by"
+            " unconstrained beam search."
         )
     if options.style not in confidence.styles:
         known = ", ".join(style or "the plain one" for style in confidence.styles)

@@ -77,7 +77,7 @@ def test_the_classifier_of_the_weights_is_kept_and_travels_in_checkpoints(tmp_pa
         (EncoderConfig("squeezenet1_1"), "classifier is more than a linear layer"),
         (
             EncoderConfig("resnet34", grid=3),
-            "A grid of 3 regions a side weighs the CNN's map unevenly",
+            "A grid of 3 regions a side weighs the CNN's feature map unevenly",
         ),
     ],
 )

@@ -119,6 +119,7 @@ def measure(folder, records):
     return 100 * cider, exact / len(records)
 
 
+@pytest.mark.slow
 def test_the_new_domain_is_learned_and_replay_keeps_the_old_one(old, new):
     """Claim: 85 of 100 new captions are right, and the old domain loses at most 5 % of CIDEr-D."""
     before, right = measure(old.best, old.val)

@@ -86,7 +86,7 @@ def test_what_is_asked_for_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_shipped_configs_leave_the_precision_to_the_machine() -> None:
     configs = [yaml.safe_load(path.read_text()) for path in ROOT.glob("configs/*.yaml")]
-    assert {config["trainer"].get("precision", "auto") for config in configs} == {"auto"}
+    assert {config["trainer"].get("precision", "auto") for config in configs} == {"auto"}, configs
 
 
 def test_a_resumed_run_keeps_its_precision(

@@ -1,6 +1,5 @@
 """Runs that are interrupted, killed or out of disk lose nothing, and resume exactly."""
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -236,24 +235,24 @@ def test_a_run_that_was_killed_goes_on(uninterrupted):
     assert_same(uninterrupted(FROZEN), "parts")
 
 
-def train_in_a_group(options):
-    """What a forked process does, which has imported torch: train, as a shell's job does."""
-    os.setsid()
-    torch.set_num_threads(1)  # the threads of the process that it was forked from aren't there
-    sys.exit(main(options))
-
-
+@pytest.mark.slow
 def test_a_signal_to_the_whole_group_saves_although_it_reaches_the_loading_processes_too():
-    options = [*OPTIONS, "--trainer.max_epochs=500", "--data.workers=1", "--data.cache_features=0"]
-    process = multiprocessing.get_context("fork").Process(target=train_in_a_group, args=(options,))
-    process.start()
+    command = [
+        sys.executable,
+        str(ROOT / "scripts/train.py"),
+        *OPTIONS,
+        "--trainer.max_epochs=500",
+        "--data.workers=1",
+    ]
+    process = subprocess.Popen(
+        [*command, "--data.cache_features=0"], stderr=subprocess.DEVNULL, start_new_session=True
+    )
     log = Path("runs/tiny/train.log")
     while not (log.is_file() and "Epoch 1:" in log.read_text()):
-        assert process.is_alive()
+        assert process.poll() is None
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGTERM)
-    process.join()
-    assert process.exitcode == 143
+    assert process.wait() == 143
     assert "last.ckpt is saved" in log.read_text()
     assert last_checkpoint("runs/tiny")["epoch"] >= 1
 

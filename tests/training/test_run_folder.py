@@ -2,21 +2,17 @@
 
 import errno
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from jsonargparse import Namespace
 
 from captioner.errors import ConfigError
 from captioner.training import train
 
 
-def config(
-    *paths: Path, init_from: str | None = None, ckpt_path: str | None = None
-) -> SimpleNamespace:
+def config(*paths: Path, init_from: str | None = None, ckpt_path: str | None = None) -> Namespace:
     """What of a parsed config says what is read."""
-    return SimpleNamespace(
-        config=list(paths), ckpt_path=ckpt_path, model=SimpleNamespace(init_from=init_from)
-    )
+    return Namespace(config=list(paths), ckpt_path=ckpt_path, model=Namespace(init_from=init_from))
 
 
 def test_a_new_run_writes_over_nothing_that_it_reads(tmp_path: Path) -> None:

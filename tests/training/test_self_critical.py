@@ -275,6 +275,7 @@ def test_the_reward_rises(first_stage, tmp_path):
     assert np.mean(watch.values[-third:]) > 1.15 * np.mean(watch.values[:third])
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_as_if_never_interrupted(first_stage, tmp_path):
     whole, broken = str(tmp_path / "whole"), str(tmp_path / "broken")
     assert main(second_stage(first_stage, whole)) == 0

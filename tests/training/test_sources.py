@@ -131,6 +131,7 @@ def test_sets_are_scored_apart_and_their_mean_selects(options, tmp_path):
     assert read_checkpoint("again/best").vocabulary == vocabulary
 
 
+@pytest.mark.slow
 def test_a_run_on_two_sources_goes_on_as_if_never_interrupted(options):
     often = [*options, "--checkpoint.every_minutes=0", "--trainer.default_root_dir=broken"]
     assert main([*options, "--trainer.default_root_dir=whole"]) == 0

@@ -76,7 +76,7 @@ def test_a_signal_ends_the_computation_at_once(
             stop_after(1, lambda: os.kill(os.getpid(), number)),
         )
     assert stopped.value.code == status
-    assert "2 of 10 are kept" in caplog.text
+    assert "2 of 10 are cached" in caplog.text
     assert signal.getsignal(number) == before
     cached_features(tmp_path, encoder, views_of(records), load)
     assert sum(calls) == 2 * COUNT, "no image twice"
