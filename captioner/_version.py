@@ -1,3 +1,3 @@
 """The version, read from here by packaging and by `captioner.__version__`."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -434,7 +434,7 @@ def _as_json(config: dict[str, Any]) -> str:
 
 
 def weight_places(path: Path) -> dict[str, tuple[int, int]]:
-    """Where each tensor of a safetensors file is: its offset from the file's start and its length, in bytes."""
+    """Return offset and length in bytes of each tensor in a safetensors file."""
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))

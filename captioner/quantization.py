@@ -107,8 +107,8 @@ def quantize(folder: Path, output: Path, photos: Iterable[Path]) -> Checkpoint:
 
 _CARD = f"""## Quantized
 
-Activations of the CNN are 8-bit integers, its weights are stored in {CNN_BITS} bits, those of the decoder and the
-classifier in {MATRIX_BITS}. Scores above are those of the model before it was quantized.
+Activations of the CNN are 8-bit integers, its weights are stored in {CNN_BITS} bits, those of the
+decoder and the classifier in {MATRIX_BITS}. The scores above were measured before quantization.
 """
 
 
@@ -254,7 +254,7 @@ def _result(model: ModelProto, node: NodeProto) -> str:
 def _quantize_cnn(
     model: ModelProto, ranges: Ranges, means: Mapping[str, Floats], store: _Store
 ) -> None:
-    """Put a pair of Q and DQ behind every tensor, and integers in the place of weights and biases."""
+    """Insert Q/DQ pairs behind tensors, and replace weights and biases by integers."""
     graph = model.graph
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     prepared: list[NodeProto] = []
@@ -317,7 +317,7 @@ def _groups(node: NodeProto) -> int:
 
 
 def _per_channel(weight: Floats, bits: int) -> tuple[NDArray[np.int8], Floats]:
-    """Integers of so many bits, and a scale for each output channel, with the least squared error."""
+    """Quantize to so many bits, with the scale per output channel of least squared error."""
     largest = 2 ** (bits - 1) - 1
     flat = weight.reshape(len(weight), -1)
     steps, scale = _least_error(flat, largest, -largest)
@@ -325,7 +325,7 @@ def _per_channel(weight: Floats, bits: int) -> tuple[NDArray[np.int8], Floats]:
 
 
 def _least_error(rows: Floats, most: int, least: int) -> tuple[Floats, Floats]:
-    """Steps of each row and its scale (rows, 1), of scales that clip more or less of the extremes."""
+    """Yield each row's integers and scale (rows, 1), for scales that clip more or less."""
     extreme = np.maximum(np.abs(rows).max(axis=1, keepdims=True) / most, _SMALLEST)
     best = np.full((len(rows), 1), np.inf, np.float32)
     steps, scales = np.zeros_like(rows), extreme.astype(np.float32)

@@ -320,7 +320,7 @@ def shots(options: argparse.Namespace) -> tuple[str, list[Row]]:
 
 
 # --- Robustness
-# -------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 
 
 def robustness(options: argparse.Namespace) -> tuple[str, list[Row]]:

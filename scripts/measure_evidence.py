@@ -108,7 +108,7 @@ def words_of(
 
 
 def tables(words: Sequence[Said]) -> str:
-    """The table of thresholds on one half of the photos, and that of the chosen one on the other."""
+    """Tabulate thresholds on one half of the photos, and the chosen one on the other half."""
     chosen_on = [word for word in words if word.photo % 2 == 0]
     others = [word for word in words if word.photo % 2]
     photos = [len({word.photo for word in some}) for some in (chosen_on, others)]

@@ -1,4 +1,4 @@
-"""Which words of a caption come from the photo: `find_evidence`, and `captioner explain --evidence`."""
+"""Which words of a caption come from the photo: `find_evidence`, `captioner explain`."""
 
 import json
 import math
@@ -25,7 +25,7 @@ PHOTO, MEAN = Table(1, len(SPECIAL_WORDS) + len(WORDS)), Table(2, len(SPECIAL_WO
 
 
 class Tables:
-    """A backend of two tables: one for the mean photo, which is 0 everywhere, one for all others."""
+    """A backend of two tables: one for the mean photo, which is all 0, one for all others."""
 
     def encode(self, pixels: np.ndarray) -> TableStepper:
         return TableStepper([PHOTO if image.any() else MEAN for image in pixels])

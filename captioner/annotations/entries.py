@@ -97,7 +97,7 @@ def get_text(where: str, entry: Mapping[str, Any], key: str) -> str:
 
 
 def get_caption(where: str, entry: Any, key: str) -> str:
-    """The caption under a key of an object that stands at `where`; an empty one is a `DataError`."""
+    """Return the caption under a key of the object at `where`; an empty one is a `DataError`."""
     value = entry.get(key) if isinstance(entry, Mapping) else None
     if not isinstance(value, str):
         raise DataError(f'{where}: expected "{key}", a text')

@@ -1,4 +1,4 @@
-"""What stands in annotation files of each kind: COCO captions JSON, Karpathy's splits, CSV, JSON lines.
+"""Parse annotation files: COCO captions JSON, Karpathy's splits, CSV and JSON Lines.
 
 Those of clips by data sets of their own are read in `clip_formats`.
 """
@@ -263,7 +263,7 @@ def csv_rows(path: Path, wanted: Sequence[str] | None = None) -> Iterator[Row]:
 
 
 def _known_names(names: Iterable[str], wanted: Sequence[str] = _KNOWN) -> list[str]:
-    """The names of columns, with those that we look for as we write them where they are there in no other way."""
+    """Normalise column names: match the expected ones regardless of case and spaces."""
     names = list(names)
     plain = [name.strip().lower() for name in names]
     return [

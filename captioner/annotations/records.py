@@ -1,4 +1,4 @@
-"""Annotation files to records: COCO captions JSON, Karpathy's splits, data sets of clips, CSV, JSON lines."""
+"""Load annotation files (COCO JSON, Karpathy's splits, clips, CSV, JSON Lines) as records."""
 
 import contextlib
 import gc
@@ -162,7 +162,7 @@ def _existing(folder: Path, entry: Entry) -> str:
 
 
 def _merged(entries: Iterable[Entry], folder: Path) -> list[Entry]:
-    """Rows of a table, with paths as the disk has them; rows that name one image in two ways are of one image."""
+    """Group the rows of a table by image; different spellings of a path are one image."""
     merged: dict[tuple[str, float | None, float | None], Entry] = {}
     for entry in entries:
         name = existing_name(folder, entry.name)

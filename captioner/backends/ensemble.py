@@ -63,7 +63,7 @@ class Ensemble:
         self.temperatures = tuple(temperatures)
 
     def encode(self, pixels: NDArray[np.float32]) -> "EnsembleStepper":
-        """Encode preprocessed images or clips by each model, as it takes them; a stepper over them."""
+        """Encode preprocessed images or clips by each model; return a stepper over them."""
         return EnsembleStepper(
             [backend.encode(pixels) for backend in self.backends], self.temperatures
         )

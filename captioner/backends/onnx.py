@@ -71,7 +71,7 @@ class OnnxBackend:
         return cls(checkpoint.folder)
 
     def encode(self, pixels: NDArray[np.float32]) -> "OnnxStepper":
-        """Encode preprocessed images (B, 3, S, S), or clips (B, F, 3, S, S); a stepper over them."""
+        """Encode images (B, 3, S, S) or clips (B, F, 3, S, S); return a stepper over them."""
         sessions = self._sessions
         if sessions is None:  # in a forked process
             sessions = self._sessions = self._load()
@@ -240,7 +240,7 @@ def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
 
 
 def _usual_threads() -> int:
-    """What OMP_NUM_THREADS says, as schedulers set it for a share of a machine; else 0, all cores."""
+    """Return OMP_NUM_THREADS, which schedulers set; 0, all cores, if it is unset."""
     said = os.environ.get("OMP_NUM_THREADS", "")
     return int(said) if said.isdecimal() else 0
 

@@ -103,13 +103,13 @@ class TorchBackend:
         return next(self.model.parameters()).device
 
     def encode(self, pixels: NDArray[np.float32] | Tensor) -> "TorchStepper":
-        """Encode preprocessed images (B, 3, S, S), or clips (B, F, 3, S, S); a stepper over them."""
+        """Encode images (B, 3, S, S) or clips (B, F, 3, S, S); return a stepper over them."""
         self._survive_fork()
         with torch.inference_mode(), evaluating(self.model):
             return self.start(self.model.encoder(torch.as_tensor(pixels).to(self.device)))
 
     def start(self, features: Tensor) -> "TorchStepper":
-        """A stepper over images or clips whose features are already known, as the encoder gives them."""
+        """Return a stepper over images or clips whose features are already computed."""
         self._survive_fork()
         with torch.inference_mode(), evaluating(self.model):
             features = features.to(self.device)

@@ -63,7 +63,10 @@ examples:
         "--metrics",
         default=",".join(DEFAULT_METRICS),
         metavar="NAMES",
-        help=f"Of {', '.join(METRICS)}; meteor and spice need Java, chair --instances. [default: %(default)s]",
+        help=(
+            f"Of {', '.join(METRICS)}; meteor and spice need Java, chair --instances."
+            " [default: %(default)s]"
+        ),
     )
     parser.add_argument(
         "--training-captions",

@@ -1,4 +1,4 @@
-"""`captioner explain`: where the model looked, word by word; which words owe themselves to the photo."""
+"""`captioner explain`: where the model looked, word by word; which words the photo supports."""
 
 import math
 import os

@@ -76,7 +76,7 @@ class Loaders:
         workers: int,
         into_batch: Callable[[Sequence[Any]], Any] = collate,
     ) -> DataLoader[Any]:
-        """A loader of any data set that is asked for keys, whose processes live as long as the run."""
+        """Make a loader for a data set indexed by keys; its workers live as long as the run."""
         loader: DataLoader[Any] = DataLoader(
             dataset,
             batch_sampler=batches,

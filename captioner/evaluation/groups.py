@@ -119,7 +119,7 @@ def score_groups(
 def _objects(
     path: Path, dataset: Mapping[str, Any], wanted: Collection[ImageId], kinds: Mapping[Any, T]
 ) -> Iterator[tuple[ImageId, T]]:
-    """The image of each object in the images that are wanted, and what `kinds` has for its category."""
+    """Yield the image of each object in the wanted images, with its category's entry in `kinds`."""
     for number, annotation in enumerate(dataset["annotations"]):
         try:
             image_id, kind = annotation["image_id"], kinds[annotation["category_id"]]

@@ -85,7 +85,7 @@ class Metric(Protocol):
 
     @property
     def needs(self) -> tuple[Need, ...]:
-        """What it needs beside captions and references: the files of all images, an instances file, or Java."""
+        """What it needs beside captions and references: images, an instances file, or Java."""
 
     def compute(self, corpus: Corpus) -> Measured:
         """Score the captions of a corpus; all arrays are in the order of its references."""

@@ -68,7 +68,7 @@ def _why(reference: str, error: Exception) -> str:
         return f"{reference}: the model has no such revision; expected a branch, tag or commit."
     if isinstance(error, errors.RepositoryNotFoundError):
         return (
-            f"The hub has no model {reference}, or it is private. Check the name, or log in: hf auth"
+            f"The hub has no model {reference}, or it is private. Check its name, or run: hf auth"
             " login"
         )
     if isinstance(error, errors.LocalEntryNotFoundError):

@@ -24,7 +24,7 @@ class ClipPart:
 
 
 def evenly(frames: Sequence[Any], count: int) -> list[Any]:
-    """Choose `count` evenly spaced ones of some frames, as `captioner.video.parts.read_frames` does.
+    """Choose `count` evenly spaced frames, as `captioner.video.parts.read_frames` does.
 
     Of fewer frames than that, some are chosen twice.
     """

@@ -72,7 +72,7 @@ class CaptioningModel(nn.Module):
     def forward(
         self, pixels: Tensor, captions: Tensor, scheduled_sampling: float = 0.0
     ) -> TeacherForced:
-        """Teacher forcing from pixels and captions (B, K, T); see `Encoder` and `Decoder.forward`."""
+        """Run teacher forcing on pixels and captions (B, K, T); see `Decoder.forward`."""
         regions = self.regions_of(self.encoder(pixels))
         return self.decoder(regions, captions, scheduled_sampling)  # type: ignore[no-any-return]
 

@@ -149,7 +149,7 @@ class S2vt(TemporalEncoder):
 
 
 class TemporalAttention(TemporalEncoder):
-    """An RNN reads the frames; the decoder attends to its state at each, and to regions if asked."""
+    """An RNN over frames; the decoder attends to its states, and to regions if configured."""
 
     def __init__(self, config: TemporalConfig, regions: int, feature_size: int) -> None:
         super().__init__(config, regions, feature_size)
@@ -181,7 +181,7 @@ TEMPORAL_ENCODERS: dict[str, type[TemporalEncoder]] = {
 
 
 class _Rnn(nn.Module):
-    """An RNN of one layer as a loop over its cell, which ONNX takes with the weights as they are."""
+    """A one-layer RNN as a loop over its cell, which exports to ONNX without copying weights."""
 
     def __init__(self, cell: Cell, size: int) -> None:
         super().__init__()

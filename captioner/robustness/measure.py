@@ -56,7 +56,7 @@ class Condition:
         return self.scored.per_image[MAIN]
 
     def to_dict(self, whole: "Condition") -> dict[str, object]:
-        """Give the scores, the share of captions that are those of the whole photos, and the confidence."""
+        """Return the scores, the share of unchanged captions, and the mean confidence."""
         same = [ours == theirs for ours, theirs in zip(self.captions, whole.captions, strict=True)]
         return {**self.scored.scores, "unchanged": mean(same), "confidence": self.confidence}
 
@@ -205,8 +205,8 @@ def measure(
     for name in damages:
         if name not in [case[0] for case in cases]:
             raise ConfigError(
-                f"{name} has none of the severities {', '.join(map(str, severities))}; expected some"
-                f" of {', '.join(map(str, severities_of(name)))}."
+                f"{name} has none of the severities {', '.join(map(str, severities))}; expected"
+                f" some of {', '.join(map(str, severities_of(name)))}."
             )
     if not cases:
         raise ConfigError("There is no damage to measure; expected one or more.")

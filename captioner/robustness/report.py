@@ -1,4 +1,4 @@
-"""A robustness report as files: JSON, CSV, a curve for each damage, and a page with the worst photos."""
+"""Write a robustness report: JSON, CSV, a curve per damage, a page with the worst photos."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ _THUMBNAIL = (360, 360)  # pixels at most
 
 
 class Pair(NamedTuple):
-    """A photo whole and damaged, side by side: pictures as data URIs, captions, scores in points."""
+    """A photo intact and damaged, side by side: data URIs, captions, scores in points."""
 
     name: str
     damage: str

@@ -1,4 +1,4 @@
-"""A frozen encoder by the engine that is fastest on this machine: on a CPU in float32, ONNX Runtime.
+"""Run a frozen encoder by the fastest engine: ONNX Runtime on a CPU in float32, else torch.
 
 There it takes less than half of torch's time. Both compute in float32: their features differ by
 less than the rounding to half floats in which they are kept, so those of either may be used.
@@ -18,7 +18,7 @@ from captioner.export import trace
 logger = logging.getLogger(__name__)
 
 Encode = Callable[[Tensor], NDArray[np.float16]]
-"""Preprocessed images (B, 3, S, S) -> their features (B, L, D); clips (B, F, 3, S, S) -> (B, F * L, D)."""
+"""Images (B, 3, S, S) -> features (B, L, D); clips (B, F, 3, S, S) -> (B, F * L, D)."""
 
 WORTHWHILE = 500  # images: exporting takes as long as to encode some hundreds
 TOLERANCE = 1e-3  # the most that engines may differ by, as a share of the largest feature

@@ -184,7 +184,7 @@ class CaptioningModule(LightningModule):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """The encoder's features of pixels; of features that were computed before, the model's own."""
+        """Encode pixels; of cached features, return the model's own."""
         return (
             self.network.encoder(images)
             if images.ndim > 3

@@ -1,4 +1,4 @@
-"""Precision "auto": bfloat16 where the processor or the GPU computes it natively, float32 elsewhere.
+"""Precision "auto": bfloat16 where the hardware computes it natively, float32 elsewhere.
 
 Without native instructions bfloat16 is emulated, which takes 20 to 60 times as long as float32.
 """

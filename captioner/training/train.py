@@ -115,7 +115,7 @@ class RunCLI(LightningCLI):
         return trainer
 
     def _precision(self) -> Any:
-        """The precision to train in: that of the run that is resumed, where "auto" leaves it open."""
+        """Return the precision: a resumed run's own where "auto" leaves it open."""
         asked, accelerator = self.config.trainer.precision, self.config.trainer.accelerator
         if asked == AUTO and self.config.ckpt_path is not None:
             last = self.config.ckpt_path == "last"

@@ -1,4 +1,4 @@
-"""`captioner caption` with `--xmp`, `--html` and `--format`: runs that go on, and calls that are refused."""
+"""`captioner caption` with `--xmp`, `--html` and `--format`: resumed and rejected calls."""
 
 import csv
 import json

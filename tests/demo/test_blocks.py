@@ -203,7 +203,8 @@ def test_a_clip_gets_a_player_and_sentences_that_lead_to_their_places(page, tmp_
     told = page.execute_async_script("""
         const [done] = arguments, player = document.querySelector(".cap-video");
         const track = player.querySelector("track");
-        const tell = () => done([...track.track.cues].map(cue => [cue.startTime, cue.endTime, cue.text]));
+        const told = (cue) => [cue.startTime, cue.endTime, cue.text];
+        const tell = () => done([...track.track.cues].map(told));
         if (track.readyState === 2) tell(); else track.addEventListener("load", tell);
     """)
     assert [text for *_, text in told] == [first.caption.text, second.caption.text]

@@ -1,4 +1,4 @@
-"""A local hub that speaks the few calls which models need: to make, fill, list and read a repository."""
+"""A local hub with the few calls that models need: create, fill, list and read a repository."""
 
 import base64
 import hashlib

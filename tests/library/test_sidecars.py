@@ -29,7 +29,8 @@ RICH = """\
   <rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/"
     xmlns:darktable="http://darktable.sf.net/" xmlns:d="http://purl.org/dc/elements/1.1/"
     xmp:Rating="4" darktable:params="gz12eJxjYGBgAAAABAAB&#10;x">
-   <darktable:history><rdf:Seq><rdf:li darktable:num="0" darktable:operation="exposure"/></rdf:Seq></darktable:history>
+   <darktable:history><rdf:Seq><rdf:li
+     darktable:num="0" darktable:operation="exposure"/></rdf:Seq></darktable:history>
    <d:subject><rdf:Bag><rdf:li>Oma &amp; Opa</rdf:li><rdf:li>dog</rdf:li></rdf:Bag></d:subject>
   </rdf:Description>
   <rdf:Description rdf:about="" xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Make="Acme">

@@ -1,4 +1,4 @@
-"""Attacks, held against what can be computed by hand, torchattacks where it is there, and the search's own numbers."""
+"""Attacks, compared with hand computation, torchattacks if installed, and the search."""
 
 import json
 from collections.abc import Callable

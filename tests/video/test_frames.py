@@ -1,4 +1,4 @@
-"""Frames of clips: when they are shown, how they lie, and what is said of clips that cannot be read."""
+"""Frames of clips: timestamps, orientation, and the errors of unreadable clips."""
 
 import logging
 import struct
