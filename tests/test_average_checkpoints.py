@@ -1,0 +1,55 @@
+"""scripts/average_checkpoints.py: the mean of weights, read by both backends."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from captioner import Captioner
+from captioner.checkpoint import BUNDLED, VOCABULARY, WEIGHTS
+from scripts.average_checkpoints import main
+
+PHOTO = Path(__file__).parents[1] / "examples" / "cat.jpg"
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """A checkpoint with other weights than the bundled one."""
+    folder = shutil.copytree(BUNDLED, tmp_path / "other")
+    weights = load_file(folder / WEIGHTS)
+    save_file(
+        {name: (tensor * 0.9).astype(tensor.dtype) for name, tensor in weights.items()},
+        folder / WEIGHTS,
+    )
+    return folder
+
+
+def test_weights_are_averaged_and_both_backends_agree_on_them(other: Path, tmp_path: Path) -> None:
+    assert main([str(tmp_path / "mean"), str(BUNDLED), str(other)]) == 0
+    first, second, mean = (
+        load_file(folder / WEIGHTS) for folder in (BUNDLED, other, tmp_path / "mean")
+    )
+    assert mean.keys() == first.keys()
+    for name, tensor in mean.items():
+        expected = (first[name].astype(np.float32) + second[name].astype(np.float32)) / 2
+        np.testing.assert_allclose(tensor, expected, rtol=2e-3, atol=1e-6)
+    onnx, torch = (
+        Captioner.from_pretrained(tmp_path / "mean", backend=name).caption(PHOTO)[0]
+        for name in ("onnx", "torch")
+    )
+    assert onnx.text == torch.text
+    assert onnx.log_prob == pytest.approx(torch.log_prob, abs=1e-3)
+
+
+def test_what_cannot_be_averaged_is_an_error(
+    other: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(other), str(BUNDLED), str(other)]) == 1
+    assert "exists; choose another folder" in capsys.readouterr().err
+    words = (other / VOCABULARY).read_text(encoding="utf-8")
+    (other / VOCABULARY).write_text(words.replace('"cat"', '"katze"'), encoding="utf-8")
+    assert main([str(tmp_path / "mean"), str(BUNDLED), str(other)]) == 1
+    assert "differ in their vocabulary" in capsys.readouterr().err
+    assert main([str(tmp_path / "mean")]) == 2
