@@ -38,7 +38,7 @@ def test_the_table_is_what_its_code_prints() -> None:
     with contextlib.redirect_stdout(printed):
         exec(code, {})
     assert blocks("text") == [printed.getvalue()]
-    assert "11.1" in printed.getvalue()  # 10^6 / 25 / 3600
+    assert " 7.1 " in printed.getvalue()  # 10^6 / 39 / 3600
 
 
 def test_the_cluster_file_is_one_that_ray_takes() -> None:
