@@ -17,7 +17,7 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from captioner._version import __version__
 from captioner.confidence import Confidence
@@ -433,14 +433,22 @@ def _as_json(config: dict[str, Any]) -> str:
     return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
 
 
-def weight_places(path: Path) -> dict[str, tuple[int, int]]:
-    """Return offset and length in bytes of each tensor in a safetensors file."""
+class WeightPlace(NamedTuple):
+    """A tensor's dtype ("F16", "F32", ...) and its position in a safetensors file, in bytes."""
+
+    dtype: str
+    offset: int
+    length: int
+
+
+def weight_places(path: Path) -> dict[str, WeightPlace]:
+    """Return where each tensor of a safetensors file is."""
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
     header.pop("__metadata__", None)
     return {
-        name: (8 + length + start, end - start)
+        name: WeightPlace(entry["dtype"], 8 + length + start, end - start)
         for name, entry in header.items()
         for start, end in (entry["data_offsets"],)
     }

@@ -5,14 +5,11 @@ external data (a safetensors file is a header followed by the raw tensors), so t
 large as with copies.
 """
 
-import json
 import logging
 import os
-import struct
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +22,15 @@ from torch import Tensor, nn
 from captioner.backends.onnx import CLASSES, OnnxBackend
 from captioner.backends.protocol import Encoded
 from captioner.backends.torch import TorchBackend
-from captioner.checkpoint import ONNX_PAIR, WEIGHTS, Checkpoint, read_checkpoint, write_checkpoint
+from captioner.checkpoint import (
+    ONNX_PAIR,
+    WEIGHTS,
+    Checkpoint,
+    WeightPlace,
+    read_checkpoint,
+    weight_places,
+    write_checkpoint,
+)
 from captioner.decoding.search import DecodingOptions
 from captioner.errors import CheckpointError
 from captioner.model.captioning import CaptioningModel
@@ -35,6 +40,7 @@ from captioner.vocabulary import START, Vocabulary
 logger = logging.getLogger(__name__)
 
 OPSET = 20
+_KINDS = {"F16": TensorProto.FLOAT16, "F32": TensorProto.FLOAT}  # of safetensors' dtypes
 # Absolute for log-probabilities, relative to the largest for class logits: rounding in float32
 # accumulates to 1e-4 over fifty layers, a bug gives far more.
 TOLERANCE = 1e-3
@@ -141,7 +147,7 @@ def export_onnx(folder: Path) -> None:
     decoder = trace(graph, inputs, [*names[0], *names[1], "parents", "words"], outputs, shapes)
     _add_top_k(decoder)
     pointers = {tensor.data_ptr(): name for name, tensor in model.portable_state().items()}
-    places = model.encoder.current_names(_places(folder / WEIGHTS), "encoder.")
+    places = model.encoder.current_names(weight_places(folder / WEIGHTS), "encoder.")
     stored = {
         name: places[tied]
         for name, tensor in model.state_dict().items()
@@ -280,29 +286,7 @@ def _add_top_k(decoder: ModelProto) -> None:
     )
 
 
-class _Place(NamedTuple):
-    """The type and the position of a tensor in `model.safetensors`, in bytes from its start."""
-
-    kind: int
-    offset: int
-    length: int
-
-
-def _places(weights: Path) -> dict[str, _Place]:
-    """Find the position of each tensor of a safetensors file."""
-    with open(weights, "rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-    header.pop("__metadata__", None)
-    kinds = {"F16": TensorProto.FLOAT16, "F32": TensorProto.FLOAT}
-    return {
-        name: _Place(kinds[entry["dtype"]], 8 + length + start, end - start)
-        for name, entry in header.items()
-        for start, end in (entry["data_offsets"],)
-    }
-
-
-def _share_weights(proto: ModelProto, stored: Mapping[str, _Place]) -> None:
+def _share_weights(proto: ModelProto, stored: Mapping[str, WeightPlace]) -> None:
     """Make the graph read its weights from the safetensors file, and cast them to float32.
 
     Args:
@@ -314,7 +298,8 @@ def _share_weights(proto: ModelProto, stored: Mapping[str, _Place]) -> None:
         place = stored.get(tensor.name.removeprefix("model."))
         if place is None:
             continue
-        if place.kind == TensorProto.FLOAT16:
+        kind = _KINDS[place.dtype]
+        if kind == TensorProto.FLOAT16:
             casts.append(
                 helper.make_node(
                     "Cast", [f"{tensor.name}.half"], [tensor.name], to=TensorProto.FLOAT
@@ -322,7 +307,7 @@ def _share_weights(proto: ModelProto, stored: Mapping[str, _Place]) -> None:
             )
             tensor.name += ".half"
         tensor.ClearField("raw_data")
-        tensor.data_type = place.kind
+        tensor.data_type = kind
         tensor.data_location = TensorProto.EXTERNAL
         del tensor.external_data[:]
         for key, value in (

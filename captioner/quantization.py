@@ -29,6 +29,7 @@ from captioner.checkpoint import (
     ONNX_PAIR,
     WEIGHTS,
     Checkpoint,
+    WeightPlace,
     read_checkpoint,
     weight_places,
     write_checkpoint,
@@ -128,11 +129,11 @@ class _Store:
         return name
 
 
-def _refer(model: ModelProto, places: Mapping[str, tuple[int, int]]) -> None:
+def _refer(model: ModelProto, places: Mapping[str, WeightPlace]) -> None:
     """Let initializers that `_Store` added be read from the weights file."""
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
-            offset, length = places[tensor.name]
+            _, offset, length = places[tensor.name]
             del tensor.external_data[:]
             for key, value in (("location", WEIGHTS), ("offset", offset), ("length", length)):
                 tensor.external_data.add(key=key, value=str(value))

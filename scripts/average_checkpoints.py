@@ -39,10 +39,10 @@ def average(output: Path, folders: Sequence[Path]) -> None:
     weights = [load_file(checkpoint.folder / WEIGHTS) for checkpoint in checkpoints]
     shutil.copytree(first.folder, output)
     with (output / WEIGHTS).open("r+b") as file:
-        for name, (offset, _) in weight_places(first.folder / WEIGHTS).items():
+        for name, place in weight_places(first.folder / WEIGHTS).items():
             tensor = weights[0][name]
             mean = np.mean([each[name].astype(np.float64) for each in weights], axis=0)
-            file.seek(offset)
+            file.seek(place.offset)
             file.write(mean.astype(tensor.dtype).tobytes())
 
 

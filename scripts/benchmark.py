@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from itertools import cycle, islice
 from pathlib import Path
@@ -43,6 +44,7 @@ IMPORTS = "import numpy, PIL, onnxruntime"
 
 Case = Callable[[], float]  # does something once, and says how many seconds it took, per item
 Row = dict[str, str | float | None]
+Part = Callable[[argparse.Namespace], tuple[str, list[Row]]]
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -235,124 +237,6 @@ def inference_rows(seconds: Mapping[tuple[int, str, str], list[float]]) -> list[
     return rows
 
 
-# --- Training
-# ----------------------------------------------------------------------------
-
-
-def training(options: argparse.Namespace) -> tuple[str, list[Row]]:
-    """See `scripts.benchmark_training`; it needs what training needs."""
-    if find_spec("lightning") is None:
-        raise MissingExtraError("Training", "train")
-    sys.path.append(str(ROOT))  # a script finds what stands beside it, but not as scripts.NAME
-    from scripts.benchmark_training import training
-
-    return training(options)
-
-
-# --- Attention
-# ----------------------------------------------------------------------------
-
-
-def attention(options: argparse.Namespace) -> tuple[str, list[Row]]:
-    """See `scripts.benchmark_attention`."""
-    sys.path.append(str(ROOT))
-    from scripts.benchmark_attention import attention
-
-    return attention(options)
-
-
-# --- Engines
-# ----------------------------------------------------------------------------
-
-
-def engines(options: argparse.Namespace) -> tuple[str, list[Row]]:
-    """See `scripts.benchmark_engines`."""
-    sys.path.append(str(ROOT))
-    from scripts.benchmark_engines import engines
-
-    return engines(options)
-
-
-# --- Metrics
-# ----------------------------------------------------------------------------
-
-
-def metrics(options: argparse.Namespace) -> tuple[str, list[Row]]:
-    """See `scripts.benchmark_metrics`."""
-    sys.path.append(str(ROOT))
-    from scripts.benchmark_metrics import metrics
-
-    return metrics(options)
-
-
-# --- Corpus
-# ----------------------------------------------------------------------------
-
-
-def corpus(options: argparse.Namespace) -> tuple[str, list[Row]]:
-    """See `scripts.benchmark_corpus`; it needs the extra `ray`."""
-    if find_spec("ray") is None:
-        raise MissingExtraError("Captioning a corpus", "ray")
-    sys.path.append(str(ROOT))
-    from scripts.benchmark_corpus import corpus
-
-    return corpus(options)
-
-
-# --- Clips
-# ----------------------------------------------------------------------------
-
-
-def video(options: argparse.Namespace) -> tuple[str, list[Row]]:
-    """See `scripts.benchmark_video`."""
-    sys.path.append(str(ROOT))
-    from scripts.benchmark_video import video
-
-    return video(options)
-
-
-def shots(options: argparse.Namespace) -> tuple[str, list[Row]]:
-    """See `scripts.benchmark_video`."""
-    sys.path.append(str(ROOT))
-    from scripts.benchmark_video import shots
-
-    return shots(options)
-
-
-# --- Robustness
-# ----------------------------------------------------------------------------
-
-
-def robustness(options: argparse.Namespace) -> tuple[str, list[Row]]:
-    """See `scripts.benchmark_robustness`."""
-    sys.path.append(str(ROOT))
-    from scripts.benchmark_robustness import robustness
-
-    return robustness(options)
-
-
-def adversarial(options: argparse.Namespace) -> tuple[str, list[Row]]:
-    """See `scripts.benchmark_adversarial`; it needs torch."""
-    if find_spec("torch") is None:
-        raise MissingExtraError("Attacking photos", "train")
-    sys.path.append(str(ROOT))
-    from scripts.benchmark_adversarial import adversarial
-
-    return adversarial(options)
-
-
-# --- Peers
-# ----------------------------------------------------------------------------
-
-
-def peers(options: argparse.Namespace) -> tuple[str, list[Row]]:
-    """See `scripts.benchmark_peers`."""
-    sys.path.append(str(ROOT))
-    from scripts.benchmark_peers import peers
-
-    return peers(options)
-
-
 # --- Start
 # ----------------------------------------------------------------------------
 
@@ -379,19 +263,40 @@ def start(options: argparse.Namespace) -> tuple[str, list[Row]]:
     return "Start", [*rows, {"": "captioning, beyond the imports", "seconds": beyond}]
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], tuple[str, list[Row]]]] = {
+def _in(module: str, part: str, needs: tuple[str, str, str] | None = None) -> Part:
+    """A part that is in a module of its own, which is imported when the part runs.
+
+    Args:
+        module: The module of scripts/.
+        part: The name of its function.
+        needs: A package without which it cannot run, what that is for, and the extra with it.
+    """
+
+    def run(options: argparse.Namespace) -> tuple[str, list[Row]]:
+        if needs is not None and find_spec(needs[0]) is None:
+            raise MissingExtraError(*needs[1:])
+        sys.path.append(str(ROOT))  # a script finds what stands beside it, but not as scripts.NAME
+        run_part: Part = getattr(import_module(f"scripts.{module}"), part)
+        return run_part(options)
+
+    return run
+
+
+PARTS: dict[str, Part] = {
     "inference": inference,
-    "training": training,
+    "training": _in("benchmark_training", "training", ("lightning", "Training", "train")),
     "start": start,
-    "attention": attention,
-    "metrics": metrics,
-    "corpus": corpus,
-    "video": video,
-    "shots": shots,
-    "engines": engines,
-    "robustness": robustness,
-    "adversarial": adversarial,
-    "peers": peers,
+    "attention": _in("benchmark_attention", "attention"),
+    "metrics": _in("benchmark_metrics", "metrics"),
+    "corpus": _in("benchmark_corpus", "corpus", ("ray", "Captioning a corpus", "ray")),
+    "video": _in("benchmark_video", "video"),
+    "shots": _in("benchmark_video", "shots"),
+    "engines": _in("benchmark_engines", "engines"),
+    "robustness": _in("benchmark_robustness", "robustness"),
+    "adversarial": _in(
+        "benchmark_adversarial", "adversarial", ("torch", "Attacking photos", "train")
+    ),
+    "peers": _in("benchmark_peers", "peers"),
 }
 
 

@@ -4,6 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from captioner.commands.annotated import add_annotated
 from captioner.commands.model import add_model, given
 from captioner.commands.parser import Add
 from captioner.commands.terminal import show_warnings, track
@@ -31,25 +32,7 @@ examples:
   captioner calibrate --model mine/ --annotations val.csv --style long --only confidence""",
     )
     parser.set_defaults(run=run)
-    parser.add_argument(
-        "--annotations",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="COCO captions JSON, Karpathy's splits, CSV or JSON lines. [required]",
-    )
-    parser.add_argument(
-        "--images",
-        type=Path,
-        metavar="DIR",
-        help="Where image paths start. [default: COCO's folders around FILE, or FILE's own]",
-    )
-    parser.add_argument(
-        "--split",
-        choices=("train", "val", "test"),
-        metavar="SPLIT",
-        help="train, val or test: which of Karpathy's splits; other files are taken whole.",
-    )
+    add_annotated(parser, "taken")
     parser.add_argument(
         "--style",
         metavar="NAME",

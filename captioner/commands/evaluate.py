@@ -3,6 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
+from captioner.commands.annotated import add_annotated
 from captioner.commands.decoding import DECODING, add_decoding
 from captioner.commands.model import add_model, given
 from captioner.commands.parser import Add
@@ -26,25 +27,7 @@ examples:
   captioner evaluate --annotations dataset_coco.json --images coco/ --split test""",
     )
     parser.set_defaults(run=run)
-    parser.add_argument(
-        "--annotations",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="COCO captions JSON, Karpathy's splits, CSV or JSON lines. [required]",
-    )
-    parser.add_argument(
-        "--images",
-        type=Path,
-        metavar="DIR",
-        help="Where image paths start. [default: COCO's folders around FILE, or FILE's own]",
-    )
-    parser.add_argument(
-        "--split",
-        choices=("train", "val", "test"),
-        metavar="SPLIT",
-        help="train, val or test: which of Karpathy's splits; other files are scored whole.",
-    )
+    add_annotated(parser, "scored")
     parser.add_argument(
         "--results", type=Path, metavar="FILE", help="Score these COCO results instead."
     )

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 from PIL import Image, ImageDraw
 
 from captioner.pretraining import train as pretraining
 from captioner.pretraining.train import main
+from tests.training.runs import one_more
 
 CLASSES = ("circle", "cross", "square")
 SIZE = 16  # pixels a side
@@ -55,16 +56,5 @@ def draw_folder(folder: Path, each: int, seed: int = 0) -> Path:
 
 def pretrain_with(callback: Callback, arguments: list[str]) -> int:
     """Pretrain with one more callback, which looks on or disturbs."""
-
-    class WithCallback(pretraining.PretrainCLI):
-        def instantiate_trainer(self, **options: object) -> Trainer:
-            trainer = super().instantiate_trainer(**options)
-            trainer.callbacks.insert(0, callback)
-            return trainer
-
-    original = pretraining.PretrainCLI
-    pretraining.PretrainCLI = WithCallback
-    try:
+    with one_more(callback, pretraining, "PretrainCLI"):
         return main(arguments)
-    finally:
-        pretraining.PretrainCLI = original

@@ -67,19 +67,26 @@ def weights(run: str) -> dict[str, torch.Tensor]:
 
 def train_with(callback: Callback, arguments: list[str]) -> int:
     """Train with one more callback, which looks on or disturbs."""
+    with one_more(callback, training, "TrainCLI"):
+        return main(arguments)
 
-    class WithCallback(training.TrainCLI):
+
+@contextmanager
+def one_more(callback: Callback, module: Any, name: str) -> Iterator[None]:
+    """Let the trainer that a module's CLI makes have one more callback, the first."""
+    original = getattr(module, name)
+
+    class WithCallback(original):
         def instantiate_trainer(self, **options: Any) -> Trainer:
-            trainer = super().instantiate_trainer(**options)
+            trainer: Trainer = super().instantiate_trainer(**options)
             trainer.callbacks.insert(0, callback)
             return trainer
 
-    original = training.TrainCLI
-    training.TrainCLI = WithCallback
+    setattr(module, name, WithCallback)
     try:
-        return main(arguments)
+        yield
     finally:
-        training.TrainCLI = original
+        setattr(module, name, original)
 
 
 @contextmanager
