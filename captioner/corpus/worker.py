@@ -145,7 +145,7 @@ def _row(image: CorpusImage, result: Caption | ImageError) -> tuple[Any, ...]:
     place = _text(image.path), None if image.key is None else _text(image.key)
     if isinstance(result, ImageError):
         return *place, None, None, None, _text(result.reason)
-    return *place, result.text, result.log_prob, getattr(result, "confidence", None), None
+    return *place, result.text, result.log_prob, result.confidence, None
 
 
 def _text(name: str) -> str:

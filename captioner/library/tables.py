@@ -47,8 +47,7 @@ def csv_rows(name: str, caption: "Caption") -> str:
     for one in caption.alternatives or [caption]:
         tags = "; ".join(tag.noun for tag in one.tags)
         texts = [escape_formula(text) for text in (name, one.text, tags)]
-        confidence = getattr(one, "confidence", None)
-        rows.append(_line([*texts[:2], one.log_prob, confidence, texts[2]]))
+        rows.append(_line([*texts[:2], one.log_prob, one.confidence, texts[2]]))
     return "".join(rows)
 
 
