@@ -1,4 +1,4 @@
-"""Annotations of clips as their data sets publish them: MSVD, MSR-VTT, VATEX. English captions."""
+"""Read video captioning data sets in their published formats: MSVD, MSR-VTT and VATEX (English)."""
 
 import csv
 import re
@@ -10,36 +10,40 @@ from typing import Any
 from captioner.annotations.entries import Entry, add_id, get_caption, get_text
 from captioner.errors import DataError
 
-SUFFIXES = (".mp4", ".avi", ".webm", ".mkv", ".mov")  # of a clip whose annotations name no file
+SUFFIXES = (".mp4", ".avi", ".webm", ".mkv", ".mov")  # tried where annotations give no file name
 
 _MSVD_COLUMNS = frozenset({"VideoID", "Start", "End", "Language", "Description"})
 _MSVD_NAME = re.compile(r"\S+_\d+_\d+")  # VideoID_Start_End
-_MSVD_MAPPING = "youtube_mapping.txt"  # clips' names and numbers, from 1 on
-# The clips of each split, by their numbers (Venugopalan et al. 2015): 1,200, 100 and 670.
+_MSVD_MAPPING = "youtube_mapping.txt"  # clip names and numbers, counted from 1
+# The first and last clip number of each split (Venugopalan et al. 2015): 1,200, 100, 670 clips.
 _MSVD_SPLITS = {"train": (1, 1200), "val": (1201, 1300), "test": (1301, 1970)}
 _MSRVTT_SPLITS = {"train": "train", "validate": "val", "val": "val", "test": "test"}
 
 
 def is_msrvtt(dataset: Any) -> bool:
-    """Whether this is a file of MSR-VTT: lists of videos, and of sentences about them."""
+    """Return whether this is an MSR-VTT file, which has lists of videos and sentences."""
     return isinstance(dataset, dict) and all(
         isinstance(dataset.get(key), list) for key in ("videos", "sentences")
     )
 
 
 def read_msrvtt(path: Path, dataset: Any, split: str | None) -> list[Entry]:
-    """The clips of a split of MSR-VTT (Xu et al. 2016), such as `train_val_videodatainfo.json`.
+    """Read one split of MSR-VTT (Xu et al. 2016), such as `train_val_videodatainfo.json`.
 
-    It holds `{"videos": [{"video_id": "video0", "split": "train"}], "sentences": [{"video_id",
-    "caption"}]}`. Its "start time" and "end time" are of the video on YouTube, not of the file.
+    The file has the form `{"videos": [{"video_id": "video0", "split": "train"}], "sentences":
+    [{"video_id", "caption"}]}`. Its "start time" and "end time" refer to the video on YouTube, not
+    to the clip's file, and are ignored.
 
     Args:
         path: The file, for messages.
-        dataset: What stands in it.
-        split: "train", "val" (which the file calls "validate") or "test".
+        dataset: The parsed content of the file.
+        split: "train", "val" (called "validate" in the file) or "test".
+
+    Returns:
+        The clips of the split that have captions.
 
     Raises:
-        DataError: Something is wrong in it, no split was named, or the split has no clips.
+        DataError: The file is malformed, no split was given, or the split has no clips.
     """
     splits: dict[str, str] = {}
     ids: set[int | str] = set()
@@ -63,7 +67,7 @@ def read_msrvtt(path: Path, dataset: Any, split: str | None) -> list[Entry]:
 
 
 def is_vatex(dataset: Any) -> bool:
-    """Whether this is a file of VATEX: a list of videos that know their captions."""
+    """Return whether this is a VATEX file: a list of videos with their captions."""
     return (
         isinstance(dataset, list)
         and bool(dataset)
@@ -73,17 +77,20 @@ def is_vatex(dataset: Any) -> bool:
 
 
 def read_vatex(path: Path, dataset: Any) -> list[Entry]:
-    """The clips of a file of VATEX (Wang et al. 2019), such as `vatex_training_v1.0.json`.
+    """Read a VATEX file (Wang et al. 2019), such as `vatex_training_v1.0.json`.
 
-    It holds `[{"videoID": "YOUTUBE_000010_000020", "enCap": [...]}]`, a file for each split; clips
-    are files of the name `videoID`.
+    Each split has its own file, of the form `[{"videoID": "YOUTUBE_000010_000020", "enCap":
+    [...]}]`. A clip's file is named after its `videoID`.
 
     Args:
         path: The file, for messages.
-        dataset: What stands in it.
+        dataset: The parsed content of the file.
+
+    Returns:
+        The clips.
 
     Raises:
-        DataError: Something is wrong in it.
+        DataError: The file is malformed.
     """
     entries = []
     ids: set[int | str] = set()
@@ -107,21 +114,24 @@ def read_vatex(path: Path, dataset: Any) -> list[Entry]:
 
 
 def is_msvd(columns: Iterable[str]) -> bool:
-    """Whether these are the columns of MSVD's table."""
+    """Return whether a CSV file with these columns is MSVD's."""
     return set(columns) >= _MSVD_COLUMNS
 
 
 def read_msvd_csv(path: Path, split: str | None) -> tuple[list[Entry], bool]:
-    """The clips of MSVD's table (Chen and Dolan 2011), `MSR Video Description Corpus.csv`.
+    """Read MSVD's table (Chen and Dolan 2011), `MSR Video Description Corpus.csv`.
 
-    A clip is a file `VideoID_Start_End.avi`. Descriptions in other languages are passed over.
+    A clip's file is named `VideoID_Start_End.avi`. Only English descriptions are read.
 
     Args:
         path: The file.
         split: See `read_msvd_text`.
 
+    Returns:
+        The clips, and whether the file has splits.
+
     Raises:
-        DataError: Something is wrong in it.
+        DataError: The file is malformed.
     """
     captions: dict[str, list[str]] = {}
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -134,20 +144,20 @@ def read_msvd_csv(path: Path, split: str | None) -> tuple[list[Entry], bool]:
 
 
 def read_msvd_text(path: Path, split: str | None) -> tuple[list[Entry], bool]:
-    """The clips of MSVD's `AllVideoDescriptions.txt`: a clip's name and a caption a line.
+    """Read MSVD's `AllVideoDescriptions.txt`, which has a clip name and a caption per line.
 
-    Where `youtube_mapping.txt`, a clip's name and `vid1` to `vid1970` a line, is beside it, it has
-    the splits in common use: the first 1,200 clips to train on, 100 to validate on, 670 to test on.
+    With `youtube_mapping.txt` (a clip name and `vid1` to `vid1970` per line) in the same folder,
+    the usual splits are available: 1,200 training, 100 validation and 670 test clips.
 
     Args:
         path: The file.
-        split: "train", "val" or "test"; of a file with splits only.
+        split: "train", "val" or "test"; ignored without splits.
 
     Returns:
-        The clips, and whether there are splits.
+        The clips, and whether the file has splits.
 
     Raises:
-        DataError: Something is wrong in it.
+        DataError: The file is malformed.
     """
     captions: dict[str, list[str]] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
@@ -156,7 +166,7 @@ def read_msvd_text(path: Path, split: str | None) -> tuple[list[Entry], bool]:
         name, _, text = line.strip().partition(" ")
         if not text.strip() or not _MSVD_NAME.fullmatch(name):
             raise DataError(
-                f"{path}, line {number}: expected a clip's name and a caption, as in MSVD's"
+                f"{path}, line {number}: expected a clip name and a caption, as in MSVD's"
                 " AllVideoDescriptions.txt"
             )
         captions.setdefault(name, []).append(text.strip())
@@ -176,13 +186,13 @@ def _msvd_split(
         found = re.fullmatch(r"(\S+)\s+vid(\d+)", line.strip())
         where = f"{mapping}, line {number}"
         if found is None:
-            raise DataError(f"{where}: expected a clip's name and its number, such as vid1")
+            raise DataError(f"{where}: expected a clip name and a number such as vid1")
         for name, (first, last) in _MSVD_SPLITS.items():
             if first <= int(found[2]) <= last:
                 splits[found[1]] = name
     missing = [name for name in captions if name not in splits]
     if missing:
-        raise DataError(f"{path}: the clip {missing[0]} is not in {mapping}")
+        raise DataError(f"{path}: clip {missing[0]} is missing from {mapping}")
     return _of_split(path, captions, splits, split), True
 
 
@@ -192,14 +202,14 @@ def _of_split(
     splits: Mapping[str, str],
     split: str | None,
 ) -> list[Entry]:
-    """The clips of a split that have captions."""
+    """Return the clips of a split that have captions."""
     chosen = [
         _entry(name, texts) for name, texts in captions.items() if texts and splits[name] == split
     ]
     if not chosen:
         sizes = Counter(splits[name] for name, texts in captions.items() if texts)
         held = ", ".join(f"{name} ({size:,})" for name, size in sizes.items())
-        what = "no split was named" if split is None else f"no clips of the split {split!r} in it"
+        what = "no split given" if split is None else f"no clips in split {split!r}"
         raise DataError(f"{path}: {what}; expected one of {held or 'train, val, test'}")
     return chosen
 

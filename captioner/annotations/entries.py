@@ -1,4 +1,4 @@
-"""What annotation files hold, whatever their format: entries, and checks of the values in them."""
+"""Entries of annotation files, independent of the file format, and checks of their values."""
 
 import json
 from collections.abc import Mapping
@@ -9,18 +9,17 @@ from captioner.errors import DataError
 
 
 class Entry(NamedTuple):
-    """An image, or a clip, as its annotation file tells it.
+    """An image or a clip as listed in its annotation file.
 
     Attributes:
-        image_id: How the file names the image.
-        name: The path of the image, from the folder of images.
-        captions: One or more captions, raw, in the order of the file.
-        ranks: Of each caption, from 1 on; empty where the file has none, and captions have but
-            their places.
-        captions_by: Who wrote the captions; empty where the file doesn't say.
-        start: Where the part of a clip begins, in seconds; None for the clip's beginning.
-        end: Where it ends; None for the clip's end.
-        suffixes: What the path may end in besides, where the file doesn't say.
+        image_id: The image's id in the file.
+        name: The path of the image, relative to the image folder.
+        captions: One or more raw captions, in the order of the file.
+        ranks: The rank of each caption, counted from 1; empty if the file has no ranks.
+        captions_by: Who wrote the captions; empty if the file doesn't say.
+        start: Start of the captioned part of a clip in seconds; None for the clip's start.
+        end: End of the captioned part in seconds; None for the clip's end.
+        suffixes: File suffixes to try if the file gives paths without one.
     """
 
     image_id: int | str
@@ -34,73 +33,74 @@ class Entry(NamedTuple):
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+    """Read a JSON file.
 
     Raises:
-        DataError: It isn't JSON; the message says where, and whether the file seems cut off.
+        DataError: The file isn't valid JSON; the message says where, and whether the file seems
+            truncated.
     """
     return parse_json(path.read_text(encoding="utf-8-sig"), f"{path}, line {{}}")
 
 
 def parse_json(text: str, where: str) -> Any:
-    """JSON to Python.
+    """Parse JSON.
 
     Args:
         text: The JSON.
-        where: Where it stands, for messages; it is formatted with the number of the line.
+        where: The source of the text, for messages; `{}` is replaced by the line number.
 
     Raises:
-        DataError: It isn't JSON.
+        DataError: The text isn't valid JSON.
     """
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        # Whatever is expected behind the last characters was lost with the rest of the file.
+        # An error at the end of the text means that the file is truncated.
         cut = error.msg.startswith("Unterminated string") or error.pos >= len(text.rstrip())
         hint = (
-            "; the file is empty or ends too early: was it saved or downloaded to its end?"
+            "; the file is empty or truncated: was it saved or downloaded completely?"
             if cut
             else ""
         )
-        message = f"not JSON ({error.msg} at column {error.colno}){hint}"
+        message = f"invalid JSON ({error.msg} at column {error.colno}){hint}"
         raise DataError(f"{where.format(error.lineno)}: {message}") from error
     except (
         ValueError,
         RecursionError,
-    ) as error:  # numbers of thousands of digits, thousands of brackets
-        raise DataError(f"{where.format(1)}: not JSON that can be read ({error})") from error
+    ) as error:  # numbers with thousands of digits, thousands of nested brackets
+        raise DataError(f"{where.format(1)}: JSON cannot be parsed ({error})") from error
 
 
 def get_id(where: str, entry: Any, key: str) -> int | str:
-    """The id under a key of an object that stands at `where`; anything else is a `DataError`."""
+    """Return an id of the object at `where`; raise `DataError` if it is no integer or string."""
     if not isinstance(entry, dict):
         raise DataError(f"{where}: expected a JSON object")
     value = entry.get(key)
     if not isinstance(value, int | str) or isinstance(value, bool):
-        raise DataError(f'{where}: expected "{key}", a whole number or text')
+        raise DataError(f'{where}: expected "{key}", an integer or a string')
     return value
 
 
 def add_id(where: str, ids: set[int | str], value: int | str, what: str) -> None:
-    """Add an id to those that are used; one that is among them already is a `DataError`."""
+    """Add an id to the set of used ids; raise `DataError` if it is used already."""
     if value in ids:
-        raise DataError(f"{where}: {what} id {value!r} is used twice")
+        raise DataError(f"{where}: duplicate {what} id {value!r}")
     ids.add(value)
 
 
 def get_text(where: str, entry: Mapping[str, Any], key: str) -> str:
-    """The text under a key of an object that stands at `where`; none is a `DataError`."""
+    """Return a string of the object at `where`; raise `DataError` if it is missing or empty."""
     value = entry.get(key)
     if not isinstance(value, str) or not value:
-        raise DataError(f'{where}: expected "{key}", a text')
+        raise DataError(f'{where}: expected "{key}", a non-empty string')
     return value
 
 
 def get_caption(where: str, entry: Any, key: str) -> str:
-    """Return the caption under a key of the object at `where`; an empty one is a `DataError`."""
+    """Return a caption of the object at `where`; raise `DataError` if it is missing or empty."""
     value = entry.get(key) if isinstance(entry, Mapping) else None
     if not isinstance(value, str):
-        raise DataError(f'{where}: expected "{key}", a text')
+        raise DataError(f'{where}: expected "{key}", a string')
     if not value.strip():
         raise DataError(f"{where}: the caption is empty")
     return value

@@ -1,6 +1,6 @@
 """Parse annotation files: COCO captions JSON, Karpathy's splits, CSV and JSON Lines.
 
-Those of clips by data sets of their own are read in `clip_formats`.
+The formats of video data sets are in `clip_formats`.
 """
 
 import contextlib
@@ -31,10 +31,10 @@ from captioner.annotations.entries import (
 )
 from captioner.errors import DataError, MissingExtraError
 
-Row = tuple[str, Mapping[Any, Any]]  # where it stands, to begin a message with, and what it says
+Row = tuple[str, Mapping[Any, Any]]  # its file and line, for messages, and its values
 
 COLUMNS = ("image", "caption")
-_CLIP_COLUMNS = ("clip", "caption")  # and start and end, if parts of clips are captioned
+_CLIP_COLUMNS = ("clip", "caption")  # optionally also start and end
 _KNOWN = (*COLUMNS, "clip", "start", "end")
 _A = {"image": "an image", "clip": "a clip"}
 _SPLITS = {
@@ -42,18 +42,21 @@ _SPLITS = {
     "restval": "train",
     "val": "val",
     "test": "test",
-}  # Karpathy's names: what they count as
+}  # Karpathy's split names -> ours
 
 
 def read_coco(path: Path, dataset: Any) -> list[Entry]:
-    """The images with captions of COCO captions JSON, by pycocotools.
+    """Read COCO captions JSON with pycocotools.
 
     Args:
         path: The file, for messages.
-        dataset: What stands in it.
+        dataset: The parsed content of the file.
+
+    Returns:
+        The images that have captions.
 
     Raises:
-        DataError: It is something else, or something is wrong in it.
+        DataError: The file is malformed or has another format.
         MissingExtraError: pycocotools is not installed.
     """
     try:
@@ -63,7 +66,7 @@ def read_coco(path: Path, dataset: Any) -> list[Entry]:
     _check_coco(path, dataset)
     coco = (
         COCO()
-    )  # not COCO(path): that would read the file again, in whatever encoding the system prefers
+    )  # not COCO(path), which would read the file again, in the system's default encoding
     coco.dataset = {"images": dataset["images"], "annotations": dataset["annotations"]}
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         coco.createIndex()
@@ -73,7 +76,7 @@ def read_coco(path: Path, dataset: Any) -> list[Entry]:
         annotations = coco.imgToAnns.get(image_id, ())
         captions = tuple(annotation["caption"] for annotation in annotations)
         if captions:
-            # In a file with ranks, a caption without one is as good as a first one.
+            # In a file with ranks, a caption without a rank counts as rank 1.
             ranks = tuple(annotation.get("rank", 1) for annotation in annotations) if ranked else ()
             entries.append(
                 Entry(image_id, image["file_name"], captions, ranks, image.get("captions_by", ""))
@@ -82,17 +85,17 @@ def read_coco(path: Path, dataset: Any) -> list[Entry]:
 
 
 def _check_coco(path: Path, dataset: Any) -> None:
-    """Check what pycocotools would silently accept, or report as a bare KeyError."""
+    """Check for errors that pycocotools ignores or reports only as a bare KeyError."""
     if isinstance(dataset, list):
         _refuse_list(path, dataset)
     if not isinstance(dataset, dict) or not all(
         isinstance(dataset.get(k), list) for k in ("images", "annotations")
     ):
         raise DataError(
-            f'{path}: not COCO captions JSON, an object with lists "images" and "annotations", '
-            "nor one of Karpathy's files, such as dataset_coco.json"
+            f'{path}: expected COCO captions JSON, an object with the lists "images" and'
+            ' "annotations", or one of Karpathy\'s files, such as dataset_coco.json'
         )
-    file = str(path)  # once: there are hundreds of thousands of entries
+    file = str(path)  # converted only once: there are hundreds of thousands of entries
     ids: set[int | str] = set()
     for number, image in enumerate(dataset["images"]):
         where = f"{file}, images[{number}]"
@@ -106,32 +109,29 @@ def _check_coco(path: Path, dataset: Any) -> None:
         image_id = get_id(where, annotation, "image_id")
         if image_id not in ids:
             raise DataError(
-                f"{where}: image id {image_id!r} is not among the"
-                f' "images"{_other_kind(image_id, ids)}'
+                f'{where}: image id {image_id!r} is not in "images"{_other_kind(image_id, ids)}'
             )
         if "caption" not in annotation and ("bbox" in annotation or "category_id" in annotation):
             raise DataError(
-                f'{where}: no "caption"; this file tells objects in images, and the captions are in'
-                " another, which COCO names like captions_train2017.json"
+                f'{where}: no "caption"; this is an instances file. Use the captions file, such as'
+                " captions_train2017.json"
             )
         get_caption(where, annotation, "caption")
         rank = annotation.get("rank", 1)
         if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
-            raise DataError(
-                f'{where}: "rank" is {rank!r}; expected a whole number, 1 for the first caption'
-            )
+            raise DataError(f'{where}: "rank" is {rank!r}; expected an integer of at least 1')
         add_id(where, used, get_id(where, annotation, "id"), "annotation")
 
 
 def _refuse_list(path: Path, entries: list[Any]) -> NoReturn:
     if entries and isinstance(entries[0], dict) and {"image_id", "caption"} <= entries[0].keys():
         raise DataError(
-            f"{path}: these are results, such as --results scores; expected annotations, "
-            'an object with lists "images" and "annotations"'
+            f"{path}: this is a results file (see --results); expected annotations, "
+            'an object with the lists "images" and "annotations"'
         )
     raise DataError(
-        f'{path}: not COCO captions JSON but a list; expected an object with lists "images" and'
-        ' "annotations", or a .jsonl file with one object a line'
+        f"{path}: not COCO captions JSON but a list; expected an object with the lists"
+        ' "images" and "annotations", or a .jsonl file with one object per line'
     )
 
 
@@ -148,20 +148,23 @@ def is_karpathy(dataset: Any) -> bool:
 
 
 def read_karpathy(path: Path, dataset: Any, split: str | None) -> list[Entry]:
-    """The images of one of Karpathy's splits (Karpathy and Fei-Fei 2015).
+    """Read one of Karpathy's splits (Karpathy and Fei-Fei 2015).
 
-    `dataset_coco.json` and its likes hold `{"images": [{"filename", "split", "sentences":
-    [{"raw"}], "imgid"}]}`; that of COCO knows `cocoid` and `filepath`, the folder of the file, too.
-    `restval`, the images of COCO's validation half that are in neither `val` nor `test`, is
+    `dataset_coco.json` and similar files have the form `{"images": [{"filename", "split",
+    "sentences": [{"raw"}], "imgid"}]}`; COCO's file also has `cocoid` and `filepath` (the image's
+    folder). `restval`, COCO validation images that are in neither `val` nor `test`, counts as
     training data.
 
     Args:
         path: The file, for messages.
-        dataset: What stands in it.
+        dataset: The parsed content of the file.
         split: "train", "val" or "test".
 
+    Returns:
+        The images of the split.
+
     Raises:
-        DataError: Something is wrong in it, no split was named, or the split has no images.
+        DataError: The file is malformed, no split was given, or the split has no images.
     """
     file = str(path)
     chosen = []
@@ -183,7 +186,7 @@ def read_karpathy(path: Path, dataset: Any, split: str | None) -> list[Entry]:
             )
         sentences = image.get("sentences")
         if not isinstance(sentences, list) or not sentences:
-            raise DataError(f'{where}: expected "sentences", a list of one or more')
+            raise DataError(f'{where}: expected "sentences", a non-empty list')
         captions = tuple(
             get_caption(f"{where}, sentences[{k}]", sentence, "raw")
             for k, sentence in enumerate(sentences)
@@ -195,7 +198,7 @@ def read_karpathy(path: Path, dataset: Any, split: str | None) -> list[Entry]:
         held = ", ".join(
             f"{name} ({sizes[name]:,})" for name in dict.fromkeys(_SPLITS.values()) if sizes[name]
         )
-        what = "no split was named" if split is None else f"no images of the split {split!r} in it"
+        what = "no split given" if split is None else f"no images in split {split!r}"
         raise DataError(
             f"{path}: {what}; expected one of {held}, for example --split {next(iter(sizes))}"
         )
@@ -203,40 +206,40 @@ def read_karpathy(path: Path, dataset: Any, split: str | None) -> list[Entry]:
 
 
 def read_csv(path: Path) -> list[Entry]:
-    """The images of a table with the columns `image` and `caption`, or its clips.
+    """Read images or clips from a CSV file.
 
-    Of clips it has `clip` and `caption`, and `start` and `end` in seconds where parts of clips are
-    captioned.
+    Images have the columns `image` and `caption`. Clips have `clip` and `caption`, and optionally
+    `start` and `end` in seconds, for captions of a part of a clip.
 
     Raises:
-        DataError: Something is wrong in it.
+        DataError: The file is malformed.
     """
     return _gather(csv_rows(path))
 
 
 def read_json_lines(path: Path) -> list[Entry]:
-    """The images of a file with an object `{"image", "caption"}` a line, or its clips.
+    """Read images or clips from JSON Lines, one object per line.
 
-    Of clips an object has `{"clip", "caption"}`, and `start` and `end` as in `read_csv`.
+    The keys of an object are the columns of `read_csv`.
 
     Raises:
-        DataError: Something is wrong in it.
+        DataError: The file is malformed.
     """
     return _gather(_json_rows(path))
 
 
 def csv_rows(path: Path, wanted: Sequence[str] | None = None) -> Iterator[Row]:
-    """The rows of a table; those of empty fields are skipped.
+    """Yield the rows of a CSV file; empty rows are skipped.
 
     Args:
         path: A CSV file in UTF-8.
-        wanted: The columns that it must have; None for those of captions of images or of clips.
+        wanted: The required columns; None for those of image or clip captions.
 
     Raises:
-        DataError: A column is missing, or it isn't CSV.
+        DataError: A column is missing, or the file is not valid CSV.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
-        line = 0  # the last that is understood
+        line = 0  # the last line parsed
         try:
             known = wanted or _KNOWN
             columns = _known_names(next(csv.reader([file.readline()]), []), known)
@@ -248,17 +251,17 @@ def csv_rows(path: Path, wanted: Sequence[str] | None = None) -> Iterator[Row]:
             for row in reader:
                 where = f"{path}, line {reader.line_num}"
                 if not any("".join(value or ()).strip() for value in row.values()):
-                    continue  # spreadsheets write rows that were filled once: ,,
+                    continue  # spreadsheets save deleted rows as empty ones: ,,
                 if any(row.get(None) or ()):
                     raise DataError(
-                        f"{where}: more values than columns; put a {_text(wanted)} with commas in"
-                        " double quotes"
+                        f"{where}: more values than columns; enclose a {_text(wanted)} with commas"
+                        " in double quotes"
                     )
                 yield where, row
                 line = reader.line_num
         except csv.Error as error:
             raise DataError(
-                f"{path}, line {line + 1}: not CSV ({error}); is a double quote left open?"
+                f"{path}, line {line + 1}: invalid CSV ({error}); is a double quote missing?"
             ) from error
 
 
@@ -282,19 +285,17 @@ def _check_columns(path: Path, columns: list[str], wanted: Sequence[str] | None)
             parts = {part.strip(' "').lower() for part in ",".join(columns).split(delimiter)}
             if any(set(choice) <= parts for choice in choices):
                 raise DataError(
-                    f"{message}, whose columns are divided by {name}; save it with commas"
+                    f"{message}, whose columns are separated by {name}; save the file with commas"
                 )
         expected = ",".join(wanted) if wanted else "image,caption or clip,start,end,caption"
-        raise DataError(f"{message}; expected {expected} (and others, if you like)")
+        raise DataError(f"{message}; expected {expected} (more columns are allowed)")
     twice = [column for column in wanted or _KNOWN if columns.count(column) > 1]
     if twice:
-        raise DataError(
-            f"{path}: the column {twice[0]!r} is there twice; write one {_text(wanted)} a row"
-        )
+        raise DataError(f"{path}: duplicate column {twice[0]!r}; write one {_text(wanted)} per row")
 
 
 def _text(wanted: Sequence[str] | None) -> str:
-    """The column that holds the text of a row, which stands last."""
+    """Return the name of the text column, which is the last one."""
     return (wanted or COLUMNS)[-1]
 
 
@@ -325,10 +326,10 @@ def _gather(rows: Iterable[Row]) -> list[Entry]:
 
 
 def _span(where: str, row: Mapping[Any, Any]) -> tuple[float | None, float | None]:
-    """Which part of a clip a row is about, in seconds."""
+    """Read the captioned part of a clip: start and end in seconds."""
     start, end = (_seconds(where, row, key) for key in ("start", "end"))
     if end is not None and end <= (start or 0.0):
-        raise DataError(f'{where}: "end" is {end:g}; expected a time after "start", in seconds')
+        raise DataError(f'{where}: "end" is {end:g}; expected seconds, greater than "start"')
     return start, end
 
 
@@ -352,10 +353,11 @@ def _span_id(name: str, start: float | None, end: float | None) -> str:
 
 
 def _other_kind(image_id: int | str, ids: Iterable[int | str]) -> str:
-    """A hint where 42 was written as "42" or the other way round."""
+    """Return a hint if an id was written as "42" instead of 42 or vice versa, else ""."""
     if str(image_id) in map(str, ids):
         return (
-            f" (but {'text' if isinstance(image_id, int) else 'a number'} with the same digits is)"
+            f" (but {'a string' if isinstance(image_id, int) else 'a number'} with the same digits"
+            " is)"
         )
     return ""
 

@@ -1,4 +1,4 @@
-"""Whether training has seen what it is to be validated on."""
+"""Find data leaks: validation images and captions that are in the training split too."""
 
 import hashlib
 import os
@@ -10,31 +10,27 @@ from pathlib import Path
 from captioner.annotations.records import Record
 from captioner.tokenizer import tokenize
 
-_Group = tuple[
-    list[Record], list[Record]
-]  # images of training and of validation that may be the same
+_Group = tuple[list[Record], list[Record]]  # training and validation images that may be the same
 
-_TAIL = (
-    1024  # bytes; in the last of a compressed image, images that aren't the same hardly ever agree
-)
+_TAIL = 1024  # bytes; different compressed images almost never end in the same bytes
 
 
 @dataclass(frozen=True)
 class Leaks:
-    """What the training split knows of the validation split.
+    """Validation data that is in the training split too.
 
     Attributes:
-        images: How many images the validation split has.
-        shared_images: How many of them the training split has too.
-        copies: How many of these are another file there, with the same bytes.
-        shared_captions: How many of the shared images' validation captions the training split has
-            verbatim.
-        leaked_words: How many words would not be in the vocabulary without the shared images'
+        n_images: Number of validation images.
+        shared_images: How many of them are in the training split too.
+        copies: How many of these are copies: other files with the same bytes.
+        shared_captions: How many validation captions of the shared images are in the training
+            split verbatim.
+        leaked_words: How many words are in the vocabulary only because of the shared images'
             training captions.
-        example: A training and a validation file that hold the same image.
+        example: A training and a validation file with the same image.
     """
 
-    images: int
+    n_images: int
     shared_images: int = 0
     copies: int = 0
     shared_captions: int = 0
@@ -42,34 +38,34 @@ class Leaks:
     example: tuple[Path, Path] | None = None
 
     def warnings(self) -> list[str]:
-        """What a user should know, a sentence each; nothing if nothing leaks."""
+        """Return a warning for each kind of leak; an empty list if there is none."""
         if self.example is None:
             return []
         train, val = self.example
         copies = f", {self.copies:,} as copies" if self.copies else ""
         told = [
-            f"Training sees validation images, {self.shared_images:,} of {self.images:,}{copies}:"
-            f" scores will be too good. For one, {val}{f' is {train}' if train != val else ''}."
+            f"{self.shared_images:,} of {self.n_images:,} validation images are in the training"
+            f" data too{copies}: scores will be too high. For example:"
+            f" {val}{f' is {train}' if train != val else ''}."
         ]
         if self.shared_captions:
             told.append(
-                "Training sees captions that these images are validated on:"
-                f" {self.shared_captions:,}."
+                f"{self.shared_captions:,} validation captions of these images are training"
+                " captions too."
             )
         if self.leaked_words:
             told.append(
-                "Words that only the captions of these images bring into the vocabulary:"
-                f" {self.leaked_words:,}."
+                f"{self.leaked_words:,} words are in the vocabulary only because of these images'"
+                " captions."
             )
         return told
 
 
 def find_leaks(train: Sequence[Record], val: Sequence[Record], min_count: int) -> Leaks:
-    """Find images that are in both splits, and the words that only their captions contribute.
+    """Find images that are in both splits, and words that only their captions contribute.
 
-    Images are the same if their files have the same bytes, whatever their names; files that cannot
-    be read are passed over. Sizes are compared first and the last bytes next, so that few files are
-    read whole.
+    Images are the same if their files have the same bytes, whatever their names. Unreadable files
+    are skipped. Sizes are compared first, then the last bytes, so that few files are read whole.
 
     Args:
         train: The training split.
@@ -82,7 +78,7 @@ def find_leaks(train: Sequence[Record], val: Sequence[Record], min_count: int) -
     if not shared:
         return Leaks(len(val))
     return Leaks(
-        images=len(val),
+        n_images=len(val),
         shared_images=sum(len(theirs) for _, theirs in shared),
         copies=sum(_copies(group) for group in shared),
         shared_captions=sum(_shared_captions(group) for group in shared),
@@ -94,7 +90,7 @@ def find_leaks(train: Sequence[Record], val: Sequence[Record], min_count: int) -
 
 
 def _divide(groups: Iterable[_Group], key: Callable[[Path], Hashable]) -> list[_Group]:
-    """Groups of images with the same key, those that have images of both splits."""
+    """Split groups by key; return the groups that have images of both splits."""
     kept = []
     for group in groups:
         parts: dict[Hashable, _Group] = {}
@@ -102,7 +98,7 @@ def _divide(groups: Iterable[_Group], key: Callable[[Path], Hashable]) -> list[_
             for record in records:
                 try:
                     part = parts.setdefault(key(record.path), ([], []))
-                except (OSError, ValueError):  # a ValueError is a path that cannot be one
+                except (OSError, ValueError):  # ValueError: an invalid path
                     continue
                 part[side].append(record)
         kept += [part for part in parts.values() if part[0] and part[1]]
@@ -124,7 +120,7 @@ def _digest(path: Path) -> Hashable:
 
 
 def _file(record: Record) -> tuple[int, int]:
-    """Which file it is, whatever the path to it; as in `os.path.samefile`."""
+    """Return what identifies a file whatever its path, as in `os.path.samefile`."""
     stat = record.path.stat()
     return stat.st_dev, stat.st_ino
 

@@ -1,4 +1,4 @@
-"""Resolve image paths from annotation files; give a hint where a path is wrong."""
+"""Resolve image paths from annotation files, and give hints about wrong paths."""
 
 import os
 import re
@@ -9,17 +9,16 @@ _WINDOWS = re.compile(r"(^|/)([A-Za-z]:[\\/]|\\\\)")  # C:\, C:/ and \\server
 
 
 def existing_name(folder: Path, name: str) -> str:
-    """Find how a path is written in the file system.
+    """Find how a path from an annotation file is spelled in the file system.
 
-    Blanks around it, backslashes, and accents as letters of their own or not (NFC, NFD) are what a
-    table may differ in from the disk without a doubt of what is meant.
+    Surrounding spaces, backslashes and the Unicode form of accents (NFC or NFD) may differ.
 
     Args:
-        folder: Where the path starts.
-        name: The path, as a table has it.
+        folder: The folder that the path is relative to.
+        name: The path as written in the annotation file.
 
     Returns:
-        `name` itself if there is such a file, or none in any of these ways.
+        The spelling for which a file exists; `name` itself if there is none.
     """
     if _is_plain(name) or os.path.isfile(folder / name):
         return name
@@ -33,17 +32,17 @@ def existing_name(folder: Path, name: str) -> str:
 
 
 def hint(path: Path) -> str:
-    """Explain, as the end of a sentence, why a path may not exist; empty if there is no hint."""
+    """Explain why a path may not exist, to append to a message; "" if there is no hint."""
     text = str(path)
     found = _in_other_case(Path(text.strip().replace("\\", "/") if os.sep == "/" else text.strip()))
     if found is not None:
-        return f" ({found} exists, the annotations say {text})"
+        return f" ({found} exists, but the annotations say {text})"
     if os.sep == "/" and _WINDOWS.search(text):
-        return " (a path of Windows; expected one that starts from the folder of images)"
+        return " (a Windows path; expected a path relative to the image folder)"
     if any(part != part.strip() for part in path.parts):
-        return f" (there are blanks around its name: {text!r})"
+        return f" (there are spaces around the name: {text!r})"
     if "\\" in text and os.sep == "/":
-        return " (its backslashes are taken for slashes, and still there is no such file)"
+        return " (the file doesn't exist with slashes instead of backslashes either)"
     return ""
 
 
@@ -52,7 +51,7 @@ def _is_plain(name: str) -> bool:
 
 
 def _in_other_case(path: Path) -> Path | None:
-    """The only file whose path differs in capital and small letters alone."""
+    """Find the only file whose path differs just in upper and lower case."""
     there = [Path(path.anchor)] if path.anchor else [Path()]
     for part in path.parts[1:] if path.anchor else path.parts:
         exact = [folder / part for folder in there if os.path.exists(folder / part)]

@@ -48,7 +48,7 @@ def test_lines_of_parts_of_clips(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ("party.mp4,7,3,a man", 'line 2: "end" is 3; expected a time after'),
+        ("party.mp4,7,3,a man", 'line 2: "end" is 3; expected seconds, greater than'),
         ("party.mp4,0:03,7,a man", "line 2: \"start\" is '0:03'; expected seconds"),
         ("party.mp4,-1,7,a man", "expected seconds, 0 or more"),
         (",1,7,a man", 'expected "clip", the path of a clip'),
@@ -85,7 +85,7 @@ def test_msr_vtt_has_splits_and_cut_clips(tmp_path: Path) -> None:
     assert all(record.start is record.end is None for record in train)
     (val,) = load_records(path, split="val")
     assert val.image_id == "video1"
-    with pytest.raises(DataError, match=r"no split was named; expected one of train \(2\), val"):
+    with pytest.raises(DataError, match=r"no split given; expected one of train \(2\), val"):
         load_records(path)
 
 
@@ -126,7 +126,7 @@ def test_msvd_as_text_with_and_without_its_splits(tmp_path: Path) -> None:
     (tmp_path / "youtube_mapping.txt").write_text("a-B_1_5 vid1200\n_c_0_9 vid1301\n")
     assert [record.image_id for record in load_records(path, split="train")] == ["a-B_1_5"]
     assert [record.image_id for record in load_records(path, split="test")] == ["_c_0_9"]
-    with pytest.raises(DataError, match=r"no clips of the split 'val'.*train \(1\), test \(1\)"):
+    with pytest.raises(DataError, match=r"no clips in split 'val'.*train \(1\), test \(1\)"):
         load_records(path, split="val")
 
 

@@ -71,7 +71,9 @@ def test_a_flickr_file_has_neither_folders_nor_ids_of_coco(
 def test_other_files_are_taken_whole_unless_that_is_refused(coco: tuple[Path, list[Drawn]]) -> None:
     path = coco[0] / "annotations" / "captions_val2014.json"
     assert load_records(path, None, "train") == load_records(path)
-    with pytest.raises(DataError, match=r"captions_val2014\.json: it has no splits.*--split train"):
+    with pytest.raises(
+        DataError, match=r"captions_val2014\.json: the file has no splits.*--split train"
+    ):
         load_records(path, None, "train", strict=True)
     load_records(coco[0] / "dataset_coco.json", None, "train", strict=True)
 
@@ -89,7 +91,7 @@ def test_a_split_must_be_named_and_have_images(
         encoding="utf-8",
     )
     with pytest.raises(
-        DataError, match=r"no images of the split 'test' .* train \(14\), val \(4\), for"
+        DataError, match=r"no images in split 'test'.* train \(14\), val \(4\), for"
     ):
         load_records(path, None, "test")
     with pytest.raises(ConfigError, match=r"no split 'dev'; expected train, val, test"):
@@ -101,7 +103,7 @@ def test_a_split_must_be_named_and_have_images(
     [
         ({"split": "dev"}, "\"split\" is 'dev'; expected one of train, restval, val, test"),
         ({"split": None}, 'expected "split"'),
-        ({"sentences": []}, 'expected "sentences", a list of one or more'),
+        ({"sentences": []}, 'expected "sentences", a non-empty list'),
         ({"sentences": "a dog"}, 'expected "sentences"'),
         ({"sentences": ["a dog"]}, 'sentences[0]: expected "raw"'),
         (
@@ -111,7 +113,7 @@ def test_a_split_must_be_named_and_have_images(
         ({"sentences": [{"raw": "a dog"}, {"raw": " "}]}, "sentences[1]: the caption is empty"),
         ({"filename": ""}, 'expected "filename"'),
         ({"filepath": None}, 'expected "filepath"'),
-        ({"cocoid": 9}, "image id 9 is used twice"),
+        ({"cocoid": 9}, "duplicate image id 9"),
         ({"cocoid": None}, 'expected "cocoid"'),
     ],
 )

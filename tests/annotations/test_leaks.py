@@ -41,7 +41,7 @@ def test_different_images_of_the_same_size_are_not_shared(
     train: list[Record], val: list[Record]
 ) -> None:
     leaks = find_leaks(train, val, 1)
-    assert leaks == Leaks(images=3)
+    assert leaks == Leaks(n_images=3)
     assert leaks.warnings() == []
 
 
@@ -57,7 +57,7 @@ def test_the_same_file_is_shared_by_whatever_path(
         tmp_path / "hard.jpg",
     ]
     leaks = find_leaks(train, [*val, *(Record(f"{path}", path, ("A cat.",)) for path in paths)], 1)
-    assert leaks == Leaks(images=7, shared_images=4, leaked_words=0, example=(paths[0], paths[0]))
+    assert leaks == Leaks(n_images=7, shared_images=4, leaked_words=0, example=(paths[0], paths[0]))
 
 
 def test_a_copy_is_shared_and_with_one_byte_changed_is_not(
@@ -68,7 +68,7 @@ def test_a_copy_is_shared_and_with_one_byte_changed_is_not(
     leaks = find_leaks(train, [*val, copy], 1)
     assert leaks == Leaks(4, shared_images=1, copies=1, example=(train[3].path, copy.path))
     (warning,) = leaks.warnings()
-    assert "1 of 4, 1 as copies" in warning
+    assert "1 of 4 validation images are in the training data too, 1 as copies" in warning
     assert str(copy.path) in warning and str(train[3].path) in warning
 
     content = bytearray(train[3].path.read_bytes())

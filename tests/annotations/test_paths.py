@@ -43,9 +43,9 @@ def test_headers_in_other_letters(folder: Path, header: str) -> None:
 def test_headers_that_may_mean_two_things(folder: Path) -> None:
     (record,) = load_records(write(folder, "Image,image,caption\nx,im/a.jpg,A dog\n"))
     assert record.image_id == "im/a.jpg"
-    with pytest.raises(DataError, match="the column 'image' is there twice"):
+    with pytest.raises(DataError, match="duplicate column 'image'"):
         load_records(write(folder, "Image,IMAGE,caption\nx,im/a.jpg,A dog\n"))
-    with pytest.raises(DataError, match="divided by semicolons"):
+    with pytest.raises(DataError, match="separated by semicolons"):
         load_records(write(folder, "Image;Caption\nim/a.jpg;A dog\n"))
 
 
@@ -79,13 +79,13 @@ def test_what_is_written_so_on_the_disk_is_taken_so(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("im/A.jpg", "im/a.jpg exists, the annotations say "),
-        ("IM/b.jpg", "im/B.JPG exists, the annotations say "),
+        ("im/A.jpg", "im/a.jpg exists, but the annotations say "),
+        ("IM/b.jpg", "im/B.JPG exists, but the annotations say "),
         ("im\\A.jpg", "im/a.jpg exists"),
-        ("C:\\photos\\a.jpg", "a path of Windows"),
-        ("D:/photos/a.jpg", "a path of Windows"),
-        ("\\\\server\\a.jpg", "a path of Windows"),
-        ("im/none.jpg ", "blanks around its name"),
+        ("C:\\photos\\a.jpg", "a Windows path"),
+        ("D:/photos/a.jpg", "a Windows path"),
+        ("\\\\server\\a.jpg", "a Windows path"),
+        ("im/none.jpg ", "spaces around the name"),
         ("im\\none.jpg", "backslashes"),
         ("im/none.jpg", ""),
     ],
@@ -117,7 +117,7 @@ def test_a_missing_file_of_coco_says_which_command_brings_it(
 ) -> None:
     with pytest.raises(DataError) as caught:
         load_records(tmp_path / "data" / name)
-    assert str(caught.value).endswith(f"by: {command}")
+    assert str(caught.value).endswith(f": {command}")
     with pytest.raises(DataError) as caught:
         load_records(tmp_path / "data" / "captions_own.json")
     assert "prepare-coco" not in str(caught.value)

@@ -38,11 +38,11 @@ def test_a_table_says_the_same(tmp_path: Path) -> None:
     ("rows", "said"),
     [
         ("image,caption\na.png,dog", r"no column 'label' in its first line; expected image,label"),
-        ("image;label\na.png;dog", "divided by semicolons"),
+        ("image;label\na.png;dog", "separated by semicolons"),
         ("image,label\na.png,dog", "1 of 1 images are missing"),
         ("image,label\n0.png,", r"line 2: the field 'label' is empty"),
         ("image,label\n0.png,dog\n1.png,dog", "all images are of the class 'dog'"),
-        ("image,label\n0.png,a hot,dog", "put a label with commas"),
+        ("image,label\n0.png,a hot,dog", "enclose a label with commas"),
         ("image,label\n", "no labelled images"),
         ("image,label\n0.png,dog\n1.png,cat", "the class 'cat' is none of the training images'"),
     ],

@@ -296,12 +296,14 @@ def test_shared_images_are_told_with_counts(tmp_path, caplog):
     val = draw_domain(tmp_path / "val", NEW, 6, seed=1)
     (tmp_path / "val" / "0.png").write_bytes((tmp_path / "train" / "5.png").read_bytes())
     _ = CaptionData(train, val, min_count=1).records
-    assert "Training sees validation images, 1 of 6, 1 as copies" in caplog.text
+    assert "1 of 6 validation images are in the training data too, 1 as copies" in caplog.text
     caplog.clear()
     _ = CaptionData(val, draw_domain(tmp_path / "other", NEW, 6, seed=2), min_count=1).records
     assert not caplog.records
     _ = CaptionData(val, train, min_count=1, sources={"earlier": Source(train, share=0.9)}).records
-    assert "Training sees validation images, 9 of 9" in caplog.text, "replayed ones count"
+    assert "9 of 9 validation images are in the training data too" in caplog.text, (
+        "replayed ones count"
+    )
 
 
 # --- What is replayed ---
