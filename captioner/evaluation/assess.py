@@ -1,4 +1,4 @@
-"""Captions of annotated images -> everything that can be told of them."""
+"""Evaluate captions of annotated images: scores, health, groups, comparison."""
 
 import os
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
@@ -24,10 +24,10 @@ Id = TypeVar("Id", bound=Hashable)
 
 @dataclass(frozen=True)
 class System:
-    """What captions are scored.
+    """A captioning system.
 
     Attributes:
-        name: What they are called: the name of a results file or of a model.
+        name: Its name: that of a results file or of a model.
         captions: Captions by image id.
     """
 
@@ -37,14 +37,14 @@ class System:
 
 @dataclass(frozen=True)
 class Background:
-    """What is known beside captions and references.
+    """Optional inputs of an evaluation, besides captions and references.
 
     Attributes:
-        members: The images of each group, as `captioner.evaluation.groups.read_groups` gives them.
-        training: What the system was trained on.
-        facts: How the captions came about; the facts of the scoring are added.
-        objects: The categories of what is in each image, as
-            `captioner.evaluation.groups.read_objects` gives them.
+        members: The images of each group, from `captioner.evaluation.groups.read_groups`.
+        training: The records that the system was trained on.
+        facts: How the captions were made; facts about the scoring are added.
+        objects: The object categories in each image, from
+            `captioner.evaluation.groups.read_objects`.
     """
 
     members: Mapping[str, Collection[ImageId]] | None = None
@@ -54,18 +54,18 @@ class Background:
 
 
 def score(references: Mapping[Id, Sequence[str]], captions: Mapping[Id, str]) -> Evaluation:
-    """Scores captions against raw references by BLEU, ROUGE-L and CIDEr-D, and no more than that.
+    """Score captions by BLEU, ROUGE-L and CIDEr-D.
 
     Args:
-        references: One or more reference captions for each image, as people wrote them; tokenised
-            here.
+        references: One or more raw reference captions for each image; tokenised here.
         captions: The caption to score for each image.
 
     Returns:
         Scores of the corpus and of each image, in the order of `references`.
 
     Raises:
-        DataError: The two don't have the same images, there are none, or one has no references.
+        DataError: The image ids of captions and references differ, there are no images, or an image
+            has no references.
     """
     scored = score_corpus(Corpus(references, captions))
     return Evaluation(
@@ -93,21 +93,21 @@ def assess(
     background: Background | None = None,
     callbacks: Callbacks | None = None,
 ) -> Evaluation:
-    """Find out everything about captions of annotated images.
+    """Evaluate captions of annotated images.
 
     Args:
         records: The images; those without a caption are left out.
-        ours: The system that is scored.
-        theirs: Another one to hold it against; images without one of its captions are left out too.
-        metrics: Names of `captioner.evaluation.metrics.METRICS`.
-        background: What else is known.
-        callbacks: What to tell meanwhile.
+        ours: The system to evaluate.
+        theirs: A system to compare it with; images that it has no caption of are left out too.
+        metrics: Names of metrics in `captioner.evaluation.metrics.METRICS`.
+        background: Optional inputs.
+        callbacks: Called with progress and failures.
 
     Returns:
-        Everything, with its arrays in the order of `records`.
+        The evaluation, with arrays in the order of `records`.
 
     Raises:
-        CaptionerError: There is no image to score, or something is missing that a metric needs.
+        CaptionerError: There are no images to score, or a metric's requirements are missing.
     """
     background, callbacks = background or Background(), callbacks or Callbacks()
     systems = [ours] if theirs is None else [ours, theirs]
@@ -116,7 +116,7 @@ def assess(
     ]
     if not chosen:
         raise DataError(
-            "No annotated image has a caption of each system; expected at least one to score."
+            "No annotated image has a caption by every system; expected at least one to score."
         )
     corpus = _corpus(chosen, ours, background.objects)
     scored = [score_corpus(corpus, metrics, callbacks)]
@@ -170,7 +170,7 @@ def _corpus(
 
 
 def _score_other(system: System, corpus: Corpus, ours: Scored, callbacks: Callbacks) -> Scored:
-    """Score another system by the metrics that could be computed of ours."""
+    """Score the other system by the metrics that could be computed for ours."""
     if not ours.measured:
         return Scored({})
     captions = {image_id: system.captions[image_id] for image_id in corpus.references}
@@ -180,7 +180,7 @@ def _score_other(system: System, corpus: Corpus, ours: Scored, callbacks: Callba
 
 
 def _known(training: Iterable[Record] | None) -> set[tuple[str, ...]] | None:
-    """The tokenised captions that a system was trained on."""
+    """Tokenise the captions that a system was trained on."""
     if training is None:
         return None
     return {tuple(tokenize(text)) for record in training for text in record.captions}

@@ -1,4 +1,4 @@
-"""BLEU, as the official COCO scorer computes it, from n-gram counts per image."""
+"""BLEU as in the official COCO scorer, computed from n-gram counts per image."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
@@ -14,13 +14,13 @@ _ORDERS = 4
 
 
 class BleuMetric:
-    """Corpus BLEU-1 to BLEU-4: no means over images, but computed from sums of counts."""
+    """Corpus BLEU-1 to BLEU-4, computed from summed counts rather than as means over images."""
 
     names = BLEU
     needs: tuple[Need, ...] = ()
 
     def compute(self, corpus: Corpus) -> Measured:
-        """Count n-grams of each image, and score their sums and each image's own."""
+        """Score each image from its n-gram counts, and the corpus from their sum."""
         counts = bleu_counts(corpus.reference_tokens, corpus.caption_tokens)
         scores = bleu_from_counts(counts.sum(axis=0)).tolist()
         return Measured(
@@ -34,11 +34,11 @@ class BleuMetric:
 def bleu(
     references: Mapping[Id, Sequence[Tokens]], candidates: Mapping[Id, Tokens]
 ) -> tuple[float, float, float, float]:
-    """Corpus BLEU-1 to BLEU-4 (Papineni et al., 2002) as the official COCO scorer computes them.
+    """Compute corpus BLEU-1 to BLEU-4 (Papineni et al., 2002) as the official COCO scorer does.
 
-    nltk's `corpus_bleu` gives the same numbers where no count is zero, to 1e-9. Where one is, it
-    gives 0 with a warning and counts one n-gram in a caption that is too short for any; the
-    official formula is used throughout.
+    nltk's `corpus_bleu` gives the same numbers to 1e-9 if no count is zero. If one is, nltk returns
+    0 with a warning, and counts one n-gram in a caption that is too short to have any; the official
+    scorer's smoothing is used here instead.
 
     Args:
         references: One or more references for each image.
@@ -48,7 +48,8 @@ def bleu(
         BLEU-1, BLEU-2, BLEU-3 and BLEU-4.
 
     Raises:
-        DataError: The two don't have the same images, there are none, or one has no references.
+        DataError: The image ids of captions and references differ, there are no images, or an image
+            has no references.
     """
     b1, b2, b3, b4 = bleu_from_counts(bleu_counts(references, candidates).sum(axis=0)).tolist()
     return b1, b2, b3, b4
@@ -57,23 +58,24 @@ def bleu(
 def bleu_counts(
     references: Mapping[Id, Sequence[Tokens]], candidates: Mapping[Id, Tokens]
 ) -> npt.NDArray[np.int64]:
-    """What BLEU is computed from, for each image; corpus BLEU takes the sum over images.
+    """Count the n-grams of each image that BLEU needs; corpus BLEU uses their sums over images.
 
-    The counts are those of nltk's `modified_precision` and `closest_ref_length`, which a test holds
-    them against; nltk takes five times as long, more than all other scores together.
+    The counts equal those of nltk's `modified_precision` and `closest_ref_length` (a test compares
+    them), but take a fifth of the time.
 
     Args:
         references: One or more references for each image.
         candidates: The caption to score for each image.
 
     Returns:
-        An array (N, 10) in the order of `references`: for n = 1 to 4 how many of the caption's
-        n-grams are in a reference, each clipped to the most that one reference has; for n = 1 to 4
-        how many the caption has; its length; and the reference length that is closest to it, the
-        shorter of two.
+        An array (N, 10) in the order of `references`: the number of matched n-grams for n = 1 to 4,
+        each clipped to the largest count in a single reference; the number of n-grams in the
+        caption for n = 1 to 4; the caption's length; and the closest reference length (the shorter
+        one in a tie).
 
     Raises:
-        DataError: The two don't have the same images, there are none, or one has no references.
+        DataError: The image ids of captions and references differ, there are no images, or an image
+            has no references.
     """
     check(references, candidates)
     return np.array(
@@ -83,10 +85,10 @@ def bleu_counts(
 
 
 def bleu_from_counts(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """BLEU-1 to BLEU-4 from counts by the official formula.
+    """Compute BLEU-1 to BLEU-4 from counts by the official scorer's formula.
 
-    p_n = (matched + 1e-15) / (guessed + 1e-9); BLEU-n is the geometric mean of p_1 to p_n, times
-    exp(1 - 1 / ratio) where ratio, the caption's length by the reference's, is below 1.
+    p_n = (matched + 1e-15) / (guessed + 1e-9). BLEU-n is the geometric mean of p_1 to p_n, times
+    exp(1 - 1 / ratio) if ratio = caption length / reference length is below 1.
 
     Args:
         counts: Rows of `bleu_counts`, or sums of them (..., 10).
@@ -111,7 +113,7 @@ def _count(references: Sequence[Tokens], candidate: Tokens) -> list[int]:
 
 
 def _clipped_matches(references: Sequence[Tokens], candidate: Tokens) -> list[int]:
-    in_references: tuple[set[Hashable], ...] = (set(), set(), set(), set())  # of each n
+    in_references: tuple[set[Hashable], ...] = (set(), set(), set(), set())  # for n = 1 to 4
     for reference in references:
         for known, ngrams in zip(in_references, _ngrams(reference), strict=True):
             known.update(ngrams)
@@ -121,7 +123,7 @@ def _clipped_matches(references: Sequence[Tokens], candidate: Tokens) -> list[in
     ):
         matched = known.intersection(ngrams)
         matches.append(len(matched))
-        if len(set(ngrams)) < len(ngrams):  # only what repeats needs counting in the references
+        if len(set(ngrams)) < len(ngrams):  # clipping matters only for repeated n-grams
             for ngram in [ngram for ngram in matched if ngrams.count(ngram) > 1]:
                 most = max(list(_ngrams(reference)[order]).count(ngram) for reference in references)
                 matches[-1] += min(ngrams.count(ngram), most) - 1
@@ -129,7 +131,7 @@ def _clipped_matches(references: Sequence[Tokens], candidate: Tokens) -> list[in
 
 
 def _ngrams(tokens: Tokens) -> tuple[Iterable[Hashable], ...]:
-    """The n-grams of one word to four."""
+    """Return the 1-grams, 2-grams, 3-grams and 4-grams."""
     second, third, fourth = tokens[1:], tokens[2:], tokens[3:]
     two, three = zip(tokens, second, strict=False), zip(tokens, second, third, strict=False)
     return tokens, two, three, zip(tokens, second, third, fourth, strict=False)

@@ -1,9 +1,8 @@
-"""Annotated photos -> how likely a model's captions are good and its tags right, in its checkpoint.
+"""Calibrate a model's caption confidence and tag probabilities on annotated photos.
 
-A caption is good if its own CIDEr-D against people's captions of the photo is at least a threshold.
-It is the score that models are compared by, needs no list of words and no grammar, and holds for
-any language that captions can be scored in. Its document frequencies are those of the photos that
-are calibrated on.
+A caption is good if its CIDEr-D against the photo's reference captions is at least a threshold.
+CIDEr-D is the usual score for comparing models, needs no word lists or grammar, and works for any
+language that captions can be scored in. Document frequencies are those of the calibration photos.
 """
 
 import os
@@ -30,7 +29,7 @@ from captioner.tokenizer import tokenize
 
 GOOD = 0.5
 LEAST_PHOTOS = 50
-LEAST_OF_EACH = 10  # good and other captions, right and wrong tags
+LEAST_OF_EACH = 10  # good captions, other captions, right tags, wrong tags
 
 Part = Literal["confidence", "tags"]
 Floats = NDArray[np.float64]
@@ -39,14 +38,14 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class CalibratedConfidence:
-    """How the confidence of captions came out.
+    """The result of calibrating caption confidence on M photos.
 
     Attributes:
         style: The style of the captions.
-        calibration: What was fitted to all photos.
-        scores: (M,) the own CIDEr-D of each photo's caption, from 0 to 10.
+        calibration: The calibration, fitted to all photos.
+        scores: (M,) the CIDEr-D of each photo's caption, 0 to 10.
         mean_log_probs: (M,) the mean log-probability of its words.
-        probabilities: (M,) its confidence by a fit to other photos.
+        probabilities: (M,) its cross-validated confidence, from a fit to other photos.
     """
 
     style: str
@@ -57,20 +56,20 @@ class CalibratedConfidence:
 
     @property
     def good(self) -> Bools:
-        """(M,) whether each caption is good."""
+        """Whether each caption is good (M,)."""
         return self.scores >= self.calibration.good
 
 
 @dataclass(frozen=True, eq=False)
 class CalibratedTags:
-    """How the temperature of tags came out.
+    """The result of calibrating the temperature of tags on M photos.
 
     Attributes:
-        config: With the temperature that was fitted to all photos.
-        before: (M,) the probability of each photo's likeliest noun at the temperature before.
-        right_before: (M,) whether a caption names that noun.
-        probabilities: (M,) the same at a temperature that was fitted to other photos.
-        right: (M,) likewise.
+        config: The tag config with the temperature fitted to all photos.
+        before: (M,) the probability of each photo's most probable noun at the old temperature.
+        right_before: (M,) whether a reference caption names that noun.
+        probabilities: (M,) cross-validated: the same at a temperature fitted to other photos.
+        right: (M,) whether a reference caption names that noun.
     """
 
     config: TagConfig
@@ -82,12 +81,12 @@ class CalibratedTags:
 
 @dataclass(frozen=True, eq=False)
 class Calibrated:
-    """What a calibration found.
+    """The result of a calibration.
 
     Attributes:
-        photos: M, how many photos there were.
-        confidence: Of the captions; None if it was not asked for.
-        tags: Of the tags; None if that was not asked for, or the model has none.
+        photos: M, the number of photos.
+        confidence: Caption confidence; None if not requested.
+        tags: Tag temperature; None if not requested or the model has no tags.
     """
 
     photos: int
@@ -110,46 +109,46 @@ def calibrate(
     track: Track = lambda items, _: items,
     write: bool = True,
 ) -> Calibrated:
-    """Fit the confidence of a model's captions and the temperature of its tags to photos.
+    """Calibrate the confidence of a model's captions and the temperature of its tags.
 
-    They must be photos that the model was not trained on. Their captions should be by people.
+    The photos must not be training photos of the model, and their captions should be by people.
 
     Args:
         model: The checkpoint folder; the bundled model if None.
         annotations: See `captioner.annotations.records.load_records`.
-        images: Likewise.
-        split: Likewise.
-        style: The style of captions whose confidence is fitted; that of other styles stays. The
-            model's own if None.
-        only: Fit only this part, and leave the other as it is.
-        good: The own CIDEr-D from which a caption is good.
+        images: See `captioner.annotations.records.load_records`.
+        split: See `captioner.annotations.records.load_records`.
+        style: The caption style to calibrate; the calibrations of other styles are kept. The
+            model's default style if None.
+        only: Calibrate only this part, and keep the other.
+        good: The smallest CIDEr-D of a good caption.
         backend: See `Captioner.from_pretrained`.
-        device: Likewise.
-        batch_size: The most photos at once.
-        track: Is given what is worked through and how many, and passes it on: a progress bar.
+        device: See `Captioner.from_pretrained`.
+        batch_size: The largest batch of photos.
+        track: Wraps an iterable, given its length, for example in a progress bar.
         write: Whether to write the result into the checkpoint's config.json.
 
     Returns:
-        What was found.
+        The calibrations and the numbers needed to judge them.
 
     Raises:
         ConfigError: An option is out of range, or the model has no such style or no tags.
-        DataError: There are too few photos, images are missing, or nearly all captions are good or
-            nearly none.
+        DataError: There are too few photos, images are missing, or nearly all or nearly none of the
+            captions are good.
         ImageError: An image cannot be read.
-        CheckpointError: The folder is no checkpoint, or cannot be written.
+        CheckpointError: The folder is not a checkpoint, or cannot be written.
     """
     check_good(good)
     captioner = Captioner.from_pretrained(model, backend=backend, device=device)
     if only == "tags" and captioner.tags is None:
         raise ConfigError(NO_TAGS)
     style = captioner.decoding.style if style is None else style
-    captioner.vocabulary.start(style)  # says now what is no style
+    captioner.vocabulary.start(style)  # fails early for an unknown style
     records = load_records(annotations, images, split, strict=True)
     if len(records) < LEAST_PHOTOS:
         raise DataError(
-            f"{annotations} has {len(records)} photos; calibrating needs at least {LEAST_PHOTOS},"
-            " better hundreds."
+            f"{annotations} has {len(records)} photos; calibration requires at least"
+            f" {LEAST_PHOTOS}, preferably hundreds."
         )
     check_images(records)
     found = list(track(_captioned(captioner, records, style, batch_size), len(records)))
@@ -173,15 +172,15 @@ def calibrate(
 
 
 def kept_scores(confidence: Floats, scores: Floats, shares: Sequence[float]) -> list[float]:
-    """Score the captions that are left if those of the least confidence are left out.
+    """Compute the mean score of the most confident captions, for several shares kept.
 
     Args:
-        confidence: (M,) of captions.
-        scores: (M,) their own CIDEr-D.
-        shares: Which shares are kept, above 0, up to 1.
+        confidence: (M,) the confidence of each caption.
+        scores: (M,) the CIDEr-D of each caption.
+        shares: The shares of captions to keep, above 0, up to 1.
 
     Returns:
-        For each share the mean of the scores of the most confident captions.
+        For each share the mean score of the captions kept.
     """
     order = np.argsort(-confidence, kind="stable")
     means = np.cumsum(scores[order]) / np.arange(1, len(scores) + 1)
@@ -191,7 +190,7 @@ def kept_scores(confidence: Floats, scores: Floats, shares: Sequence[float]) -> 
 def _captioned(
     captioner: Captioner, records: Sequence[Record], style: str, batch_size: int
 ) -> Iterator[tuple[Caption, NDArray[np.float32] | None]]:
-    """Each photo's caption, and the scores of its classes."""
+    """Yield each photo's caption and class logits."""
     sources: list[Any] = [record.clip if captioner.frames else record.path for record in records]
     for stepper in captioner.encode(sources, batch_size=batch_size):
         captions = captioner.decode(stepper, style=style, alternatives=1, sample=False)

@@ -1,4 +1,4 @@
-"""What is told while an evaluation runs: how far it is, and what could not be computed."""
+"""Callbacks of an evaluation: progress, and metrics that could not be computed."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ class Callbacks:
     """Functions that an evaluation calls while it runs.
 
     Attributes:
-        track: Is given what is worked through, captions and then metrics, and how many, and passes
-            them on: a progress bar.
-        fail: Is told why a metric that needs Java or the images cannot be computed here, and all
-            else goes on; without it, that is raised.
+        track: Wraps an iterable (of captions, then of metrics), given its length, for example in a
+            progress bar.
+        fail: Called with a message if a metric that needs Java or the images cannot be computed;
+            the evaluation continues without it. If None, the error is raised.
     """
 
     track: Track = lambda items, _: items
     fail: Tell | None = None
 
     def about(self, name: str) -> "Callbacks":
-        """The same for another system, whose name goes before what is told."""
+        """Return callbacks for another system, whose name is put before messages."""
         fail = self.fail
         return (
             self

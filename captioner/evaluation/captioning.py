@@ -1,4 +1,4 @@
-"""Captions of annotated images, by a model."""
+"""Caption annotated images with a model."""
 
 import logging
 import os
@@ -19,14 +19,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Captioning:
-    """How images are captioned; the defaults are those of `Captioner`.
+    """How to caption images; the defaults are those of `Captioner`.
 
     Attributes:
-        model: A checkpoint folder, or several that decide together; the bundled model if None.
+        model: A checkpoint folder, or several as an ensemble; the bundled model if None.
         backend: See `Captioner.from_pretrained`.
-        device: Likewise.
+        device: See `Captioner.from_pretrained`.
         batch_size: See `Captioner.caption`.
-        decoding: Likewise: options by name, {"beam_size": 3}.
+        decoding: Decoding options by name, such as {"beam_size": 3}; see `Captioner.caption`.
     """
 
     model: Folder | Sequence[Folder] | None = None
@@ -50,12 +50,12 @@ def caption_all(
 
     Args:
         records: The images.
-        how: By which model, and how.
-        skip: Leave out images that cannot be read, with a warning for each, instead of refusing.
+        how: The model and its options.
+        skip: Skip unreadable images with a warning each instead of failing.
         track: See `captioner.evaluation.callbacks.Callbacks`.
 
     Returns:
-        The captions by image id, and the facts of how they came about.
+        The captions by image id, and facts about how they were made.
 
     Raises:
         DataError: Images are missing, or none can be read.
@@ -69,7 +69,7 @@ def caption_all(
     if not captions:
         raise DataError(
             f"None of the {len(records):,} annotated images can be read, so there is nothing to"
-            " score; name the folder that image paths start from"
+            " score; give the folder that image paths are relative to"
         )
     return captions, {
         "model": ", ".join(map(str, how.folders)) or "bundled",
@@ -80,7 +80,7 @@ def caption_all(
 def _stream(
     captioner: Captioner, records: Sequence[Record], how: Captioning, skip: bool
 ) -> Iterator[tuple[ImageId, str]]:
-    """Each record's image id and caption."""
+    """Yield each record's image id and caption."""
     sources: Iterator[Any] = (
         record.clip if captioner.frames else record.path for record in records
     )

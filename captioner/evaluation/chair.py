@@ -1,4 +1,4 @@
-"""CHAIR: how many of the objects that captions name are not in the photos."""
+"""CHAIR: the share of objects in captions that are not in the photos."""
 
 from collections.abc import Collection, Iterable
 from functools import cache
@@ -14,18 +14,19 @@ from captioner.tokenizer import tokenize
 
 OBJECTS = Path(__file__).with_name("coco_objects.tsv")
 
-_NONE = "none"  # phrases that hold an object's word and name no object: "train station"
+_NONE = "none"  # marks phrases that contain an object's word but name no object: "train station"
 
 
 class ChairMetric:
     """CHAIR_i and CHAIR_s (Rohrbach et al. 2018, "Object Hallucination in Image Captioning").
 
-    CHAIR_i is the share of the objects named, each as often as it is named, that are not in the
-    photo; CHAIR_s is the share of captions that name at least one of these. Lower is better. In a
-    photo is what the instances file has there, and what one of the references names. Objects are
-    COCO's 80. `coco_objects.tsv` beside this file lists what people call them, written by hand in
-    the manner of the published list; words count in singular and plural, the longest phrase first
-    ("hot dog" names no dog), without regard to their sense. A caption that names no object has 0.
+    CHAIR_i is the share of object mentions that are hallucinated, that is, not in the photo;
+    CHAIR_s is the share of captions with at least one hallucinated object. Lower is better. An
+    object is in the photo if the instances file or one of the references names it. Objects are
+    COCO's 80 categories. Their synonyms are in `coco_objects.tsv` next to this file, written by
+    hand after the example of the published list. Singular and plural both count, and the longest
+    phrase wins ("hot dog" names no dog); word senses are not distinguished. A caption without
+    objects scores 0.
     """
 
     names = ("CHAIR_i", "CHAIR_s")
@@ -35,14 +36,14 @@ class ChairMetric:
         """Score each image.
 
         Raises:
-            DataError: None of the images has an object that CHAIR knows.
+            DataError: None of the images has an object of COCO's categories.
         """
         assert corpus.objects is not None
         known = {name for names in corpus.objects.values() for name in names} & objects()
         if not known:
             raise DataError(
-                "CHAIR needs COCO's objects, and the instances file has none of its 80 categories"
-                " in these images"
+                "CHAIR requires COCO's objects, but the instances file has no object of COCO's 80"
+                " categories in these images"
             )
         counts = np.array(
             [
@@ -61,7 +62,7 @@ class ChairMetric:
 
 
 def there(objects: Iterable[str], references: Collection[str]) -> frozenset[str]:
-    """Say what is in a photo: its annotated objects, and those that its references name."""
+    """Return the objects in a photo: those annotated and those that its references name."""
     return frozenset(objects).union(*(objects_named(text) for text in references))
 
 
@@ -69,10 +70,10 @@ def objects_named(text: str) -> list[str]:
     """Find the COCO objects that a text names.
 
     Args:
-        text: A sentence; hyphens part words.
+        text: A sentence; hyphens separate words.
 
     Returns:
-        Their category names in order, each as often as it is named.
+        The category name of each mention, in order.
     """
     phrases, longest = _phrases()
     words = tokenize(text.replace("-", " "))
@@ -91,13 +92,13 @@ def objects_named(text: str) -> list[str]:
 
 @cache
 def objects() -> frozenset[str]:
-    """Give the names of COCO's 80 categories."""
+    """Return the names of COCO's 80 categories."""
     return frozenset(_phrases()[0].values()) - {_NONE}
 
 
 @cache
 def _phrases() -> tuple[dict[tuple[str, ...], str], int]:
-    """The object that each phrase names, in words, and how many words the longest has."""
+    """Return the object that each phrase (a tuple of words) names, and the longest's length."""
     _, *lines = OBJECTS.read_text(encoding="utf-8").splitlines()
     found: dict[tuple[str, ...], str] = {}
     for line in lines:
@@ -110,14 +111,14 @@ def _phrases() -> tuple[dict[tuple[str, ...], str], int]:
 
 
 def _counts(caption: str, there: Collection[str]) -> tuple[int, int, int, int]:
-    """Objects named, those of them that aren't there, captions with such, captions."""
+    """Count mentions, hallucinated mentions, captions with hallucinations, and captions."""
     named = objects_named(caption)
     wrong = sum(name not in there for name in named)
     return len(named), wrong, int(wrong > 0), 1
 
 
 def _from_counts(counts: np.ndarray) -> Floats:
-    """Both scores (..., 2) of sums of counts (..., 4)."""
+    """Compute both scores (..., 2) from summed counts (..., 4)."""
     named, wrong, captions_wrong, captions = np.moveaxis(counts.astype(np.float64), -1, 0)
     return np.stack(
         [wrong / np.maximum(named, 1), captions_wrong / np.maximum(captions, 1)], axis=-1

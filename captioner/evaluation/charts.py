@@ -1,10 +1,10 @@
-"""The drawings of the page and of the documents: shapes of small SVG elements.
+"""Charts for the HTML report and the documentation, as lists of SVG shapes.
 
-The page's template writes them, or `as_svg` as a file of its own.
+The report's template renders them inline; `as_svg` writes one as a separate file.
 
-Horizontal places are percentages and vertical ones pixels, so that a drawing fills any width
-without distorting its text. Values and scale marks (`marks`, evenly spaced, as `ticks` gives them)
-are in points, that is, scores times 100.
+Horizontal positions are percentages and vertical ones pixels, so a chart fills any width without
+distorting its text. Values and scale marks (`marks`, evenly spaced, from `ticks`) are in points,
+that is, scores times 100.
 """
 
 import math
@@ -16,15 +16,15 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-_HEIGHT = 20  # pixels of a plot in a line of a table
+_HEIGHT = 20  # pixels, of a plot in a table row
 _TOP, _BASE, _BOTTOM = (
     12,
     150,
     174,
-)  # pixels of a histogram: the highest bar's top, all bars' foot, the end
+)  # pixels, of a histogram: top of the highest bar, base of all bars, bottom
 _MOST_BARS = 40
-_PLOT_TOP, _PLOT_BASE, _PLOT_BOTTOM = (30, 270, 310)  # pixels of a line plot, likewise
-# A file has the colours of the page, for light backgrounds and dark ones.
+_PLOT_TOP, _PLOT_BASE, _PLOT_BOTTOM = (30, 270, 310)  # pixels, of a line plot
+# The page's colours, for light and dark backgrounds.
 _STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #57534e; }
 .grid { stroke: #d6d3d1; } .line { stroke: #b45309; stroke-width: 2; } .dot { fill: #b45309; }
@@ -43,10 +43,10 @@ class Shape(NamedTuple):
     """An element of a drawing.
 
     Attributes:
-        tag: Its name in SVG.
-        attributes: Its attributes.
-        text: What stands in it.
-        title: What is said of it where it is pointed at.
+        tag: The SVG tag.
+        attributes: The SVG attributes.
+        text: The element's text.
+        title: The tooltip.
     """
 
     tag: str
@@ -59,10 +59,9 @@ class Drawing(NamedTuple):
     """An SVG element.
 
     Attributes:
-        shapes: What stands in it, from the back to the front.
+        shapes: Its elements, from back to front.
         height: In pixels.
-        label: What it is, for those who don't see it; one without repeats what stands beside it,
-            and is not read out.
+        label: The label for screen readers; "" hides a drawing that only repeats adjacent text.
     """
 
     shapes: list[Shape]
@@ -71,12 +70,12 @@ class Drawing(NamedTuple):
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers, evenly spaced, that enclose a range.
+    """Choose round, evenly spaced numbers that enclose a range.
 
     Args:
-        low: The range's lower end.
-        high: Its upper end.
-        most: How many steps there may be between its ends, about.
+        low: The lower end of the range.
+        high: The upper end.
+        most: The approximate maximum number of steps.
 
     Returns:
         Multiples of 1, 2 or 5 times a power of ten; at least two.
@@ -88,7 +87,7 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def _round_step(least: float) -> float:
-    """The smallest 1, 2 or 5 times a power of ten that is at least as large."""
+    """Round up to 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))
 
@@ -96,11 +95,11 @@ def _round_step(least: float) -> float:
 def score_plot(
     value: float, interval: tuple[float, float] | None, marks: Sequence[float]
 ) -> Drawing:
-    """A score as a bar from 0, with its interval.
+    """Draw a score as a bar from 0, with its interval.
 
     Args:
-        value: A fraction.
-        interval: Its bounds, likewise.
+        value: The score, as a fraction.
+        interval: The bounds of its interval, as fractions.
         marks: The scale, in points.
     """
     middle = _HEIGHT / 2
@@ -111,7 +110,7 @@ def score_plot(
 
 
 def score_axis(marks: Sequence[float]) -> Drawing:
-    """The numbers below several `score_plot`s."""
+    """Draw the axis below several `score_plot`s."""
     return Drawing([_label(mark, marks) for mark in marks], 16)
 
 
@@ -125,10 +124,10 @@ def difference_plot(
     """Draw a difference as a dot with its interval; the colour shows whether it excludes 0.
 
     Args:
-        value: A fraction.
-        interval: Its bounds, likewise.
+        value: The difference, as a fraction.
+        interval: The bounds of its interval, as fractions.
         marks: The scale, in points.
-        lower_is_better: Whether a difference below 0 is the better one.
+        lower_is_better: Whether negative differences are improvements.
     """
     up, down = ("worse", "better") if lower_is_better else ("better", "worse")
     kind = up if interval[0] > 0 else down if interval[1] < 0 else "unclear"
@@ -143,7 +142,7 @@ def difference_plot(
 
 
 def difference_axis(marks: Sequence[float]) -> Drawing:
-    """The numbers below several `difference_plot`s."""
+    """Draw the axis below several `difference_plot`s."""
     return Drawing([_label(mark, marks, signed=True) for mark in marks], 16)
 
 
@@ -154,19 +153,19 @@ def histogram(
     others: NDArray[np.int64] | None = None,
     last: int | None = None,
 ) -> Drawing:
-    """Bars that count values.
+    """Draw a histogram.
 
     Args:
-        values: (N,), not negative; whole numbers get a bar each.
-        label: What the drawing is, for those who don't see it.
-        others: Further values; the bars that they would have, scaled to N in all, are drawn as
+        values: (N,), not negative; each integer gets its own bar.
+        label: The label for screen readers.
+        others: Values to compare with; their histogram, scaled to a total of N, is drawn as
             strokes.
         last: Values from here on share the last bar.
 
     Returns:
         The drawing.
     """
-    # Not more bars than it takes to show nearly all of the others.
+    # Enough bars to show nearly all of the other values.
     top = max(
         float(values.max()), 0.0 if others is None else float(np.ceil(np.quantile(others, 0.995)))
     )
@@ -205,10 +204,10 @@ class Series(NamedTuple):
     """A line of a `line_plot`.
 
     Attributes:
-        name: What it is, as the key says it.
+        name: Its name in the legend.
         points: (x, y) of each point, from left to right.
-        kind: How it is drawn: "line", "other" or "ideal"; a dot marks each point but of the last.
-        titles: What is said of each point where it is pointed at.
+        kind: Its style: "line", "other" or "ideal"; "ideal" has no dots at its points.
+        titles: The tooltip of each point.
     """
 
     name: str
@@ -226,20 +225,20 @@ def line_plot(
     x_name: str,
     y_name: str,
 ) -> Drawing:
-    """Lines over two scales, with a key above them.
+    """Draw a line plot with a legend above it.
 
     Args:
-        series: The lines, from the back to the front.
-        x_marks: The horizontal scale, evenly spaced; it may fall.
+        series: The lines, from back to front.
+        x_marks: The horizontal scale, evenly spaced; it may be descending.
         y_marks: The vertical scale.
-        label: What the drawing is, for those who don't see it.
-        x_name: What is written below the horizontal scale.
-        y_name: What is written above the vertical one.
+        label: The label for screen readers.
+        x_name: The label of the horizontal axis.
+        y_name: The label of the vertical axis.
 
     Returns:
         The drawing.
     """
-    left, right = 7.0, 97.0  # percent: the scale's numbers stand to the left of the plot
+    left, right = 7.0, 97.0  # percent; the scale's numbers are to the left of the plot
 
     def across(value: float) -> str:
         share = (value - x_marks[0]) / (x_marks[-1] - x_marks[0])
@@ -273,10 +272,10 @@ def line_plot(
 
 
 def as_svg(drawing: Drawing, width: int = 640) -> str:
-    """Write a drawing as an SVG file of its own.
+    """Render a drawing as a standalone SVG file.
 
     Args:
-        drawing: The drawing; one of `line_plot`.
+        drawing: A drawing made by `line_plot`.
         width: In pixels.
 
     Returns:
@@ -307,7 +306,7 @@ def as_svg(drawing: Drawing, width: int = 640) -> str:
 def _counts(
     values: NDArray[np.float64] | NDArray[np.int64], step: float, bars: int
 ) -> NDArray[np.float64]:
-    """How many values are in each bar; the last takes all that are beyond it."""
+    """Count the values of each bar; the last bar includes all larger values."""
     indices = np.minimum((values / step + 1e-9).astype(np.int64), bars - 1)
     return np.bincount(indices, minlength=bars).astype(np.float64)  # (bars,)
 

@@ -1,4 +1,4 @@
-"""What is scored: references and captions by image id, and whether they belong together."""
+"""A corpus to score: references and captions by image id, and checks that they match."""
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,21 +15,21 @@ Tokens: TypeAlias = Sequence[str]
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Captions of N images and what they are scored against: what every metric is given.
+    """Captions of N images and their references: the input of every metric.
 
-    All mappings go by image id. Their order, and that of every array of scores, is the order of
-    `references`.
+    All mappings are keyed by image id. The order of `references` is the order of every array of
+    scores.
 
     Attributes:
-        references: One or more reference captions of each image, as people wrote them.
-        captions: The caption of each image that is scored, as it was written.
-        paths: The file of each image; an image without one is missing, or None.
-        objects: The categories of what is in each image, as an instances file tells them; an image
-            without objects may be missing. None where nothing is known.
+        references: One or more raw reference captions of each image.
+        captions: The raw caption to score of each image.
+        paths: The file of each image; None, or no entry, for an image without a file.
+        objects: The object categories in each image, from an instances file; images without objects
+            may be missing. None if unknown.
 
     Raises:
-        DataError: Captions and references don't have the same images, there are none, or one has no
-            references.
+        DataError: The image ids of captions and references differ, there are no images, or an image
+            has no references.
     """
 
     references: Mapping[Any, Sequence[str]]
@@ -42,7 +42,7 @@ class Corpus:
 
     @cached_property
     def reference_tokens(self) -> dict[Any, list[list[str]]]:
-        """The references as the official COCO scorer splits them into words; split once."""
+        """The references, tokenised like the official COCO scorer does; cached."""
         return {
             image_id: [tokenize(text) for text in texts]
             for image_id, texts in self.references.items()
@@ -50,54 +50,55 @@ class Corpus:
 
     @cached_property
     def caption_tokens(self) -> dict[Any, list[str]]:
-        """The captions, split likewise, in the order of `references`."""
+        """The tokenised captions, in the order of `references`; cached."""
         return {image_id: tokenize(self.captions[image_id]) for image_id in self.references}
 
     def with_captions(self, captions: Mapping[Any, str]) -> "Corpus":
-        """Another system's captions of the same images; the references are not split again."""
+        """Return a corpus of another system's captions; the references' tokens are reused."""
         other = replace(self, captions=captions)
-        vars(other)["reference_tokens"] = self.reference_tokens  # where cached_property keeps it
+        vars(other)["reference_tokens"] = self.reference_tokens  # the cached_property's cache
         return other
 
 
 def check(references: Mapping[Id, Sequence[object]], candidates: Mapping[Id, object]) -> None:
-    """Refuses references and captions that cannot be scored against each other.
+    """Check that captions can be scored against references.
 
     Raises:
-        DataError: The two don't have the same images, there are none, or one has no references.
+        DataError: The image ids of captions and references differ, there are no images, or an image
+            has no references.
     """
     check_references(references)
     check_same_images(references, candidates)
 
 
 def check_references(references: Mapping[Id, Sequence[object]]) -> None:
-    """Refuses references that nothing can be scored against.
+    """Check that every image has references.
 
     Raises:
-        DataError: There are no images, or one has no references.
+        DataError: There are no images, or an image has no references.
     """
     if not references:
-        raise DataError("no images to score; expected references of at least one")
+        raise DataError("no images to score; expected references of at least one image")
     for image_id, texts in references.items():
         if not texts:
             raise DataError(f"image {image_id!r} has no reference captions; expected at least one")
 
 
 def check_same_images(references: Mapping[Id, object], candidates: Mapping[Id, object]) -> None:
-    """Refuses captions that are not of the images of the references, all of them and no others.
+    """Check that captions and references have the same image ids.
 
     Raises:
-        DataError: Images differ.
+        DataError: They differ.
     """
     for image_id in candidates:
         if image_id not in references:
             raise DataError(
-                f"image {image_id!r} has a caption but no references; score the images of the"
+                f"image {image_id!r} has a caption but no references; score only images with"
                 " references"
             )
     missing = [image_id for image_id in references if image_id not in candidates]
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(references)} images have no caption, image {missing[0]!r} for"
-            " one; every image with references needs one"
+            f"{len(missing)} of {len(references)} images have no caption, for example image"
+            f" {missing[0]!r}; every image with references needs a caption"
         )

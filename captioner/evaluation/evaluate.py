@@ -1,4 +1,4 @@
-"""From annotated images to scores: what `captioner evaluate` and `scripts/evaluate.py` do."""
+"""Caption and score annotated images: the implementation of `captioner evaluate`."""
 
 import logging
 import os
@@ -28,16 +28,16 @@ File: TypeAlias = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Scoring:
-    """By what captions are scored.
+    """How to score captions.
 
     Attributes:
-        metrics: Names of `captioner.evaluation.metrics.METRICS`.
-        against: Another system's results file, to hold the captions against.
-        allow_missing: Leave out images that have no caption in the results, or cannot be read,
-            instead of refusing.
-        training_captions: Annotations of what the system was trained on, to see which captions are
-            new; by default the training split of a file that has splits.
-        instances: A COCO instances file, for scores by what is in the images and for CHAIR.
+        metrics: Names of metrics in `captioner.evaluation.metrics.METRICS`.
+        against: A results file of another system to compare with.
+        allow_missing: Skip images that have no caption in the results or cannot be read, instead of
+            failing.
+        training_captions: Annotations that the system was trained on, to count novel captions; by
+            default the training split of a file with splits.
+        instances: A COCO instances file, for scores by object category and for CHAIR.
     """
 
     metrics: Sequence[str] = DEFAULT_METRICS
@@ -58,28 +58,27 @@ def evaluate(
     scoring: Scoring | None = None,
     callbacks: Callbacks | None = None,
 ) -> Evaluation:
-    """Caption annotated images and score them against the raw references, or score results files.
+    """Caption annotated images and score the captions, or score a results file.
 
         evaluate("captions_val.json", "val/")
         evaluate("captions_val.json", results="ours.json", scoring=Scoring(against="theirs.json"))
 
     Args:
         annotations: See `captioner.annotations.records.load_records`.
-        images: Likewise.
-        split: Likewise; for a file that has no splits it is refused.
-        captioning: By which model, and how; the bundled one if None.
-        results: A file in COCO results format that is scored as it is; no model is run, and no
-            image is needed.
-        output: A folder for `results.json`, `scores.json`, `per_image.csv` and `report.html`; made
-            if it isn't there.
-        scoring: By what the captions are scored; BLEU, ROUGE-L and CIDEr-D if None.
-        callbacks: What to tell meanwhile.
+        images: See `captioner.annotations.records.load_records`.
+        split: See `captioner.annotations.records.load_records`; an error for a file without splits.
+        captioning: The model and its options; the bundled model if None.
+        results: A results file in COCO format to score; no model is run, and images are not needed.
+        output: A folder for `results.json`, `scores.json`, `per_image.csv` and `report.html`;
+            created if missing.
+        scoring: How to score; by BLEU, ROUGE-L and CIDEr-D if None.
+        callbacks: Called with progress and failures.
 
     Returns:
-        Everything that was found out.
+        Scores, intervals and everything else that the report shows.
 
     Raises:
-        CaptionerError: Something it needs is missing or unusable.
+        CaptionerError: An input is missing or unusable.
     """
     scoring, callbacks = scoring or Scoring(), callbacks or Callbacks()
     check_metrics(scoring.metrics)
@@ -88,8 +87,8 @@ def evaluate(
         check_instances(metric, scoring.instances is not None)
     if results is not None and captioning is not None:
         raise ConfigError(
-            "Finished results are scored as they are, by no model; leave out captioning, or"
-            " results."
+            "results and captioning cannot be combined: a results file is scored without running a"
+            " model. Leave out one of them."
         )
     captioning = captioning or Captioning()
     if output is not None:
@@ -99,8 +98,7 @@ def evaluate(
     if split is None:  # Karpathy's files have references of all images
         _warn_of_images_without_references(Path(annotations), len(records))
     title, other = _names(results, scoring.against, captioning.folders)
-    # Other files are read before any image is captioned, so that what is wrong with them is told
-    # now.
+    # Read all other files before captioning, so that errors in them are reported early.
     theirs = _read_other(other, records, scoring)
     members = (
         None if scoring.instances is None else read_groups(scoring.instances, _image_ids(records))
@@ -141,13 +139,13 @@ def evaluate(
 
 
 def _warn_of_images_without_references(path: Path, records: int) -> None:
-    """COCO's files may list images of which nothing is said; no record is made of them."""
+    """Warn if a COCO file lists images without captions, which are not scored."""
     if path.suffix.lower() != ".json":
         return
     listed = len(load_json(path)["images"])
     if listed > records:
         logger.warning(
-            "%s: only %d of its %d images have reference captions; no others are scored",
+            "%s: only %d of %d images have reference captions; the others are not scored",
             path,
             records,
             listed,
@@ -157,9 +155,9 @@ def _warn_of_images_without_references(path: Path, records: int) -> None:
 def _training_records(
     annotations: File, split: Split | None, training_captions: File | None
 ) -> list[Record] | None:
-    """What the system was trained on, where that is known."""
+    """Return the records that the system was trained on; None if unknown."""
     if training_captions is not None:
-        return load_records(training_captions, split="train")  # of a file that has splits
+        return load_records(training_captions, split="train")  # all of a file without splits
     return load_records(annotations, split="train") if split in ("val", "test") else None
 
 
@@ -168,7 +166,7 @@ def _image_ids(records: Sequence[Record]) -> list[int | str]:
 
 
 def _read_other(name: str, records: Sequence[Record], scoring: Scoring) -> System | None:
-    """The other system, if there is one."""
+    """Read the system to compare with; None if there is none."""
     if scoring.against is None:
         return None
     return System(
@@ -178,7 +176,7 @@ def _read_other(name: str, records: Sequence[Record], scoring: Scoring) -> Syste
 
 
 def _names(results: File | None, against: File | None, models: Sequence[Folder]) -> tuple[str, str]:
-    """Name the two systems by their files' names, if these differ."""
+    """Name the two systems after their files; by their paths if the file names are equal."""
     if results is None:
         ours = " + ".join(Path(model).resolve().name for model in models) or "bundled model"
         return ours, "" if against is None else Path(against).name

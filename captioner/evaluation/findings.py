@@ -1,4 +1,4 @@
-"""What is found out about captions: scores and all around them."""
+"""The results of an evaluation: scores, comparisons and groups."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,26 +12,26 @@ from captioner.evaluation.results import ImageId
 
 @dataclass(frozen=True)
 class Group:
-    """Scores of some of the images.
+    """Scores of a group of images.
 
     Attributes:
-        name: What is in them: a supercategory ("animal") or a category ("animal: dog").
-        images: How many they are.
+        name: The objects in them: a supercategory ("animal") or a category ("animal: dog").
+        n_images: The number of images.
         scores: By published name, as in `Evaluation`.
     """
 
     name: str
-    images: int
+    n_images: int
     scores: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One score of a system, and how it differs from another system's.
+    """The difference of one score between two systems.
 
     Attributes:
         other: The other system's score.
-        difference: This system's less the other's.
+        difference: This system's score minus the other's.
         interval: The 95 % interval of the difference, by the paired bootstrap over images.
         p_value: Two-sided; see `captioner.evaluation.statistics.p_value`.
     """
@@ -44,12 +44,12 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a system differs from another one on the same images.
+    """A comparison with another system on the same images.
 
     Attributes:
-        name: The other one's results file.
-        differences: By published name.
-        missing: How many images are left out because only the other one has no caption of them.
+        name: The other system's results file.
+        differences: By published name of the score.
+        missing: The number of images left out because only the other system has no caption.
     """
 
     name: str
@@ -59,27 +59,27 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """How well captions agree with references, and what else is to be known of them.
+    """The results of evaluating captions of N images.
 
-    Scores go by their published names, in this order: BLEU-1 to BLEU-4, ROUGE-L, CIDEr-D, METEOR,
-    SPICE. They are fractions, CIDEr-D 0 to 10; they are published, and shown, times 100.
+    Scores have their published names, in this order: BLEU-1 to BLEU-4, ROUGE-L, CIDEr-D, METEOR,
+    SPICE, CHAIR. They are fractions (CIDEr-D: 0 to 10), and are published and shown times 100.
 
     Attributes:
-        scores: The official COCO scorer's numbers of the whole corpus.
+        scores: The scores of the whole corpus, equal to the official COCO scorer's.
         intervals: Their 95 % intervals, by the bootstrap over images; may be empty.
-        per_image: Each image's own scores (N,); nan where SPICE has none, and then the whole set
-            has none either.
-        image_ids: The images that are scored, N.
-        captions: What is said of each, as it was written.
-        references: The reference captions of each, as people wrote them.
-        paths: Where the images are; None for those that aren't there.
-        health: Figures about the captions alone; see `captioner.evaluation.health.FIGURES`.
-        groups: Scores by what is in the images, if that was given.
-        comparison: How the captions hold against another system's, if those were given.
+        per_image: The scores of each image (N,); nan where SPICE has none, which makes the corpus
+            score nan too.
+        image_ids: The ids of the N images.
+        captions: The raw caption of each.
+        references: The raw reference captions of each.
+        paths: The file of each; None if it is missing.
+        health: Statistics of the captions alone; see `captioner.evaluation.health.FIGURES`.
+        groups: Scores by object category; empty without an instances file.
+        comparison: The comparison with another system, if there is one.
         title: What was scored: the name of a results file or of a model.
-        annotated: How many images the annotations have: more than N if some have no caption.
-        most_frequent: The caption that is said most often.
-        facts: How it came about: files, model, decoding, versions; as JSON can hold them.
+        annotated: The number of annotated images; more than N if some have no caption.
+        most_frequent: The most frequent caption.
+        facts: Provenance for JSON: files, model, decoding options, versions.
     """
 
     scores: dict[str, float]
@@ -98,14 +98,14 @@ class Evaluation:
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def images(self) -> int:
-        """How many images were scored, N."""
+    def n_images(self) -> int:
+        """The number of images scored, N."""
         return len(self.image_ids)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of scores.json: scores by name, counts, and other findings."""
         more = {
-            "annotated": self.annotated if self.annotated > self.images else 0,
+            "annotated": self.annotated if self.annotated > self.n_images else 0,
             "intervals": self.intervals,
             "health": self.health,
             "most frequent caption": self.most_frequent,
@@ -115,6 +115,6 @@ class Evaluation:
         }
         return {
             **self.scores,
-            "images": self.images,
+            "images": self.n_images,
             **{name: value for name, value in more.items() if value},
         }

@@ -1,4 +1,4 @@
-"""Scores by what is in the images, as a COCO instances file tells it."""
+"""Scores by object category, from a COCO instances file."""
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -24,16 +24,16 @@ def read_groups(
 
     Args:
         path: A COCO instances file, such as `instances_val2017.json`: objects with "image_id" and
-            "category_id", and categories with "name" and maybe "supercategory". Images that are not
-            asked for are passed over.
-        image_ids: The images.
+            "category_id", and categories with "name" and optionally "supercategory". Other images
+            are ignored.
+        image_ids: The images to group.
 
     Returns:
-        Their ids by group: supercategories ("animal"), then categories ("animal: dog"), both in the
-        order of the file, then images without objects; groups without images are left out.
+        Image ids by group: supercategories ("animal"), then categories ("animal: dog"), both in the
+        order of the file, then images without objects; empty groups are left out.
 
     Raises:
-        DataError: The file cannot be read, is something else, or tells of none of the images.
+        DataError: The file cannot be read, has another format, or has none of the images.
     """
     path = Path(path)
     dataset = _read(path)
@@ -51,8 +51,8 @@ def read_groups(
     found = {name: frozenset(group) for name, group in members.items() if group}
     if not found:
         raise DataError(
-            f"{path}: no objects in any of the {len(image_ids):,} annotated images; is it their"
-            " file?"
+            f"{path}: no objects in any of the {len(image_ids):,} annotated images; expected the"
+            " instances file of these images"
         )
     none = frozenset(wanted.difference(*found.values()))
     return found | ({NO_OBJECTS: none} if none else {})
@@ -61,17 +61,17 @@ def read_groups(
 def read_objects(
     path: str | os.PathLike[str], image_ids: Collection[ImageId]
 ) -> dict[ImageId, frozenset[str]]:
-    """Reads which kinds of objects are in images.
+    """Read the object categories in each image.
 
     Args:
-        path: As for `read_groups`.
+        path: See `read_groups`.
         image_ids: The images.
 
     Returns:
-        The names of the categories in each image; none for one without objects.
+        The names of the categories in each image; empty for an image without objects.
 
     Raises:
-        DataError: The file cannot be read, or is something else.
+        DataError: The file cannot be read or has another format.
     """
     path = Path(path)
     dataset = _read(path)
@@ -88,19 +88,19 @@ def read_objects(
 def score_groups(
     scored: Scored, image_ids: Sequence[ImageId], members: Mapping[str, Collection[ImageId]]
 ) -> tuple[Group, ...]:
-    """Scores groups of images.
+    """Score groups of images.
 
-    BLEU is that of the group as a corpus of its own. CIDEr-D is the mean over its images, with the
-    document frequencies of the whole set, so that a word doesn't count for less where all images
-    show its thing.
+    BLEU is computed on the group as a separate corpus. CIDEr-D is the mean over the group's images,
+    with the document frequencies of the whole set: words for an object that is in every image of
+    the group would get too little weight otherwise.
 
     Args:
         scored: The scores of all images.
-        image_ids: Which they are, N.
-        members: The images of each group, maybe others too.
+        image_ids: The ids of these N images.
+        members: The image ids of each group; other ids are ignored.
 
     Returns:
-        The groups that have any of the images.
+        The groups that have at least one of the images.
     """
     present = {
         name: [image_id in group for image_id in image_ids] for name, group in members.items()
@@ -146,7 +146,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _names(where: str, category: Any) -> tuple[Any, tuple[str, ...]]:
-    """The id of a category, and its groups: supercategory and category, or just the category."""
+    """Return a category's id and its groups: supercategory and category, or just the category."""
     if (
         not isinstance(category, dict)
         or not isinstance(category.get("name"), str)

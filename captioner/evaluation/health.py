@@ -1,4 +1,4 @@
-"""What scores don't tell of captions: how varied they are, and what is plainly wrong with some."""
+"""Statistics that scores don't show: how diverse captions are, and obvious defects."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -7,22 +7,22 @@ from captioner.decoding.options import ENGLISH_ENDINGS
 
 Words = tuple[str, ...]
 
-# How systems write a word they don't know.
+# How systems write unknown words.
 UNKNOWN_MARKS = frozenset(["<unk>", "unk", "<unknown>"])
 
-# The figures of `check_health` by name, and what they mean. Those that are no counts are shares,
-# but for the length.
+# The statistics of `check_health` and their meaning. All but the counts and the mean length are
+# shares.
 FIGURES = {
     "mean length": "words of a caption, on average",
     "vocabulary": "different words in all captions",
     "distinct-1": "different words / all words (Li et al. 2016)",
     "distinct-2": "different pairs of neighbouring words / all such pairs",
-    "unique captions": "different captions / all captions: 100 % if none is said of two images",
-    "novel captions": "captions that are none of the training captions",
-    "most frequent caption": "how often the most frequent caption is said",
+    "unique captions": "different captions / all captions: 100 % if no two images share one",
+    "novel captions": "captions that are not in the training captions",
+    "most frequent caption": "how often the most frequent caption occurs",
     "bad endings": "captions that end with a word like 'a' or 'of'",
-    "repeated trigrams": "captions in which three words in a row come twice",
-    "empty captions": "captions without a word",
+    "repeated trigrams": "captions in which three words in a row are repeated",
+    "empty captions": "captions without words",
     "unknown words": "words written as <unk>",
 }
 
@@ -32,16 +32,16 @@ def check_health(
     training: Collection[Words] | None = None,
     endings: Collection[str] = ENGLISH_ENDINGS,
 ) -> dict[str, float | int]:
-    """Looks at the captions alone.
+    """Compute statistics of captions, without references.
 
     Args:
-        captions: Tokenised captions, one or more.
-        training: The tokenised captions that the system was trained on, if they are known.
+        captions: Tokenised captions, at least one.
+        training: The tokenised captions that the system was trained on, if known.
         endings: Words that a caption should not end with.
 
     Returns:
-        The figures of `FIGURES` by name, in that order: counts are whole numbers, all else are
-        floats. "novel captions" is there only if the training captions are known.
+        The statistics of `FIGURES` by name, in that order: counts as int, others as float. "novel
+        captions" is included only if the training captions are known.
     """
     spoken = [tuple(caption) for caption in captions]
     words = Counter(word for caption in spoken for word in caption)
@@ -69,7 +69,7 @@ def check_health(
 
 
 def figure_text(name: str, value: float | int) -> str:
-    """A figure as people read it: counts whole, shares in per cent, distinct-n as fractions."""
+    """Format a statistic: counts as integers, shares in percent, distinct-n as fractions."""
     if isinstance(value, int):
         return f"{value:,}"
     if name == "mean length":

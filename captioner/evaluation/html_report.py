@@ -1,9 +1,9 @@
 """The HTML report: one file with scores, histograms, best and worst images, all captions.
 
-The file is complete in itself: style, script, data and thumbnails stand in it, and its content
-    security policy forbids
-a browser to load anything else or to run any other script. Captions, references and names are
-untrusted text: the template escapes all of it. Scores are shown times 100, as they are published.
+The file is self-contained: style, script, data and thumbnails are embedded, and its content
+security policy stops the browser from loading anything else or running other scripts. Captions,
+references and names are untrusted text, and the template escapes them. Scores are shown times 100,
+as they are published.
 """
 
 import os
@@ -28,13 +28,13 @@ _HEADINGS = {
 
 
 def write_page(path: str | os.PathLike[str], evaluation: Evaluation, *, shown: int = 12) -> None:
-    """Write an evaluation as one HTML file that needs nothing else, neither files nor a network.
+    """Write an evaluation as one self-contained HTML file.
 
     Args:
-        path: The file; one that is there is replaced.
-        evaluation: What to show.
-        shown: How many of the best and of the worst images to show at most, with thumbnails where
-            the files of the images are known and readable.
+        path: The file; an existing one is replaced.
+        evaluation: The evaluation to show.
+        shown: The largest number of best and of worst images to show, with thumbnails if the image
+            files are known and readable.
 
     Raises:
         OSError: The file cannot be written.
@@ -68,7 +68,7 @@ def write_page(path: str | os.PathLike[str], evaluation: Evaluation, *, shown: i
         script_hash=policy_hash(script),
         version=__version__,
     )
-    # JSON can hold half of a surrogate pair, and UTF-8 cannot.
+    # JSON can contain lone surrogates, which UTF-8 cannot encode.
     Path(path).write_text(page, encoding="utf-8", errors="replace", newline="\n")
 
 

@@ -1,8 +1,7 @@
-"""Run the official METEOR and SPICE jars, which come with the package pycocoevalcap.
+"""Run the official METEOR and SPICE jars from the package pycocoevalcap.
 
-The package's own classes leave processes behind, and hang where Java dies. Here every Java process
-is killed and waited for, whatever happens, and what it complained about becomes the message of an
-error.
+The package's own classes leave processes behind, and hang if Java crashes. Here every Java process
+is killed and waited for in any case, and its error output becomes the error message.
 """
 
 import os
@@ -20,15 +19,15 @@ from typing import IO
 from captioner.errors import CaptionerError, MissingExtraError
 from captioner.evaluation.corpus import Tokens
 
-UTF8 = "-Dfile.encoding=UTF-8"  # before Java 18 the locale decides
+UTF8 = "-Dfile.encoding=UTF-8"  # before Java 18 the default depends on the locale
 
 _START_SECONDS, _CAPTION_SECONDS = (
     600,
     2,
-)  # far more than either takes: only a process that hangs is given up
-_NUMBERS = re.compile(r"[-+.0-9eENaInfity ]+")  # all that METEOR answers
-# SPICE keeps objects in a form that newer Javas hand out only if told to. Java 8 knows neither
-# option nor variable.
+)  # far more than either takes: only a process that hangs times out
+_NUMBERS = re.compile(r"[-+.0-9eENaInfity ]+")  # METEOR's answers
+# SPICE's serialization needs access that Java 16 and later grant only with this option. Java 8
+# ignores the environment variable.
 _OPENED = " ".join(
     f"--add-opens=java.base/java.{name}=ALL-UNNAMED"
     for name in ("lang", "math", "net", "text", "util")
@@ -40,13 +39,13 @@ class MissingJavaError(CaptionerError):
 
 
 def package_folder(what: str) -> Path:
-    """Where pycocoevalcap is; it is not imported: its SPICE begins with a download.
+    """Find the folder of pycocoevalcap without importing it: its SPICE module starts a download.
 
     Args:
-        what: What needs it, for the message of the error.
+        what: The metric that needs it, for error messages.
 
     Raises:
-        MissingExtraError: It is not installed.
+        MissingExtraError: pycocoevalcap is not installed.
     """
     found = find_spec("pycocoevalcap")
     if found is None or not found.submodule_search_locations:
@@ -55,10 +54,10 @@ def package_folder(what: str) -> Path:
 
 
 def find_java(what: str) -> str:
-    """The program `java`.
+    """Find the program `java`.
 
     Args:
-        what: What needs it, for the message of the error.
+        what: The metric that needs it, for error messages.
 
     Raises:
         MissingJavaError: It is not on the PATH.
@@ -66,32 +65,32 @@ def find_java(what: str) -> str:
     java = shutil.which("java")
     if java is None:
         raise MissingJavaError(
-            f"{what} needs Java, and there is no `java` on the PATH. Install Java 8 or newer, for"
-            " example: apt install default-jre"
+            f"{what} requires Java, but there is no `java` on the PATH. Install Java 8 or newer,"
+            " for example: apt install default-jre"
         )
     return java
 
 
 def existing_jar(what: str, jar: Path) -> str:
-    """The path of a jar as a command takes it.
+    """Return the path of a jar, after checking that it exists.
 
     Args:
-        what: What needs it, for the message of the error.
-        jar: Where it must be.
+        what: The metric that needs it, for error messages.
+        jar: The expected path.
 
     Raises:
-        MissingJavaError: It isn't there.
+        MissingJavaError: The jar is missing.
     """
     if not jar.is_file():
         raise MissingJavaError(
-            f"{what} needs {jar}, which is missing. Install the package again: "
+            f"{what} requires {jar}, which is missing. Reinstall the package: "
             "pip install --force-reinstall --no-deps pycocoevalcap"
         )
     return str(jar)
 
 
 def one_line(tokens: Tokens) -> str:
-    """Tokens on one line, without what separates captions in METEOR's input."""
+    """Join tokens to one line, without METEOR's caption separators."""
     return " ".join(" ".join(tokens).replace("|||", "").split())
 
 
@@ -99,22 +98,22 @@ def one_line(tokens: Tokens) -> str:
 def conversation(
     what: str, command: Sequence[str], captions: int
 ) -> Iterator[tuple[Callable[[str], str], Callable[[], str]]]:
-    """Run a Java program that answers lines with lines.
+    """Run a Java program that reads lines from stdin and answers each with a line.
 
     Args:
-        what: What it computes, for the message of the error.
+        what: The metric, for error messages.
         command: The program and its arguments.
-        captions: How many captions it will be asked about: it may take longer for more.
+        captions: The number of captions it will get; the timeout grows with it.
 
     Yields:
-        `ask`, which says a line and reads one, and `read`, which only reads.
+        `ask`, which writes a line and reads the answer, and `read`, which only reads a line.
 
     Raises:
-        MissingJavaError: It failed, hangs, or answers something else.
+        MissingJavaError: The program failed, timed out, or gave an unexpected answer.
     """
     with (
         tempfile.TemporaryFile() as complaints
-    ):  # a pipe that nobody reads would fill up and stop the program
+    ):  # a file rather than a pipe, which would block the program once full
         try:
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints
@@ -135,8 +134,8 @@ def conversation(
             return line
 
         def ask(line: str) -> str:
-            with suppress(BrokenPipeError):  # read() says what happened
-                to_java.write(f"{line}\n".encode(errors="replace"))  # half a surrogate pair
+            with suppress(BrokenPipeError):  # read() reports the failure
+                to_java.write(f"{line}\n".encode(errors="replace"))  # lone surrogates
                 to_java.flush()
             return read()
 
@@ -152,15 +151,15 @@ def conversation(
 
 
 def run_java(what: str, command: Sequence[str], captions: int) -> None:
-    """Run a Java program that works on files, and wait for its end.
+    """Run a Java program to its end.
 
     Args:
-        what: What it computes, for the message of the error.
+        what: The metric, for error messages.
         command: The program and its arguments.
-        captions: How many captions it is given: it may take longer for more.
+        captions: The number of captions it gets; the timeout grows with it.
 
     Raises:
-        MissingJavaError: It failed, or hangs.
+        MissingJavaError: The program failed or timed out.
     """
     limit = _START_SECONDS + _CAPTION_SECONDS * captions
     environment = {
@@ -182,7 +181,7 @@ def run_java(what: str, command: Sequence[str], captions: int) -> None:
 
 
 def _failure(what: str, complaints: IO[bytes]) -> MissingJavaError:
-    """Pick the message for the error: the program's first error line, else its last line."""
+    """Make an error from the program's output: its first error line, else its last line."""
     complaints.seek(0)
     said = [
         line.strip()
@@ -192,5 +191,5 @@ def _failure(what: str, complaints: IO[bytes]) -> MissingJavaError:
     errors = [line for line in said if "rror" in line or "xception" in line]
     line = next(iter([*errors, *said[-1:], "it gave no answer"]))
     return MissingJavaError(
-        f"{what}'s Java program failed: {line[:200]}. See whether Java works: java -version"
+        f"{what}'s Java program failed: {line[:200]}. Check that Java works: java -version"
     )

@@ -34,18 +34,19 @@ class MeteorMetric:
 def meteor(
     references: Mapping[Id, Sequence[Tokens]], candidates: Mapping[Id, Tokens]
 ) -> tuple[float, npt.NDArray[np.float64]]:
-    """METEOR 1.5 (Denkowski and Lavie 2014), run as the official COCO scorer does: `-l en -norm`.
+    """Compute METEOR 1.5 (Denkowski and Lavie 2014) like the official COCO scorer: `-l en -norm`.
 
     Args:
         references: One or more references for each image.
         candidates: The caption to score for each image.
 
     Returns:
-        The corpus score (from the sums over images, not their mean) and the images' scores (N,), in
-        the order of `references`.
+        The corpus score (from summed statistics, not the mean over images) and the images' scores
+        (N,), in the order of `references`.
 
     Raises:
-        DataError: The two don't have the same images, there are none, or one has no references.
+        DataError: The image ids of captions and references differ, there are no images, or an image
+            has no references.
         MissingExtraError: pycocoevalcap is not installed.
         MissingJavaError: Java or the jar is missing or does not work.
     """

@@ -1,4 +1,4 @@
-"""What a metric is: its names, what it needs, and how it scores a corpus."""
+"""The interface of metrics: their names, requirements and results."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ Need: TypeAlias = Literal["images", "instances", "Java"]
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What a metric finds.
+    """The result of a metric on N images.
 
     Attributes:
-        scores: The scores of the corpus, by published name; fractions, CIDEr-D 0 to 10.
-        per_image: Each image's own scores (N,), by the same names; nan for an image that has none.
-        counts: For corpus scores that are no means over images: what they are computed from, whole
-            numbers (N, C) of each image that are summed over images.
-        from_counts: Computes the scores (..., S), in the order of `scores`, from sums of the counts
+        scores: The scores of the corpus, by published name; fractions (CIDEr-D: 0 to 10).
+        per_image: The scores of each image (N,), by the same names; nan for an image without one.
+        counts: The integer counts (N, C) of each image, for corpus scores that are computed from
+            summed counts; None for scores that are means over images.
+        from_counts: Computes the S scores (..., S), in the order of `scores`, from summed counts
             (..., C).
     """
 
@@ -34,11 +34,11 @@ class Measured:
 
     @classmethod
     def mean(cls, name: str, per_image: Floats) -> "Measured":
-        """A single score whose value for the corpus is the mean over images.
+        """Create the result of a metric whose corpus score is the mean over images.
 
         Args:
-            name: Its published name.
-            per_image: Each image's own score (N,).
+            name: The published name of the score.
+            per_image: The score of each image (N,).
         """
         return cls({name: float(per_image.mean())}, {name: per_image})
 
@@ -49,15 +49,16 @@ class Measured:
             return self.counts.astype(np.float64)
         return np.stack(list(self.per_image.values()), axis=1)
 
-    def from_sums(self, sums: Floats, images: Floats) -> dict[str, Floats]:
-        """The corpus scores from weighed sums of `summands`.
+    def from_sums(self, sums: Floats, total_weights: Floats) -> dict[str, Floats]:
+        """Compute corpus scores from weighted sums of `summands`.
 
-        Means are moved by what the corpus score differs from the mean over images: METEOR's is made
-        of statistics that are not known of single images, and differs a little.
+        Means are shifted by the difference between the corpus score and the mean over images.
+        METEOR's corpus score differs a little from its mean, as it is computed from statistics that
+        are not available for single images.
 
         Args:
-            sums: (R, C), one row for each way of weighing.
-            images: The sum of the weights of each (R,).
+            sums: (R, C), one row for each weighting.
+            total_weights: The sum of weights of each weighting (R,).
 
         Returns:
             (R,) by published name.
@@ -67,55 +68,55 @@ class Measured:
                 zip(self.scores, self.from_counts(np.rint(sums).astype(np.int64)).T, strict=True)
             )
         return {
-            name: total / images + (self.scores[name] - values.mean())
+            name: total / total_weights + (self.scores[name] - values.mean())
             for (name, values), total in zip(self.per_image.items(), sums.T, strict=True)
         }
 
 
 class Metric(Protocol):
-    """Scores captions; an entry of `captioner.evaluation.metrics.METRICS`.
+    """A metric for captions; an entry of `captioner.evaluation.metrics.METRICS`.
 
     A metric that cannot be computed raises a `CaptionerError` that says what is missing. If it
-    needs anything beside texts, the command reports that and goes on with the other metrics.
+    has `needs`, the command reports the error and continues with the other metrics.
     """
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The published names of its scores, in the order in which they are shown."""
+        """The published names of its scores, in display order."""
 
     @property
     def needs(self) -> tuple[Need, ...]:
-        """What it needs beside captions and references: images, an instances file, or Java."""
+        """Its requirements besides captions and references: images, an instances file or Java."""
 
     def compute(self, corpus: Corpus) -> Measured:
-        """Score the captions of a corpus; all arrays are in the order of its references."""
+        """Score a corpus; arrays are in the order of its references."""
 
 
 def check_needs(metric: Metric, corpus: Corpus) -> None:
-    """Refuse a corpus without what a metric looks at.
+    """Check that a corpus has what a metric requires.
 
     Raises:
-        ConfigError: The metric needs the objects in the images, and they are not known.
-        DataError: The metric needs images, and some have no file.
+        ConfigError: The metric requires the objects in the images, but they are unknown.
+        DataError: The metric requires images, but some have no file.
     """
     check_instances(metric, corpus.objects is not None)
     missing = [image_id for image_id in corpus.references if corpus.paths.get(image_id) is None]
     if "images" in metric.needs and missing:
         raise DataError(
-            f"{metric.names[0]} needs the images, and {len(missing):,} of"
-            f" {len(corpus.references):,} are missing, image {missing[0]!r} for one; name the"
-            " folder that image paths start from (--images)"
+            f"{metric.names[0]} requires the images, but {len(missing):,} of"
+            f" {len(corpus.references):,} are missing, for example image {missing[0]!r}; give the"
+            " folder that image paths are relative to (--images)"
         )
 
 
 def check_instances(metric: Metric, given: bool) -> None:
-    """Refuse a metric that needs the objects in the images where no instances file is given.
+    """Check that an instances file is given if a metric requires one.
 
     Raises:
-        ConfigError: It does.
+        ConfigError: The metric requires an instances file, and none is given.
     """
     if "instances" in metric.needs and not given:
         raise ConfigError(
-            f"{metric.names[0]} needs the objects in the images; name a COCO instances file"
+            f"{metric.names[0]} requires the objects in the images; give a COCO instances file"
             " (--instances)."
         )

@@ -1,4 +1,4 @@
-"""All metrics by the name that `--metrics` has for them. To add one: docs/extending.md."""
+"""All metrics by their name in `--metrics`. To add one, see docs/extending.md."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -9,8 +9,8 @@ from captioner.errors import ConfigError
 if TYPE_CHECKING:
     from captioner.evaluation.metric import Metric
 
-# In the order in which their scores are shown. A metric, or "module:class" of one: that is imported
-# when it is first asked for, as the command's help lists the names and must not wait for numpy.
+# In display order. A metric, or its "module:class": that is imported on first use, as the command's
+# help lists the names and must not import numpy.
 METRICS: "dict[str, Metric | str]" = {
     "bleu": "captioner.evaluation.bleu:BleuMetric",
     "rouge": "captioner.evaluation.rouge:RougeLMetric",
@@ -20,11 +20,11 @@ METRICS: "dict[str, Metric | str]" = {
     "chair": "captioner.evaluation.chair:ChairMetric",
 }
 DEFAULT_METRICS = ("bleu", "rouge", "cider")
-LOWER_IS_BETTER = frozenset(("CHAIR_i", "CHAIR_s"))  # scores that count mistakes
+LOWER_IS_BETTER = frozenset(("CHAIR_i", "CHAIR_s"))  # scores that count errors
 
 
 def find_metric(name: str) -> "Metric":
-    """The metric of that name in `METRICS`."""
+    """Return the metric of a name in `METRICS`."""
     found = METRICS[name]
     if isinstance(found, str):
         module, _, kind = found.partition(":")
@@ -34,18 +34,18 @@ def find_metric(name: str) -> "Metric":
 
 
 def check_metrics(names: Sequence[str]) -> None:
-    """Makes sure that metrics are there.
+    """Check the names of metrics.
 
     Raises:
-        ConfigError: One is not, or none is named.
+        ConfigError: A name is unknown, or there are none.
     """
     expected = f"expected some of {', '.join(METRICS)}"
     if not any(names):
-        raise ConfigError(f"No metric is named; {expected}.")
+        raise ConfigError(f"No metrics given; {expected}.")
     for name in names:
         if not name:
             raise ConfigError(
-                f"A name is missing before or after a comma of the metrics; {expected}."
+                f"The list of metrics has an empty name before or after a comma; {expected}."
             )
         if name not in METRICS:
-            raise ConfigError(f"There is no metric {name!r}; {expected}.")
+            raise ConfigError(f"Unknown metric {name!r}; {expected}.")

@@ -1,4 +1,4 @@
-"""Write an evaluation's folder: results.json, scores.json, per_image.csv, report.html."""
+"""Write the files of an evaluation: results.json, scores.json, per_image.csv, report.html."""
 
 import csv
 import json
@@ -26,15 +26,17 @@ def check_output(
     results: str | os.PathLike[str] | None,
     inputs: Sequence[str | os.PathLike[str] | None],
 ) -> None:
-    """Refuse to write over a file that is read; `saved_captions` sees to the results themselves.
+    """Check that no output file would overwrite an input.
+
+    The results file may be in the output folder: see `saved_captions`.
 
     Args:
-        output: The folder.
-        results: The finished results that are scored, if any.
-        inputs: What else is read.
+        output: The output folder.
+        results: The results file that is scored, if any.
+        inputs: The other input files.
 
     Raises:
-        ConfigError: A file of the evaluation would replace one that is read.
+        ConfigError: An output file would overwrite an input file.
     """
     for name in _WRITTEN:
         path = output / name
@@ -42,7 +44,7 @@ def check_output(
         for given in () if kept else (*inputs, results):
             if given is not None and _same(path, given):
                 raise ConfigError(
-                    f"The output would overwrite {given}; expected another folder than {output}."
+                    f"The output would overwrite {given}; choose another folder than {output}."
                 )
 
 
@@ -52,8 +54,8 @@ def saved_captions(
 ) -> Iterator[None]:
     """Write captions in COCO results format; never overwrite the results file they come from.
 
-    They are there before anything is scored. Those of an earlier evaluation stay until this one is
-    whole; if it fails, the new ones stay beside them.
+    They are written before scoring. Captions of an earlier evaluation are replaced only once this
+    one has succeeded; if it fails, the new ones are kept next to them.
     """
     target = folder / "results.json"
     if results is not None and _same(target, results):
@@ -66,7 +68,7 @@ def saved_captions(
     except BaseException:
         if path != target:
             logger.warning(
-                "The new captions are in %s; %s is that of an earlier evaluation.", path, target
+                "The new captions are in %s; %s is from an earlier evaluation.", path, target
             )
         raise
     if path != target:
@@ -74,7 +76,7 @@ def saved_captions(
 
 
 def save_all(folder: Path, evaluation: Evaluation) -> None:
-    """Write everything but the captions atomically; no report if no metric was computed."""
+    """Write all files but the captions atomically; without scores, no report."""
     with (
         replacing(folder / "scores.json") as scores,
         replacing(folder / "per_image.csv") as table,
@@ -91,13 +93,12 @@ def save_scores(path: str | os.PathLike[str], evaluation: Evaluation) -> None:
     text = json.dumps(
         _without_nan(evaluation.to_dict()), indent=2, ensure_ascii=False, allow_nan=False
     )
-    # What UTF-8 cannot hold, odd bytes of a file name, is written as the escape that JSON has for
-    # it.
+    # Lone surrogates, from undecodable bytes of a file name, are written as JSON escapes.
     Path(path).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def _without_nan(value: Any) -> Any:
-    """The same for JSON, which has no nan."""
+    """Replace nan, which JSON doesn't have, by None."""
     if isinstance(value, dict):
         return {key: _without_nan(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Prepare an evaluation for the report's template: texts, formatted numbers, charts."""
+"""Prepare an evaluation for the HTML report's template: texts, formatted numbers, charts."""
 
 import logging
 import math
@@ -27,12 +27,12 @@ from captioner.tokenizer import tokenize
 
 logger = logging.getLogger(__name__)
 
-THUMBNAIL = (400, 300)  # pixels at most; shown at about 260, which leaves some for dense screens
-LONGEST = 40  # words: longer captions share the last bar of the histogram
+THUMBNAIL = (400, 300)  # pixels at most; shown about 260 wide, larger for high-density screens
+LONGEST = 40  # words; longer captions share the last bar of the histogram
 
 
 class ScoreRow(NamedTuple):
-    """A score; an unknown one has no plot."""
+    """A score; an undefined one has no plot."""
 
     name: str
     score: str
@@ -41,7 +41,7 @@ class ScoreRow(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """The scores of the corpus, the axis below their plots, and what limits them."""
+    """The scores of the corpus, the axis below their plots, and notes."""
 
     rows: list[ScoreRow]
     axis: Drawing
@@ -50,7 +50,7 @@ class Scores(NamedTuple):
 
 
 class DifferenceRow(NamedTuple):
-    """How a score differs from the other system's; where that is unknown there is no plot."""
+    """The difference of a score to another system's; an undefined one has no plot."""
 
     name: str
     other: str
@@ -62,7 +62,7 @@ class DifferenceRow(NamedTuple):
 
 
 class Differences(NamedTuple):
-    """How the scores differ from another system's, and the axis below their plots."""
+    """The differences of all scores to another system's, and the axis below their plots."""
 
     other: str
     rows: list[DifferenceRow]
@@ -70,7 +70,7 @@ class Differences(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A figure about the captions alone."""
+    """A statistic of the captions alone."""
 
     name: str
     value: str
@@ -78,7 +78,7 @@ class Figure(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """How the score that orders the images is distributed over them."""
+    """The distribution of the score that images are sorted by."""
 
     name: str
     mean: str
@@ -87,7 +87,7 @@ class Ranking(NamedTuple):
 
 
 class Lengths(NamedTuple):
-    """How long captions and references are, in words."""
+    """The lengths of captions and references, in words."""
 
     captions: str
     references: str
@@ -98,7 +98,7 @@ class GroupRow(NamedTuple):
     """The scores of a group of images."""
 
     name: str
-    images: str
+    n_images: str
     scores: list[str]
 
 
@@ -121,18 +121,18 @@ class Card(NamedTuple):
 
 
 def summary(evaluation: Evaluation) -> str:
-    """How much was scored."""
+    """Return the numbers of images and references, as a sentence."""
     images, references = len(evaluation.image_ids), sum(map(len, evaluation.references))
     return f"{_count(images, 'image')}, scored against {_count(references, 'reference caption')}."
 
 
 def facts(evaluation: Evaluation) -> dict[str, str]:
-    """How the scores came about."""
+    """Return the provenance of the scores, formatted."""
     return {name: _fact(value) for name, value in evaluation.facts.items()}
 
 
 def scores(evaluation: Evaluation) -> Scores | None:
-    """The scores of the corpus; None if there are none."""
+    """Prepare the scores of the corpus; None if there are none."""
     if not evaluation.scores:
         return None
     intervals = evaluation.intervals
@@ -151,7 +151,7 @@ def scores(evaluation: Evaluation) -> Scores | None:
 
 
 def differences(evaluation: Evaluation, comparison: Comparison | None) -> Differences | None:
-    """How the scores differ from another system's; None if none is known for both."""
+    """Prepare the differences to another system; None without scores of both."""
     if comparison is None or not comparison.differences:
         return None
     known = [entry for entry in comparison.differences.values() if not math.isnan(entry.difference)]
@@ -175,7 +175,7 @@ def differences(evaluation: Evaluation, comparison: Comparison | None) -> Differ
 
 
 def health(evaluation: Evaluation) -> list[Figure]:
-    """The figures about the captions alone."""
+    """Prepare the statistics of the captions alone."""
     return [
         Figure(name, figure_text(name, value), FIGURES.get(name, ""))
         for name, value in evaluation.health.items()
@@ -183,7 +183,7 @@ def health(evaluation: Evaluation) -> list[Figure]:
 
 
 def ranking(evaluation: Evaluation) -> Ranking | None:
-    """The distribution of the score that orders the images; None if there is no score."""
+    """Prepare the distribution of the score that images are sorted by; None without scores."""
     name = ranked_by(evaluation)
     if not name:
         return None
@@ -194,7 +194,7 @@ def ranking(evaluation: Evaluation) -> Ranking | None:
 
 
 def lengths(evaluation: Evaluation) -> Lengths:
-    """The distribution of lengths."""
+    """Prepare the distribution of lengths."""
     captions = np.array([len(tokenize(caption)) for caption in evaluation.captions])  # (N,)
     references = np.array(
         [len(tokenize(text)) for texts in evaluation.references for text in texts]
@@ -206,26 +206,26 @@ def lengths(evaluation: Evaluation) -> Lengths:
 
 
 def groups(found: Sequence[Group]) -> Groups | None:
-    """The scores by what is in the images; None if there are no groups."""
+    """Prepare the scores of groups; None if there are no groups."""
     if not found:
         return None
     names = list(found[0].scores)
     rows = [
-        GroupRow(group.name, f"{group.images:,}", [points(group.scores[name]) for name in names])
+        GroupRow(group.name, f"{group.n_images:,}", [points(group.scores[name]) for name in names])
         for group in found
     ]
     return Groups(names, rows)
 
 
 def ranked_by(evaluation: Evaluation) -> str:
-    """Return the metric to sort images by: CIDEr-D if there; BLEU is poor on single captions."""
+    """Return the score to sort images by: CIDEr-D if possible, as BLEU is poor for one caption."""
     names = [name for name, values in evaluation.per_image.items() if not np.isnan(values).all()]
     names.sort(key=lambda name: name not in LOWER_IS_BETTER)  # the last one is taken
     return "CIDEr-D" if "CIDEr-D" in names else names[-1] if names else ""
 
 
 def worst_and_best(evaluation: Evaluation, shown: int) -> tuple[list[int], list[int]]:
-    """Which images to show: no image twice, the worst and the best first."""
+    """Choose the worst and the best images to show, without duplicates, most extreme first."""
     first = ranked_by(evaluation)
     if not first:
         return [], []
@@ -234,14 +234,14 @@ def worst_and_best(evaluation: Evaluation, shown: int) -> tuple[list[int], list[
         for name, values in evaluation.per_image.items()
     }
     others = [values for name, values in rising.items() if name != first]
-    order = np.lexsort([*others, rising[first]])  # ties are common: a CIDEr-D of 0 is
+    order = np.lexsort([*others, rising[first]])  # ties, such as a CIDEr-D of 0, are common
     order = order[~np.isnan(evaluation.per_image[first][order])].tolist()
     half = len(order) // 2
     return order[:half][:shown], order[half:][::-1][:shown]
 
 
 def card(evaluation: Evaluation, index: int) -> Card:
-    """An image among the best or the worst."""
+    """Prepare one of the best or worst images."""
     path, name = evaluation.paths[index], f"Image {evaluation.image_ids[index]}"
     values = [(metric, values[index]) for metric, values in evaluation.per_image.items()]
     first = ranked_by(evaluation)
@@ -262,13 +262,13 @@ def card(evaluation: Evaluation, index: int) -> Card:
 
 
 def table(evaluation: Evaluation) -> dict[str, object]:
-    """What the table of images is made of, as JSON can hold it."""
+    """Return the data of the table of images, for JSON."""
     names = list(evaluation.per_image)
     columns = [100 * evaluation.per_image[name] for name in names]
     values = (
         np.reshape(columns, (len(names), len(evaluation.image_ids))).T.round(2).astype(object)
     )  # (N, metrics)
-    values[values != values] = None  # nan, which JSON has no word for
+    values[values != values] = None  # nan, which JSON doesn't have
     texts = zip(evaluation.image_ids, evaluation.captions, evaluation.references, strict=True)
     rows = [
         [str(image_id), caption, references, row]
@@ -278,11 +278,11 @@ def table(evaluation: Evaluation) -> dict[str, object]:
 
 
 def _thumbnail(path: Path) -> Thumbnail | None:
-    """None if the file is not readable."""
+    """Make a thumbnail; None if the file is not readable."""
     try:
         return thumbnail(path, THUMBNAIL)
     except ImageError as error:
-        logger.info("%s; the page goes without it", error)
+        logger.info("%s; the report has no thumbnail of it", error)
         return None
 
 

@@ -16,19 +16,19 @@ ImageId: TypeAlias = int | str
 
 _FORM = '{"image_id": ..., "caption": ...}'
 _MISSING = "missing"
-_SHOWN = 3  # so many mistakes of a kind are told one by one
+_SHOWN = 3  # errors of each kind that are listed
 
 
 def save_results(
     path: str | os.PathLike[str],
     captions: Mapping[ImageId, str] | Mapping[int, str] | Mapping[str, str],
 ) -> None:
-    """Write captions in COCO results format, one per line; the COCO server accepts the file."""
+    """Write captions in COCO results format, one per line, as the COCO server accepts it."""
     lines = (
         json.dumps({"image_id": image_id, "caption": caption}, ensure_ascii=False)
         for image_id, caption in captions.items()
     )
-    # What UTF-8 cannot hold, half a surrogate pair, is written as the escape that JSON has for it.
+    # Lone surrogates, which UTF-8 cannot encode, are written as JSON escapes.
     with replacing(path) as partial:
         partial.write_text(
             "[" + ",\n".join(lines) + "]\n", encoding="utf-8", errors="backslashreplace"
@@ -38,24 +38,23 @@ def save_results(
 def load_results(
     path: str | os.PathLike[str], image_ids: Collection[ImageId], *, allow_missing: bool = False
 ) -> dict[ImageId, str]:
-    """Reads captions in COCO results format, with pycocotools' `COCO.loadRes`.
+    """Read captions in COCO results format, with pycocotools' `COCO.loadRes`.
 
-    What that would take without a word, or stumble over, is looked for first, so that all mistakes
-    of a file are told at once.
+    Errors that `loadRes` ignores or fails on are checked for first, so that all errors in a file
+    are reported together.
 
     Args:
-        path: A JSON file with a list of `{"image_id", "caption"}`; further keys are passed over.
-        image_ids: The images that have references: the results must be of all of them and of no
-            others.
-        allow_missing: Some of them may be missing, but not all.
+        path: A JSON file with a list of `{"image_id", "caption"}`; other keys are ignored.
+        image_ids: The images that have references; the results must have all of them and no others.
+        allow_missing: Accept results that lack some, but not all, of the images.
 
     Returns:
-        The captions by image id, in the order of the file; captions may be empty. Half a surrogate
-        pair, which JSON can hold and UTF-8 cannot, is replaced (U+FFFD).
+        The captions by image id, in the order of the file; captions may be empty. Lone surrogates,
+        which JSON can contain and UTF-8 cannot encode, are replaced by U+FFFD.
 
     Raises:
-        DataError: The file cannot be read, is not in this format, repeats an image, or is not of
-            `image_ids`.
+        DataError: The file cannot be read, has another format, has an image twice, or its images
+            differ from `image_ids`.
         MissingExtraError: pycocotools is not installed.
     """
     try:
@@ -83,10 +82,10 @@ def load_results(
 
 
 def load_json(path: Path) -> Any:
-    """The content of a JSON file.
+    """Read a JSON file.
 
     Raises:
-        DataError: It cannot be read, or isn't JSON.
+        DataError: The file cannot be read, or isn't valid JSON.
     """
     try:
         return read_json(path)
@@ -108,7 +107,7 @@ def _read_list(path: Path) -> list[Any]:
         raise DataError(f"{path}: not COCO results; expected a list of {_FORM}")
     if not entries:
         raise DataError(
-            f"{path}: an empty list; expected a list of {_FORM}, an entry for each image"
+            f"{path}: the list is empty; expected a list of {_FORM}, one entry per image"
         )
     return entries
 
@@ -116,7 +115,7 @@ def _read_list(path: Path) -> list[Any]:
 def _check(
     path: Path, entries: list[Any], image_ids: Collection[ImageId], allow_missing: bool
 ) -> None:
-    """Looks for all mistakes, and tells the first few of each kind."""
+    """Check all entries, and report the first few errors of each kind."""
     mistakes: dict[str, list[str]] = {}
     wanted = {str(image_id): image_id for image_id in image_ids} | dict(
         zip(image_ids, image_ids, strict=True)
@@ -133,7 +132,7 @@ def _check(
         have = "has" if len(missing) == 1 else "have"
         mistakes[_MISSING] = [
             f"{len(missing):,} of {len(image_ids):,} annotated images {have} no caption: image"
-            f" {named}; caption them, or score the others alone with --allow-missing"
+            f" {named}; caption them, or score only the others with --allow-missing"
         ]
     if mistakes:
         raise DataError(_tell(path, mistakes))
@@ -142,38 +141,38 @@ def _check(
 def _mistake(
     number: int, entry: Any, first_of: dict[ImageId, int], wanted: Mapping[ImageId, ImageId]
 ) -> tuple[str, str] | None:
-    """The kind of mistake in an entry and what to say of it; None if it is sound.
+    """Return the kind of error in an entry and its message; None if the entry is valid.
 
     Args:
-        number: Its place in the file.
+        number: The index of the entry in the file.
         entry: The entry.
-        first_of: Where each image came first, which is noted here.
-        wanted: Each image's id by itself, and by its digits as text.
+        first_of: The index of each image's first entry; updated here.
+        wanted: Each image's id, by itself and by its digits as a string.
     """
     if not isinstance(entry, dict) or not {"image_id", "caption"} <= entry.keys():
         return "form", f"expected {_FORM}, not {_short(entry)}"
     image_id, caption = entry["image_id"], entry["caption"]
     if not isinstance(image_id, int | str) or isinstance(image_id, bool):
-        return "image_id", f'"image_id" must be a whole number or text, not {_short(image_id)}'
+        return "image_id", f'"image_id" must be an integer or a string, not {_short(image_id)}'
     known = wanted.get(image_id, wanted.get(str(image_id)))
     if known is None:
         return "unknown", f"image {image_id!r} has no reference captions in the annotations"
     before = first_of.setdefault(known, number)
     if known != image_id:
-        kind = "text" if isinstance(known, str) else "a number"
+        kind = "a string" if isinstance(known, str) else "a number"
         return (
             "unknown",
-            (
-                f"image {image_id!r} is not in the annotations, but {known!r} is: {kind}; write it"
-                " like that"
-            ),
+            (f"image {image_id!r} is not in the annotations, but {known!r} is; write it as {kind}"),
         )
     if not isinstance(caption, str):
-        return "caption", f"the caption of image {image_id!r} must be text, not {_short(caption)}"
+        return (
+            "caption",
+            f"the caption of image {image_id!r} must be a string, not {_short(caption)}",
+        )
     if before != number:
         return (
             "twice",
-            f"a second caption of image {image_id!r}, after that of entry {before}; keep one",
+            f"image {image_id!r} has a caption in entry {before} already; keep one of them",
         )
     return None
 
@@ -194,6 +193,6 @@ def _tell(path: Path, mistakes: Mapping[str, list[str]]) -> str:
 
 
 def _short(value: object) -> str:
-    """A value as JSON, cut where it is long."""
+    """Format a value as JSON, truncated if it is long."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,4 +1,4 @@
-"""ROUGE-L, as the official COCO scorer computes it."""
+"""ROUGE-L as in the official COCO scorer."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ import numpy.typing as npt
 from captioner.evaluation.corpus import Corpus, Id, Tokens, check
 from captioner.evaluation.metric import Measured, Need
 
-_BETA = 1.2  # how much more recall weighs than precision
+_BETA = 1.2  # the weight of recall relative to precision
 
 
 class RougeLMetric:
@@ -25,10 +25,11 @@ class RougeLMetric:
 def rouge_l(
     references: Mapping[Id, Sequence[Tokens]], candidates: Mapping[Id, Tokens]
 ) -> tuple[float, npt.NDArray[np.float64]]:
-    """ROUGE-L (Lin, 2004), as the official COCO scorer computes it.
+    """Compute ROUGE-L (Lin, 2004) as the official COCO scorer does.
 
-    A caption's longest common subsequence with each reference gives a precision and a recall; the
-    largest of each, be they of different references, make an F-score with beta 1.2.
+    The longest common subsequence of the caption with each reference gives a precision and a
+    recall. The F-score with beta = 1.2 combines the largest precision and the largest recall, even
+    if they belong to different references.
 
     Args:
         references: One or more references for each image.
@@ -38,7 +39,8 @@ def rouge_l(
         The corpus score (the mean) and the images' scores (N,), in the order of `references`.
 
     Raises:
-        DataError: The two don't have the same images, there are none, or one has no references.
+        DataError: The image ids of captions and references differ, there are no images, or an image
+            has no references.
     """
     check(references, candidates)
     scores = np.array(
@@ -48,8 +50,8 @@ def rouge_l(
 
 
 def _rouge_l(references: Sequence[Tokens], candidate: Tokens) -> float:
-    candidate = candidate or [""]  # to the official scorer an empty caption is one empty word
-    places: dict[str, int] = {}  # of each word, as the bits of a number
+    candidate = candidate or [""]  # the official scorer treats an empty caption as one empty word
+    places: dict[str, int] = {}  # each word's positions, as a bit mask
     for place, word in enumerate(candidate):
         places[word] = places.get(word, 0) | 1 << place
     precision = recall = 0.0
@@ -65,9 +67,9 @@ def _rouge_l(references: Sequence[Tokens], candidate: Tokens) -> float:
 def _longest_common_subsequence(places: Mapping[str, int], length: int, reference: Tokens) -> int:
     """Compute the length of the longest common subsequence, bit-parallel.
 
-    Crochemore, Iliopoulos, Pinzon and Reid (2001), as simplified by Hyyrö (2004). Bit i is 0 where
-    the table grows at the caption's word i; carries run upwards only, so what they leave above the
-    caption's length does no harm.
+    Crochemore, Iliopoulos, Pinzon and Reid (2001), as simplified by Hyyrö (2004). Bit i is 0 if the
+    dynamic programming table increases at the caption's word i. Carries only go upwards, so bits
+    above the caption's length can be ignored.
     """
     row = (1 << length) - 1
     for word in reference:

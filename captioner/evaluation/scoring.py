@@ -1,4 +1,4 @@
-"""A corpus -> scores: of the whole, of each image, and of the images weighed anew."""
+"""Score a corpus: as a whole, per image, and with weights on its images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,24 +15,24 @@ from captioner.evaluation.metrics import DEFAULT_METRICS, METRICS, check_metrics
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Scores of a corpus by several metrics.
+    """The scores of a corpus by several metrics.
 
     Attributes:
-        measured: What each metric found, by its name in `METRICS`.
+        measured: The result of each metric, by its name in `METRICS`.
     """
 
     measured: Mapping[str, Measured]
 
     @cached_property
     def scores(self) -> dict[str, float]:
-        """The scores of the corpus by published name; fractions, CIDEr-D 0 to 10."""
+        """The scores of the corpus by published name; fractions (CIDEr-D: 0 to 10)."""
         return {
             name: value for found in self.measured.values() for name, value in found.scores.items()
         }
 
     @cached_property
     def per_image(self) -> dict[str, Floats]:
-        """Each image's own scores (N,), by the same names."""
+        """The scores of each image (N,), by the same names."""
         return {
             name: values
             for found in self.measured.values()
@@ -40,47 +40,47 @@ class Scored:
         }
 
     def weighed(self, weights: Floats) -> dict[str, Floats]:
-        """The corpus scores if each image were there as often as a weight says.
+        """Compute the corpus scores if each image occurred as often as its weight says.
 
-        BLEU is computed from the weighed counts. All others are means over images, and CIDEr-D's
-        keep the document frequencies of the whole corpus.
+        BLEU is computed from weighted counts. All others are weighted means over images; CIDEr-D
+        keeps the document frequencies of the whole corpus.
 
         Args:
-            weights: Whole numbers (R, N), one row for each way of weighing.
+            weights: Integer weights (R, N), one row for each weighting.
 
         Returns:
             (R,) by published name.
         """
         if not self.measured:
             return {}
-        columns = [found.summands for found in self.measured.values()]  # (N, C) of each metric
-        sums = weights @ np.concatenate(columns, axis=1)  # (R, all columns): one pass
+        columns = [found.summands for found in self.measured.values()]  # (N, C) for each metric
+        sums = weights @ np.concatenate(columns, axis=1)  # (R, all columns)
         ends = np.cumsum([part.shape[1] for part in columns])
-        images = weights.sum(axis=1)
+        total_weights = weights.sum(axis=1)
         scores: dict[str, Floats] = {}
         for found, part in zip(
             self.measured.values(), np.split(sums, ends[:-1], axis=1), strict=True
         ):
-            scores |= found.from_sums(part, images)
+            scores |= found.from_sums(part, total_weights)
         return scores
 
 
 def score_corpus(
     corpus: Corpus, metrics: Sequence[str] = DEFAULT_METRICS, callbacks: Callbacks | None = None
 ) -> Scored:
-    """Score captions by some metrics.
+    """Score a corpus by several metrics.
 
     Args:
-        corpus: The captions, and what they are scored against.
-        metrics: Names of `METRICS`.
-        callbacks: What to tell meanwhile.
+        corpus: The captions and references.
+        metrics: Names of metrics in `METRICS`.
+        callbacks: Called with progress and failures.
 
     Returns:
         The scores, in the order of `METRICS`; arrays are in the order of the references.
 
     Raises:
-        ConfigError: There is no such metric.
-        CaptionerError: Something that a metric needs is missing.
+        ConfigError: A metric is unknown.
+        CaptionerError: A requirement of a metric is missing.
     """
     check_metrics(metrics)
     callbacks = callbacks or Callbacks()
@@ -97,7 +97,7 @@ def score_corpus(
             callbacks.fail(str(error))
             continue
         assert tuple(found.scores) == tuple(found.per_image) == metric.names, (
-            f"{name}: other scores than its names"
+            f"{name}: the scores differ from the metric's names"
         )
         measured[name] = found
     return Scored(measured)

@@ -35,7 +35,7 @@ class SpiceMetric:
 def spice(
     references: Mapping[Id, Sequence[Tokens]], candidates: Mapping[Id, Tokens]
 ) -> tuple[float, npt.NDArray[np.float64]]:
-    """SPICE 1.0 (Anderson et al. 2016), run as the official COCO scorer does, without its cache.
+    """Compute SPICE 1.0 (Anderson et al. 2016) like the official COCO scorer, without its cache.
 
     Args:
         references: One or more references for each image.
@@ -46,7 +46,8 @@ def spice(
         where there is none.
 
     Raises:
-        DataError: The two don't have the same images, there are none, or one has no references.
+        DataError: The image ids of captions and references differ, there are no images, or an image
+            has no references.
         MissingExtraError: pycocoevalcap is not installed.
         MissingJavaError: Java, the jar or Stanford's models are missing or do not work.
     """
@@ -56,8 +57,8 @@ def spice(
     for models in ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar"):
         if not (folder / "lib" / models).is_file():
             raise MissingJavaError(
-                f"SPICE needs {models}, which pycocoevalcap does not contain. Download it (400 MB,"
-                " once): python -m pycocoevalcap.spice.get_stanford_models"
+                f"SPICE requires {models}, which is not part of pycocoevalcap. Download it once"
+                " (400 MB): python -m pycocoevalcap.spice.get_stanford_models"
             )
     entries = [
         {

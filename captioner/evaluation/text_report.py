@@ -1,4 +1,4 @@
-"""The report as text, for a terminal."""
+"""The evaluation report as text for the terminal."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from captioner.evaluation.wording import left_out, notes, points
 
 
 def as_text(evaluation: Evaluation) -> str:
-    """Format the report for the terminal: scores with intervals, and other findings."""
+    """Format the report: scores with intervals, differences, groups and statistics."""
     parts = [
         _scores(evaluation),
         _differences(evaluation.comparison),
@@ -20,10 +20,10 @@ def as_text(evaluation: Evaluation) -> str:
 
 
 def _scores(evaluation: Evaluation) -> str:
-    """Names above numbers, times 100 with one decimal, as they are published; intervals below."""
+    """Format names, scores (times 100, one decimal, as published) and intervals in columns."""
     rows = [
         [*evaluation.scores, "images"],
-        [*map(points, evaluation.scores.values()), f"{evaluation.images}"],
+        [*map(points, evaluation.scores.values()), f"{evaluation.n_images}"],
     ]
     lines = []
     if evaluation.intervals:
@@ -32,7 +32,7 @@ def _scores(evaluation: Evaluation) -> str:
             ["" if math.isnan(low) else f"{points(low)}-{points(high)}" for low, high in ends]
             + [""]
         )
-        lines.append("Below the scores: 95 % intervals, by the bootstrap over images.")
+        lines.append("Below the scores: 95 % intervals by the bootstrap over images.")
     return "\n".join([_table(rows), *lines, *notes(evaluation), *left_out(evaluation)])
 
 
@@ -49,19 +49,19 @@ def _differences(comparison: Comparison | None) -> str:
 
 
 def _groups(groups: Sequence[Group]) -> str:
-    """The supercategories; the categories would fill the screen."""
+    """Format the scores of supercategories; there are too many categories for a terminal."""
     shown = [group for group in groups if ": " not in group.name]
     if not shown:
         return ""
     rows = [["", *shown[0].scores, "images"]]
     for group in shown:
-        rows.append([group.name, *map(points, group.scores.values()), f"{group.images}"])
+        rows.append([group.name, *map(points, group.scores.values()), f"{group.n_images}"])
     width = max(len(row[0]) for row in rows)
     return _table([[row[0].ljust(width), *row[1:]] for row in rows])
 
 
 def _health(health: Mapping[str, float | int], most_frequent: str) -> str:
-    """What is always of interest, and what is wrong if anything is."""
+    """Format the main statistics, and defects if there are any."""
     if not health:
         return ""
     always = ("mean length", "vocabulary", "unique captions", "novel captions")

@@ -1,4 +1,4 @@
-"""How scores and what limits them are worded, the same in text and in HTML."""
+"""Wording that the text report and the HTML report share."""
 
 import math
 
@@ -7,31 +7,32 @@ import numpy as np
 from captioner.evaluation.findings import Evaluation
 from captioner.evaluation.metrics import LOWER_IS_BETTER
 
-FEW = 30  # images: intervals of fewer are too narrow, as draws from a few are too much alike
+FEW = 30  # images; with fewer, bootstrap samples are too similar and intervals too narrow
 
 
 def notes(evaluation: Evaluation) -> list[str]:
-    """What keeps scores from being what they seem: a sentence for each."""
+    """Return notes on how to read the scores, a sentence each."""
     found = []
-    n = evaluation.images
+    n = evaluation.n_images
     if 0 < n < FEW and evaluation.intervals:
         found.append(f"Fewer than {FEW} images: too few to rely on intervals and p-values.")
     if n == 1 and "CIDEr-D" in evaluation.scores:
-        found.append("CIDEr-D is 0 for any caption where there is only one image.")
+        found.append("CIDEr-D is always 0 if there is only one image.")
     if LOWER_IS_BETTER.intersection(evaluation.scores):
         found.append("CHAIR counts objects that are not in the images: lower is better.")
     for name, value in evaluation.scores.items():
         if math.isnan(value):
             unknown = int(np.isnan(evaluation.per_image[name]).sum())
             found.append(
-                f"{name} is unknown of {unknown:,} of the {n:,} images, and so of the whole set."
+                f"{name} is undefined for {unknown:,} of the {n:,} images, and so for the whole"
+                " set."
             )
     return found
 
 
 def left_out(evaluation: Evaluation) -> list[str]:
-    """Say how many images are not scored, and why; an empty list if all are."""
-    n, annotated, comparison = evaluation.images, evaluation.annotated, evaluation.comparison
+    """Return sentences on how many images are not scored, and why; empty if all are scored."""
+    n, annotated, comparison = evaluation.n_images, evaluation.annotated, evaluation.comparison
     if n >= annotated:
         return []
     theirs = 0 if comparison is None else comparison.missing
@@ -44,12 +45,12 @@ def left_out(evaluation: Evaluation) -> list[str]:
 
 
 def points(value: float, sign: str = "") -> str:
-    """A fraction as it is published: times 100, with one decimal; a dash for nan.
+    """Format a fraction as published: times 100, with one decimal; a dash for nan.
 
     Args:
         value: The fraction.
-        sign: "+" to have one before positive numbers.
+        sign: "+" to show the sign of positive numbers.
     """
     return (
         "\u2013" if math.isnan(value) else f"{round(100 * value, 1) + 0.0:{sign}.1f}"
-    )  # + 0.0: there is a -0.0
+    )  # + 0.0 turns -0.0 into 0.0

@@ -104,7 +104,7 @@ def test_what_cannot_be_calibrated_is_said(
     before = (model / CONFIG).read_bytes()
     few = tmp_path / "few.csv"
     few.write_text("image,caption\na.png,a dog\n")
-    with pytest.raises(DataError, match="has 1 photos; calibrating needs at least 50"):
+    with pytest.raises(DataError, match="has 1 photos; calibration requires at least 50"):
         calibrate(model, few)
     with pytest.raises(
         DataError, match=r"of 60 captions are good, with a CIDEr-D of at least 9\.9"

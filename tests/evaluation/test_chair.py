@@ -81,9 +81,11 @@ def test_the_list_has_cocos_80_objects_and_no_phrase_twice() -> None:
 
 def test_it_needs_instances_and_says_so() -> None:
     plain = Corpus({1: ["a dog"]}, {1: "a cat"})
-    with pytest.raises(ConfigError, match=r"CHAIR_i needs the objects in the images.*--instances"):
+    with pytest.raises(
+        ConfigError, match=r"CHAIR_i requires the objects in the images.*--instances"
+    ):
         score_corpus(plain, ["chair"])
-    with pytest.raises(DataError, match="none of its 80 categories"):
+    with pytest.raises(DataError, match="no object of COCO's 80 categories"):
         score_corpus(Corpus({1: ["a dog"]}, {1: "a cat"}, objects={1: {"bolt"}}), ["chair"])
 
 

@@ -147,13 +147,12 @@ def test_no_other_file_is_written_over(
     before = theirs.read_bytes()
     assert main(command(files, option, theirs, "--output", output)) == 2
     assert (
-        f"would overwrite {theirs}; expected another folder than {output}"
-        in capsys.readouterr().err
+        f"would overwrite {theirs}; choose another folder than {output}" in capsys.readouterr().err
     )
     assert theirs.read_bytes() == before and list(output.iterdir()) == [theirs]
     own = files._replace(results=files.results.rename(output / "scores.json"))
     assert main(command(own, "--output", output)) == 2
-    with pytest.raises(ConfigError, match="expected another folder"):
+    with pytest.raises(ConfigError, match="choose another folder"):
         evaluate(
             files.annotations, results=own.results, scoring=Scoring(against=theirs), output=output
         )
@@ -203,7 +202,7 @@ def test_annotated_images_without_references_are_told(files: Files) -> None:
     (line,) = result.stderr.splitlines()
     assert line.startswith("WARNING: ")
     assert line.endswith(
-        "captions.json: only 3 of its 4 images have reference captions; no others are scored"
+        "captions.json: only 3 of 4 images have reference captions; the others are not scored"
     )
 
 
@@ -230,7 +229,7 @@ def test_missing_captions_must_be_allowed(
     assert both.comparison is not None and both.comparison.missing == 1
     assert left_out(both)[1:] == ["Without a caption: 1.", "Captioned, but not in other.json: 1."]
     write_results(other, {7: "a dog"})
-    with pytest.raises(DataError, match="No annotated image has a caption of each system"):
+    with pytest.raises(DataError, match="No annotated image has a caption by every system"):
         evaluate(files.annotations, results=few, scoring=Scoring(against=other, allow_missing=True))
 
 
@@ -246,9 +245,11 @@ def test_where_java_is_missing_all_other_scores_are_printed(files: Files, tmp_pa
     assert result.returncode == 1
     assert result.stdout.splitlines()[0].split() == ["ROUGE-L", "CIDEr-D", "images"]
     first, second = result.stderr.splitlines()
-    assert first.startswith("error: METEOR needs ") and second.startswith("error: SPICE needs ")
+    assert first.startswith("error: METEOR requires ") and second.startswith(
+        "error: SPICE requires "
+    )
     with pytest.raises(
-        ConfigError, match="There is no metric 'blue'; expected some of bleu, rouge, cider, meteor"
+        ConfigError, match="Unknown metric 'blue'; expected some of bleu, rouge, cider, meteor"
     ):
         evaluate(files.annotations, results=files.results, scoring=Scoring(["blue"]))
 
@@ -269,10 +270,10 @@ def test_any_metrics_can_be_asked_for_alone(files: Files, tmp_path: Path, metric
         (["--batch-size", 32], "leave out --batch-size, or --results"),
         (
             ["--metrics", "bleu,"],
-            "A name is missing before or after a comma of the metrics; expected some of bleu",
+            "The list of metrics has an empty name before or after a comma; expected some of bleu",
         ),
-        (["--metrics", ""], "No metric is named"),
-        (["--metrics", "bleu,blue"], "There is no metric 'blue'"),
+        (["--metrics", ""], "No metrics given"),
+        (["--metrics", "bleu,blue"], "Unknown metric 'blue'"),
         (["--compare", "nowhere.json"], "nowhere.json: cannot be read"),
         (["--instances", "nowhere.json"], "nowhere.json: cannot be read"),
         (["--training-captions", "nowhere.json"], "nowhere.json: cannot be read"),
@@ -303,7 +304,7 @@ def test_an_image_that_cannot_be_read_is_left_out_only_if_allowed(
     assert (found.image_ids, found.annotated, found.paths) == ((str(cat),), 3, (cat,))
     assert found.facts["decoding"]["top_k"] == 5
     assert "broken.jpg: is empty" in caplog.text and "missing.jpg" in caplog.text
-    results = write(tmp_path / "results.json", "of an earlier run")
+    results = write(tmp_path / "results.json", "from an earlier run")
     with pytest.raises(
         DataError, match="None of the 3 annotated images can be read, so there is nothing to score"
     ):
@@ -311,7 +312,7 @@ def test_an_image_that_cannot_be_read_is_left_out_only_if_allowed(
             "image,caption\nbroken.jpg,a dog\n1.jpg,a cat\n2.jpg,a bird\n"
         )
         evaluate(tmp_path / "lost.csv", scoring=Scoring(allow_missing=True), output=tmp_path)
-    assert json.loads(results.read_text()) == "of an earlier run"
+    assert json.loads(results.read_text()) == "from an earlier run"
     with pytest.raises(DataError, match="1 of 3 images are missing"):
         evaluate(annotations)
     annotations.write_text(f"image,caption\nbroken.jpg,a dog\n{cat},a cat\n")

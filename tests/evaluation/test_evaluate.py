@@ -30,13 +30,13 @@ def test_results_are_scored_on_their_split(coco: tuple[Path, list[Drawn]], tmp_p
     results = tmp_path / "results.json"
     results.write_text(json.dumps(results_of(drawn, "test")), encoding="utf-8")
     scores = evaluate(folder / "dataset_coco.json", split="test", results=results)
-    assert (scores.images, scores.scores["BLEU-1"]) == (2, pytest.approx(1))
+    assert (scores.n_images, scores.scores["BLEU-1"]) == (2, pytest.approx(1))
     assert scores.health["novel captions"] == 0, "the captions of the train split are known"
     with pytest.raises(DataError, match="has no reference captions in the annotations"):
         evaluate(folder / "dataset_coco.json", split="val", results=results)
-    with pytest.raises(DataError, match="no split was named"):
+    with pytest.raises(DataError, match="no split given"):
         evaluate(folder / "dataset_coco.json", results=results)
-    with pytest.raises(DataError, match="it has no splits"):
+    with pytest.raises(DataError, match="has no splits"):
         evaluate(folder / "annotations" / "captions_val2014.json", split="test", results=results)
 
 

@@ -54,7 +54,11 @@ def test_a_group_is_scored_with_the_document_frequencies_of_the_whole_set() -> N
         list(references),
         {"dogs": {10, 20, 99}, "men": {30}, "none": {98}, "all": {10, 20, 30}},
     )
-    assert [(group.name, group.images) for group in groups] == [("dogs", 2), ("men", 1), ("all", 3)]
+    assert [(group.name, group.n_images) for group in groups] == [
+        ("dogs", 2),
+        ("men", 1),
+        ("all", 3),
+    ]
     dogs, men, everything = groups
     _, per_image = cider_d(corpus.reference_tokens, corpus.caption_tokens)
     assert dogs.scores["CIDEr-D"] == pytest.approx(per_image[:2].mean())

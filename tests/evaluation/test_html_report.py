@@ -291,7 +291,7 @@ def test_unknown_scores_are_dashes_and_rank_no_image(tmp_path: Path, unknown: in
     ranked = (2, 1) if unknown == 1 else (0, 1, 2)  # the latter by BLEU
     assert page.texts["p.caption"] == [evaluation.captions[index] for index in ranked]
     assert (
-        f"SPICE is unknown of {unknown} of the 3 images, and so of the whole set."
+        f"SPICE is undefined for {unknown} of the 3 images, and so for the whole set."
         in page.texts["p.note"]
     )
 
@@ -301,7 +301,7 @@ def test_what_scores_are_not_is_told_below_them(tmp_path: Path) -> None:
         {*write(tmp_path, make_evaluation(images)).texts["p.note"]} for images in (1, 29, 30)
     )
     assert few - many == {"Fewer than 30 images: too few to rely on intervals and p-values."}
-    assert one - few == {"CIDEr-D is 0 for any caption where there is only one image."}
+    assert one - few == {"CIDEr-D is always 0 if there is only one image."}
 
 
 def test_the_system_that_lacks_captions_is_named(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_what_is_missing_is_said(
     assert "no `java` on the PATH. Install Java 8 or newer" in said(metric, MissingJavaError)
     for jar in package.glob("*/*.jar"):
         jar.unlink()
-    assert "is missing. Install the package again: pip install" in said(metric, MissingJavaError)
+    assert "is missing. Reinstall the package: pip install" in said(metric, MissingJavaError)
     shutil.rmtree(package)
     assert "pip install 'captioner[coco]'" in said(metric, MissingExtraError)
 
@@ -91,7 +91,7 @@ def test_spice_without_its_models_says_how_to_get_them(
 ) -> None:
     java_is("")
     (package / "spice/lib/stanford-corenlp-3.6.0-models.jar").unlink()
-    assert "Download it (400 MB, once): python -m pycocoevalcap.spice" in said(
+    assert "Download it once (400 MB): python -m pycocoevalcap.spice" in said(
         spice, MissingJavaError
     )
 
@@ -186,7 +186,7 @@ def test_a_comparison_goes_on_where_nothing_can_be_computed(
     told: list[str] = []
     found = assess(COMPARED, OURS, THEIRS, metrics=["spice"], callbacks=Callbacks(fail=told.append))
     assert (found.scores, found.comparison) == ({}, Comparison("theirs", {}))
-    assert len(told) == 1 and told[0].startswith("SPICE needs Java")
+    assert len(told) == 1 and told[0].startswith("SPICE requires Java")
     assert "against" not in as_text(found)
     with pytest.raises(MissingJavaError):
         assess(COMPARED, OURS, THEIRS, metrics=["spice"])
@@ -237,7 +237,7 @@ def test_images_that_do_not_fit_are_refused(metric: Callable[..., object]) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("java") is None, reason="needs Java")
+@pytest.mark.skipif(shutil.which("java") is None, reason="requires Java")
 def test_meteor_equals_the_official_scorers() -> None:
     official = pytest.importorskip("pycocoevalcap.meteor.meteor").Meteor()
     references = {

@@ -261,7 +261,7 @@ def test_captions_of_images_without_references_have_no_reward() -> None:
     built = CiderD({1: [["a", "dog"]], 2: [["b"]]})
     with pytest.raises(DataError, match="image 3 has a caption but no references"):
         built.score_each([1, 3], [["a"], ["a"]])
-    with pytest.raises(DataError, match="1 captions of 2 image ids"):
+    with pytest.raises(DataError, match="got 1 captions and 2 image ids"):
         built.score_each([1, 2], [["a"]])
 
 
@@ -279,7 +279,11 @@ def test_scores_of_images_come_in_the_order_of_the_references() -> None:
         ({}, {}, "no images"),
         ({1: []}, {1: ["a"]}, "image 1 has no reference captions"),
         ({1: [["a"]]}, {1: ["a"], 2: ["b"]}, "image 2 has a caption but no references"),
-        ({1: [["a"]], 2: [["b"]]}, {1: ["a"]}, "1 of 2 images have no caption, image 2"),
+        (
+            {1: [["a"]], 2: [["b"]]},
+            {1: ["a"]},
+            "1 of 2 images have no caption, for example image 2",
+        ),
     ],
 )
 def test_images_that_do_not_fit_are_refused(metric, references, candidates, said) -> None:  # type: ignore[no-untyped-def]

@@ -36,7 +36,7 @@ def test_the_benchmark_measures_metrics_without_java(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("java") is None, reason="needs Java")
+@pytest.mark.skipif(shutil.which("java") is None, reason="requires Java")
 def test_the_benchmark_measures_metrics_beside_the_official_scorer(tmp_path: Path) -> None:
     annotations = {
         "images": [{"id": i, "file_name": f"{i}.jpg"} for i in range(12)],

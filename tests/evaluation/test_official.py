@@ -47,7 +47,7 @@ SETS = {
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(shutil.which("java") is None, reason="needs Java"),
+    pytest.mark.skipif(shutil.which("java") is None, reason="requires Java"),
 ]
 
 

@@ -105,7 +105,7 @@ def test_where_images_are_missing_that_is_told_and_the_others_are_computed(
     assert printed.out.split("\n")[0].split() == ["ROUGE-L", "images"]
     (line,) = printed.err.splitlines()
     assert line.startswith(
-        "error: Brightness needs the images, and 1 of 3 are missing, image 'a.png' for one"
+        "error: Brightness requires the images, but 1 of 3 are missing, for example image 'a.png'"
     )
     with pytest.raises(DataError, match="1 of 3 are missing"):
         evaluate(annotations, results=folder / "ours.json", scoring=Scoring(["brightness"]))

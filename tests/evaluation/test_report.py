@@ -122,8 +122,8 @@ def test_few_images_are_told() -> None:
         == score({1: REFERENCES[1]}, {1: REFERENCES[1][0]}).scores["CIDEr-D"]
         == 0
     )
-    assert "CIDEr-D is 0 for any caption where there is only one image." in as_text(one)
-    assert "CIDEr-D is 0" not in as_text(plain)
+    assert "CIDEr-D is always 0 if there is only one image." in as_text(one)
+    assert "CIDEr-D is always 0" not in as_text(plain)
 
 
 def test_unknown_scores_are_dashes_and_null(tmp_path: Path) -> None:
@@ -142,9 +142,10 @@ def test_unknown_scores_are_dashes_and_null(tmp_path: Path) -> None:
         ["50.0", "\u2013", "2"],
         ["40.0-60.0"],
     ]
-    assert {"SPICE is unknown of 1 of the 2 images, and so of the whole set.", "SPICE   \u2013"} < {
-        *lines
-    }
+    assert {
+        "SPICE is undefined for 1 of the 2 images, and so for the whole set.",
+        "SPICE   \u2013",
+    } < {*lines}
     assert ["animal", "50.0", "\u2013", "1"] in [line.split() for line in lines]
     save_scores(tmp_path / "scores.json", evaluation)
     read = json.loads(

@@ -100,11 +100,11 @@ def test_reading_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ('[{"image_id": 1,\n', "line 2: not JSON"),
-        ("", "line 1: not JSON"),
+        ('[{"image_id": 1,\n', "line 2: invalid JSON"),
+        ("", "line 1: invalid JSON"),
         ('{"image_id": 1, "caption": "x"}', "expected a list"),
         ('{"images": [], "annotations": []}', "these are annotations, not results"),
-        ("[]", "an empty list"),
+        ("[]", "the list is empty"),
         (
             '[1, {"image_id": 1, "caption": ""}, {"image_id": 2, "caption": ""}]',
             "entry 0: expected {",
@@ -125,14 +125,14 @@ def test_reading_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ),
         (
             '[{"image_id": 1, "caption": ["x"]}, {"image_id": 2, "caption": ""}]',
-            'image 1 must be text, not ["x"]',
+            'image 1 must be a string, not ["x"]',
         ),
         (
             (
                 '[{"image_id": 1, "caption": "x"}, {"image_id": 1, "caption": "y"}, {"image_id": 2,'
                 ' "caption": ""}]'
             ),
-            "entry 1: a second caption of image 1, after that of entry 0",
+            "entry 1: image 1 has a caption in entry 0 already",
         ),
         (
             (
@@ -168,9 +168,9 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     lines = refusal(path, range(1, 7)).splitlines()
     assert lines[0] == f"{path}: 14 entries cannot be used (counted from 0)"
     assert lines[1:] == [
-        "  entry 0: the caption of image 1 must be text, not null",
-        "  entry 2: a second caption of image 2, after that of entry 1; keep one",
-        "  entry 3: image '3' is not in the annotations, but 3 is: a number; write it like that",
+        "  entry 0: the caption of image 1 must be a string, not null",
+        "  entry 2: image 2 has a caption in entry 1 already; keep one of them",
+        "  entry 3: image '3' is not in the annotations, but 3 is; write it as a number",
         "  entry 5: image 100 has no reference captions in the annotations",
         "  entry 6: image 101 has no reference captions in the annotations",
         "  and 8 more like that",
@@ -179,8 +179,8 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
             ' "four"}'
         ),
         (
-            "  3 of 6 annotated images have no caption: image 4, 5, 6; caption them, or score the"
-            " others alone with --allow-missing"
+            "  3 of 6 annotated images have no caption: image 4, 5, 6; caption them, or score only"
+            " the others with --allow-missing"
         ),
     ]
 
@@ -191,8 +191,8 @@ def test_where_no_entry_can_be_used_nobody_needs_to_hear_that_all_images_are_mis
     path = tmp_path / "results.json"
     path.write_text('[{"image_id": 1.0, "caption": ""}, {"image_id": 2.0, "caption": ""}]')
     assert refusal(path).splitlines()[1:] == [
-        '  entry 0: "image_id" must be a whole number or text, not 1.0',
-        '  entry 1: "image_id" must be a whole number or text, not 2.0',
+        '  entry 0: "image_id" must be an integer or a string, not 1.0',
+        '  entry 1: "image_id" must be an integer or a string, not 2.0',
     ]
 
 
@@ -212,9 +212,9 @@ def test_missing_captions_may_be_allowed_but_not_all_of_them(tmp_path: Path) -> 
     save_results(path, {2: "b"})
     assert load_results(path, range(1, 9), allow_missing=True) == {2: "b"}
     path.write_text('[{"image_id": 2, "caption": 2}]')
-    assert "must be text" in refusal(path, range(1, 9), allow_missing=True)
+    assert "must be a string" in refusal(path, range(1, 9), allow_missing=True)
     path.write_text("[]")
-    assert "an empty list" in refusal(path, allow_missing=True)
+    assert "the list is empty" in refusal(path, allow_missing=True)
 
 
 def test_results_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
