@@ -1,4 +1,4 @@
-"""How likely a caption is good: a logistic regression on signals that captioning has anyway."""
+"""The probability that a caption is good: a logistic regression on signals of the decoder."""
 
 from captioner.confidence.config import Calibration, Confidence
 from captioner.confidence.signals import SignalReader

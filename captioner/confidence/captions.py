@@ -1,4 +1,4 @@
-"""The confidence of captions that a search has found."""
+"""Compute the confidence of decoded captions."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,37 +12,37 @@ from captioner.errors import ConfigError
 from captioner.tags import TagConfig
 
 NO_CONFIDENCE = (
-    "This model gives no confidence: it was not calibrated. Calibrate it on photos with captions by"
-    " people: captioner calibrate --model DIR --annotations FILE"
+    "This model has no confidence calibration. Calibrate it on photos with captions by people:"
+    " captioner calibrate --model DIR --annotations FILE"
 )
 
 
 def check_confidence(
     confidence: Confidence | None, options: DecodingOptions, *, including: bool = False
 ) -> None:
-    """Make sure that captions get a confidence.
+    """Check that captions will have a confidence.
 
     Args:
         confidence: The model's calibrations.
-        options: How captions are searched for.
-        including: Whether some must include something of their own.
+        options: The decoding options.
+        including: Whether some captions must include words given for their image.
 
     Raises:
-        ConfigError: They don't: see `captioner.inference.Captioner.check_confidence`.
+        ConfigError: They won't: see `captioner.inference.Captioner.check_confidence`.
     """
     if confidence is None:
         raise ConfigError(NO_CONFIDENCE)
     if options.sample or options.include or including:
         how = "are sampled" if options.sample else "must include words"
         raise ConfigError(
-            f"Captions that {how} have no confidence; it was calibrated on captions by"
+            f"Captions that {how} have no confidence: the calibration holds only for captions by"
             " unconstrained beam search."
         )
     if options.style not in confidence.styles:
         known = ", ".join(style or "the plain one" for style in confidence.styles)
         raise ConfigError(
-            f"The confidence of the style {options.style or 'plain'} was not calibrated; that"
-            f" of {known} was. Calibrate it: captioner calibrate --style NAME"
+            f"The style {options.style or 'plain'} has no confidence calibration (calibrated:"
+            f" {known}). Calibrate it: captioner calibrate --style NAME"
         )
 
 
@@ -54,15 +54,18 @@ def confidence_of_each(
     classes: NDArray[np.floating] | None,
     tags: TagConfig | None,
 ) -> list[float | None]:
-    """Compute the probability that the best caption of each image is good, where it can be told.
+    """Compute the probability that the best caption of each image is good.
 
     Args:
         confidence: The model's calibrations; None gives no probabilities.
         found: The hypotheses of each of B images, the best first.
-        text: Puts the ids of words into text.
-        options: How they were searched for.
-        classes: (B, C) the scores of the model's classifier; None for a model without one.
-        tags: What these stand for.
+        text: Converts word ids to text.
+        options: The decoding options.
+        classes: (B, C) the logits of the model's classifier; None for a model without one.
+        tags: The meaning of the logits.
+
+    Returns:
+        A probability for each image; None if the caption's style is not calibrated.
     """
     calibration = None if confidence is None else confidence.styles.get(options.style)
     if calibration is None or options.sample or options.include:

@@ -1,4 +1,4 @@
-"""What a checkpoint says about the confidence of its captions: a calibration for each style."""
+"""A checkpoint's confidence calibration, one for each style of captions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,18 +14,17 @@ from captioner.errors import ConfigError
 
 @dataclass(frozen=True)
 class Calibration:
-    """A logistic regression: signals of a caption -> the probability that the caption is good.
+    """A logistic regression from signals of a caption to the probability that it is good.
 
     Attributes:
-        good: A caption is good if its own CIDEr-D against people's captions of the photo is at
-            least this, from 0 to 10.
-        photos: How many photos it was fitted to.
-        bias: The log-odds where all signals are 0.
-        weights: By how much the log-odds grow with each signal, by its name in
-            `captioner.confidence.signals`.
+        good: A caption is good if its CIDEr-D against the photo's reference captions is at least
+            this, from 0 to 10.
+        photos: The number of photos it was fitted to.
+        bias: The bias of the logit.
+        weights: The weight of each signal, by its name in `captioner.confidence.signals`.
 
     Raises:
-        ConfigError: A signal is unknown, or a value is not a number in range.
+        ConfigError: A signal is unknown, or a value is not a number or out of range.
     """
 
     good: float
@@ -39,7 +38,7 @@ class Calibration:
         for name in self.weights:
             if name not in SIGNALS:
                 raise ConfigError(
-                    f"confidence has the signal {name!r}; expected some of {', '.join(SIGNALS)}."
+                    f"Unknown confidence signal {name!r}; expected some of {', '.join(SIGNALS)}."
                 )
         for name, value in {"good": self.good, "bias": self.bias, **self.weights}.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -52,7 +51,7 @@ class Calibration:
 
     @property
     def needs_tags(self) -> bool:
-        """Whether it needs a model with a classifier."""
+        """Whether it requires a model with a classifier."""
         return any(name in TAG_SIGNALS for name in self.weights)
 
     def probability(
@@ -61,7 +60,7 @@ class Calibration:
         """Compute the probability that each of B captions is good.
 
         Args:
-            signals: (B, F) as `SignalReader.read` gives them.
+            signals: (B, F) from `SignalReader.read`.
             names: The names of the F signals.
 
         Returns:
@@ -83,7 +82,7 @@ class Confidence:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Confidence":
-        """Make one from what `to_dict` gave.
+        """Create it from the result of `to_dict`.
 
         Raises:
             ConfigError: A key is unknown or missing, or a value out of range.
@@ -98,31 +97,31 @@ class Confidence:
         return cls({style: Calibration(**entry) for style, entry in values.items()})
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain data for JSON."""
+        """Return plain data for JSON."""
         return {
             style: {**asdict(entry), "weights": dict(entry.weights)}
             for style, entry in self.styles.items()
         }
 
     def with_style(self, style: str, calibration: Calibration) -> "Confidence":
-        """Give the same with the calibration of a style added or replaced."""
+        """Return a copy with the calibration of a style added or replaced."""
         return Confidence({**self.styles, style: calibration})
 
 
 def check_good(good: float) -> None:
-    """Refuse a CIDEr-D that no caption can have.
+    """Check that a threshold of CIDEr-D is in range.
 
     Raises:
         ConfigError: It is out of range.
     """
     if not 0 < good < 10:
         raise ConfigError(
-            f"A good caption's CIDEr-D is {good}; expected a number between 0 and 10 (0.5 is 50"
-            " points)."
+            f"The CIDEr-D of a good caption is {good}; expected a number between 0 and 10 (0.5 is"
+            " 50 points)."
         )
 
 
-def sigmoid(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Turn log-odds into probabilities, without overflow."""
-    probabilities: NDArray[np.float64] = np.exp(-np.logaddexp(0, -log_odds))
+def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Convert logits to probabilities, without overflow."""
+    probabilities: NDArray[np.float64] = np.exp(-np.logaddexp(0, -logits))
     return probabilities

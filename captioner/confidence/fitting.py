@@ -1,4 +1,4 @@
-"""Fits confidence to captions that are known to be good or not, and tells how good the fit is.
+"""Fit a confidence calibration to captions with known quality, and measure how good the fit is.
 
 Quality is measured by cross-validation: each caption's probability comes from a regression that was
 fitted without it.
@@ -15,9 +15,9 @@ from captioner.tags.calibration import Reliability, reliability
 
 FOLDS = 10
 
-_RIDGE = 3.0  # as if each standardized weight was known to be within about 0.6 of 0
+_RIDGE = 3.0  # a prior of standard deviation 0.6 on each standardized weight
 _SEED = 0
-_STEPS = 100  # of Newton's method, which takes about five
+_STEPS = 100  # of Newton's method, which needs about five
 _PRECISION = 1e-10  # of a standardized weight
 _CERTAIN = 1e-12
 _DRAWS = 200
@@ -30,8 +30,8 @@ def fit_logistic(signals: Floats, good: Bools, ridge: float = _RIDGE) -> tuple[f
     """Fit a logistic regression with a ridge penalty by Newton's method.
 
     It minimizes the negative log-likelihood plus ridge / 2 times the sum of the squared weights of
-    the standardized signals; the bias is not penalized. That is strictly convex, so the minimum is
-    the only one.
+    the standardized signals; the bias is not penalized. The loss is strictly convex, so the minimum
+    is unique.
 
     Args:
         signals: (M, F) of captions.
@@ -39,7 +39,7 @@ def fit_logistic(signals: Floats, good: Bools, ridge: float = _RIDGE) -> tuple[f
         ridge: The penalty.
 
     Returns:
-        The bias, and the weights (F,) of the signals as they are given.
+        The bias, and the weights (F,) of the unstandardized signals.
     """
     mean, scale = signals.mean(axis=0), signals.std(axis=0)
     scale = np.where(scale > 0, scale, 1.0)
@@ -49,8 +49,8 @@ def fit_logistic(signals: Floats, good: Bools, ridge: float = _RIDGE) -> tuple[f
     target = good.astype(np.float64)
 
     def loss(weights: Floats) -> float:
-        log_odds = inputs @ weights
-        likelihood = np.logaddexp(0, log_odds) - target * log_odds
+        logits = inputs @ weights
+        likelihood = np.logaddexp(0, logits) - target * logits
         return float(likelihood.sum() + (penalty * weights**2).sum() / 2)
 
     weights = np.zeros(inputs.shape[1])
@@ -71,7 +71,7 @@ def fit_logistic(signals: Floats, good: Bools, ridge: float = _RIDGE) -> tuple[f
 
 
 def folds(count: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Share out M photos by chance, always in the same way: those to fit to, and those left out."""
+    """Yield random folds of M photos: indices to fit to, and those held out; the seed is fixed."""
     order = np.random.default_rng(_SEED).permutation(count)
     for first in range(min(FOLDS, count)):
         left_out = np.sort(order[first::FOLDS])
@@ -81,11 +81,12 @@ def folds(count: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
 def cross_validated(
     count: int, fit: Callable[[NDArray[np.intp]], Callable[[NDArray[np.intp]], Floats]]
 ) -> Floats:
-    """Give each of M photos the probability of a fit that has not seen it.
+    """Compute the probability of each of M photos by a fit that has not seen it.
 
     Args:
         count: M.
-        fit: Fits to the photos of some numbers, and gives what turns numbers into probabilities.
+        fit: Fits to the photos with the given indices, and returns a function from indices to
+            probabilities.
 
     Returns:
         (M,) probabilities.
@@ -97,7 +98,7 @@ def cross_validated(
 
 
 def cross_validated_logistic(signals: Floats, good: Bools) -> Floats:
-    """Give each caption (M,) the probability by a regression that was fitted without it."""
+    """Compute the probability of each caption (M,) by a regression fitted without it."""
 
     def fit(kept: NDArray[np.intp]) -> Callable[[NDArray[np.intp]], Floats]:
         bias, weights = fit_logistic(signals[kept], good[kept])
@@ -108,17 +109,16 @@ def cross_validated_logistic(signals: Floats, good: Bools) -> Floats:
 
 @dataclass(frozen=True)
 class Quality:
-    """How good probabilities are.
+    """Quality measures of probabilities.
 
     Attributes:
-        base_rate: The share that happened.
+        base_rate: The share of events that happened.
         log_loss: The mean negative log-likelihood.
-        base_log_loss: The same if the base rate was said of each.
-        auc: The probability that of one that happened and one that did not, the first has the
-            higher probability; 0.5 by chance, 1 at best.
-        reliability: Their bins, and the expected calibration error.
-        chance_error: The expected calibration error that as many probabilities have on average if
-            they are perfectly calibrated, by simulation.
+        base_log_loss: The log loss of predicting the base rate for every event.
+        auc: The area under the ROC curve: 0.5 by chance, 1 at best.
+        reliability: The bins of the reliability diagram, and the expected calibration error.
+        chance_error: The mean expected calibration error of as many perfectly calibrated
+            probabilities, by simulation.
     """
 
     base_rate: float
@@ -130,11 +130,11 @@ class Quality:
 
 
 def quality(probabilities: Floats, happened: Bools) -> Quality:
-    """Hold M probabilities against what happened, both of which must occur.
+    """Measure the quality of M probabilities.
 
     Args:
-        probabilities: (M,).
-        happened: (M,).
+        probabilities: (M,) the predicted probabilities.
+        happened: (M,) whether each event happened; both outcomes must occur.
     """
     draws = np.random.default_rng(_SEED).random((_DRAWS, len(happened))) < probabilities
     chance = [reliability(probabilities, drawn).error for drawn in draws]
@@ -155,7 +155,7 @@ def _log_loss(probabilities: Floats, happened: Bools) -> float:
 
 
 def _auc(probabilities: Floats, happened: Bools) -> float:
-    """By the ranks of those that happened; equal ones share their ranks."""
+    """Compute the AUC from the ranks of events that happened; ties share their mean rank."""
     _, place, counts = np.unique(probabilities, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
     positive = int(happened.sum())

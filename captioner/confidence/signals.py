@@ -1,16 +1,15 @@
-"""What a caption's confidence is computed from; all of it is there once the caption is.
+"""The signals that confidence is computed from. They cost nothing beyond captioning.
 
-    mean_log_prob     mean log-probability of its words
+    mean_log_prob     mean log-probability of the caption's words
     least_log_prob    log-probability of its least probable word
-    recognised        probability of the noun that the encoder's classifier finds likeliest
-    named             the same where the caption names that noun, else 0
+    recognised        probability of the most probable noun by the encoder's classifier
+    named             the same if the caption names that noun, else 0
 
-The length of the caption, how far its score is above the next one's and how many words the n best
-captions share were tried and left out: they told nothing more (docs/confidence.md).
+The caption's length, its score's margin to the next caption and the words that the n best captions
+share were tried too, without benefit (docs/confidence.md).
 
-The last two signals need a model with a classifier. They are computed from the classifier's own
-scores, before the temperature of the tags, so that a new temperature leaves a fitted confidence
-valid.
+The last two signals require a model with a classifier. They are computed from its logits without
+the temperature of the tags, so a fitted confidence remains valid if the temperature changes.
 """
 
 from collections.abc import Sequence
@@ -28,13 +27,13 @@ SIGNALS = (*WORD_SIGNALS, *TAG_SIGNALS)
 
 
 class SignalReader:
-    """Reads the signals of captions.
+    """Computes the signals of captions.
 
     Args:
-        tags: What the scores of the model's classifier stand for; None for a model without one.
+        tags: The meaning of the classifier's logits; None for a model without a classifier.
 
     Attributes:
-        names: The F signals that captions of this model have, in their order.
+        names: The names of the F signals of this model, in order.
     """
 
     def __init__(self, tags: TagConfig | None) -> None:
@@ -47,13 +46,13 @@ class SignalReader:
         word_log_probs: Sequence[Sequence[float]],
         classes: NDArray[np.floating] | None,
     ) -> NDArray[np.float64]:
-        """Read the signals of a caption for each of B images.
+        """Compute the signals of a caption for each of B images.
 
         Args:
             texts: The captions.
-            word_log_probs: For each caption the log-probability of each word; an empty caption has
-                signals of 0.
-            classes: (B, C) the scores of the classifier; ignored for a model without one.
+            word_log_probs: The log-probabilities of each caption's words; the signals of an empty
+                caption are 0.
+            classes: (B, C) the logits of the classifier; ignored for a model without one.
 
         Returns:
             (B, F), in the order of `names`.
@@ -63,7 +62,7 @@ class SignalReader:
         if self._table is None:
             return signals
         if classes is None:
-            raise ValueError("no scores of classes; expected those of the model's classifier")
+            raise ValueError("no class logits given; expected those of the model's classifier")
         tagger, matcher = _matcher(self._table)
         nouns, recognised = tagger.best(classes)
         named = [matcher.names(text, int(noun)) for text, noun in zip(texts, nouns, strict=True)]

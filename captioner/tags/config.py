@@ -23,7 +23,7 @@ class TagConfig:
         temperature: The divisor of the logits that calibrates the probabilities.
 
     Raises:
-        ConfigError: There is no such table, a name is empty or there twice, or the temperature is
+        ConfigError: There is no such table, a name is empty or duplicated, or the temperature is
             not a positive number.
     """
 

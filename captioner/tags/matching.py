@@ -1,10 +1,10 @@
-"""Whether captions name a thing: "two kittens on a sofa" names a cat and a couch.
+"""Find the nouns that captions name: "two kittens on a sofa" names a cat and a couch.
 
-A noun is named where a caption contains a form of it (singular or plural), of one of its synonyms,
-or of a noun below it: "owl" names a bird too. `synonyms.tsv` in this folder lists other words that
-people use for a thing, written by hand; a young one ("kitten") or a common kind ("espresso") counts
-too. Words are compared as the official COCO scorer sees them, without regard to their sense: an
-orange shirt names the fruit.
+A caption names a noun if it contains a form of it (singular or plural), of one of its synonyms, or
+of a more specific noun: "owl" names a bird too. `synonyms.tsv` in this folder lists synonyms,
+written by hand, including young animals ("kitten") and common kinds ("espresso"). Words are
+tokenised like in the official COCO scorer, and word senses are not distinguished: "an orange shirt"
+names the fruit.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,7 +36,7 @@ _IRREGULAR = {
     "wolf": "wolves",
     "woman": "women",
 }
-_REGULAR = ("human", "mongoose")  # though they end like irregular ones
+_REGULAR = ("human", "mongoose")  # regular although they end like irregular nouns
 _UNCHANGED = frozenset(
     (
         *("aircraft", "bison", "cattle", "deer", "salmon", "sheep", "swine", "trout", "wildlife"),
@@ -48,7 +48,7 @@ _WITH_ES = ("s", "x", "z", "ch", "sh", "potato", "tomato", "buffalo", "mosquito"
 
 
 def plural(noun: str) -> str:
-    """Inflect a lower-case noun's last word, or the one before "of"; a plural stays as it is."""
+    """Return the plural of a lower-case noun: its last word, or the one before "of", changes."""
     head, of, rest = noun.partition(" of ")
     *before, last = head.split()
     return " ".join([*before, _plural(last)]) + of + rest
@@ -78,7 +78,7 @@ def synonyms() -> dict[str, tuple[str, ...]]:
 
 @cache
 def forms(noun: str) -> frozenset[str]:
-    """Give the noun and its synonyms, singular and plural."""
+    """Return the noun and its synonyms, singular and plural."""
     words = (noun, *synonyms().get(noun, ()))
     return frozenset(words) | frozenset(plural(word) for word in words)
 
@@ -95,28 +95,28 @@ class NounMatcher:
         self._known: dict[int, frozenset[str]] = {}
 
     def names(self, caption: str, noun: int) -> bool:
-        """Say whether a caption names the noun of this number."""
+        """Return whether a caption names the noun with this index."""
         forms_ = self._forms(noun)
         return not forms_.isdisjoint(_phrases(caption, _longest(forms_)))
 
     def named(self, captions: Iterable[str]) -> NDArray[np.bool_]:
-        """Tell which nouns the captions of one photo name, taken together: (N,)."""
+        """Return which nouns at least one caption of a photo names (N,)."""
         of_nouns, longest = self._all_forms
         said = frozenset(phrase for caption in captions for phrase in _phrases(caption, longest))
         return np.array([not said.isdisjoint(forms_) for forms_ in of_nouns])
 
     def named_in(self, photos: Sequence[Iterable[str]]) -> NDArray[np.bool_]:
-        """Tell which nouns the captions of each photo name: (B, N)."""
+        """Return which nouns the captions of each photo name (B, N)."""
         return np.array([self.named(captions) for captions in photos])
 
     @cached_property
     def _all_forms(self) -> tuple[list[frozenset[str]], int]:
-        """The forms of each noun, and the words of the longest."""
+        """The forms of each noun, and the number of words of the longest form."""
         of_nouns = [self._forms(noun) for noun in range(len(self._table.nouns))]
         return of_nouns, max(map(_longest, of_nouns))
 
     def _forms(self, noun: int) -> frozenset[str]:
-        """Give the forms of a noun and of all below it; found when they are first needed."""
+        """Return the forms of a noun and of more specific nouns; cached on first use."""
         if noun not in self._known:
             kinds = (noun, *np.flatnonzero(self._table.below[noun]))
             self._known[noun] = frozenset().union(*(forms(self._table.nouns[k]) for k in kinds))
@@ -128,7 +128,7 @@ def _longest(forms_: frozenset[str]) -> int:
 
 
 def _phrases(caption: str, longest: int) -> Iterator[str]:
-    """Yield all runs of words, up to a length; hyphens part words ("hot-dog")."""
+    """Yield all runs of words up to a length; hyphens separate words ("hot-dog")."""
     words = tokenize(caption.replace("-", " "))
     for start in range(len(words)):
         for end in range(start + 1, min(len(words), start + longest) + 1):

@@ -49,7 +49,7 @@ class TagTable:
             raise ValueError(f"{len(self.classes)} classes, but words for {len(self.words)}")
         if len(set(self.classes)) < len(self.classes):
             twice = next(name for name in self.classes if self.classes.count(name) > 1)
-            raise ValueError(f"the class {twice!r} is there twice")
+            raise ValueError(f"duplicate class {twice!r}")
         for name, words in zip(self.classes, self.words, strict=True):
             if not words:
                 raise ValueError(f"the class {name!r} has no noun")

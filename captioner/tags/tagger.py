@@ -127,7 +127,7 @@ class Tagger:
         (said,) = np.nonzero(probabilities >= max(threshold, np.finfo(np.float64).tiny))
         narrower = (
             self.table.below[np.ix_(said, said)] * probabilities[said]
-        )  # (said, said): of nouns below
+        )  # (said, said): more specific nouns
         kept = said[narrower.max(1, initial=0) < _EXPLAINED * probabilities[said]]
         order = kept[np.argsort(-probabilities[kept], kind="stable")][:limit]
         return tuple(

@@ -32,7 +32,10 @@ def test_the_probability_is_that_of_the_log_odds() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"weights": {"mood": 1.0}}, "has the signal 'mood'; expected some of mean_log_prob"),
+        (
+            {"weights": {"mood": 1.0}},
+            "Unknown confidence signal 'mood'; expected some of mean_log_prob",
+        ),
         ({"weights": {"named": "x"}}, "confidence.named is 'x'; expected a number"),
         ({"weights": [1]}, "confidence.weights"),
         ({"bias": math.nan}, "confidence.bias is nan; expected a finite number"),

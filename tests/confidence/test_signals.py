@@ -41,5 +41,5 @@ def test_without_a_classifier_words_are_all_there_is() -> None:
     assert reader.names == ("mean_log_prob", "least_log_prob")
     np.testing.assert_array_equal(reader.read(["a"], [(-1.0,)], None), [[-1, -1]])
     assert reader.read([], [], None).shape == (0, 2)
-    with pytest.raises(ValueError, match="no scores of classes"):
+    with pytest.raises(ValueError, match="no class logits"):
         SignalReader(TagConfig()).read(["a"], [(-1.0,)], None)

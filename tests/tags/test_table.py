@@ -122,7 +122,7 @@ def test_a_class_without_a_noun_goes_by_its_name(tmp_path: Path) -> None:
         ("index\tclass\tnoun\tmore general\n0\ttabby\tCat\n", "'Cat' is not a lower-case noun"),
         ("index\tclass\tnoun\tmore general\n0\ttabby\tcat\tpet, \n", "'' is not a lower-case noun"),
         ("index\tclass\tnoun\tmore general\n0\ttabby\tcat\tcat\n", "a word twice"),
-        ("index\tclass\tnoun\tmore general\n0\ttabby\n1\ttabby\n", "'tabby' is there twice"),
+        ("index\tclass\tnoun\tmore general\n0\ttabby\n1\ttabby\n", "duplicate class 'tabby'"),
     ],
 )
 def test_what_is_no_table_is_refused(tmp_path: Path, text: str, reason: str) -> None:
