@@ -316,7 +316,7 @@ def test_file_names_of_any_bytes_pass_through(
             "error: nowhere/captions.txt: No such file or directory",
         ),
         (["PHOTO", "--output", "other.jpg"], "would overwrite an image"),
-        (["-", "-"], "error: - is given twice"),
+        (["-", "-"], "error: - was given twice"),
     ],
 )
 def test_a_wrong_call_has_status_2_and_no_traceback(
@@ -338,7 +338,7 @@ def test_a_folder_that_may_not_be_read_is_a_wrong_call(
     (tmp_path / "closed").mkdir(mode=0)
     outcome = run("caption", tmp_path / "closed", "--model", checkpoint_folder)
     assert (outcome.status, outcome.stdout) == (2, "")
-    assert "closed: the folder may not be read" in outcome.stderr
+    assert "closed: the folder cannot be read" in outcome.stderr
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")

@@ -119,7 +119,7 @@ def test_the_command_marks_a_folder(
         status, stdout, stderr = run(*call, *options)
         lines = [f"{path}\t{each.text}" for path, each in zip(paths, expected, strict=True)]
         assert (status, stdout.splitlines()) == (1, lines)
-        assert "broken.png: " in stderr and "content words are marked" in stderr
+        assert "broken.png: " in stderr and "content words have no visual evidence" in stderr
     _, stdout, _ = run(*call, "--json")
     for line, path, each in zip(stdout.splitlines(), paths, expected, strict=True):
         entry = json.loads(line)
@@ -144,13 +144,19 @@ def test_the_command_takes_a_threshold_and_standard_input(
 def test_what_does_not_go_together_is_said(checkpoint_folder: Path, holiday: Path) -> None:
     model = ("--model", checkpoint_folder)
     for args, message in (
-        ((holiday / "1.png", *model), "--output FILE; or say --evidence"),
-        ((holiday, "--evidence", "--output", "page.html"), "--output and --evidence contradict"),
-        ((holiday, "--evidence", "--method", "occlusion"), "--method and --evidence contradict"),
-        ((holiday, "--output", "page.html", "--json"), "--json needs --evidence"),
-        ((holiday, "--output", "page.html", "--min-evidence", 1), "--min-evidence needs"),
+        ((holiday / "1.png", *model), "--output FILE, or --evidence"),
+        (
+            (holiday, "--evidence", "--output", "page.html"),
+            "--output cannot be combined with --evidence",
+        ),
+        (
+            (holiday, "--evidence", "--method", "occlusion"),
+            "--method cannot be combined with --evidence",
+        ),
+        ((holiday, "--output", "page.html", "--json"), "--json requires --evidence"),
+        ((holiday, "--output", "page.html", "--min-evidence", 1), "--min-evidence requires"),
         ((holiday, holiday, "--output", "page.html"), "Unexpected argument"),
-        (("-", "-", "--evidence", *model), "- is given twice"),
+        (("-", "-", "--evidence", *model), "- was given twice"),
         ((holiday, "--evidence", "--min-evidence", "nan", *model), "no number"),
     ):
         status, stdout, stderr = run("explain", *args)

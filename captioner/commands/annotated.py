@@ -10,7 +10,7 @@ def add_annotated(parser: Parser, taken: str) -> None:
 
     Args:
         parser: The command's parser.
-        taken: What happens to the images, for the help: "scored".
+        taken: What the command does with the images, for the help: "scored".
     """
     parser.add_argument(
         "--annotations",
@@ -23,11 +23,11 @@ def add_annotated(parser: Parser, taken: str) -> None:
         "--images",
         type=Path,
         metavar="DIR",
-        help="Where image paths start. [default: COCO's folders around FILE, or FILE's own]",
+        help="The folder of the images. [default: COCO's folders around FILE, or FILE's folder]",
     )
     parser.add_argument(
         "--split",
         choices=("train", "val", "test"),
         metavar="SPLIT",
-        help=f"train, val or test: which of Karpathy's splits; other files are {taken} whole.",
+        help=f"train, val or test, of a file with splits; other files are {taken} whole.",
     )

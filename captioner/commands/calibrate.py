@@ -1,4 +1,4 @@
-"""`captioner calibrate`: annotated photos -> confidence of captions, temperature of tags."""
+"""`captioner calibrate`: calibrate caption confidence and tag probabilities on photos."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 def declare(add: Add) -> None:
-    """Say what the command takes."""
+    """Declare the command's options."""
     parser = add(
         "calibrate",
         usage="captioner calibrate --model DIR --annotations FILE [OPTIONS]",
-        help="Fit how sure a model may be of its captions and tags.",
+        help="Calibrate a model's caption confidence and tag probabilities.",
         description="""\
-Caption annotated photos that the model was not trained on, and write into DIR/config.json
-how likely its captions are good (their confidence), and a temperature that makes the
-probabilities of its tags frequencies. The photos' captions should be by people. All other
-files stay as they are.""",
+Caption annotated photos that the model was not trained on, and calibrate on them the
+confidence of captions (the probability that a caption is good) and the probabilities of
+tags. The calibration is written to DIR/config.json; no other file changes. The reference
+captions should be by people.""",
         epilog="""\
 examples:
   captioner calibrate --model runs/tiny/best --annotations captions_val.json --images val/
@@ -36,21 +36,21 @@ examples:
     parser.add_argument(
         "--style",
         metavar="NAME",
-        help="Fit the confidence of captions in this style. [default: the model's]",
+        help="Calibrate the confidence of captions in this style. [default: the model's]",
     )
     parser.add_argument(
         "--only",
         choices=("confidence", "tags"),
         metavar="PART",
-        help="confidence or tags: leave the other as it is.",
+        help="Calibrate only confidence or only tags.",
     )
     parser.add_argument(
         "--good",
         type=float,
         metavar="X",
-        help="A caption is good from this CIDEr-D of its own on. [default: 0.5]",
+        help="The lowest CIDEr-D of a good caption. [default: 0.5]",
     )
-    add_model(parser, which="Checkpoint folder, whose config.json is written. [required]")
+    add_model(parser, which="Checkpoint folder; its config.json is updated. [required]")
 
 
 def run(options: Namespace) -> int:
@@ -61,7 +61,7 @@ def run(options: Namespace) -> int:
     models: list[Path] = options.model or []
     if len(models) != 1:
         raise ConfigError(
-            f"{len(models)} models are given; expected one --model, whose config.json is written."
+            f"{len(models)} models given; expected one --model, whose config.json is updated."
         )
     names = ("split", "style", "only", "good", "backend", "device", "batch_size")
     found = calibrate(
@@ -73,7 +73,7 @@ def run(options: Namespace) -> int:
 
 
 def _lines(found: "Calibrated") -> list[str]:
-    """The report: probabilities of each photo are those of a fit to others."""
+    """Format the report; all probabilities are cross-validated."""
     from captioner.confidence.fitting import quality
 
     lines = [f"{found.photos:,} photos; cross-validated:"]

@@ -1,4 +1,4 @@
-"""`captioner caption`: images and clips -> captions."""
+"""`captioner caption`: caption images and clips."""
 
 import json
 import math
@@ -59,11 +59,11 @@ if TYPE_CHECKING:
 CSV, PARQUET = "csv", "parquet"
 ROWS = ("text", "jsonl", CSV)
 FORMATS = (*ROWS, PARQUET, *SUBTITLES)
-"""What `--format` takes; those of `ROWS` are written image by image."""
+"""The values of `--format`; those in `ROWS` are written image by image."""
 
 
 def declare(add: Add) -> None:
-    """Say what the command takes."""
+    """Declare the command's options."""
     parser = add(
         "caption",
         usage="captioner caption [OPTIONS] PATH...",
@@ -73,14 +73,14 @@ def declare(add: Add) -> None:
 Caption images and clips.
 
 PATH is an image, a clip, a folder of them, or - for standard input. One image prints its
-caption alone; several, or a folder, print PATH, a tab and the caption. A tab, a new line and a
-backslash in PATH are printed as \\t, \\n and \\\\. A clip prints a line for each of its shots:
-PATH, when it is shown, and the caption, with tabs between.
+caption alone; several, or a folder, print PATH, a tab and the caption. A tab, a newline and a
+backslash in PATH are printed as \\t, \\n and \\\\. A clip prints one line per shot: PATH, the
+time range and the caption, separated by tabs.
 
-With --output, the same call goes on where an earlier one was stopped: what FILE has is
-not captioned again, what failed is tried again. FILE.run.json says how FILE was made.
+With --output, running the same command again resumes: captions in FILE are kept, and failed
+images are tried again. FILE.run.json records how FILE was made.
 
-With --xmp or --embed, photos that have a caption already are left out.""",
+With --xmp or --embed, photos that already have a caption are skipped.""",
         epilog="""\
 examples:
   captioner caption photo.jpg
@@ -95,47 +95,48 @@ examples:
   captioner caption - < photo.jpg""",
     )
     parser.set_defaults(run=run)
-    parser.add_argument("--json", action="store_true", help="Print a JSON object per image.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON object per image.")
     parser.add_argument(
         "--format",
         choices=FORMATS,
         metavar="FORMAT",
         help=(
-            f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}; jsonl is --json, parquet needs --output."
+            f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}; jsonl equals --json, parquet requires"
+            " --output."
             " [default: text]"
         ),
     )
     parser.add_argument(
         "--tags",
         action="store_true",
-        help="Print what is recognised in the image after its caption.",
+        help="Print tags, nouns for what is in the image, after the caption.",
     )
     parser.add_argument(
         "--min-confidence",
         type=float,
         metavar="P",
         help=(
-            "Leave out captions that are good with a smaller probability, and name their images;"
-            " adds a column to tables."
+            "Leave out captions with a lower confidence, and list their images on stderr; adds a"
+            " column to tables."
         ),
     )
     parser.add_argument(
         "--output",
         type=Path,
         metavar="FILE",
-        help="Write captions there, as they come, or go on with them.",
+        help="Write captions to FILE as they are made, or resume it.",
     )
     parser.add_argument(
         "--save-attention",
         type=Path,
         metavar="DIR",
-        help="Write an .npz per image: words, attention, log_probs.",
+        help="Write one .npz per image to DIR: words, attention, log_probs.",
     )
     parser.add_argument(
         "--html",
         type=Path,
         metavar="FILE",
-        help="Write an album there: a page with photos, captions and a search field.",
+        help="Write an HTML album to FILE, with photos, captions and a search field.",
     )
     add_photo_library(parser)
     add_clips(parser)
@@ -198,12 +199,12 @@ def run(options: Namespace) -> int:
 
     names, sources = tee(inputs(paths, is_done, fail, clips=photos_only is None))
     decoding = given(options, "batch_size", *DECODING)
-    first = len(file) if file is not None else 0  # those before were drawn with the numbers before
+    first = len(file) if file is not None else 0  # the next random number when resuming
     if file is None and options.format == CSV:
         print(csv_header(), end="")
     images = (source for _, source in sources)
     stream = stream_mixed(captioner, images, every=options.every, first_image=first, **decoding)
-    # The file is opened now that all that can be wrong with the call has been said.
+    # Open the output only after all checks of the call.
     with closing(stream) as results, nullcontext() if file is None else file:
         total = None if any(map(os.path.isdir, paths)) or first else len(paths)
         shown = several and not (file is None and sys.stdout.isatty())
@@ -227,9 +228,9 @@ def run(options: Namespace) -> int:
             elif name not in file:
                 file.write(name, rows_of(name, result, options, several, "utf-8", kept))
     if unsure:
-        note(f"{unsure:,} of {captioned:,} captions are left out: confidence below {least:g}.")
+        note(f"Left out {unsure:,} of {captioned:,} captions: confidence below {least:g}.")
     if stores and left_out:
-        note(f"{left_out:,} images have captions already, which are kept.")
+        note(f"Skipped {left_out:,} images that already have captions.")
     if album is not None:
         album.write(options.html)
     if options.format == PARQUET:
@@ -245,13 +246,13 @@ def _keep_elsewhere(
     album: "Album | None",
     fail: Callable[[str], None],
 ) -> None:
-    """Save a photo's caption wherever it was asked for beside the rows."""
+    """Save a photo's caption to everything but the rows: attention, photo stores, album."""
     called = "standard input" if name == STANDARD_INPUT else name
     if attention is not None:
         try:
             attention.save(None if name == STANDARD_INPUT else name, caption)
         except OSError as error:
-            fail(f"{called}: its attention cannot be saved ({error.strerror or error})")
+            fail(f"{called}: cannot save its attention ({error.strerror or error})")
     if stores:
         save_in(stores, name, caption, fail)
     if album is not None:
@@ -267,35 +268,35 @@ def _is_sure(caption: "Caption", least: float) -> bool:
 
 def _check_format(options: Namespace) -> None:
     if options.json and options.format not in (None, "jsonl"):
-        raise ConfigError(f"--json and --format {options.format} contradict each other; give one.")
+        raise ConfigError(f"--json cannot be combined with --format {options.format}.")
     options.json = options.json or options.format in ("jsonl", PARQUET)
     if options.format == PARQUET:
         if options.output is None:
-            raise ConfigError("--format parquet needs --output FILE: it cannot be printed.")
+            raise ConfigError("--format parquet requires --output FILE: it cannot be printed.")
         check_parquet()
 
 
 def _rows_file(options: Namespace) -> Path | None:
-    """Return where rows are written; a Parquet file cannot grow, so its rows are kept beside it."""
+    """Return where rows are written; those of a Parquet file go to a JSON Lines file first."""
     output: Path | None = options.output
     if output is None or options.format != PARQUET:
         return output
     rows = rows_beside(output)
     if output.exists() and not rows.exists():
         raise ConfigError(
-            f"{output} is there already, and is not known to be of `captioner caption` (there is no"
-            f" {rows.name} beside it), so it is left as it is. Name another file."
+            f"{output} already exists and was not written by `captioner caption` (there is no"
+            f" {rows.name} next to it), so it is not overwritten. Choose another file."
         )
     return rows
 
 
 def _check_paths(paths: list[str], output: Path | None) -> None:
-    """Find what is wrong with the call before anything runs."""
+    """Check the paths before anything runs."""
     if paths.count(STANDARD_INPUT) > 1:
-        raise ConfigError("- is given twice; standard input can be read only once.")
+        raise ConfigError("- was given twice; standard input can be read only once.")
     for path in paths:
         if os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK):
-            raise ConfigError(f"{path}: the folder may not be read (permission denied).")
+            raise ConfigError(f"{path}: the folder cannot be read (permission denied).")
     if output is None:
         check_stdout()
     else:
@@ -303,14 +304,14 @@ def _check_paths(paths: list[str], output: Path | None) -> None:
 
 
 def _check_confidence(least: float, captioner: "Captioner", options: Namespace) -> None:
-    """Refuse a least confidence that is out of range, or that captions would not have."""
+    """Check that --min-confidence is in range, and that captions will have a confidence."""
     if not 0 <= least <= 1:
-        raise ConfigError(f"--min-confidence is {least}; expected a probability from 0 to 1.")
+        raise ConfigError(f"--min-confidence is {least}; expected a probability between 0 and 1.")
     captioner.check_confidence(**given(options, *DECODING))
 
 
 def describe_run(options: Namespace, captioner: "Captioner", several: bool) -> Run:
-    """Describe what the captions of this call have in common."""
+    """Describe the properties that all captions of this call share."""
     from captioner.checkpoint import BUNDLED, fingerprint
     from captioner.decoding import DecodingOptions
 
@@ -328,15 +329,15 @@ def describe_run(options: Namespace, captioner: "Captioner", several: bool) -> R
 
 
 def open_captions_file(output: Path, run: Run, inputs: list[str]) -> CaptionsFile:
-    """The file of captions, which says what is there already."""
+    """Open the captions file, and report the captions that it already has."""
     file = CaptionsFile(output, run, inputs)
     if len(file):
-        note(f"{output} has captions of {len(file):,} images already, which are kept.")
+        note(f"Resuming {output}, which has captions of {len(file):,} images.")
     return file
 
 
 def _of_clips(options: Namespace) -> dict[str, Any]:
-    """What changes the rows of clips, as far as it was asked for."""
+    """Return the given options that change the rows of clips."""
     return given(options, "every") | ({"summary": True} if options.summary else {})
 
 
@@ -347,7 +348,7 @@ def inputs(
     *,
     clips: bool,
 ) -> Iterator[tuple[str, str | Path | bytes]]:
-    """The name and the source of each image that isn't done, found as they are needed."""
+    """Yield the name and the source of each image that isn't done, lazily."""
     from captioner.video.formats import find_media
 
     for path in paths:
@@ -378,7 +379,7 @@ def _attention_folder(folder: Path | None) -> "AttentionFolder | None":
 
 
 def _photos_only(options: Namespace) -> str | None:
-    """Return the option that applies to photos alone, if one is given."""
+    """Return the first given option that applies only to photos, or None."""
     given_ones = {
         "--save-attention": options.save_attention,
         "--html": options.html,
@@ -408,7 +409,7 @@ def rows_of(
 ) -> str:
     """Format the lines of an image or a clip.
 
-    If the caption is not kept, only its confidence is shown and, in a table, its path.
+    If the caption is not kept, only its confidence and, in a table, its path are shown.
     """
     if options.json:
         entry = {"path": name, **caption.to_dict()}
@@ -441,7 +442,7 @@ def rows_of(
 
 
 def json_line(entry: Mapping[str, Any], encoding: str) -> str:
-    """Format an object as a line of JSON, with escapes for what an encoding lacks."""
+    """Format an object as a line of JSON; characters that the encoding lacks are escaped."""
     line = json.dumps(entry, ensure_ascii=False)
     try:
         line.encode(encoding)

@@ -1,7 +1,7 @@
-"""The file that `captioner caption --output` writes, and continues where it stopped.
+"""The file that `captioner caption --output` writes and resumes.
 
-captions.tsv             what was asked for, a row or a line at a time
-captions.tsv.run.json    by which model and with which options, for who continues it
+captions.tsv             the captions, one row or line at a time
+captions.tsv.run.json    the model and the options, to check when resuming
 """
 
 import errno
@@ -19,22 +19,21 @@ from captioner.files import replacing
 from captioner.library.tables import BOM, csv_header, csv_path
 
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
-_ELSE = "Remove it, or name another file with --output."
+_ELSE = "Remove it, or choose another file with --output."
 _CSV = "CSV"
 
 
 @dataclass(frozen=True)
 class Run:
-    """What all captions of a file have in common.
+    """The properties that all captions of a file share.
 
     Attributes:
-        form: A "caption alone", a "table" of paths and captions, both maybe "with tags", "JSON
+        form: "caption alone", "table" (of paths and captions), either of them "with tags", "JSON
             lines" or "CSV".
-        folder: Where relative paths start.
-        models: What tells one checkpoint from another, for each that decides (see
-            `captioner.checkpoint.fingerprint`).
+        folder: The folder that relative paths start from.
+        models: The fingerprint of each checkpoint (see `captioner.checkpoint.fingerprint`).
         decoding: All decoding options.
-        photo: The only image, for the form "caption alone", which doesn't say it; else None.
+        photo: The only image, for the form "caption alone", whose rows have no path; else None.
     """
 
     form: str
@@ -47,13 +46,13 @@ class Run:
 def escape(name: str) -> str:
     r"""Escape a path for a row: tab, newline and carriage return become `\t`, `\n` and `\r`.
 
-    A backslash becomes two, except on Windows, where no name can have the others.
+    A backslash is doubled, except on Windows, where names cannot contain the other characters.
     """
     return name if os.name == "nt" else "".join(_ESCAPES.get(letter, letter) for letter in name)
 
 
 def unescape(field: str) -> str:
-    """Read what `escape` wrote."""
+    """Invert `escape`."""
     if os.name == "nt":
         return field
     plain = {escaped: letter for letter, escaped in _ESCAPES.items()}
@@ -66,15 +65,15 @@ def unescape(field: str) -> str:
 
 
 def check_output(output: Path, inputs: Sequence[str]) -> None:
-    """Refuse an output that cannot be one, before a model is loaded.
+    """Check the output file before a model is loaded.
 
     Args:
         output: The file.
-        inputs: The images and folders of images that are read.
+        inputs: The images and folders of images to read.
 
     Raises:
-        ConfigError: It is an input, an image, or somebody else's file.
-        OSError: It cannot be written.
+        ConfigError: The file is an input, an image, or was not written by this program.
+        OSError: The file cannot be written.
     """
     from captioner.images import IMAGE_SUFFIXES
 
@@ -87,7 +86,7 @@ def check_output(output: Path, inputs: Sequence[str]) -> None:
     for path in inputs:
         if path != STANDARD_INPUT and not os.path.isdir(path) and _same(target, path):
             raise ConfigError(
-                f"--output {output} is one of the images to caption; expected another file."
+                f"--output {output} is one of the images to caption; choose another file."
             )
     if target.is_dir():
         raise ConfigError(
@@ -97,20 +96,21 @@ def check_output(output: Path, inputs: Sequence[str]) -> None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(output))
     if not os.access(target if target.exists() else target.parent, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(output))
-    if _has_content(target) or _companion(output).exists():  # which would be written over
+    if _has_content(target) or _companion(output).exists():  # would be overwritten
         _read_run(output)
 
 
 class CaptionsFile:
-    """A file of captions, new or continued. Nothing is written before `with` is entered.
+    """A captions file, new or resumed. Nothing is written before `with` is entered.
 
     Args:
-        output: Where; it passed `check_output`.
-        run: What its captions have in common.
-        inputs: The images and folders of images that are read.
+        output: The file, checked by `check_output`.
+        run: The properties that all captions of the file share.
+        inputs: The images and folders of images to read.
 
     Raises:
-        ConfigError: The file is another's, or of a run with another model or other options.
+        ConfigError: The file was not written by this program, or by a run with another model or
+            other options.
     """
 
     def __init__(self, output: Path, run: Run, inputs: Sequence[str]) -> None:
@@ -129,19 +129,19 @@ class CaptionsFile:
             self._done = {self._key(name) for name in names if name != STANDARD_INPUT}
 
     def __len__(self) -> int:
-        """How many images it has captions of."""
+        """Return the number of images with captions."""
         return len(self._done)
 
     def __contains__(self, name: str) -> bool:
-        """Whether it has the caption of the image of this path."""
+        """Return whether the file has a caption of the image with this path."""
         return name != STANDARD_INPUT and self._key(name) in self._done
 
     def __enter__(self) -> "CaptionsFile":
-        """Begin to write, behind the last whole row.
+        """Open the file for writing after the last complete row.
 
         Raises:
-            ConfigError: Another process writes to it.
-            OSError: It cannot be written.
+            ConfigError: Another process is writing to the file.
+            OSError: The file cannot be written.
         """
         if self._plain:
             self._file = FileIO(self._target, "w")
@@ -164,15 +164,15 @@ class CaptionsFile:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Write no more."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
 
     def write(self, name: str, text: str) -> None:
-        """Write all that is said of an image, whole or not at all.
+        """Write the rows of an image, completely or not at all.
 
         Raises:
-            OSError: It cannot be written; what was written before stays.
+            OSError: They cannot be written; earlier rows are kept.
         """
         self._append(text)
         if name != STANDARD_INPUT:
@@ -180,7 +180,7 @@ class CaptionsFile:
 
     def _append(self, text: str) -> None:
         assert self._file is not None
-        data = text.encode("utf-8", "surrogateescape")  # odd bytes of a file name pass as they are
+        data = text.encode("utf-8", "surrogateescape")  # keeps undecodable bytes of file names
         written = 0
         try:
             while written < len(data):
@@ -192,11 +192,14 @@ class CaptionsFile:
         self._size += len(data)
 
     def _header(self) -> str:
-        """What stands above the rows."""
+        """Return the header of a CSV file; "" for other forms."""
         return BOM + csv_header() if self._run.form == _CSV else ""
 
     def _key(self, name: str) -> str:
-        """Return a key for an image, equal for all spellings of its path; `..` may cross a link."""
+        """Return a key for an image that is the same for all spellings of its path.
+
+        Links are resolved, as `..` after a link to a folder doesn't lead back.
+        """
         return str(Path(self._run.folder, name))
 
     def _read_rows(self) -> list[str]:
@@ -211,14 +214,14 @@ class CaptionsFile:
                 name = self._name_in(line)
                 if name is None:
                     raise ConfigError(
-                        f"{self.output}, line {number}: no caption of this program's. {_ELSE}"
+                        f"{self.output}, line {number}: not written by this program. {_ELSE}"
                     )
                 names.append(name)
                 self._size += len(line)
         return names
 
     def _records(self, file: Iterable[bytes]) -> Iterator[bytes]:
-        """Lines, or in CSV, where a quoted path may have new lines, as many as belong together."""
+        """Yield rows: single lines, or several for CSV, whose quoted paths may contain newlines."""
         record = b""
         for line in file:
             record += line
@@ -227,7 +230,7 @@ class CaptionsFile:
                 record = b""
 
     def _name_in(self, line: bytes) -> str | None:
-        """The path in a row; None if it is none of this form."""
+        """Return the path in a row; None if the row doesn't have this form."""
         text = line.decode("utf-8", "surrogateescape").rstrip("\n")
         if self._run.form == _CSV:
             return csv_path(text)
@@ -246,7 +249,7 @@ class CaptionsFile:
     def _check_same_form(self, before: Mapping[str, Any]) -> None:
         if before["form"] != self._run.form:
             raise ConfigError(
-                f"{self.output} is written as {before['form']}, not {self._run.form}. {_ELSE}"
+                f"{self.output} has the format {before['form']}, not {self._run.form}. {_ELSE}"
             )
         if before["photo"] != self._run.photo or self._run.photo == STANDARD_INPUT:
             raise ConfigError(f"{self.output} has the caption of another image. {_ELSE}")
@@ -256,7 +259,7 @@ class CaptionsFile:
         same = f"{self.output} has captions of another run"
         if before["models"] != now["models"]:
             raise ConfigError(
-                f"{same}, by another model; captions of two models would mix. {_ELSE}"
+                f"{same} with another model; captions of two models would be mixed. {_ELSE}"
             )
         keys = {**before["decoding"], **now["decoding"]}
         changed = [key for key in keys if before["decoding"].get(key) != now["decoding"].get(key)]
@@ -266,12 +269,12 @@ class CaptionsFile:
                 for key in changed
             )
             raise ConfigError(
-                f"{same}, with other options: {told}. Take the same options, or remove the file."
+                f"{same} with other options: {told}. Use the same options, or remove the file."
             )
         if before["folder"] != now["folder"] and not all(map(os.path.isabs, names)):
             raise ConfigError(
-                f"{same}, whose paths start at {before['folder']}. Start it there again, or name"
-                " another file."
+                f"{same} with paths relative to {before['folder']}. Run the command there, or"
+                " choose another file."
             )
 
 
@@ -281,19 +284,18 @@ def _companion(output: Path) -> Path:
 
 
 def _read_run(output: Path) -> dict[str, Any]:
-    """What the captions of an existing file have in common.
+    """Read the properties that all captions of an existing file share.
 
     Raises:
-        ConfigError: Nothing says so: the file isn't one of captions, or came without what lay
-            beside it.
+        ConfigError: The file next to it that records them is missing or damaged.
     """
     path = _companion(output)
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
-            f"{output} is there already, and is not known to be of `captioner caption` (there is no"
-            f" {path.name} beside it), so it is left as it is. {_ELSE}"
+            f"{output} already exists and was not written by `captioner caption` (there is no"
+            f" {path.name} next to it), so it is not overwritten. {_ELSE}"
         ) from None
     except (ValueError, RecursionError):
         run = None
@@ -314,7 +316,7 @@ def _same(target: Path, path: str) -> bool:
 
 
 def _lock(file: FileIO, output: Path) -> None:
-    """Keep other processes from writing to it meanwhile, where the system can."""
+    """Lock the file against other processes, if the system supports it."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -323,7 +325,7 @@ def _lock(file: FileIO, output: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise ConfigError(
-            f"Another process is writing to {output}; wait for it, or name another file."
+            f"Another process is writing to {output}; wait for it, or choose another file."
         ) from error
     except OSError:  # a file system without locks
         return

@@ -1,4 +1,4 @@
-"""What `captioner caption` takes and prints of clips."""
+"""The options and the output of `captioner caption` for clips."""
 
 import os
 import sys
@@ -26,7 +26,7 @@ def add_clips(parser: Parser) -> None:
         "--every",
         type=float,
         metavar="SECONDS",
-        help="Caption a frame each so many seconds, instead of shots.",
+        help="Caption one frame every SECONDS, instead of shots.",
     )
     clips.add_argument(
         "--summary", action="store_true", help="Print one caption for the whole clip."
@@ -34,14 +34,14 @@ def add_clips(parser: Parser) -> None:
 
 
 def check_clips(options: Namespace, photos_only: str | None) -> None:
-    """Find what is wrong with the options of clips, before a model is loaded.
+    """Check the options of clips before a model is loaded.
 
     Args:
         options: The options of the command.
-        photos_only: The option that applies to photos alone, if one is given.
+        photos_only: The given option that applies only to photos, or None.
 
     Raises:
-        ConfigError: An option is out of range, or doesn't go with another or with a path.
+        ConfigError: An option is out of range, or cannot be combined with another or with a path.
     """
     paths: list[str] = options.operands
     output: Path | None = options.output
@@ -50,7 +50,7 @@ def check_clips(options: Namespace, photos_only: str | None) -> None:
 
         check_every(options.every)
     if options.every is not None and options.summary:
-        raise ConfigError("--every and --summary contradict each other; give one.")
+        raise ConfigError("--every cannot be combined with --summary.")
     if output is not None and output.suffix.lower() in VIDEO_SUFFIXES:
         raise ConfigError(
             f"--output {output} would overwrite a clip; expected a text file, such as captions.txt."
@@ -66,16 +66,16 @@ def check_clips(options: Namespace, photos_only: str | None) -> None:
         raise ConfigError(f"{form} writes the subtitles of one clip; expected a single clip.")
     for option in ("json", "summary", "tags"):
         if getattr(options, option):
-            raise ConfigError(f"{form} and --{option} contradict each other; give one.")
+            raise ConfigError(f"{form} cannot be combined with --{option}.")
 
 
 def wants_subtitles(options: Namespace) -> bool:
-    """Whether subtitles are asked for."""
+    """Return whether the output is subtitles."""
     return options.format in FORMATS
 
 
 def run_subtitles(options: Namespace) -> int:
-    """Print the subtitles of a clip, or write them to a new file, which is whole or not there.
+    """Print the subtitles of a clip, or write them to a new file atomically.
 
     Raises:
         CaptionerError: The clip cannot be captioned.
@@ -99,7 +99,7 @@ def run_subtitles(options: Namespace) -> int:
 
 
 def clip_text(name: str, clip: "Clip", options: Namespace, with_name: bool) -> str:
-    """What is printed of a clip, but for JSON: a line for each shot, or its summary."""
+    """Format a clip as text: one line per shot, or its summary."""
     names = [escape(name)] * with_name
     parts = (
         [(names, clip.summary)]

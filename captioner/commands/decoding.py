@@ -1,4 +1,4 @@
-"""The flags of the decoding options, made of the fields of `DecodingOptions`."""
+"""Command-line flags for decoding options, generated from the fields of `DecodingOptions`."""
 
 from collections.abc import Collection
 from typing import Any
@@ -11,11 +11,11 @@ DECODING = tuple(option.name for option in decoding_options())
 
 
 def add_decoding(parser: Parser, *, without: Collection[str] = ()) -> None:
-    """Add a flag for each decoding option; None, the default, leaves it to the model.
+    """Add a flag for each decoding option; the default is None, which means the model's default.
 
     Args:
-        parser: Of the command.
-        without: Options that would make no difference to this command.
+        parser: The command's parser.
+        without: Options that have no effect in this command.
     """
     groups = {name: parser.add_argument_group(name) for name in ("search", "sampling")}
     for option in decoding_options():

@@ -10,15 +10,15 @@ from captioner.errors import ConfigError, MissingExtraError
 
 
 def declare(add: Add) -> None:
-    """Say what the command takes."""
+    """Declare the command's options."""
     parser = add(
         "demo",
         usage="captioner demo [OPTIONS]",
-        help="Serve a page to try a model on.",
+        help="Serve a web page to try a model.",
         description="""\
-Serve a page that captions photos and shows for each word where the model looked. It
-loads nothing from elsewhere. Ctrl-C ends it, and deletes all that was uploaded,
-but for what visitors agreed to leave with --corrections.""",
+Serve a web page that captions photos and shows for each word where the model looked. The
+page loads nothing from other servers. Ctrl-C stops it and deletes all uploads, except
+corrections that visitors agreed to share (--corrections).""",
         epilog="""\
 examples:
   captioner demo
@@ -32,35 +32,35 @@ examples:
         default="127.0.0.1",
         metavar="ADDRESS",
         help=(
-            "Where to listen: 127.0.0.1 for this machine alone, 0.0.0.0 for its network. [default:"
-            " %(default)s]"
+            "Address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for its network."
+            " [default: %(default)s]"
         ),
     )
     parser.add_argument(
         "--port",
         type=int,
         metavar="N",
-        help="Port to listen at. [default: the first free one from 7860 on]",
+        help="Port to listen on. [default: the first free port from 7860]",
     )
     parser.add_argument(
         "--share",
         action="store_true",
-        help="Also make a public address, by a tunnel of gradio.live.",
+        help="Also create a public URL, through a tunnel of gradio.live.",
     )
     parser.add_argument(
         "--corrections",
         type=Path,
         metavar="FILE",
         help=(
-            "Ask visitors for better captions; append those of visitors who agree to this .csv,"
-            " with their photos beside it. [default: ask for none]"
+            "Ask visitors for better captions; append them to this .csv file and save the photos"
+            " next to it, if visitors agree. [default: don't ask]"
         ),
     )
     add_model(parser, batches=False)
 
 
 def run(options: Namespace) -> int:
-    """Serve the demo until Ctrl-C, or until it is told to end."""
+    """Serve the demo until Ctrl-C or SIGTERM."""
     show_warnings()
     try:
         from captioner.demo.server import serve
@@ -68,7 +68,7 @@ def run(options: Namespace) -> int:
         raise MissingExtraError("The demo", "demo") from error
     models = options.model or [None]
     if len(models) > 1:
-        raise ConfigError("The demo shows one model; name one --model.")
+        raise ConfigError("The demo supports one model only; give a single --model.")
     serve(
         models[0],
         backend=options.backend,
@@ -77,6 +77,6 @@ def run(options: Namespace) -> int:
         port=options.port,
         share=options.share,
         corrections=options.corrections,
-        started=lambda url: print(f"The demo is at {url} (Ctrl-C ends it)", flush=True),
+        started=lambda url: print(f"The demo is at {url} (Ctrl-C stops it)", flush=True),
     )
     return 0

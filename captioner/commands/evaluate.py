@@ -1,4 +1,4 @@
-"""`captioner evaluate`: annotated images, or finished results -> scores."""
+"""`captioner evaluate`: caption annotated images and score the captions, or a results file."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -13,12 +13,12 @@ from captioner.evaluation.metrics import DEFAULT_METRICS, METRICS
 
 
 def declare(add: Add) -> None:
-    """Say what the command takes."""
+    """Declare the command's options."""
     parser = add(
         "evaluate",
         usage="captioner evaluate --annotations FILE [OPTIONS]",
         help="Caption annotated images and score the captions.",
-        description="Caption annotated images and score the captions, or score finished results.",
+        description="Caption annotated images and score the captions, or score a results file.",
         epilog="""\
 examples:
   captioner evaluate --annotations captions_val.json --images val/ --output scores/
@@ -29,25 +29,25 @@ examples:
     parser.set_defaults(run=run)
     add_annotated(parser, "scored")
     parser.add_argument(
-        "--results", type=Path, metavar="FILE", help="Score these COCO results instead."
+        "--results", type=Path, metavar="FILE", help="Score this COCO results file instead."
     )
     parser.add_argument(
         "--compare",
         type=Path,
         metavar="FILE",
-        help="Test the difference to these COCO results (paired bootstrap).",
+        help="Test the difference to this COCO results file (paired bootstrap).",
     )
     parser.add_argument(
         "--allow-missing",
         action="store_true",
-        help="Score what there is where images have no caption.",
+        help="Skip images without a caption instead of failing.",
     )
     parser.add_argument(
         "--metrics",
         default=",".join(DEFAULT_METRICS),
         metavar="NAMES",
         help=(
-            f"Of {', '.join(METRICS)}; meteor and spice need Java, chair --instances."
+            f"Of {', '.join(METRICS)}; meteor and spice require Java, chair requires --instances."
             " [default: %(default)s]"
         ),
     )
@@ -56,31 +56,31 @@ examples:
         type=Path,
         metavar="FILE",
         help=(
-            "To see which captions are new. [default: the train split of --annotations, if it has"
-            " splits]"
+            "Annotations of the training data, to count novel captions. [default: the train split"
+            " of --annotations, if it has splits]"
         ),
     )
     parser.add_argument(
         "--instances",
         type=Path,
         metavar="FILE",
-        help="COCO instances JSON, for scores by what is in the images and for chair.",
+        help="COCO instances JSON, for scores by object category and for chair.",
     )
     parser.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
-        help="For report.html, scores.json, per_image.csv and results.json.",
+        help="Folder for report.html, scores.json, per_image.csv and results.json.",
     )
     add_model(parser)
     parser.set_defaults(
         backend=None, batch_size=None
-    )  # so that what is said can be refused beside --results
+    )  # None unless given, to check that it isn't combined with --results
     add_decoding(parser, without=["alternatives", "include"])
 
 
 def run(options: Namespace) -> int:
-    """Caption annotated images and score the captions, or score finished results."""
+    """Caption annotated images and score the captions, or score a results file."""
     from captioner.evaluation.callbacks import Callbacks
     from captioner.evaluation.captioning import Captioning
     from captioner.evaluation.evaluate import Scoring, evaluate
@@ -97,8 +97,8 @@ def run(options: Namespace) -> int:
     if options.results is not None and running:
         name = next(iter(running)).replace("_", "-")
         raise ConfigError(
-            f"Finished results are scored as they are, by no model; leave out --{name}, or"
-            " --results."
+            f"--results cannot be combined with --{name}: a results file is scored without running"
+            " a model."
         )
     how = {
         name: running.pop(name)

@@ -1,4 +1,4 @@
-"""`captioner explain`: where the model looked, word by word; which words the photo supports."""
+"""`captioner explain`: show where the model looked for each word, or words without evidence."""
 
 import math
 import os
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 
 
 def declare(add: Add) -> None:
-    """Say what the command takes."""
+    """Declare the command's options."""
     parser = add(
         "explain",
         usage="captioner explain PHOTO... (--output FILE | --evidence) [OPTIONS]",
         operands=("PHOTO", 1, math.inf),
-        help="Show for each word where the model looked, or whether it saw it at all.",
+        help="Show where the model looked for each word, or mark words without visual evidence.",
         description="""\
-Caption PHOTO (- for standard input) and show for each word which parts of it made the
-model choose it: a figure with a panel for each word, or a page to explore.
+Caption PHOTO (- for standard input) and show for each word which parts of the photo made
+the model choose it: as a figure with a panel for each word, or as an interactive page.
 
-With --evidence, caption photos or folders of them and mark, in square brackets, content
-words that the model would have said just as well without the photo: they are likely to
-be hallucinated. Several photos print PATH, a tab and the caption.""",
+With --evidence, caption photos or folders and mark, in square brackets, content words that
+are about as probable without the photo: they are likely to be hallucinated. Several photos
+print PATH, a tab and the caption.""",
         epilog="""\
 examples:
   captioner explain photo.jpg --output figure.png
@@ -63,7 +63,7 @@ examples:
         choices=("attention", "occlusion", "gradient"),
         metavar="METHOD",
         help=(
-            "attention, occlusion (hides parts of the photo; for all models) or gradient (needs"
+            "attention, occlusion (hides parts of the photo; for all models) or gradient (requires"
             " torch). [default: attention]"
         ),
     )
@@ -78,14 +78,14 @@ examples:
         type=float,
         metavar="NATS",
         help=(
-            "Mark words whose pointwise mutual information with the photo is smaller. [default:"
-            " 1.5]"
+            "Mark words whose pointwise mutual information with the photo is lower, in nats."
+            " [default: 1.5]"
         ),
     )
     evidence.add_argument(
         "--json",
         action="store_true",
-        help="Print a JSON object per photo, with the figures of each word.",
+        help="Print one JSON object per photo, with the numbers of each word.",
     )
     add_model(parser)
     add_decoding(parser, without=["alternatives"])
@@ -99,21 +99,16 @@ def run(options: Namespace) -> int:
 
 
 def _check(options: Namespace) -> None:
-    """Refuse options that don't go together."""
+    """Check that the options can be combined."""
     if options.evidence:
         unused = given(options, "output", "method")
         if unused:
-            raise ConfigError(
-                f"--{next(iter(unused))} and --evidence contradict each other; give one."
-            )
+            raise ConfigError(f"--{next(iter(unused))} cannot be combined with --evidence.")
         return
     if options.json or options.min_evidence is not None:
-        raise ConfigError(
-            f"{'--json' if options.json else '--min-evidence'} needs --evidence, without which a"
-            " figure is drawn."
-        )
+        raise ConfigError(f"{'--json' if options.json else '--min-evidence'} requires --evidence.")
     if options.output is None:
-        raise ConfigError("Name a figure to draw, --output FILE; or say --evidence.")
+        raise ConfigError("Give a figure to write, --output FILE, or --evidence.")
     if len(options.operands) > 1:
         raise ConfigError(f"Unexpected argument {options.operands[1]}: a figure shows one photo.")
 
@@ -126,7 +121,7 @@ def _draw(options: Namespace) -> int:
     (path,) = options.operands
     if os.path.exists(path) and options.output.exists() and os.path.samefile(path, options.output):
         raise ConfigError(
-            f"--output {options.output} would overwrite the photo; expected another name."
+            f"--output {options.output} would overwrite the photo; choose another name."
         )
     check_output(options.output)
     backend: str = options.backend
@@ -154,7 +149,7 @@ def _mark(options: Namespace) -> int:
     check_stdout()
     paths: list[str] = options.operands
     if paths.count(STANDARD_INPUT) > 1:
-        raise ConfigError("- is given twice; standard input can be read only once.")
+        raise ConfigError("- was given twice; standard input can be read only once.")
     several = len(paths) > 1 or os.path.isdir(paths[0])
     failed = marked = content = 0
 
@@ -176,14 +171,14 @@ def _mark(options: Namespace) -> int:
             line = "\t".join([*[escape(name)] * several, evidence.text]) + "\n"
         print(line, end="", flush=True)
     if several:
-        note(f"{marked:,} of {content:,} content words are marked: no visual evidence.")
+        note(f"{marked:,} of {content:,} content words have no visual evidence.")
     return 1 if failed else 0
 
 
 def _evidence(
     options: Namespace, shown: bool, fail: Callable[[str], None]
 ) -> Iterator[tuple[str, "Evidence | ImageError"]]:
-    """Caption photos, and compare the captions with habit a batch at a time."""
+    """Caption photos and find the evidence of their words, a batch at a time."""
     from captioner.explain.evidence import THRESHOLD, find_evidence
     from captioner.inference import Caption, Captioner
 

@@ -1,4 +1,4 @@
-"""`captioner info`: what a checkpoint is."""
+"""`captioner info`: describe a checkpoint."""
 
 import json
 from argparse import Namespace
@@ -8,13 +8,13 @@ from captioner.commands.terminal import show_warnings
 
 
 def declare(add: Add) -> None:
-    """Say what the command takes."""
+    """Declare the command's options."""
     parser = add(
         "info",
         usage="captioner info [DIR] [OPTIONS]",
         operands=("DIR", 0, 1),
-        help="Say what a checkpoint is.",
-        description="Say what the checkpoint folder DIR is. [default: the bundled model]",
+        help="Describe a checkpoint.",
+        description="Describe the checkpoint folder DIR. [default: the bundled model]",
         epilog="examples:\n  captioner info\n  captioner info runs/tiny/best --json",
     )
     parser.set_defaults(run=run)
@@ -22,7 +22,7 @@ def declare(add: Add) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Say what a checkpoint is."""
+    """Describe a checkpoint."""
     from captioner.checkpoint import describe, read_checkpoint
 
     show_warnings()

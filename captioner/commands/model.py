@@ -1,4 +1,4 @@
-"""The options that the commands with a model share: which model, what runs it."""
+"""Options that all commands with a model share: `--model`, `--backend`, `--device`."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -9,18 +9,18 @@ from captioner.commands.parser import Parser
 from captioner.hub.download import is_of_hub
 
 _SEVERAL = (
-    "Checkpoint folder, or hf://owner/name@revision; given several times, they decide together."
-    " [default: the bundled model]"
+    "Checkpoint folder, or hf://owner/name@revision; repeat it for an ensemble. [default: the"
+    " bundled model]"
 )
 
 
 def add_model(parser: Parser, *, batches: bool = True, which: str = _SEVERAL) -> None:
-    """Add `--model`, `--backend`, `--device` and, where there are batches, `--batch-size`.
+    """Add `--model`, `--backend`, `--device` and optionally `--batch-size`.
 
     Args:
-        parser: Of the command.
-        batches: Whether it captions in batches.
-        which: What the help says of `--model`.
+        parser: The command's parser.
+        batches: Whether to add `--batch-size`.
+        which: The help of `--model`.
     """
     model = parser.add_argument_group("model")
     model.add_argument(
@@ -36,14 +36,14 @@ def add_model(parser: Parser, *, batches: bool = True, which: str = _SEVERAL) ->
         default="auto",
         metavar="BACKEND",
         help=(
-            f"auto, {' or '.join(BACKENDS)}: what runs the network; onnx needs no torch. [default:"
-            " auto]"
+            f"auto, {' or '.join(BACKENDS)}: what runs the network; onnx doesn't require torch."
+            " [default: auto]"
         ),
     )
     model.add_argument(
         "--device",
         metavar="DEVICE",
-        help="cpu, cuda, cuda:1, ...; all but cpu need torch. [default: cpu]",
+        help="cpu, cuda, cuda:1, ...; all but cpu require torch. [default: cpu]",
     )
     if batches:
         model.add_argument(
@@ -51,16 +51,16 @@ def add_model(parser: Parser, *, batches: bool = True, which: str = _SEVERAL) ->
             type=int,
             default=32,
             metavar="N",
-            help="The most images at once; captions don't depend on it. [default: 32]",
+            help="The largest batch; captions don't depend on it. [default: 32]",
         )
 
 
 def _model(text: str) -> Path | str:
-    """A folder; what names a model of the hub stays as it is."""
+    """Convert an argument to a path; references to the hub stay strings."""
     return text if is_of_hub(text) else Path(text)
 
 
 def given(options: Namespace, *names: str) -> dict[str, Any]:
-    """Give those of the named options that were said; all else is the model's business."""
+    """Return those of the named options that were given; the others get their defaults later."""
     values = {name: getattr(options, name, None) for name in names}
     return {name: value for name, value in values.items() if value is not None}

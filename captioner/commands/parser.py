@@ -1,4 +1,4 @@
-"""How command lines are read, on the standard library alone."""
+"""Command-line parsing with the standard library only."""
 
 import argparse
 import sys
@@ -13,11 +13,10 @@ class Parser(argparse.ArgumentParser):
     """An argument parser: options anywhere, no abbreviations, one-line errors below the usage.
 
     Args:
-        operands: What the arguments that are no options are called, and the fewest and the most of
-            them.
-        passed_on: Whether the command reads its arguments itself: all of them are operands,
+        operands: The name of the positional arguments, and their minimum and maximum number.
+        passed_on: Whether the command parses its arguments itself; then all of them are operands,
             `--help` included.
-        **settings: As for `argparse.ArgumentParser`.
+        **settings: See `argparse.ArgumentParser`.
     """
 
     def __init__(
@@ -34,16 +33,19 @@ class Parser(argparse.ArgumentParser):
         self._passed_on = passed_on
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
-        """Parse options and operands in any order; what follows `--` are operands.
+        """Parse options and operands in any order; everything after `--` is an operand.
 
-        By itself, argparse takes operands from a single place, and in some versions loses the `--`.
+        argparse alone accepts operands in one place only, and some versions lose the `--`.
+
+        Args:
+            argv: The arguments.
 
         Returns:
-            The options by name, and as `operands` the arguments that are no options.
+            The options by name, and the positional arguments as `operands`.
 
         Raises:
-            SystemExit: Help was asked for and is printed (status 0), or the call is wrong, and
-                stderr says why (status 2).
+            SystemExit: The help was printed (status 0), or the call is wrong and stderr says why
+                (status 2).
         """
         if self._passed_on:
             return argparse.Namespace(**self._defaults, operands=list(argv))
@@ -52,9 +54,7 @@ class Parser(argparse.ArgumentParser):
         for word in others:
             if word.startswith("-") and word != STANDARD_INPUT:
                 name = word.partition("=")[0]
-                self.error(
-                    f"There is no option {name}.{suggestion(name, self._option_string_actions)}"
-                )
+                self.error(f"Unknown option {name}.{suggestion(name, self._option_string_actions)}")
         options.operands = [*others, *argv[end + 1 :]]
         name, fewest, most = self._operands
         if len(options.operands) < fewest:
@@ -64,17 +64,17 @@ class Parser(argparse.ArgumentParser):
         return options
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong with the call, and exit."""
+        """Print the usage and an error, and exit."""
         self.print_usage(sys.stderr)
         self.exit(2, f"error: {message}\n")
 
 
 Add: TypeAlias = Callable[..., Parser]
-"""Adds a command, by its name and the arguments of `Parser`."""
+"""Adds a command, given its name and the arguments of `Parser`."""
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """Suggest what an unknown word may have meant, as a sentence after a space, or nothing."""
+    """Suggest a known word for an unknown one, as a sentence after a space; "" without a match."""
     from difflib import get_close_matches
 
     return "".join(f" Did you mean {match}?" for match in get_close_matches(word, known, n=1))

@@ -23,61 +23,61 @@ def add_photo_library(parser: Parser) -> None:
     group.add_argument(
         "--xmp",
         action="store_true",
-        help="Write captions into XMP sidecars, photo.jpg.xmp.",
+        help="Write captions to XMP sidecars, photo.jpg.xmp.",
     )
     group.add_argument(
         "--xmp-stem",
         action="store_true",
-        help="Name sidecars photo.xmp, as Adobe's software does.",
+        help="Name sidecars photo.xmp, like Adobe's software.",
     )
     group.add_argument(
         "--embed",
         action="store_true",
-        help="Write captions into the photos, by ExifTool, which keeps a copy of each.",
+        help="Write captions into the photos with ExifTool, which keeps a backup of each.",
     )
     group.add_argument(
         "--replace",
         action="store_true",
-        help="Replace captions that people wrote, too.",
+        help="Replace captions written by people too.",
     )
     group.add_argument(
         "--language",
         metavar="LANG",
-        help="The language that captions are marked with. [default: en]",
+        help="The language tag of the captions. [default: en]",
     )
 
 
 def check_photo_library(options: Namespace) -> None:
-    """Find what is wrong with these options before anything runs.
+    """Check these options before anything runs.
 
     Raises:
-        ConfigError: They contradict each other, or photos are not files.
+        ConfigError: The options cannot be combined, or photos are not files.
     """
     if options.xmp or options.embed:
         if STANDARD_INPUT in options.operands:
-            raise ConfigError("--xmp and --embed need photos that are files, not standard input.")
+            raise ConfigError("--xmp and --embed require files, not standard input.")
         if options.xmp_stem and not options.xmp:
-            raise ConfigError("--xmp-stem says how sidecars are named; give --xmp too.")
+            raise ConfigError("--xmp-stem requires --xmp.")
         return
     for name in ("xmp_stem", "replace", "language"):
         if getattr(options, name):
-            raise ConfigError(f"--{name.replace('_', '-')} needs --xmp or --embed.")
+            raise ConfigError(f"--{name.replace('_', '-')} requires --xmp or --embed.")
 
 
 def photo_stores(options: Namespace, run: Run) -> list["PhotoStore"]:
-    """Where captions are kept with their photos.
+    """Create the requested stores of captions: sidecars and the photos themselves.
 
     Args:
         options: The options of `add_photo_library`, and `tags`.
         run: The models and the options of the captions.
 
     Raises:
-        ConfigError: ExifTool is needed, and not installed.
+        ConfigError: ExifTool is required but not installed.
         MissingExtraError: lxml is not installed.
     """
     if not (options.xmp or options.embed):
         return []
-    import hashlib  # here, as it loads OpenSSL, which other calls can do without
+    import hashlib  # here, as it loads OpenSSL, which other calls don't need
 
     from captioner.library.sidecars import Photos, Rules, Sidecars
 
@@ -96,37 +96,37 @@ def photo_stores(options: Namespace, run: Run) -> list["PhotoStore"]:
 def save_in(
     stores: Sequence["PhotoStore"], photo: str, caption: "Caption", fail: Callable[[str], None]
 ) -> None:
-    """Keep a caption with its photo; what cannot be written is said, and the run goes on."""
+    """Save a caption with its photo; write errors are reported, and the run continues."""
     for store in stores:
         try:
             store.save(photo, caption)
         except DataError as error:
             fail(f"{photo}: {error}")
         except OSError as error:
-            fail(f"{photo}: its caption cannot be saved ({error.strerror or error})")
+            fail(f"{photo}: cannot save its caption ({error.strerror or error})")
 
 
 def check_page(page: Path, inputs: Sequence[str]) -> None:
-    """Refuse a page that cannot be written, or would replace something else.
+    """Check that an album can be written and would not overwrite another file.
 
     Args:
         page: The album.
-        inputs: The images and folders of images that are read.
+        inputs: The images and folders of images to read.
 
     Raises:
-        ConfigError: It is a folder, no HTML file, or somebody else's.
-        OSError: It cannot be written.
+        ConfigError: The page is a folder, not an HTML file, or not an album.
+        OSError: The page cannot be written.
     """
     from captioner.library.album import is_album
 
     if STANDARD_INPUT in inputs:
-        raise ConfigError("--html needs photos that are files, not standard input.")
+        raise ConfigError("--html requires files, not standard input.")
     if page.suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"--html {page} is no page; expected a file such as album.html.")
+        raise ConfigError(f"--html {page}: expected an HTML file, such as album.html.")
     if page.exists() and not is_album(page):
         raise ConfigError(
-            f"--html {page} is there already, and is no album of captioner's, so it is left as it"
-            " is. Remove it, or name another file."
+            f"--html {page} already exists and is not an album by captioner, so it is not"
+            " overwritten. Remove it, or choose another file."
         )
     if not os.access(page.resolve().parent, os.W_OK):
-        raise ConfigError(f"--html {page}: its folder is not there, or not writable.")
+        raise ConfigError(f"--html {page}: the folder doesn't exist or is not writable.")

@@ -1,4 +1,4 @@
-"""`captioner prepare-coco`: COCO -> a folder."""
+"""`captioner prepare-coco`: download COCO into a folder."""
 
 import logging
 import sys
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 
 def declare(add: Add) -> None:
-    """Say what the command takes."""
+    """Declare the command's options."""
     parser = add(
         "prepare-coco",
         usage="captioner prepare-coco [OPTIONS]",
-        help="Download and unpack the data set COCO.",
+        help="Download and unpack the COCO data set.",
         description="""\
 Download and unpack COCO into data/coco: images, captions, and Karpathy's splits of COCO 2014.
 
-It may be interrupted: the same call goes on where it stopped. Once all is there it does
-nothing. COCO 2014 needs 27.4 GB of free disk on the way, and 20.6 GB stay; COCO 2017
-needs 39.0 GB, and 20.5 GB stay.""",
+An interrupted download resumes when the command is run again. If all files are there it does
+nothing. COCO 2014 requires 27.4 GB of free disk space during the download and 20.6 GB
+afterwards; COCO 2017 requires 39.0 GB and 20.5 GB.""",
         epilog="""\
 examples:
   captioner prepare-coco
   captioner prepare-coco --year 2017 --only annotations
 
-exit status: 0 all is there; 1 something could not be downloaded; 2 the call was wrong""",
+exit status: 0 all files are there; 1 a download failed; 2 wrong usage""",
     )
     parser.set_defaults(run=run)
     parser.add_argument(
@@ -48,21 +48,21 @@ exit status: 0 all is there; 1 something could not be downloaded; 2 the call was
         "--only",
         choices=("annotations", "images"),
         metavar="PART",
-        help="annotations or images: leave the other out.",
+        help="Download only annotations or only images.",
     )
     parser.add_argument(
         "--folder",
         type=Path,
         default=Path("data/coco"),
         metavar="DIR",
-        help="Where to. [default: %(default)s]",
+        help="Target folder. [default: %(default)s]",
     )
     parser.add_argument(
         "--mirror",
         metavar="URL",
         help=(
-            "A server that has zips/train2014.zip, annotations/annotations_trainval2014.zip,"
-            " caption_datasets.zip and so on below this URL; file:// works, too."
+            "Another server, with zips/train2014.zip, annotations/annotations_trainval2014.zip,"
+            " caption_datasets.zip and so on below this URL; file:// works too."
         ),
     )
 
@@ -84,14 +84,14 @@ def run(options: Namespace) -> int:
         report(str(error))
         return 1
     except KeyboardInterrupt:
-        print("Interrupted: the same call goes on where this one stopped.", file=sys.stderr)
+        print("Interrupted: run the same command again to resume.", file=sys.stderr)
         return 130
     return 0
 
 
 @contextmanager
 def _progress() -> Iterator["Report"]:
-    """Bars on stderr if it is a terminal, else lines; what is logged goes there, too."""
+    """Show progress bars on stderr if it is a terminal, else lines; log messages go there too."""
     if not sys.stderr.isatty():
         from captioner.datasets.download import log_progress
 
@@ -117,7 +117,7 @@ def _progress() -> Iterator["Report"]:
     ) as progress:
         logging.basicConfig(
             level=logging.INFO, format="%(message)s"
-        )  # now, so that lines go above the bars
+        )  # bound now, so that log lines appear above the bars
         tasks = {}
 
         def show(what: str, done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""`captioner pretrain`: labelled images -> an encoder of one's own."""
+"""`captioner pretrain`: train an encoder on labelled images."""
 
 import os
 from argparse import Namespace
@@ -20,7 +20,7 @@ def declare(add: Add) -> None:
 
 def run(options: Namespace) -> int:
     """Train an encoder."""
-    arguments = list(with_paths(options.operands))  # says what is wrong before torch is imported
+    arguments = list(with_paths(options.operands))  # fails early, before torch is imported
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # see captioner/commands/train.py
     try:
         from captioner.pretraining.train import main

@@ -1,4 +1,4 @@
-"""`captioner push`: a checkpoint folder -> the hub."""
+"""`captioner push`: upload a checkpoint folder to the Hugging Face Hub."""
 
 from argparse import Namespace
 
@@ -7,15 +7,16 @@ from captioner.commands.terminal import note, show_warnings
 
 
 def declare(add: Add) -> None:
-    """Say what the command takes."""
+    """Declare the command's options."""
     parser = add(
         "push",
         usage="captioner push DIR OWNER/NAME [OPTIONS]",
         operands=("DIR OWNER/NAME", 2, 2),
-        help="Send a checkpoint to the Hugging Face Hub.",
+        help="Upload a checkpoint to the Hugging Face Hub.",
         description="""\
-Send the checkpoint folder DIR to the Hugging Face Hub as OWNER/NAME, in one commit. Its card
-gets the metadata that the hub shows: task, licence and scores. Log in first: hf auth login""",
+Upload the checkpoint folder DIR to the Hugging Face Hub as OWNER/NAME, in one commit. The
+hub's metadata is added to its model card: task, licence and scores. Log in first: hf auth
+login""",
         epilog="""\
 example:
   captioner push runs/tiny/best me/tiny-captioner --license mit
@@ -25,7 +26,7 @@ example:
     parser.add_argument(
         "--license",
         metavar="NAME",
-        help="The hub's name for the licence, such as mit or cc-by-4.0.",
+        help="The hub's identifier of the licence, such as mit or cc-by-4.0.",
     )
     parser.add_argument(
         "--language",
@@ -36,20 +37,20 @@ example:
     parser.add_argument(
         "--revision", metavar="BRANCH", help="The branch to commit to. [default: main]"
     )
-    parser.add_argument(
-        "--private", action="store_true", help="Make the repository private, if it is new."
-    )
+    parser.add_argument("--private", action="store_true", help="Make a new repository private.")
 
 
 def run(options: Namespace) -> int:
-    """Send a checkpoint to the hub."""
+    """Upload a checkpoint to the hub."""
     from captioner.checkpoint import read_checkpoint
     from captioner.hub.sharing import push
 
     show_warnings()
     folder, name = options.operands
     if not read_checkpoint(folder).has_onnx:
-        note(f"It has no ONNX pair, so it will need torch; captioner export {folder} writes one.")
+        note(
+            f"{folder} has no ONNX models, so users need torch. Add them: captioner export {folder}"
+        )
     pushed = push(
         folder,
         name,

@@ -1,4 +1,4 @@
-"""What goes to stderr: errors, warnings and progress. Results alone go to stdout."""
+"""Errors, warnings and progress on stderr. Only results go to stdout."""
 
 import codecs
 import io
@@ -19,22 +19,22 @@ _STDERR = 2
 
 
 def report(message: str) -> None:
-    """Say in a line what is wrong."""
+    """Print an error in one line."""
     _say(f"error: {message}")
 
 
 def note(message: str) -> None:
-    """Say something in a line."""
+    """Print a note in one line."""
     _say(message)
 
 
 def _say(line: str) -> None:
-    with suppress(OSError):  # where nobody hears it, the exit status still tells
+    with suppress(OSError):  # if stderr is closed, the exit status still tells
         print(line, file=sys.stderr)
 
 
 def show_warnings() -> None:
-    """Show the library's warnings, and hide those of the libraries below it about odd images."""
+    """Show this library's warnings, and hide other libraries' warnings about odd images."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -44,7 +44,7 @@ def show_warnings() -> None:
 def _silence_c_libraries() -> None:
     """Hide what C code writes to stderr, such as libtiff's warnings about odd images."""
     if sys.stderr is not sys.__stderr__ or sys.stderr is None or sys.stderr.fileno() != _STDERR:
-        return  # somebody else's
+        return  # replaced by the caller
     ours = os.fdopen(
         os.dup(_STDERR), "w", buffering=1, encoding=sys.stderr.encoding, errors=sys.stderr.errors
     )
@@ -59,10 +59,10 @@ def _silence_c_libraries() -> None:
 
 
 def open_closed_streams() -> None:
-    """Open nothing in the place of standard streams that are closed.
+    """Open the null device in place of closed standard streams.
 
-    Python has None for them, and the next file that is opened would get their number, and what C
-    code writes there.
+    Otherwise the next file that is opened would get their file descriptor, and with it whatever C
+    code writes to stderr.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -70,23 +70,23 @@ def open_closed_streams() -> None:
 
 
 def check_stdout() -> None:
-    """Refuse to work for nobody.
+    """Check that results can be printed.
 
     Raises:
         ConfigError: Standard output is closed.
     """
     if sys.__stdout__ is None:
         raise ConfigError(
-            "Standard output is closed, so nothing can be printed; send it to a file, or leave it"
-            " open."
+            "Standard output is closed, so results cannot be printed; redirect it to a file or a"
+            " terminal."
         )
 
 
 def print_odd_characters(*, names: bool = False) -> None:
-    """Escape what stdout's encoding cannot hold; by itself Python ends with a traceback.
+    """Escape characters that stdout cannot encode, instead of failing with a traceback.
 
     Args:
-        names: Print odd bytes of file names as they are, for programs that read the names.
+        names: Print undecodable bytes of file names unchanged, for programs that read the names.
     """
     codecs.register_error("captioner", _escape_odd)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -101,12 +101,12 @@ def _escape_odd(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def track(items: Iterable[T], total: int | None, shown: bool = True) -> Iterator[T]:
-    """Pass items on under a progress bar on stderr, or with a line a minute if that is no terminal.
+    """Yield items with a progress bar on stderr, or one line per minute if it is no terminal.
 
     Args:
-        items: What is worked through.
-        total: How many there are, if that is known.
-        shown: Whether there is a bar at all.
+        items: The items.
+        total: Their number, if known.
+        shown: Whether to show progress at all.
     """
     if not shown:
         yield from items

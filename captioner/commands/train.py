@@ -1,4 +1,4 @@
-"""`captioner train`: a config -> a trained checkpoint folder."""
+"""`captioner train`: train a model from a config."""
 
 import os
 import re
@@ -23,10 +23,10 @@ def run(options: Namespace) -> int:
     """Train a model."""
     arguments = list(
         with_paths(options.operands)
-    )  # says what is wrong before torch is imported, which takes its time
+    )  # fails early, before torch is imported, which takes seconds
     os.environ.setdefault(
         "THP_MEM_ALLOC_ENABLE", "1"
-    )  # torch on huge pages: up to twice the speed on a CPU
+    )  # lets torch use huge pages: up to twice as fast on a CPU
     try:
         from captioner.training.train import main
     except ModuleNotFoundError as error:
@@ -35,9 +35,9 @@ def run(options: Namespace) -> int:
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Find the configs that come with captioner, by their names.
+    """Find the configs that ship with captioner, by name.
 
-    They lie in the package where it was installed from a wheel, and beside it in a clone.
+    In a wheel they are inside the package, in a clone next to it.
     """
     package = Path(captioner.__file__).parent
     folder = package / "configs"
@@ -47,14 +47,13 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def find_config(config: str) -> str:
-    """Find a config by what `--config` says of it.
+    """Find a config by the value of `--config`.
 
     Args:
-        config: The name of a shipped config, or the path of any.
+        config: The name of a shipped config, or a path.
 
     Returns:
-        Its path. What is neither name nor path is given back: LightningCLI takes URLs and the YAML
-            itself, too.
+        Its path. Other values are returned unchanged: LightningCLI also accepts URLs and YAML.
 
     Raises:
         ConfigError: There is no such config.
@@ -65,16 +64,16 @@ def find_config(config: str) -> str:
     if os.path.isfile(config) or re.search(r"[:\n]", config):
         return config
     raise ConfigError(
-        f"There is no config {config}.{suggestion(Path(config).stem, shipped)} Expected a YAML"
-        f" file, or one of {', '.join(shipped)}."
+        f"Unknown config {config}.{suggestion(Path(config).stem, shipped)} Expected a YAML file,"
+        f" or one of {', '.join(shipped)}."
     )
 
 
 def with_paths(arguments: Sequence[str]) -> Iterator[str]:
-    """Pass arguments on, with the paths of configs instead of their names.
+    """Yield arguments, with names of configs replaced by their paths.
 
     Args:
-        arguments: What follows `captioner train`.
+        arguments: The arguments after `captioner train`.
 
     Raises:
         ConfigError: There is no such config.

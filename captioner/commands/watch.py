@@ -1,4 +1,4 @@
-"""`captioner watch`: captions what arrives in a folder."""
+"""`captioner watch`: caption new photos in a folder."""
 
 import logging
 import os
@@ -31,16 +31,16 @@ from captioner.library.tables import csv_header
 
 
 def declare(add: Add) -> None:
-    """Say what the command takes."""
+    """Declare the command's options."""
     parser = add(
         "watch",
         usage="captioner watch FOLDER --xmp|--embed|--output FILE [OPTIONS]",
         operands=("FOLDER", 1, 1),
-        help="Caption what arrives in a folder.",
+        help="Caption new photos in a folder.",
         description="""\
-Caption the photos of FOLDER and of the folders in it, and those that arrive there, until
-Ctrl-C or SIGTERM. A photo is read when its file has stopped changing. The same call goes on where
-an earlier one was stopped.""",
+Caption the photos in FOLDER and its subfolders, and new ones as they arrive, until Ctrl-C or
+SIGTERM. A photo is read once its file has stopped changing. Running the same command again
+resumes.""",
         epilog="""\
 examples:
   captioner watch incoming/ --xmp
@@ -51,7 +51,7 @@ examples:
         "--output",
         type=Path,
         metavar="FILE",
-        help="Write captions there, as they come, or go on with them.",
+        help="Write captions to FILE as they are made, or resume it.",
     )
     parser.add_argument(
         "--format",
@@ -62,15 +62,15 @@ examples:
     parser.add_argument(
         "--tags",
         action="store_true",
-        help="Write what is recognised in the photo, too.",
+        help="Write tags too, nouns for what is in the photo.",
     )
     parser.add_argument(
         "--interval",
         type=_seconds,
         default=5.0,
         metavar="SECONDS",
-        help="Look through the folder so often; a file that has not changed since the last look is"
-        " complete. [default: 5]",
+        help="Time between two scans of the folder; a file that hasn't changed since the last scan"
+        " is complete. [default: 5]",
     )
     add_photo_library(parser)
     add_model(parser)
@@ -78,7 +78,7 @@ examples:
 
 
 def run(options: Namespace) -> int:
-    """Caption what arrives, until a signal."""
+    """Caption new photos until a signal."""
     show_warnings()
     print_odd_characters(names=True)
     _check(options)
@@ -107,7 +107,7 @@ def run(options: Namespace) -> int:
     if file is None and options.format == CSV:
         print(csv_header(), end="", flush=True)
     with nullcontext() if file is None else file:
-        note(f"Watching {arrivals.folder} (Ctrl-C ends it)")
+        note(f"Watching {arrivals.folder} (Ctrl-C stops it)")
         while True:
             photos = arrivals.look()
             first = len(file) if file is not None else 0
@@ -126,14 +126,13 @@ def run(options: Namespace) -> int:
 
 
 def _check(options: Namespace) -> None:
-    """Find what is wrong with the call before anything runs."""
+    """Check the call before anything runs."""
     (folder,) = options.operands
     if not os.path.isdir(folder):
-        raise ConfigError(f"{folder} is no folder; expected one to watch.")
+        raise ConfigError(f"{folder} is not a folder; expected a folder to watch.")
     if not (options.output or options.xmp or options.embed):
         raise ConfigError(
-            "Nothing says where captions are kept, so that a restart would begin anew; give --xmp,"
-            " --embed or --output FILE."
+            "No place to save captions was given; give --xmp, --embed or --output FILE."
         )
     options.json = options.format == "jsonl"
     check_photo_library(options)
@@ -151,14 +150,14 @@ def _seconds(text: str) -> float:
 
 
 class _Once(logging.Filter):
-    """Lets each message pass once: every look at a folder has the same to say of it."""
+    """Lets each message pass only once, as every scan of the folder repeats its warnings."""
 
     def __init__(self) -> None:
         super().__init__()
         self._told: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether a message is new."""
+        """Return whether a message is new."""
         message = record.getMessage()
         new = message not in self._told
         self._told.add(message)

@@ -79,7 +79,7 @@ def test_photos_and_clips_of_a_folder_go_into_a_file_that_is_continued(
     path.write_text("".join(lines[:3]))
     assert main(call) == 0
     assert path.read_text() == whole
-    assert "captions of 2 images already" in capsys.readouterr().err
+    assert "captions of 2 images" in capsys.readouterr().err
     assert main([*call, "--every", "1"]) == 2
     assert "with other options: every None, now 1.0" in capsys.readouterr().err
 
@@ -110,11 +110,11 @@ def test_without_the_extra_clips_of_a_folder_are_left_out_and_named_ones_fail(
     ("options", "reason"),
     [
         (["b.mp4", "--every", "0"], "every is 0.0; expected seconds"),
-        (["b.mp4", "--every", "1", "--summary"], "--every and --summary contradict"),
+        (["b.mp4", "--every", "1", "--summary"], "--every cannot be combined with --summary"),
         (["b.mp4", "b.mp4", "--format", "srt"], "expected a single clip"),
         (["a.jpg", "--format", "srt"], "expected a single clip"),
         ([".", "--format", "vtt"], "expected a single clip"),
-        (["b.mp4", "--format", "vtt", "--json"], "--json and --format vtt contradict"),
+        (["b.mp4", "--format", "vtt", "--json"], "--json cannot be combined with --format vtt"),
         (["b.mp4", "--output", "x.mp4"], "would overwrite a clip"),
         (["b.mp4", "--save-attention", "maps"], "applies to photos, not to clips"),
     ],

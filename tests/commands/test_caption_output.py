@@ -167,7 +167,7 @@ def test_another_model_and_another_option_are_named(
     assert status == 2 and "by another model" in said
     assert "beam_size 3, now 2" in run(photos, "--output", output, "--beam-size", "2")[1]
     assert "include" in run(photos, "--output", output, "--include", "dog")[1]
-    assert "is written as table, not JSON lines" in run(photos, "--output", output, "--json")[1]
+    assert "has the format table, not JSON lines" in run(photos, "--output", output, "--json")[1]
 
 
 def test_no_other_file_is_written_over(run: Run, photos: Path, tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_relative_paths_go_on_where_they_start(
         "2.png",
     ]
     monkeypatch.chdir(tmp_path)
-    assert "paths start at" in run("0.png", photos, "--output", output)[1]
+    assert "with paths relative to" in run("0.png", photos, "--output", output)[1]
 
 
 @pytest.mark.parametrize(
@@ -263,15 +263,14 @@ def test_attention_that_cannot_be_saved_ends_no_run(
     assert result.returncode == 1
     assert len(result.stdout.splitlines()) == len(result.stderr.splitlines()) == 6
     assert all(
-        "its attention cannot be saved (File too large)" in line
-        for line in result.stderr.splitlines()
+        "cannot save its attention (File too large)" in line for line in result.stderr.splitlines()
     )
     assert not list(maps.iterdir())
     assert run(photos, "--output", output)[0] == 0
     before = output.read_bytes()
     assert run(photos, "--output", output, "--save-attention", maps) == (
         0,
-        f"{output} has captions of 6 images already, which are kept.\n",
+        f"Resuming {output}, which has captions of 6 images.\n",
     )
     assert output.read_bytes() == before
     owners = []

@@ -68,18 +68,18 @@ def test_options_stand_anywhere_but_behind_two_dashes(argv: list[str], operands:
     ("argv", "message"),
     [
         (["captoin", "photo.jpg"], "There is no command captoin. Did you mean caption?"),
-        (["--versoin"], "There is no option --versoin. Did you mean --version?"),
+        (["--versoin"], "Unknown option --versoin. Did you mean --version?"),
         (["--"], "There is no command --."),
         (["caption"], "Missing argument PATH."),
         (
             ["caption", "a.jpg", "--beam-sise=3"],
-            "There is no option --beam-sise. Did you mean --beam-size?",
+            "Unknown option --beam-sise. Did you mean --beam-size?",
         ),
         (
             ["caption", "a.jpg", "--jso"],
-            "There is no option --jso. Did you mean --json?",
+            "Unknown option --jso. Did you mean --json?",
         ),  # no abbreviations
-        (["caption", "a.jpg", "-q"], "There is no option -q."),
+        (["caption", "a.jpg", "-q"], "Unknown option -q."),
         (["caption", "a.jpg", "--model"], "--model"),
         (["caption", "a.jpg", "--json=yes"], "--json"),
         (["caption", "a.jpg", "--top-p", "half"], "--top-p"),

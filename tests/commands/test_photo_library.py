@@ -46,7 +46,7 @@ def test_sidecars_of_a_folder_are_written_once(run: Run, photos: Path) -> None:
     sidecars = {path: path.read_bytes() for path in photos.glob("*.png.xmp")}
     assert len(sidecars) == 3
     status, printed, said = run(photos, "--xmp", "--tags")
-    assert (status, printed) == (0, "") and "3 images have captions already" in said
+    assert (status, printed) == (0, "") and "Skipped 3 images that already have captions" in said
     assert {path: path.read_bytes() for path in photos.glob("*.png.xmp")} == sidecars
     assert run(photos, "--xmp", "--tags", "--beam-size", "1")[1].count("\n") == 3
 
@@ -103,7 +103,7 @@ def test_parquet_grows_with_new_photos(run: Run, photos: Path, tmp_path: Path) -
     assert run(photos, "--output", output, "--format", "parquet")[0] == 0
     shutil.copy(photos / "a.png", photos / "d.png")
     said = run(photos, "--output", output, "--format", "parquet")[2]
-    assert "3 images already" in said
+    assert "captions of 3 images" in said
     paths = parquet.read_table(output).column("path").to_pylist()
     assert sorted(paths) == sorted(map(str, photos.iterdir()))
 
@@ -118,16 +118,16 @@ def test_an_album_is_written_and_replaced(run: Run, photos: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("args", "reason"),
     [
-        (["--json", "--format", "csv"], "contradict"),
+        (["--json", "--format", "csv"], "cannot be combined"),
         (["--format", "parquet"], "--output"),
-        (["--format", "parquet", "--output", "mine.parquet"], "left as it is"),
-        (["--html", "mine.html"], "left as it is"),
-        (["--html", "album.txt"], "no page"),
+        (["--format", "parquet", "--output", "mine.parquet"], "is not overwritten"),
+        (["--html", "mine.html"], "is not overwritten"),
+        (["--html", "album.txt"], "expected an HTML file"),
         (["--html", "nowhere/album.html"], "folder"),
-        (["--xmp-stem"], "needs --xmp"),
-        (["--embed", "--xmp-stem"], "--xmp too"),
-        (["--replace"], "needs --xmp"),
-        (["--language", "de"], "needs --xmp"),
+        (["--xmp-stem"], "requires --xmp"),
+        (["--embed", "--xmp-stem"], "requires --xmp."),
+        (["--replace"], "requires --xmp"),
+        (["--language", "de"], "requires --xmp"),
     ],
 )
 def test_a_wrong_call_is_refused(

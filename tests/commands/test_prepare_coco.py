@@ -115,7 +115,7 @@ def test_an_interrupted_call_says_that_it_goes_on(
     os.close(reader), os.close(writer)
     text = said.decode()
     assert process.returncode == 130
-    assert "the same call goes on where this one stopped" in text and "Traceback" not in text
+    assert "run the same command again to resume" in text and "Traceback" not in text
     assert ("━" in text) == terminal
     assert "Downloading annotations_trainval2017.zip" in text
     assert part.stat().st_size

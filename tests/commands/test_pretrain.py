@@ -13,7 +13,7 @@ def test_all_arguments_but_the_names_of_configs_are_lightnings() -> None:
 def test_an_unknown_config_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pretrain", "--config", "mnits"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: There is no config mnits. Did you mean mnist? Expected ")
+    assert line.startswith("error: Unknown config mnits. Did you mean mnist? Expected ")
 
 
 def test_its_help_is_lightnings(capsys: pytest.CaptureFixture[str]) -> None:

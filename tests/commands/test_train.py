@@ -61,7 +61,7 @@ def test_an_unknown_config_is_one_line(args: list[str], capsys: pytest.CaptureFi
     assert main(["train", *args]) == 2
     printed = capsys.readouterr()
     (line,) = printed.err.splitlines()
-    assert line.startswith("error: There is no config tinny. Did you mean tiny? Expected ")
+    assert line.startswith("error: Unknown config tinny. Did you mean tiny? Expected ")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

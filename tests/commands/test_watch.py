@@ -69,8 +69,8 @@ def test_photos_are_captioned_as_they_come_also_after_a_restart(
 @pytest.mark.parametrize(
     ("args", "reason"),
     [
-        (["."], "restart would begin anew"),
-        (["nowhere", "--xmp"], "no folder"),
+        (["."], "No place to save captions"),
+        (["nowhere", "--xmp"], "is not a folder"),
         ([".", "--xmp", "--interval", "0"], "--interval"),
         ([".", "--output", "c.parquet", "--format", "parquet"], "--format"),
     ],
