@@ -63,10 +63,10 @@ def test_files_that_are_no_images_say_why_and_which(tmp_path):
     (tmp_path / "drawing.eps").write_bytes(encode(picture(), "EPS"))
     expected = {
         "empty.jpg": "is empty",
-        "text.jpg": "no image",
+        "text.jpg": "is not an image",
         "photo.heic": "HEIC",
-        "cut.jpg": "cannot be decoded, it is damaged, incomplete",
-        "drawing.eps": "no image",
+        "cut.jpg": "cannot be decoded: damaged, truncated",
+        "drawing.eps": "is not an image",
         "missing.jpg": "does not exist",
         ".": "is a folder",
         "empty.jpg/photo.jpg": "cannot be opened",

@@ -1,19 +1,18 @@
-"""The demo: a page on which a photo gets its sentence, and each word shows where the model looked.
+"""The demo: a web page that captions photos and shows where the model looked for each word.
 
-    limits.py    what a visitor may ask of the server
-    answers.py   a photo and options -> a caption, as data for the page and for the API
-    card.py      a checkpoint's model card -> a line of facts
-    blocks.py    build_app: the page, its events and its API, as Gradio blocks
-    corrections.py  better captions from visitors, kept if the server says so and they agree
-    visits.py    whose photos lie in which files, and when they go
-    server.py    serving: the page on a port, with everything a visitor could abuse shut
+    limits.py       limits on visitors' requests
+    answers.py      captions as data for the page and the API
+    card.py         facts for the page from a checkpoint's model card
+    blocks.py       build_app: the page, its events and its API, as Gradio blocks
+    corrections.py  better captions from visitors, saved with their consent
+    visits.py       which visitor looks at which upload, and when to delete it
+    server.py       serving: the page on a port, hardened against abuse
 
-Nothing of it but `Captioner` writes captions. The page needs no network: what it loads comes from
-its own server.
+The page works offline: everything it loads comes from its own server.
 """
 
 import os
 
-# Gradio reads it when it is imported, which happens below this package only: no version check, no
-# telemetry.
+# Disables Gradio's version check and telemetry. Gradio reads it on import, which happens only in
+# this package.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

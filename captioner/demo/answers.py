@@ -30,15 +30,15 @@ def api_answer(
     Args:
         captioner: The model.
         path: The photo.
-        name: What its owner calls it.
-        options: Decoding options; None is the model's own choice.
+        name: The name of the uploaded file.
+        options: Decoding options; None means the model's default.
 
     Returns:
-        What `captioner caption --json` prints, but for the path: caption, log_prob, confidence,
+        The output of `captioner caption --json` without the path: caption, log_prob, confidence,
         alternatives, tags.
 
     Raises:
-        CaptionerError: With a sentence for the visitor.
+        CaptionerError: The photo or an option is invalid; the message is for the visitor.
     """
     try:
         return _caption(captioner, path, options).to_dict()
@@ -54,16 +54,16 @@ def page_answer(
     Args:
         captioner: The model.
         path: The photo.
-        name: What its owner calls it.
-        options: Decoding options; None is the model's own choice.
+        name: The name of the uploaded file.
+        options: Decoding options; None means the model's default.
 
     Returns:
-        Either `message`, a sentence that says why there is no caption, or all the page draws:
-        `photo`, the photo as the encoder saw it as a data URI; `width` and `height` in pixels;
-        `captions`, the best first, each with `text`, `probability`, and `words`: `word`, `joined`
-        (no space before it), `probability`, and `map`, the attention (h, w), or None for models
-        without; `confidence`, the probability that the best is good, or None where that is not
-        calibrated; and `tags`, what is recognised in the photo, each with `noun` and `probability`.
+        Either `message`, a sentence that says why there is no caption, or everything the page
+        shows: `photo`, the photo as seen by the encoder, as a data URI; `width` and `height` in
+        pixels; `captions`, the best first, each with `text`, `probability` and `words`: `word`,
+        `joined` (no space before it), `probability`, and `map`, the attention (h, w), or None for
+        models without attention; `confidence`, the probability that the best caption is good, or
+        None if not calibrated; and `tags`, each with `noun` and `probability`.
     """
     try:
         caption = _caption(captioner, path, options)
@@ -90,9 +90,8 @@ def clip_answer(
     Args:
         captioner: The model.
         path: The clip.
-        name: What its owner calls it.
-        options: Decoding options; None is the model's own choice. Other captions than the best are
-            not asked for.
+        name: The name of the uploaded file.
+        options: Decoding options; None means the model's default. Only the best caption is shown.
 
     Returns:
         Either `message`, a sentence that says why there is no timeline, or `summary`, a sentence
@@ -117,21 +116,21 @@ def clip_answer(
 
 
 def page_options(captioner: Captioner, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn what the page's controls say into decoding options that don't contradict each other.
+    """Convert the values of the page's controls to consistent decoding options.
 
-    A beam search cannot give more captions than it has beams, and has no temperature; a lower limit
-    of the caption's length that is the model's own gives way to an upper one that was chosen.
+    Beam search cannot give more captions than it has beams and has no temperature. A minimum
+    length that is the model's default is lowered to a chosen maximum length.
 
     Args:
         captioner: The model.
-        chosen: The values of all controls by the names of their options; words as a line, separated
-            by commas.
+        chosen: The values of all controls by the names of their options; words as one line,
+            separated by commas.
 
     Returns:
         The options.
 
     Raises:
-        ConfigError: A control has a value that no page sends.
+        ConfigError: A control has an invalid value, which the page itself never sends.
     """
     options: dict[str, Any] = {}
     for option in decoding_options():
@@ -139,7 +138,7 @@ def page_options(captioner: Captioner, chosen: Mapping[str, Any]) -> dict[str, A
         if isinstance(value, str) and option.is_words:
             value = option.words(value)
         if option.needs and not chosen[option.needs]:
-            options[option.name] = option.default  # the model's own would be refused
+            options[option.name] = option.default  # the model's default would be rejected
         elif option.name in chosen:
             option.check(option.settle(value))
             options[option.name] = value
@@ -189,7 +188,7 @@ def _quoted(name: str) -> str:
 
 
 def _reason(error: ImageError) -> str:
-    """The reason, without what only a programmer could use."""
+    """Return the reason without details for programmers."""
     if error.reason == "does not exist":
         return "is no longer on the server: choose it again"
     return re.sub(r" \(.*\)$", "", error.reason)

@@ -40,15 +40,15 @@ def build_app(
     """Build the demo.
 
     Args:
-        captioner: The model; it is loaded once, and all visitors share it.
-        card: What to say about it.
-        examples: Photos that are offered to try; they stay where they are, and a copy is served.
-        visits: Notes who looks at which photo; what serves the app tells it of uploads.
-        corrections: Keeps better captions of visitors who agree; None to ask for none.
+        captioner: The model; all visitors share it.
+        card: Facts about the model to show.
+        examples: Example photos to offer; copies of them are served.
+        visits: Tracks which visitor looks at which upload; the server reports uploads to it.
+        corrections: Saves better captions by visitors with their consent; None to ask for none.
 
     Returns:
-        The app. Launch it with `captioner.demo.server.serving`, which also shuts what could be
-        abused, or put it into another app.
+        The app. Launch it with `captioner.demo.server.serving`, which also hardens it against
+        abuse, or mount it in another app.
     """
     app = gr.Blocks(
         title="captioner", analytics_enabled=False, delete_cache=(60, limits.LONGEST_VISIT)
@@ -70,13 +70,13 @@ def build_app(
                     gr.Examples(
                         [[str(path)] for path in examples],
                         photo,
-                        label="Or take one of these",
+                        label="Or choose an example",
                         elem_id="cap-examples",
                         cache_examples=False,
                         api_visibility="private",
                     )
                 clip = gr.File(
-                    label="Or a clip",
+                    label="Or choose a clip",
                     file_types=["video"],
                     height=120,
                     visible=can_read_clips(),
@@ -100,7 +100,7 @@ def build_app(
 
 
 def look() -> dict[str, Any]:
-    """Return the arguments of `Blocks.launch` for the page's look: local fonts only."""
+    """Return the arguments of `Blocks.launch` for the page's design, with local fonts only."""
     theme = gr.themes.Base(
         primary_hue="amber",
         secondary_hue="amber",
@@ -113,9 +113,9 @@ def look() -> dict[str, Any]:
 
 
 def _controls(captioner: Captioner) -> dict[str, _Control]:
-    """The controls by the names of their options; they begin with the model's own choices.
+    """Create the controls, by the names of their options, with the model's defaults.
 
-    A model with one style alone has no control for it.
+    A model with a single style has no control for it.
     """
     own, styles = captioner.decoding, captioner.vocabulary.styles
     with gr.Accordion("Options", open=False, elem_id="cap-options"):
@@ -139,9 +139,9 @@ def _controls(captioner: Captioner) -> dict[str, _Control]:
 def _control(
     option: Option, control: Control, decoding: DecodingOptions, styles: Sequence[str]
 ) -> _Control:
-    """A checkbox, a line for words, a list of styles or a slider.
+    """Create a checkbox, a text field, a dropdown of styles or a slider.
 
-    A slider reaches the model's own value, if visitors may ask for it.
+    A slider's range includes the model's default, up to the server's limit.
     """
     own = getattr(decoding, option.name)
     interactive = option.needs is None or getattr(decoding, option.needs)
@@ -175,7 +175,7 @@ def _about(card: Card) -> None:
     )
     gr.HTML(content, apply_default_css=False)
     if card.text:
-        with gr.Accordion("The model card: its data, its licence, what it is bad at", open=False):
+        with gr.Accordion("Model card: data, licence, limitations", open=False):
             gr.Markdown(card.text, elem_id="cap-card")
 
 
@@ -207,8 +207,8 @@ def _connect(
             return page_answer(captioner, path, name, options)
         return {**clip_answer(captioner, path, name, options), "src": _address(clip)}
 
-    # A visitor looks at one thing at a time: what is chosen last takes the other off the page, and
-    # that it is gone changes nothing.
+    # A visitor sees either a photo or a clip: choosing one clears the other, and the event of
+    # clearing is ignored.
     def show_photo(request: gr.Request, photo: _File, clip: _File, *chosen: Any) -> tuple[Any, Any]:
         if photo is None and clip is not None:
             return gr.skip(), gr.skip()
@@ -244,7 +244,7 @@ def _connect(
             answer,
             [photo, clip, *controls.values()],
             outputs,
-            preprocess=False,  # or Gradio would open the photo, which is Captioner's business
+            preprocess=False,  # so that Captioner opens the photo, not Gradio
             show_progress="minimal",
             show_progress_on=result,
             trigger_mode="always_last",
@@ -256,8 +256,8 @@ def _connect(
         api_name="caption",
         api_description=(
             "Caption a photo, sent by gradio_client.handle_file. The options are those of"
-            " `captioner caption`; one that is left out is the model's own choice. The answer is"
-            " what `captioner caption --json` prints, but for the path."
+            " `captioner caption`, with the model's defaults. The answer is the output of"
+            " `captioner caption --json` without the path."
         ),
         **shared,
     )
@@ -265,14 +265,14 @@ def _connect(
 
 
 def _ask(corrections: Corrections, photo: gr.Image, result: gr.HTML) -> None:
-    """Ask for a better caption, and keep it if the visitor agrees."""
+    """Ask for a better caption, and save it if the visitor agrees."""
     with gr.Group(elem_id="cap-correction"):
         text = gr.Textbox(label="A better caption", max_length=limits.LONGEST_CORRECTION)
         agreed = gr.Checkbox(
             False,
-            label="Keep this photo and this caption on this server, to train the model with.",
+            label="Save this photo and this caption on this server, to train the model.",
         )
-        send = gr.Button("Send the correction")
+        send = gr.Button("Send correction")
         said = gr.Textbox(show_label=False, interactive=False, elem_id="cap-thanks")
 
     def keep(photo: _File, text: object, agreed: object) -> str:
@@ -286,11 +286,11 @@ def _ask(corrections: Corrections, photo: gr.Image, result: gr.HTML) -> None:
         except CaptionerError as error:
             return str(error)
         except OSError:
-            logger.exception("%s: a correction cannot be written", corrections.file)
-            return "The correction cannot be kept: something is wrong with the server."
-        return "Thank you: it is kept." if new else "Thank you: it was kept already."
+            logger.exception("%s: cannot write a correction", corrections.file)
+            return "The correction cannot be saved because of a server error."
+        return "Thank you, it is saved." if new else "Thank you, it was already saved."
 
-    # In the browser alone: an answer with its maps is larger than a request may be.
+    # Runs in the browser: an answer with its maps exceeds the size limit of requests.
     result.change(
         None,
         result,
@@ -311,9 +311,9 @@ def _ask(corrections: Corrections, photo: gr.Image, result: gr.HTML) -> None:
 
 
 def _with_parameters(caption: Callable[..., Any]) -> Callable[..., Any]:
-    """Describe the API's parameters: Gradio reads them from the signature and the docstring."""
+    """Set the signature and the docstring from which Gradio reads the API's parameters."""
     types: dict[str, Any] = {"photo": dict[str, Any]}
-    explained = ["photo: The photo, by `gradio_client.handle_file`."]
+    explained = ["photo: The photo, from `gradio_client.handle_file`."]
     for option in decoding_options():
         types[option.name] = (list[str] if option.is_words else option.type) | None
         explained.append(f"{option.name}: {option.help}")
@@ -331,28 +331,26 @@ def _with_parameters(caption: Callable[..., Any]) -> Callable[..., Any]:
     caption.__signature__ = inspect.Signature(parameters, return_annotation=answer)  # type: ignore[attr-defined]
     caption.__annotations__ = {**types, "return": answer}
     lines = "\n".join(f"    {line}" for line in explained)
-    caption.__doc__ = (
-        f"Caption a photo. An option that is left out is the model's own choice.\n\nArgs:\n{lines}"
-    )
+    caption.__doc__ = f"Caption a photo. Options default to the model's settings.\n\nArgs:\n{lines}"
     return caption
 
 
 def _uploaded(photo: object) -> tuple[Path, str]:
-    """Where an uploaded photo lies, and what its owner calls it.
+    """Return the path of an uploaded photo, and its original name.
 
-    Whatever has the form of a file Gradio has looked at before: it lies in the folder of uploads.
+    Gradio has already checked that a value in the form of a file is in the folder of uploads.
     """
     match photo:
         case {"path": str(path), "meta": {"_type": "gradio.FileData"}, **rest}:
             return Path(path), str(rest.get("orig_name") or Path(path).name)
     raise gr.Error(
-        "photo is no uploaded file; expected what gradio_client.handle_file gives.",
+        "photo is not an uploaded file; expected the result of gradio_client.handle_file.",
         print_exception=False,
     )
 
 
 def _address(file: dict[str, Any]) -> str:
-    """Where the browser gets an uploaded file."""
+    """Return the URL of an uploaded file."""
     return str(file.get("url") or f"/gradio_api/file={file['path']}")
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint's model card -> a line of facts: which model, which data, how good."""
+"""Read facts from a checkpoint's model card: the model, its data and its scores."""
 
 import re
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from captioner.checkpoint import CARD
 
 @dataclass(frozen=True)
 class Card:
-    """What the page says about its model.
+    """Facts about the model, for the page.
 
     Attributes:
-        title: The card's title, or what the model is made of.
-        facts: The items of its section "Facts", without full stops.
-        scores: Names and numbers of the first row of its last table, as they stand there.
-        scored: What was scored and how: the paragraph above that table.
-        text: The whole card, Markdown that loads nothing.
+        title: The card's title, or the model's architecture.
+        facts: The items of the section "Facts", without full stops.
+        scores: The names and the numbers of the first row of the last table, as text.
+        scored: The paragraph above that table: what was scored, and how.
+        text: The whole card, as Markdown that loads nothing from the network.
     """
 
     title: str
@@ -28,10 +28,10 @@ class Card:
 
 
 def read_card(description: dict[str, Any]) -> Card:
-    """Read the model card of a checkpoint, as far as it has the form that training gives it.
+    """Read the model card of a checkpoint; only parts in the form that training writes are found.
 
     Args:
-        description: What `captioner.checkpoint.describe` says about the checkpoint.
+        description: The result of `captioner.checkpoint.describe`.
     """
     try:
         text = (Path(description["folder"]) / CARD).read_text(encoding="utf-8", errors="replace")
@@ -67,7 +67,7 @@ def _cells(row: str) -> list[str]:
 
 
 def _harmless(text: str) -> str:
-    """Markdown in which HTML and images, which could be loaded from anywhere, are plain text."""
+    """Turn HTML and images of Markdown, which could load external files, into plain text."""
     if text.startswith("---\n"):
         text = text[4:].partition("\n---\n")[2]
     return text.replace("<", "&lt;").replace("![", "[")

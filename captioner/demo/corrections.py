@@ -1,4 +1,4 @@
-"""Better captions from visitors, kept with their photos on this machine as a table to train on."""
+"""Save better captions by visitors, with their photos, as a CSV file to train on."""
 
 import csv
 import hashlib
@@ -13,22 +13,21 @@ from captioner.errors import ConfigError, DataError
 from captioner.files import replacing
 from captioner.images import open_image
 
-_QUALITY = 92  # of the JPEG that is kept
-_FORMULAS = "=+-@ "  # what spreadsheets take for the start of a formula, and spaces
+_QUALITY = 92  # of the saved JPEG
+_FORMULAS = "=+-@ "  # characters that start a formula in spreadsheets, and spaces
 
 
 class Corrections:
-    """A CSV file with the columns `image` and `caption`, a row for each correction.
+    """A CSV file with the columns `image` and `caption` and one row per correction.
 
-    Photos are kept beside it, in a folder named like it: corrections.csv, corrections/. They are
-    upright JPEGs named by their content, without metadata (such as the place where they were
-    taken).
+    Photos are saved next to it in a folder of the same name: corrections.csv, corrections/. They
+    are upright JPEGs named by a hash of their content, without metadata such as GPS coordinates.
 
     Args:
-        file: The CSV file; made with the first correction, continued if it is there.
+        file: The CSV file; created with the first correction, or appended to.
 
     Raises:
-        ConfigError: There is no such folder, or the file is there and is another table.
+        ConfigError: The folder doesn't exist, or the file has other columns.
     """
 
     def __init__(self, file: str | os.PathLike[str]) -> None:
@@ -38,22 +37,22 @@ class Corrections:
         self._rows = _read(self.file)
 
     def add(self, photo: Path, text: object, agreed: object) -> bool:
-        """Keep a correction.
+        """Save a correction.
 
         Args:
             photo: The photo.
-            text: The better caption, as the visitor wrote it.
-            agreed: Whether the visitor agrees that both are kept.
+            text: The better caption, as typed by the visitor.
+            agreed: Whether the visitor agrees to saving both.
 
         Returns:
             Whether it was new.
 
         Raises:
-            DataError: It is not to be kept, with a sentence for the visitor.
+            DataError: The correction is rejected; the message is for the visitor.
             ImageError: The photo cannot be read.
         """
         if agreed is not True:
-            raise DataError("Nothing is kept unless you agree: tick the box first.")
+            raise DataError("Nothing is saved without your consent: tick the box first.")
         caption = checked(text)
         content = _jpeg(photo)
         name = f"{hashlib.sha256(content).hexdigest()[:20]}.jpg"
@@ -62,13 +61,13 @@ class Corrections:
             if row in self._rows:
                 return False
             if len(self._rows) >= limits.MOST_CORRECTIONS:
-                raise DataError("No more corrections are taken here. Thank you all the same.")
+                raise DataError("This server accepts no more corrections. Thank you anyway.")
             self._write(self.photos / name, content, row)
             self._rows.add(row)
         return True
 
     def _write(self, photo: Path, content: bytes, row: tuple[str, str]) -> None:
-        """Write the photo before the row, so that no row lacks its photo."""
+        """Write the photo and then the row, so that every row has its photo."""
         self.photos.mkdir(exist_ok=True)
         if not photo.exists():
             with replacing(photo) as partial:
@@ -79,10 +78,10 @@ class Corrections:
 
 
 def checked(text: object) -> str:
-    """Bring a visitor's caption into form: one line, with single spaces.
+    """Check a visitor's caption, and normalize it to one line with single spaces.
 
     Raises:
-        DataError: It is no caption, with a sentence for the visitor.
+        DataError: It is empty or too long; the message is for the visitor.
     """
     caption = " ".join(text.split()) if isinstance(text, str) else ""
     caption = caption.lstrip(_FORMULAS)
@@ -90,14 +89,14 @@ def checked(text: object) -> str:
         raise DataError("Write a caption first: a sentence that says what the photo shows.")
     if len(caption) > limits.LONGEST_CORRECTION or not caption.isprintable():
         raise DataError(
-            f"This is no caption: expected one sentence of at most {limits.LONGEST_CORRECTION}"
-            " characters."
+            f"This caption is too long: expected one sentence of at most"
+            f" {limits.LONGEST_CORRECTION} characters."
         )
     return caption
 
 
 def _jpeg(photo: Path) -> bytes:
-    """A photo as it is kept: upright, no larger than training needs, without metadata."""
+    """Encode a photo for saving: upright, no larger than training needs, without metadata."""
     image = open_image(photo, min_size=limits.KEPT_SIZE)
     image.thumbnail((limits.KEPT_SIZE, limits.KEPT_SIZE))
     buffer = io.BytesIO()
@@ -106,12 +105,12 @@ def _jpeg(photo: Path) -> bytes:
 
 
 def _read(file: Path) -> set[tuple[str, str]]:
-    """The corrections that a file has already."""
+    """Read the corrections in an existing file."""
     if file.suffix.lower() != ".csv":
-        raise ConfigError(f"--corrections {file}: expected a name that ends in .csv.")
+        raise ConfigError(f"--corrections {file}: expected a file name ending in .csv.")
     folder = file.absolute().parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ConfigError(f"--corrections {file}: {folder} is no folder that can be written to.")
+        raise ConfigError(f"--corrections {file}: {folder} is not a writable folder.")
     if not file.exists():
         return set()
     try:
@@ -121,7 +120,7 @@ def _read(file: Path) -> set[tuple[str, str]]:
         raise ConfigError(f"--corrections {file}: cannot be read ({error}).") from error
     if rows and (rows[0] != COLUMNS or any(len(row) != len(COLUMNS) for row in rows)):
         raise ConfigError(
-            f"--corrections {file} is there already and has other columns than"
-            f" {','.join(COLUMNS)}; name another file."
+            f"--corrections {file} already exists and has other columns than"
+            f" {','.join(COLUMNS)}; choose another file."
         )
     return {(image, caption) for image, caption in rows[1:]}

@@ -13,17 +13,17 @@ LONGEST_CLIP = 600
 REQUEST_SIZE = 64 * 2**10
 """Bytes of any other request: photos are uploaded on their own."""
 QUEUE_LENGTH = 30
-"""Requests that wait; the next one is told to come back later."""
+"""Requests in the queue; further requests are rejected."""
 AT_ONCE = 2
 """Concurrent requests, so that a large photo doesn't block the next visitor."""
 LONGEST_VISIT = 3600
-"""Seconds after which a photo is deleted whose visitor's leaving went unnoticed."""
+"""Seconds after which a photo is deleted even if its visitor was not seen to leave."""
 LONGEST_CORRECTION = 200
 """Characters of a visitor's better caption."""
 MOST_CORRECTIONS = 5000
-"""Corrections that are kept, so that visitors cannot fill the disk."""
+"""Corrections saved at most, so that visitors cannot fill the disk."""
 KEPT_SIZE = 1024
-"""Pixels of the longer side of a photo that is kept with its correction."""
+"""Pixels of the longer side of a photo saved with its correction."""
 
 LARGEST = {
     option.name: option.public_limit

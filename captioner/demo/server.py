@@ -1,4 +1,4 @@
-"""The page on a port, with everything a visitor could abuse shut."""
+"""Serve the page on a port, hardened against abuse."""
 
 import json
 import os
@@ -28,8 +28,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
-# The browser itself refuses whatever comes from elsewhere. Gradio's scripts are partly inline, and
-# compile templates.
+# The browser blocks everything from other servers. Gradio uses inline scripts and compiles
+# templates.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self'"
     " 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:;"
@@ -48,18 +48,17 @@ def serve(
     corrections: str | os.PathLike[str] | None = None,
     started: Callable[[str], object],
 ) -> None:
-    """Serve a model's demo until Ctrl-C or SIGTERM. For the main thread.
+    """Serve a model's demo until Ctrl-C or SIGTERM. Call it from the main thread.
 
     Args:
         model: The checkpoint folder; the bundled model if None.
         backend: See `Captioner.from_pretrained`.
-        device: Likewise.
+        device: See `Captioner.from_pretrained`.
         host: See `serving`.
-        port: Likewise.
-        share: Likewise.
-        corrections: The CSV file that keeps better captions of visitors who agree; None to ask for
-            none.
-        started: Is told the URL once the demo can be visited.
+        port: See `serving`.
+        share: See `serving`.
+        corrections: The CSV file for better captions by visitors; None to ask for none.
+        started: Called with the URL once the demo is available.
 
     Raises:
         CaptionerError: The model cannot be loaded, or the address cannot be used.
@@ -69,7 +68,7 @@ def serve(
     captioner = Captioner.from_pretrained(model, backend=backend, device=device)
     before = signal.signal(
         signal.SIGTERM, signal.default_int_handler
-    )  # ends it as Ctrl-C does: tidily
+    )  # shuts down cleanly, like Ctrl-C
     try:
         with serving(
             captioner,
@@ -109,25 +108,24 @@ def serving(
     share: bool = False,
     corrections: Corrections | None = None,
 ) -> Iterator[str]:
-    """Serve the demo while the context lasts; uploads lie in a temporary folder that goes with it.
+    """Serve the demo within the context; uploads go to a temporary folder, deleted at the end.
 
-    Gradio is told of that folder by the environment, so a process serves one demo at a time.
+    Gradio reads that folder from the environment, so a process can serve only one demo at a time.
 
     Args:
         captioner: The model.
-        card: What to say about it.
-        examples: Photos that are offered to try.
-        host: The address to listen at: 127.0.0.1 is seen by this machine alone, 0.0.0.0 by its
-            network.
-        port: The port; the first free one from 7860 on if None.
-        share: Also make it reachable from anywhere for some days, by a tunnel of Gradio's makers.
-        corrections: Keeps better captions of visitors who agree; None to ask for none.
+        card: Facts about the model to show.
+        examples: Example photos to offer.
+        host: The address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for its network.
+        port: The port; the first free port from 7860 if None.
+        share: Also create a public URL for some days, through a tunnel of gradio.live.
+        corrections: Saves better captions by visitors with their consent; None to ask for none.
 
     Yields:
-        Its URL, the public one if it is shared.
+        The URL; the public one if shared.
 
     Raises:
-        ConfigError: The address is taken, or not this machine's.
+        ConfigError: The port is taken, or the address is not this machine's.
     """
     if port is not None and not 1 <= port <= 65535:
         raise ConfigError(f"port is {port}; expected 1 to 65535.")
@@ -165,8 +163,8 @@ def serving(
             except OSError as error:
                 ports = "ports 7860 to 7959" if port is None else f"port {port}"
                 raise ConfigError(
-                    f"The demo cannot listen at {host}, {ports}: the port is taken, or the address"
-                    " is not this machine's. Name another with --port or --host."
+                    f"The demo cannot listen on {host}, {ports}: the port is in use, or the"
+                    " address is not this machine's. Choose another with --port or --host."
                 ) from error
             try:
                 yield (public or local).rstrip("/")
@@ -191,12 +189,11 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 class Guard:
     """Middleware that blocks Gradio's unused routes and sets a strict content security policy.
 
-    Gradio fetches URLs for whoever names one in the place of a file; this server asks nothing of
-    others.
+    Gradio would fetch a URL that is given in place of a file; this server makes no requests.
 
     Args:
-        app: What answers everything else.
-        uploaded: Is told of each uploaded file before its owner is.
+        app: The app that answers all other requests.
+        uploaded: Called with each uploaded file before the response is sent.
     """
 
     def __init__(self, app: Application, uploaded: Callable[[Path], object]) -> None:
@@ -204,7 +201,7 @@ class Guard:
         self._uploaded = uploaded
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer a request, or pass it on."""
+        """Answer a request, or pass it to the app."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -246,7 +243,7 @@ class Guard:
 
 
 def _files_in(answer: bytes) -> list[Path]:
-    """Where the answer to an upload says that the files lie; nowhere if it was refused."""
+    """Return the paths in the response to an upload; empty if the upload was rejected."""
     try:
         paths = json.loads(answer)
     except ValueError:
@@ -255,7 +252,7 @@ def _files_in(answer: bytes) -> list[Path]:
 
 
 async def _read(receive: Receive) -> bytes | None:
-    """The body of a request, None if it is too large."""
+    """Read the body of a request; None if it is too large."""
     body = b""
     while True:
         message = await receive()
@@ -267,7 +264,7 @@ async def _read(receive: Receive) -> bytes | None:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Give the body that was read, then what comes after it."""
+    """Return a `receive` that gives the body that was read, then further messages."""
     given = False
 
     async def replayed() -> Message:
@@ -281,7 +278,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def _names_url(body: bytes) -> bool:
-    """Whether a request names a file that is to be fetched from a URL."""
+    """Return whether a request has a file that would be fetched from a URL."""
     try:
         queue = [json.loads(body)]
     except (ValueError, RecursionError):

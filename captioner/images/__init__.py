@@ -1,14 +1,14 @@
-"""Open any image safely: files, bytes, PIL images and arrays become upright RGB here.
+"""Open any image safely: files, bytes, PIL images and arrays become upright RGB.
 
-opening.py   open_image: what the file is, how it is opened, what is said of one that cannot be
-sources.py   paths and bytes -> an open file
-formats.py   what the formats are called, begin with and end in
-extras.py    HEIC, JPEG XL and camera raw, by packages that are installed only on request
-raw.py       camera raw files: the preview inside, or developed
-png.py       PNGs with more text than Pillow takes
-pixels.py    an image of any mode, an array of any kind -> RGB
-profiles.py  colour profiles -> sRGB
-folders.py   find_images: what of a folder is a photo of the user's
+opening.py   open_image: identify and open a file, or explain why it cannot be opened
+sources.py   open paths and bytes as files
+formats.py   names, magic bytes and suffixes of formats
+extras.py    HEIC, JPEG XL and camera raw, with optional packages
+raw.py       camera raw files: extract the preview, or develop
+png.py       PNGs with more text than Pillow accepts
+pixels.py    convert images of any mode and arrays to RGB
+profiles.py  convert colour profiles to sRGB
+folders.py   find_images: find the user's photos in a folder
 """
 
 from captioner.images.folders import find_images

@@ -1,4 +1,4 @@
-"""Read any number of images in constant memory: the next batch loads in the background."""
+"""Read any number of images in constant memory, loading the next batch in the background."""
 
 import os
 from collections import deque
@@ -13,7 +13,7 @@ from captioner.images.sources import ImageSource
 
 Read = TypeVar("Read")
 
-# the first batch is small, so that the first result comes soon; each next one is twice as large
+# the first batch is small, for low latency; each next batch is twice as large
 _FIRST_BATCH = 4
 _READERS = min(4, os.cpu_count() or 1)
 
@@ -21,23 +21,22 @@ _READERS = min(4, os.cpu_count() or 1)
 def read_in_batches(
     sources: Iterator[ImageSource], batch_size: int, read: Callable[[int, ImageSource], Read]
 ) -> Generator[list[Read], None, None]:
-    """Read images in the background, no more than the next batch of them.
+    """Read images in batches, with one batch of read-ahead.
 
     Args:
-        sources: The images, taken as they are needed.
-        batch_size: The most in a batch.
-        read: Reads an image, given its number, from 1 on. Called in several threads at once.
+        sources: The sources, consumed lazily.
+        batch_size: The largest batch.
+        read: Reads an image, given its number (counted from 1) and source. Called concurrently by
+            several threads.
 
     Returns:
-        An iterator over what was read, a list for each batch, in the order of the images. Close it
-        when it is not used to its end.
+        An iterator over lists of results, one per batch, in the order of the sources. Close it if
+        it is not exhausted.
     """
     numbered = enumerate(sources, start=1)
     size = min(_FIRST_BATCH, batch_size)
     first = list(islice(numbered, size))
-    if (
-        len(first) == 1 < size
-    ):  # a single image, for which starting threads takes longer than they would save
+    if len(first) == 1 < size:  # a single image, for which threads don't pay off
         yield [read(*first[0])]
         return
     from concurrent.futures import ThreadPoolExecutor
@@ -55,7 +54,7 @@ def read_in_batches(
 
 
 def as_iterable(images: Iterable[ImageSource] | ImageSource) -> Iterable[ImageSource]:
-    """Take a single image as a list of one."""
+    """Wrap a single source in a list."""
     return (
         [images]
         if isinstance(images, (str, os.PathLike, bytes, Image.Image, np.ndarray))
@@ -64,7 +63,7 @@ def as_iterable(images: Iterable[ImageSource] | ImageSource) -> Iterable[ImageSo
 
 
 def number_name(number: int, source: object) -> str | None:
-    """What errors call the `number`-th image; None for its path."""
+    """Return the name of the `number`-th image for errors; None to use its path."""
     if isinstance(source, (str, os.PathLike)) or getattr(source, "filename", None):
         return None
     kind = {bytes: "bytes", np.ndarray: "array"}.get(type(source), type(source).__name__)

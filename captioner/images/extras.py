@@ -1,4 +1,4 @@
-"""HEIC, JPEG XL and camera raw, by packages that are installed only on request."""
+"""Open HEIC, JPEG XL and camera raw files with optional packages."""
 
 from importlib import import_module
 from io import BytesIO
@@ -21,37 +21,37 @@ def open_extra(extra: Extra, file: BinaryIO, name: str, min_size: int | None) ->
     """Open a file that Pillow alone cannot read.
 
     Args:
-        extra: What it is.
+        extra: The format.
         file: The file, seekable.
-        name: What errors call it.
+        name: The image's name for errors.
         min_size: See `open_image`.
 
     Raises:
-        ImageError: What reads it is not installed, or the file is damaged or too large.
+        ImageError: The required package is not installed, or the file is damaged or too large.
     """
     file.seek(0)
     try:
         if extra in _PLUGINS:
             if (
                 extra == JXL and (_jxl_pixels(file.read(_JXL_HEADER)) or 0) > MAX_PIXELS
-            ):  # it decodes when it opens
+            ):  # pillow-jxl decodes on opening
                 raise ImageError(name, TOO_LARGE)
             file.seek(0)
             format, module, opener = _PLUGINS[extra]
-            if format in Image.OPEN:  # the user's own
+            if format in Image.OPEN:  # the user's own plugin
                 return Image.open(file, formats=[format])
             image: Image.Image = getattr(import_module(module), opener)(file)
             return image
         return find_preview(file, min_size) or develop(file, name)
     except ImportError as error:
-        what = f"is {extra.kind}, and what reads these is not installed"
+        what = f"is {extra.kind}, but the package that reads it is not installed"
         raise ImageError(name, f"{what} (pip install 'captioner[{extra.name}]')") from error
     except (ImageError, Image.DecompressionBombError):
         raise
     except Exception as error:
         detail = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(
-            name, f"is {extra.kind}, but damaged, incomplete or too unusual ({detail})"
+            name, f"is {extra.kind}, but damaged, truncated or not supported ({detail})"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What of a folder is a photo of the user's."""
+"""Find the user's photos in a folder."""
 
 import logging
 import os
@@ -12,8 +12,8 @@ from captioner.images.formats import IMAGE_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
-# Folders, in lower case, where systems and photo managers keep thumbnails, copies and what was
-# thrown away.
+# Folders, in lower case, in which systems and photo managers keep thumbnails, copies and deleted
+# files.
 _FOREIGN = re.compile(
     "|".join(
         (
@@ -31,7 +31,7 @@ _FOREIGN = re.compile(
 _APPLE_LIBRARY, _APPLE_PHOTOS = (
     ".photoslibrary",
     ("originals", "masters"),
-)  # beside them: previews and faces
+)  # folders next to originals: previews and faces
 
 
 def find_images(
@@ -39,18 +39,17 @@ def find_images(
 ) -> Iterator[Path]:
     """Find the images below a folder, by their suffix.
 
-    Hidden files and folders are left out, links to folders are not followed, and a folder that may
-    not be read is skipped with a warning. What systems and photo managers keep beside the photos
-    (`@eaDir`, `#recycle`, `__MACOSX`, `._photo.jpg`) is left out too, and a warning at the end says
-    so. `path` itself may be such a folder.
+    Hidden files and folders are skipped, links to folders are not followed, and unreadable folders
+    are skipped with a warning. Files of systems and photo managers (`@eaDir`, `#recycle`,
+    `__MACOSX`, `._photo.jpg`) are skipped too, with a warning at the end. `path` itself may be such
+    a folder.
 
     Args:
         path: The folder.
-        suffixes: What the names of files end in that are found, in lower case.
+        suffixes: The file suffixes to find, in lower case.
 
     Returns:
-        An iterator over paths that start with `path`, in the order of their parts; it reads one
-        folder at a time.
+        A lazy iterator over paths that start with `path`, sorted by their parts.
 
     Raises:
         ImageError: There is no such folder.
@@ -70,8 +69,8 @@ def _find(folder: Path, suffixes: Set[str]) -> Iterator[Path]:
         )
         more = ", ..." if len(left_out) > 5 else ""
         logger.warning(
-            "%s: left out what systems and photo managers keep beside photos: %s%s. Name such a"
-            " folder to have it.",
+            "%s: skipped files of systems and photo managers: %s%s. Give such a folder itself to"
+            " include it.",
             folder,
             names,
             more,
@@ -79,7 +78,7 @@ def _find(folder: Path, suffixes: Set[str]) -> Iterator[Path]:
 
 
 def _walk(folder: Path, suffixes: Set[str], left_out: Counter[str]) -> Iterator[Path]:
-    """Go through the tree without calls within calls, of which Python has too few for deep ones."""
+    """Walk the tree without recursion, whose depth is limited in Python."""
     open_folders = [(folder, iter(_entries(folder)))]
     while open_folders:
         folder, entries = open_folders[-1]
@@ -93,12 +92,10 @@ def _walk(folder: Path, suffixes: Set[str], left_out: Counter[str]) -> Iterator[
                 inner = folder / entry.name
                 open_folders.append((inner, iter(_entries(inner))))
         elif Path(entry.name).suffix.lower() in suffixes and _is_file_or_link(entry):
-            if entry.name.startswith(
-                "._"
-            ):  # what macOS notes of a file where its disk has no place for it
+            if entry.name.startswith("._"):  # macOS's metadata on file systems that cannot store it
                 left_out["._*"] += 1
             elif not entry.name.startswith("."):
-                yield folder / entry.name  # a broken link too: opening it says so
+                yield folder / entry.name  # broken links too; opening them reports an error
 
 
 def _entries(folder: Path) -> "list[os.DirEntry[str]]":
@@ -106,12 +103,12 @@ def _entries(folder: Path) -> "list[os.DirEntry[str]]":
         with os.scandir(folder) as iterator:
             return sorted(iterator, key=lambda entry: entry.name)
     except OSError as error:
-        logger.warning("%s: skipped, it cannot be read (%s)", _short(folder), error.strerror)
+        logger.warning("%s: skipped, cannot be read (%s)", _short(folder), error.strerror)
         return []
 
 
 def _short(folder: Path, length: int = 300) -> str:
-    """The path, its middle left out where it would fill the screen."""
+    """Return the path, with its middle omitted if it is very long."""
     path = str(folder)
     return path if len(path) <= length else f"{path[: length // 2]}...{path[-length // 2 :]}"
 
@@ -119,7 +116,7 @@ def _short(folder: Path, length: int = 300) -> str:
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself
+    except OSError:  # a circular link
         return False
 
 

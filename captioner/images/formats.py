@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 
-# Photos come in these; Pillow's other formats can start programs (EPS) or take any bytes for an
-# image (TGA). The first ones are loaded with Pillow, so that the rest is only imported when none
-# fits.
+# The formats of photos. Pillow's other formats can start programs (EPS) or accept any bytes as an
+# image (TGA). The first formats are tried first, as the others' plugins have to be imported.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "JPEG2000", "QOI")
 COMMON = {"Jpeg": b"\xff\xd8\xff", "Png": b"\x89PNG\r\n\x1a\n", "WebP": b"RIFF"}
 
 HEADER = 64
-"""Bytes at the beginning of a file that say which format it is."""
+"""Number of bytes at the beginning of a file that identify its format."""
 
 # fmt: off
 RAW_SUFFIXES = frozenset({
@@ -21,7 +20,7 @@ IMAGE_SUFFIXES = RAW_SUFFIXES | {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".bmp", ".dib",
     ".tif", ".tiff", ".jp2", ".j2k", ".jpx", ".jpf", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi",
     ".avif", ".avifs",
-    # Readable with an extra alone, but a folder of such photos gets an answer, not silence.
+    # Readable only with an extra, but included so that users get a message about it.
     ".heic", ".heif", ".hif", ".heics", ".heifs", ".jxl",
 }
 # fmt: on
@@ -29,11 +28,11 @@ IMAGE_SUFFIXES = RAW_SUFFIXES | {
 
 @dataclass(frozen=True)
 class Extra:
-    """A format that an extra of this package reads.
+    """A format that requires an extra of this package.
 
     Attributes:
-        kind: What a file of it is, with its article: "a HEIC photo".
-        name: The extra that brings what reads it: "heic".
+        kind: Its name with an article, for messages: "a HEIC photo".
+        name: The extra that reads it: "heic".
     """
 
     kind: str
@@ -46,10 +45,10 @@ RAW = Extra("a camera raw photo", "raw")
 
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 _AVIF_BRANDS = {b"avif", b"avis"}
-_HEIF_BRANDS = {b"mif1", b"mif2", b"msf1", b"miaf"}  # of either
+_HEIF_BRANDS = {b"mif1", b"mif2", b"msf1", b"miaf"}  # of HEIC and AVIF
 _JXL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_RAW = (  # of the makers that don't write TIFF
+_RAW = (  # of vendors whose files are not TIFF
     b"FUJIFILMCCD-RAW",
     b"FOVb",
     b"\0MRM",
@@ -62,11 +61,11 @@ _RAW = (  # of the makers that don't write TIFF
 
 
 def extra_of(header: bytes, suffix: str) -> Extra | None:
-    """Tell from a file's first `HEADER` bytes which extra reads it; None if Pillow does.
+    """Return the extra that a file requires; None if Pillow reads it.
 
     Args:
-        header: The bytes.
-        suffix: What the file's name ends in, in lower case: most makers' raw files are TIFF inside.
+        header: The first `HEADER` bytes of the file.
+        suffix: The file's suffix in lower case, as most vendors' raw files are TIFF inside.
     """
     if header.startswith(_JXL):
         return JXL
@@ -80,12 +79,12 @@ def extra_of(header: bytes, suffix: str) -> Extra | None:
 
 
 def is_avif(header: bytes) -> bool:
-    """Whether a file's first `HEADER` bytes are those of an AVIF image."""
+    """Return whether a file with these first `HEADER` bytes is an AVIF image."""
     return header[4:8] == b"ftyp" and bool(_AVIF_BRANDS & set(_brands(header)))
 
 
 def _extra_of_brands(header: bytes) -> Extra | None:
-    """HEIC, AVIF and Canon's raw files are boxes alike, and name their brands in the first one."""
+    """Identify HEIC and Canon's raw files by the brands in their first box."""
     major, *others = _brands(header)
     if major == b"crx ":
         return RAW

@@ -1,4 +1,4 @@
-"""JPEGs that are too large unless they are reduced while they are decoded."""
+"""Identify large JPEGs that can be decoded at reduced size in bounded memory."""
 
 import os
 from typing import BinaryIO
@@ -9,16 +9,16 @@ from captioner.images.pixels import MAX_PIXELS
 
 _MOST, _MOST_AT_ONCE = 10 * MAX_PIXELS, 5 * MAX_PIXELS // 2
 _MOST_PACKED = (
-    256  # pixels a byte: 64 of them take two bits or more, one for their mean and one for the rest
+    256  # pixels per byte: a block of 64 takes at least two bits, one for its DC and one for its AC
 )
 
 
 def is_reducible(image: Image.Image) -> bool:
     """Return whether decoding a JPEG at reduced size needs bounded memory; it isn't loaded yet.
 
-    One of a single scan is decoded line by line. One of several (progressive, or the colours one
-    after the other) is held as a whole, in up to six bytes a pixel. A file that is too small for
-    its pixels is neither.
+    A JPEG with a single scan is decoded line by line. One with several scans (progressive, or one
+    per colour) is held in memory completely, with up to six bytes per pixel. A file that is too
+    small for its number of pixels is not reducible.
     """
     pixels = image.width * image.height
     file: BinaryIO | None = getattr(image, "fp", None)

@@ -1,4 +1,4 @@
-"""Tell what a file is, open it, or say why it cannot be opened."""
+"""Identify an image file and open it, or explain why it cannot be opened."""
 
 import os
 import threading
@@ -19,7 +19,7 @@ from captioner.images.png import without_large_texts
 from captioner.images.raw import is_raw_tiff
 from captioner.images.sources import ImageSource, name_of, open_file
 
-_PLUGIN_FORMATS = ("HEIF", "JXL")  # readable where the user has registered a plugin for them
+_PLUGIN_FORMATS = ("HEIF", "JXL")  # readable if the user has registered a plugin
 _warnings_lock = (
     threading.Lock()
 )  # the warning filters belong to the process: two threads must not swap them at once
@@ -41,18 +41,18 @@ def open_image(
     """Read an image as upright RGB.
 
     Args:
-        source: A path; the bytes of an image file; a PIL image, which stays as it is; or an array
+        source: A path; the bytes of an image file; a PIL image, which is not modified; or an array
             (H, W) or (H, W, 1 | 3 | 4), RGB or RGBA, of uint8, bool, uint16 or floats in 0..1.
-        name: What errors call the image; by default its path, or what it is.
-        min_size: The length in pixels that its shorter side needs. A larger JPEG may then be
-            decoded at a half, a quarter or an eighth of its size, which is faster; its shorter side
-            stays at least twice as long as this. It is the pixels to decode that are limited.
+        name: The image's name for errors; by default its path or its type.
+        min_size: The required length of the shorter side in pixels. A larger JPEG may then be
+            decoded at 1/2, 1/4 or 1/8 of its size, which is faster; its shorter side stays at least
+            twice this long. The limit on pixels applies to the decoded size.
 
     Returns:
-        A new image in mode "RGB", of sRGB's colours, without metadata.
+        A new image in mode "RGB", in sRGB, without metadata.
 
     Raises:
-        ImageError: The image cannot be read, whatever the cause.
+        ImageError: The image cannot be read.
     """
     name = name if name is not None else name_of(source)
     try:
@@ -66,10 +66,10 @@ def open_image(
         raise
     except (
         Exception
-    ) as error:  # damaged data lets Pillow fail with anything, from OSError to struct.error
+    ) as error:  # on damaged data Pillow raises anything from OSError to struct.error
         detail = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(
-            name, f"cannot be decoded, it is damaged, incomplete or too unusual ({detail})"
+            name, f"cannot be decoded: damaged, truncated or not supported ({detail})"
         ) from error
 
 
@@ -78,15 +78,15 @@ def _suffix(source: object) -> str:
 
 
 def _open_encoded(file: BinaryIO, name: str, suffix: str, min_size: int | None) -> Image.Image:
-    """Identify an encoded image; its pixels are still to be decoded, from `file`."""
+    """Identify an encoded image; its pixels are not decoded from `file` yet."""
     if not file.seekable():  # a pipe
         file = BytesIO(file.read())
     header = file.read(HEADER)
     file.seek(0)
     try:
         with _warnings_lock, warnings.catch_warnings():
-            # Pillow's warnings are about odd metadata and large images, and a filter could make
-            # errors of them.
+            # Pillow warns about odd metadata and large images; a user's filter could turn that into
+            # errors.
             warnings.simplefilter("ignore")
             image = _identify(file, header, name, suffix, min_size)
     except (UnidentifiedImageError, SyntaxError) as error:
@@ -118,9 +118,9 @@ def _identify(
 
 
 def _open_common(file: BinaryIO, header: bytes) -> Image.Image | None:
-    """Identify a photo of a common format like `Image.open`, but for its limit on the size.
+    """Identify a photo of a common format like `Image.open`, without its limit on the size.
 
-    `Image.open` imports the plugins of other formats first, which takes longer than to decode a
+    `Image.open` imports the plugins of other formats first, which takes longer than decoding a
     photo.
     """
     for plugin, signature in COMMON.items():
@@ -143,5 +143,5 @@ def _why_unidentified(header: bytes) -> str:
     if not header:
         return "is empty"
     if is_avif(header) and "AVIF" not in Image.OPEN:
-        return "is an AVIF image, and this Pillow reads none (pip install --upgrade pillow)"
-    return f"is no image, or a damaged one: expected {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        return "is an AVIF image, which this Pillow cannot read (pip install --upgrade pillow)"
+    return f"is not an image, or damaged: expected {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"

@@ -1,15 +1,14 @@
-"""An image of any mode, an array of any kind -> upright RGB.
+"""Convert images of any mode and arrays of any type to upright RGB.
 
-Brightness becomes 8 bits by fixed rules:
+Values are converted to 8 bits by fixed rules:
 
-- boolean: black and white; 8 bits: as they are; 16 bits: 0..65535 is black..white;
-- a float array must be within 0..1;
-- 32-bit grayscale files and PIL images (modes "I" and "F") don't say their range: it is the first
-  of 0..1 (floats only), 0..255 and 0..65535 that holds all values, and else their own
-  minimum..maximum.
+- boolean: black and white; 8 bits: unchanged; 16 bits: 0..65535 is black..white;
+- float arrays must be within 0..1;
+- 32-bit grayscale files and PIL images (modes "I" and "F") have no defined range: it is the first
+  of 0..1 (floats only), 0..255 and 0..65535 that contains all values, else minimum..maximum.
 
-What is transparent is shown on white. Of an animation, the first frame is taken. Colours are
-converted to sRGB where a profile says that they are others.
+Transparent pixels are blended with white. The first frame of an animation is used. Colours with a
+profile are converted to sRGB.
 """
 
 import logging
@@ -28,7 +27,7 @@ MAX_PIXELS = 100_000_000
 """Images with more pixels are rejected: a small file can claim to be larger than memory."""
 TOO_LARGE = f"has more than {MAX_PIXELS:,} pixels: scale it down first"
 
-_TRANSPOSE = {  # EXIF orientation -> what turns the image upright
+_TRANSPOSE = {  # EXIF orientation -> the operation that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -41,22 +40,22 @@ _GRAY = ("1", "L", "LA", "La", "I", "F")
 
 
 def upright_rgb(image: Image.Image, name: str) -> Image.Image:
-    """Decode an image and turn it upright, as a new one in mode "RGB" without metadata.
+    """Decode an image to a new upright one in mode "RGB" without metadata.
 
     Raises:
-        ImageError: It has no pixels, too many, or values that are no brightness.
+        ImageError: It has no pixels, too many pixels, or invalid values.
     """
     if 0 in image.size:
         raise ImageError(name, "has no pixels")
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(name, TOO_LARGE)
-    # before the orientation is read: it can follow the pixels, and TIFF is turned by loading it
+    # before reading the orientation: it may be stored after the pixels, and loading a TIFF rotates
     image.load()
     rgb = _to_rgb(image, name)
     method = _TRANSPOSE.get(_orientation(image))
     if method is not None:
         rgb = rgb.transpose(method)
-    rgb.info = {}  # an orientation that is left there would turn the image again
+    rgb.info = {}  # else the orientation would be applied again
     return rgb
 
 
@@ -64,7 +63,7 @@ def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception as error:  # damaged metadata doesn't make the image unreadable
-        logger.debug("unreadable EXIF data is ignored: %s", error)
+        logger.debug("ignored unreadable EXIF data: %s", error)
         return 1
 
 
@@ -87,7 +86,7 @@ def _to_plain_rgb(image: Image.Image, name: str) -> Image.Image:
         return image.convert("RGB")
     straight = (
         image.convert("LA") if image.mode == "La" else image
-    )  # Pillow has no direct way from La to RGBA
+    )  # Pillow cannot convert La to RGBA directly
     rgba = straight.convert("RGBA")
     rgb = Image.new("RGB", image.size, "white")
     rgb.paste(rgba, mask=rgba)
@@ -107,10 +106,10 @@ def _wide_to_uint8(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
 
 
 def from_array(array: NDArray[Any], name: str) -> Image.Image:
-    """Make an image of an array, by the rules at the top of this file.
+    """Convert an array to an image, by the rules at the top of this file.
 
     Raises:
-        ImageError: It is none of an image.
+        ImageError: The array doesn't have the shape, type or range of an image.
     """
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         hint = ", move the channels last" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
@@ -125,7 +124,7 @@ def from_array(array: NDArray[Any], name: str) -> Image.Image:
     kind, bits = array.dtype.kind, array.dtype.itemsize * 8
     if kind == "f":
         low, high = _finite_range(array, name)
-        if low < -1e-3 or high > 1 + 1e-3:  # some slack for the rounding of whoever computed them
+        if low < -1e-3 or high > 1 + 1e-3:  # tolerates rounding errors
             advice = (
                 "; divide 0..255 by 255, or convert to uint8" if low >= 0 and high <= 255 else ""
             )
@@ -142,7 +141,7 @@ def from_array(array: NDArray[Any], name: str) -> Image.Image:
 
 def _finite_range(values: NDArray[Any], name: str) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
-    if not np.isfinite([low, high]).all():  # NaN is carried through minimum and maximum
+    if not np.isfinite([low, high]).all():  # NaN propagates through minimum and maximum
         raise ImageError(name, "has NaN or infinite values")
     return low, high
 

@@ -1,7 +1,7 @@
-"""PNGs with more text than Pillow takes.
+"""Read PNGs with more text than Pillow accepts.
 
-Pillow refuses a PNG with a text or a profile that is longer than a megabyte when unpacked: a few
-bytes can claim to be gigabytes. Such a photo is whole all the same, so it is read without them.
+Pillow rejects a PNG with a text or a profile of more than a megabyte when decompressed, as a few
+bytes can expand to gigabytes. The image itself is fine, so it is read without them.
 """
 
 import zlib
@@ -9,20 +9,20 @@ from io import BytesIO
 from typing import BinaryIO
 
 _SIGNATURE = 8
-_MOST = 2**20  # bytes of one text, as Pillow has it
+_MOST = 2**20  # bytes of one text; Pillow's limit
 _MOST_TOGETHER = 64 * _MOST
-_MOST_PROFILE = 16 * _MOST  # profiles of printers have some megabytes
+_MOST_PROFILE = 16 * _MOST  # printer profiles have several megabytes
 
 
 def without_large_texts(file: BinaryIO) -> tuple[BinaryIO, bytes | None]:
-    """Leave out what Pillow would refuse a PNG for.
+    """Remove chunks from a PNG that Pillow would reject.
 
     Args:
-        file: The file, at any place.
+        file: The file, at any position.
 
     Returns:
-        The file itself, if all of it is small; else a copy in memory without what is too large. And
-        the colour profile, where it is too large for Pillow but could be one.
+        The file itself if no chunk is too large, else a copy in memory without them. And the colour
+        profile if it is too large for Pillow but plausible.
     """
     dropped, profile = _large_chunks(file)
     file.seek(0)
@@ -67,10 +67,10 @@ def _large_chunks(file: BinaryIO) -> tuple[list[tuple[int, int]], bytes | None]:
 
 
 def _unpack(packed: bytes, most: int) -> bytes:
-    """Unpack so much that one can see whether it is too much."""
+    """Decompress up to one byte more than the limit."""
     try:
         return zlib.decompressobj().decompress(packed, most + 1)
-    except zlib.error:  # Pillow takes no offence
+    except zlib.error:  # ignored by Pillow too
         return b""
 
 

@@ -1,4 +1,4 @@
-"""Colour profiles -> sRGB, which is what networks are trained with."""
+"""Convert colour profiles to sRGB, which networks are trained with."""
 
 import logging
 from functools import lru_cache
@@ -17,8 +17,8 @@ _SPACES = {
     "RGB": "RGB",
     "L": "GRAY",
     "CMYK": "CMYK",
-}  # Pillow's mode -> what a profile calls the space
-_UNSEEN = 3  # of 255: by less than this a profile of sRGB's own making may differ
+}  # Pillow's mode -> the colour space's name in a profile
+_UNSEEN = 3  # of 255; sRGB profiles by different vendors differ by less than this
 
 
 def to_srgb(image: Image.Image, profile: bytes) -> Image.Image | None:
@@ -26,11 +26,11 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image | None:
 
     Args:
         image: In mode "RGB", "L" or "CMYK".
-        profile: The ICC profile that its numbers are meant by.
+        profile: The image's ICC profile.
 
     Returns:
-        A new image in mode "RGB"; None where there is nothing to do: the profile is sRGB's,
-        damaged, or one of another kind of image.
+        A new image in mode "RGB"; None if no conversion is needed or possible: the profile is sRGB,
+        damaged, or for another kind of image.
     """
     transform = _transform(profile, image.mode)
     return None if transform is None else transform.apply(image)
@@ -38,7 +38,7 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image | None:
 
 @lru_cache(
     maxsize=8
-)  # a folder's photos come from a few cameras; LittleCMS's transforms may be shared by threads
+)  # photos of a folder have few different profiles; LittleCMS's transforms are thread-safe
 def _transform(profile: bytes, mode: str) -> "ImageCmsTransform | None":
     from PIL import ImageCms
 
@@ -48,13 +48,13 @@ def _transform(profile: bytes, mode: str) -> "ImageCmsTransform | None":
             return None
         transform = ImageCms.buildTransform(given, ImageCms.createProfile("sRGB"), mode, "RGB")
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError, ImportError) as error:
-        logger.debug("an unreadable colour profile is ignored: %s", error)
+        logger.debug("ignored an unreadable colour profile: %s", error)
         return None
     return None if mode != "CMYK" and _changes_nothing(transform, mode) else transform
 
 
 def _changes_nothing(transform: "ImageCmsTransform", mode: str) -> bool:
-    """Whether all colours stay what they are, so that the whole image need not be asked."""
+    """Return whether a transform leaves all colours unchanged, so that it can be skipped."""
     levels = np.arange(0, 256, 15, dtype=np.uint8)
     colours = (
         levels[None] if mode == "L" else np.stack(np.meshgrid(levels, levels, levels), axis=-1)

@@ -1,4 +1,4 @@
-"""Camera raw files: the preview inside, or developed."""
+"""Read camera raw files: extract the embedded preview, or develop the raw data."""
 
 import mmap
 from io import BytesIO, UnsupportedOperation
@@ -8,10 +8,10 @@ from PIL import ExifTags, Image
 
 from captioner.errors import ImageError
 
-_SMALLEST = 400  # pixels: a shorter preview is a thumbnail
-_BEGINNING = 2**18  # bytes, in which a JPEG says its size
+_SMALLEST = 400  # pixels; a smaller preview is only a thumbnail
+_BEGINNING = 2**18  # bytes that contain a JPEG's size
 _MOST_CANDIDATES = 200
-_MOST_PIXELS = 400_000_000  # of the sensor; half as many a side are developed
+_MOST_PIXELS = 400_000_000  # of the sensor; the developed image has half its width and height
 
 _SUBFILE_TYPE, _MAKE, _SUB_IFDS, _DNG_VERSION = 254, 271, 330, 50706  # tags of TIFF
 
@@ -21,8 +21,8 @@ _Bytes: TypeAlias = "bytes | mmap.mmap"
 def is_raw_tiff(file: BinaryIO) -> bool:
     """Return whether a TIFF is a raw file: its first image is a thumbnail, or it has DNG tags.
 
-    A TIFF begins with the order of its bytes and the place of the first directory: the number of
-    its entries, then tag, type, count and value of each (TIFF 6.0).
+    A TIFF begins with its byte order and the offset of the first directory: the number of entries,
+    then tag, type, count and value of each (TIFF 6.0).
     """
     file.seek(0)
     start = file.read(8)
@@ -40,14 +40,14 @@ def is_raw_tiff(file: BinaryIO) -> bool:
 
 
 def find_preview(file: BinaryIO, min_size: int | None) -> Image.Image | None:
-    """Find the camera's JPEG preview: all makers' files have one, most at full size.
+    """Find the embedded JPEG preview: all vendors' files have one, most at full size.
 
     Args:
         file: The file.
-        min_size: The length in pixels that its shorter side needs.
+        min_size: The required length of the shorter side in pixels.
 
     Returns:
-        The largest one, still to be decoded; None if there is none that is large enough.
+        The largest preview, not decoded yet; None if there is none that is large enough.
     """
     data = _contents(file)
     orientation = _orientation(data)
@@ -67,7 +67,7 @@ def develop(file: BinaryIO, name: str) -> Image.Image:
 
     Raises:
         ImportError: rawpy isn't installed.
-        ImageError: It is too large.
+        ImageError: The image is too large.
     """
     import rawpy
 
@@ -89,7 +89,7 @@ def _contents(file: BinaryIO) -> _Bytes:
 
 
 def _candidates(data: _Bytes, smallest: int) -> list[tuple[int, int]]:
-    """The pixels and the place of whatever looks like a JPEG that is large enough."""
+    """Find the size in pixels and the offset of everything that looks like a large enough JPEG."""
     found: list[tuple[int, int]] = []
     place = data.find(b"\xff\xd8\xff")
     tried = 0
@@ -107,7 +107,7 @@ def _jpeg(data: bytes) -> Image.Image | None:
 
     try:
         return JpegImageFile(BytesIO(data))
-    except Exception:  # the sensor's own data may be a JPEG too, of a kind that Pillow cannot read
+    except Exception:  # raw data may be a JPEG of a kind that Pillow cannot read
         return None
 
 
@@ -130,6 +130,6 @@ def _orientation(data: _Bytes) -> int | None:
     try:
         exif.load(b"Exif\0\0" + data[start : start + _BEGINNING])
         value = exif.get(ExifTags.Base.Orientation)
-    except Exception:  # no TIFF, or one whose beginning is elsewhere
+    except Exception:  # not a TIFF
         return None
     return value if isinstance(value, int) else None

@@ -1,4 +1,4 @@
-"""Paths and bytes -> an open file."""
+"""Open paths and bytes as files."""
 
 import os
 from io import BytesIO
@@ -13,7 +13,7 @@ ImageSource: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | np.ndarr
 
 
 def name_of(source: object) -> str:
-    """What errors call a source that its user gave no name."""
+    """Return the name for errors of a source without a given name."""
     if isinstance(source, (str, os.PathLike)):
         return os.fsdecode(source)
     if isinstance(source, Image.Image):
@@ -22,10 +22,10 @@ def name_of(source: object) -> str:
 
 
 def open_file(source: object, name: str) -> BinaryIO:
-    """Open what is neither a PIL image nor an array.
+    """Open a path or bytes as a file.
 
     Raises:
-        ImageError: It cannot be opened, or is no source of images.
+        ImageError: The file cannot be opened, or the source has a wrong type.
     """
     if isinstance(source, bytes):
         return BytesIO(source)
@@ -44,10 +44,10 @@ def open_file(source: object, name: str) -> BinaryIO:
 def _why_unopened(error: OSError | ValueError, path: str) -> str:
     if isinstance(error, IsADirectoryError) or os.path.isdir(
         path
-    ):  # Windows denies the permission to open a folder
+    ):  # Windows raises PermissionError for a folder
         return "is a folder: expected an image"
     if isinstance(error, FileNotFoundError):
         return "is a URL: download the image first" if "://" in path else "does not exist"
     if isinstance(error, PermissionError):
-        return "may not be read (permission denied)"
+        return "cannot be read (permission denied)"
     return f"cannot be opened ({getattr(error, 'strerror', None) or error})"

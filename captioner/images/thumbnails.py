@@ -1,4 +1,4 @@
-"""Small JPEGs of photos, for pages that carry all they show."""
+"""Thumbnails of photos as base64 JPEGs, for self-contained pages."""
 
 import base64
 import os
@@ -21,7 +21,7 @@ def thumbnail(path: str | os.PathLike[str], size: tuple[int, int]) -> Thumbnail:
 
     Args:
         path: The photo.
-        size: The largest width and height in pixels; the proportions stay.
+        size: The largest width and height in pixels; the aspect ratio is kept.
 
     Raises:
         ImageError: The photo cannot be read.

@@ -176,7 +176,7 @@ def test_what_is_no_photo_gets_a_friendly_sentence_and_the_next_photo_a_caption(
     path.write_text("dear diary")
     upload(page, path)
     sentence = wait(page, ".cap-sorry p").text
-    assert sentence.startswith("“diary.jpg” is no image, or a damaged one")
+    assert sentence.startswith("“diary.jpg” is not an image, or damaged")
     assert "Traceback" not in page.page_source
     clear(page)
     wait(page, ".cap-message", "will stand here")

@@ -39,7 +39,7 @@ def test_without_gradio_it_says_what_to_install():
     [
         (["--model", "nowhere"], "The checkpoint nowhere does not exist"),
         (["--port", "70000"], "port is 70000; expected 1 to 65535."),
-        (["--port", "{taken}"], "port {taken}: the port is taken"),
+        (["--port", "{taken}"], "port {taken}: the port is in use"),
         (["photo.jpg"], "Unexpected argument photo.jpg."),
     ],
 )
@@ -72,7 +72,7 @@ def test_it_serves_until_it_is_told_to_end_and_leaves_nothing_behind(tmp_path, c
     )
     try:
         assert (
-            demo.stdout.readline() == f"The demo is at http://127.0.0.1:{port} (Ctrl-C ends it)\n"
+            demo.stdout.readline() == f"The demo is at http://127.0.0.1:{port} (Ctrl-C stops it)\n"
         )
         answer = httpx.post(
             f"http://127.0.0.1:{port}/gradio_api/upload",

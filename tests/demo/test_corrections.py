@@ -44,7 +44,7 @@ def test_a_correction_is_kept_once(tmp_path):
 
 @pytest.mark.parametrize("agreed", [False, None, "true", 1])
 def test_without_consent_nothing_is_kept(tmp_path, agreed):
-    with pytest.raises(DataError, match="unless you agree"):
+    with pytest.raises(DataError, match="without your consent"):
         Corrections(tmp_path / "c.csv").add(PHOTO, "a temple", agreed)
     assert not list(tmp_path.iterdir())
 
@@ -77,7 +77,7 @@ def test_the_disk_is_not_filled(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "MOST_CORRECTIONS", 1)
     corrections = Corrections(tmp_path / "c.csv")
     corrections.add(PHOTO, "a temple", True)
-    with pytest.raises(DataError, match="No more"):
+    with pytest.raises(DataError, match="accepts no more"):
         corrections.add(PHOTO, "a pagoda", True)
     assert len(rows(tmp_path / "c.csv")) == 2
 
@@ -87,8 +87,8 @@ def test_another_table_is_left_as_it_is(tmp_path):
         ("c.csv", "a,b\n1,2\n", "other columns"),
         ("c.csv", "image,caption\n1\n", "other columns"),
         ("c.csv", "\xff", "other columns"),
-        ("c.txt", "", "ends in .csv"),
-        ("none/c.csv", None, "no folder"),
+        ("c.txt", "", "ending in .csv"),
+        ("none/c.csv", None, "not a writable folder"),
     ):
         if content is not None:
             (tmp_path / name).write_text(content, encoding="utf-8")
@@ -132,11 +132,11 @@ def test_a_visitor_corrects_a_caption(bundled, tmp_path):
         text.clear()
         text.send_keys("a red temple")
         click("button")
-        wait.until(lambda _: "unless you agree" in said())
+        wait.until(lambda _: "without your consent" in said())
         assert not list(tmp_path.iterdir())
         click("input[type=checkbox]")
         click("button")
-        wait.until(lambda _: said() == "Thank you: it is kept.")
+        wait.until(lambda _: said() == "Thank you, it is saved.")
         assert not console_errors(page)
     (record,) = load_records(tmp_path / "corrections.csv")
     assert record.captions == ("a red temple",)

@@ -79,11 +79,11 @@ def test_the_api_says_what_it_takes(client):
 def test_the_api_explains_what_it_refuses_and_keeps_nothing(client, tmp_path):
     notes = tmp_path / "notes.jpg"
     notes.write_text("dear diary")
-    with pytest.raises(Exception, match=r"“notes\.jpg”: is no image, or a damaged one"):
+    with pytest.raises(Exception, match=r"“notes\.jpg”: is not an image, or damaged"):
         client.predict(send(notes), api_name="/caption")
     with pytest.raises(Exception, match="beam_size is 5000; this demo allows at most 20"):
         client.predict(send(PHOTO), beam_size=5000, api_name="/caption")
-    with pytest.raises(Exception, match="photo is no uploaded file"):
+    with pytest.raises(Exception, match="photo is not an uploaded file"):
         client.predict("photo.jpg", api_name="/caption")
     assert not uploads()
 
