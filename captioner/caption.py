@@ -1,4 +1,4 @@
-"""What is written about an image."""
+"""Captions of images and clips."""
 
 import math
 from dataclasses import dataclass, field
@@ -14,24 +14,25 @@ from captioner.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Caption:
-    """What was written about an image; `str(caption)` is its text.
+    """A caption of an image or clip; `str(caption)` is its text.
 
     Attributes:
         text: The sentence.
-        words: Its words, as the model wrote them: in lower case, contractions split.
-        log_prob: The natural logarithm of its probability.
-        word_log_probs: The log-probability of each word given those before it, (T,).
-        attention: Where the model looked to find each word, (T, h, w): the grid lies over the image
-            as the encoder saw it, `preprocessing.fit(image)`. None for models without attention. Of
-            models of clips that attend to frames, (T, F); to regions of frames too, (T, F, h, w).
-        alternatives: If several captions were asked for, all of them, this one included, the best
+        words: The T words as generated: in lower case, contractions split.
+        log_prob: The natural logarithm of the caption's probability.
+        word_log_probs: (T,) the log-probability of each word given the previous words.
+        attention: (T, h, w) the attention weights of each word; the grid covers the image as the
+            encoder saw it, `preprocessing.fit(image)`. (T, F) for models of clips that attend to
+            frames, (T, F, h, w) for those that attend to regions of frames. None for models without
+            attention.
+        alternatives: If several captions were requested, all of them, including this one, the best
             first; else empty.
         tags: What the encoder's classifier recognises in the image, most likely first, at most 5
             with a probability of at least 0.3; empty for models without a classifier.
-        confidence: The calibrated probability, from 0 to 1, that the caption is good; the model's
-            `Calibration.good` says what that means. None for a model or a style that was not
-            calibrated, for several models that decide together, for a caption that was sampled or
-            had to include something, and for alternatives behind the best one.
+        confidence: The calibrated probability, from 0 to 1, that the caption is good, as defined by
+            the model's `Calibration.good`. None for models and styles without calibration, for
+            ensembles, for captions that are sampled or must include words, and for alternatives
+            other than the best.
     """
 
     text: str
@@ -52,14 +53,14 @@ class Caption:
         confidence: float | None = None,
         frames: int = 0,
     ) -> "Caption":
-        """Make a caption from a hypothesis.
+        """Create a caption from a hypothesis.
 
         Args:
             hypothesis: A finished hypothesis of the search.
-            vocabulary: The model's words.
-            tags: What is recognised in the image.
-            confidence: The probability that it is good.
-            frames: How many frames of a clip the model sees; 0 for a model of photos.
+            vocabulary: The model's vocabulary.
+            tags: The tags of the image.
+            confidence: The probability that the caption is good.
+            frames: The number of frames that a model of clips sees; 0 for a model of photos.
         """
         weights = hypothesis.attention
         return cls(
@@ -76,7 +77,7 @@ class Caption:
         return self.text
 
     def to_dict(self) -> dict[str, Any]:
-        """Give what `captioner caption --json` prints, but for the path."""
+        """Return the output of `captioner caption --json`, without the path."""
         alternatives = [
             {"caption": other.text, "log_prob": other.log_prob} for other in self.alternatives
         ]
@@ -91,7 +92,7 @@ class Caption:
 
 
 def _over(attention: NDArray[np.float32], frames: int) -> NDArray[np.float32] | None:
-    """Attention (T, L) as it lies over an image, or over the frames of a clip."""
+    """Reshape attention (T, L) to the grid of an image, or to the frames of a clip."""
     if not frames:
         return _grid(attention)
     if attention.shape[1] == frames:

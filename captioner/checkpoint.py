@@ -1,4 +1,4 @@
-"""A checkpoint folder: read, write, describe.
+"""Read, write and describe checkpoint folders.
 
     config.json                  format_version, package_version, architecture, preprocessing,
                                  decoding defaults, tags, confidence
@@ -79,7 +79,7 @@ class Checkpoint:
 
     @property
     def frames(self) -> int:
-        """How many frames of a clip the model sees; 0 for a model of photos."""
+        """The number of frames that a model of clips sees; 0 for a model of photos."""
         frames: int = self.architecture.get(_TEMPORAL, {}).get("frames", 0)
         return frames
 
@@ -98,16 +98,16 @@ def read_checkpoint(folder: str | os.PathLike[str] | None = None) -> Checkpoint:
     """Read a checkpoint folder, except its weights.
 
     Args:
-        folder: The folder, or a model of the hub, hf://owner/name@revision, which is fetched once;
-            the one bundled with the package if None.
+        folder: The folder, or a model of the hub, hf://owner/name@revision, which is downloaded
+            once; the bundled model if None.
 
     Raises:
-        CheckpointError: It is not a checkpoint folder, something is missing or damaged, or a newer
-            version wrote it; or the hub has no such model.
-        MissingExtraError: It is a model of the hub, and huggingface_hub is not installed.
+        CheckpointError: The folder is not a checkpoint, a file is missing or damaged, a newer
+            version wrote it, or the hub has no such model.
+        MissingExtraError: A model of the hub is given, and huggingface_hub is not installed.
     """
     if folder is None and not (BUNDLED / CONFIG).is_file():
-        raise CheckpointError("This installation comes without a model; name a checkpoint folder.")
+        raise CheckpointError("This installation has no bundled model; give a checkpoint folder.")
     folder = BUNDLED if folder is None else local_folder(folder, FILES)
     _check_files(folder)
     path = folder / CONFIG
@@ -155,7 +155,7 @@ def write_calibration(
 
     Raises:
         CheckpointError: It is not a checkpoint, or cannot be written.
-        ConfigError: The confidence needs tags, and the model has none.
+        ConfigError: The confidence requires tags, and the model has none.
     """
     checkpoint = read_checkpoint(folder)
     _check_confidence(confidence, tags or checkpoint.tags)
@@ -182,8 +182,8 @@ def _check_confidence(confidence: Confidence | None, tags: TagConfig | None) -> 
         for style, calibration in confidence.styles.items():
             if calibration.needs_tags:
                 raise ConfigError(
-                    f"The confidence of the style {style!r} is computed from tags, and the model"
-                    " has none. Calibrate it again: captioner calibrate"
+                    f"The confidence of the style {style!r} requires tags, and the model has none."
+                    " Calibrate it again: captioner calibrate"
                 )
 
 
@@ -201,13 +201,13 @@ def write_checkpoint(
 ) -> None:
     """Write a checkpoint folder atomically.
 
-    Everything is written into a temporary folder beside it, which replaces `folder` at the end.
+    Everything is written into a temporary folder next to it, which replaces `folder` at the end.
     Files of an earlier checkpoint there are replaced; other files are kept.
 
     Args:
         folder: Where to write it. Parents are created; an existing folder must be a checkpoint or
             empty.
-        architecture: What `CaptioningModel.architecture` gives.
+        architecture: The value of `CaptioningModel.architecture`.
         preprocessing: How images become its input.
         decoding: The defaults of its decoding.
         vocabulary: Its words.
@@ -218,7 +218,7 @@ def write_checkpoint(
         quantized: In how many bits which weights are stored; None for floats.
 
     Raises:
-        CheckpointError: There is something else at `folder`, or it cannot be written.
+        CheckpointError: `folder` exists and is not a checkpoint, or cannot be written.
         ConfigError: The decoding options cannot be defaults.
     """
     decoding.check_defaults()
@@ -228,9 +228,7 @@ def write_checkpoint(
         and not (folder / CONFIG).is_file()
         and not (folder.is_dir() and not any(folder.iterdir()))
     ):
-        raise CheckpointError(
-            f"{folder} exists and is not a checkpoint; choose another folder, to lose no files."
-        )
+        raise CheckpointError(f"{folder} exists and is not a checkpoint; choose another folder.")
     config = {
         "format_version": FORMAT_VERSION,
         "package_version": __version__,
@@ -263,8 +261,8 @@ def write_checkpoint(
 
 
 def fingerprint(model: str | os.PathLike[str]) -> str:
-    """Hash a checkpoint: another model has another fingerprint, a copy of it the same."""
-    import hashlib  # here, as it loads OpenSSL, which many commands can do without
+    """Hash a checkpoint: copies have the same fingerprint, other models another."""
+    import hashlib  # here, as it loads OpenSSL, which many commands don't need
 
     folder = read_checkpoint(model).folder
     total = hashlib.sha256()
@@ -279,11 +277,10 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """Describe a checkpoint, as data for JSON.
 
     Returns:
-        folder, package_version, files (name -> size in bytes), words (those that captions are made
-        of), styles (their names, if there are some), architecture, frames (how many of a clip it
-        sees, of a model of clips), preprocessing, decoding, tags (None without a classifier),
-        confidence (its calibrations by style; None without), and card (the first lines of the model
-        card).
+        folder, package_version, files (name -> size in bytes), words (the number of words, without
+        special ones), styles (their names, if any), architecture, frames (for a model of clips),
+        preprocessing, decoding, tags (None without a classifier), confidence (by style; None
+        without calibration), and card (the first lines of the model card).
     """
     vocabulary = checkpoint.vocabulary
     paths = [checkpoint.folder / name for name in FILES]
@@ -323,7 +320,7 @@ def _check_files(folder: Path) -> None:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """Read config.json: first what all versions have in common, then this version's keys."""
+    """Read config.json: check the keys of all versions first, then those of this version."""
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -365,7 +362,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _check_temporal(path: Path, architecture: dict[str, Any], version: int) -> None:
-    """Check what the architecture of a model of clips says of its frames."""
+    """Check the section of the architecture about the frames of clips."""
     temporal = architecture.get(_TEMPORAL)
     if temporal is None and _TEMPORAL not in architecture:
         return

@@ -1,11 +1,11 @@
-"""Every error that a user can cause.
+"""All errors that a user can cause.
 
     CaptionerError
     ├── ImageError          an image that cannot be read
     │   └── VideoError      a clip that cannot be read
     ├── CheckpointError     a checkpoint folder that is missing, damaged, foreign or too new
     ├── DataError           annotations, captions or results that cannot be used
-    ├── ConfigError         an option that is unknown, out of range or contradicts another
+    ├── ConfigError         an option that is unknown, out of range or conflicts with another
     └── MissingExtraError   a command whose optional packages are not installed
 
 A message says what was wrong, what was expected and what to do next, in one or two sentences.
@@ -36,7 +36,7 @@ class ImageError(CaptionerError):
 
 
 class VideoError(ImageError):
-    """A clip that cannot be read; what skips unreadable images skips unreadable clips too."""
+    """A clip that cannot be read; skipped wherever unreadable images are skipped."""
 
 
 class CheckpointError(CaptionerError):
@@ -48,15 +48,15 @@ class DataError(CaptionerError):
 
 
 class ConfigError(CaptionerError):
-    """An option that is unknown, out of range or contradicts another."""
+    """An option that is unknown, out of range or conflicts with another."""
 
 
 class MissingExtraError(CaptionerError):
     """A command whose optional packages are not installed.
 
     Args:
-        what: What was asked for, as the subject of a sentence: "Training".
-        extra: The extra of the package that brings it: "train".
+        what: What needs the packages, as the subject of a sentence: "Training".
+        extra: The extra that installs them: "train".
     """
 
     def __init__(self, what: str, extra: str) -> None:

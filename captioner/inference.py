@@ -1,4 +1,4 @@
-"""Caption images and clips: `Captioner`, the one way from them to words."""
+"""Caption images and clips with `Captioner`."""
 
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
@@ -38,8 +38,8 @@ Pixels: TypeAlias = NDArray[np.float32]  # (3, S, S), or (F, 3, S, S) of a clip
 Includes: TypeAlias = list[tuple[str, ...]] | None
 
 NO_TAGS = (
-    "This model has no classifier to tag images with. Choose one that was trained with model.tags,"
-    " from weights that bring a classifier."
+    "This model has no classifier, which tags require. Choose a model trained with model.tags from"
+    " weights with a classifier."
 )
 
 
@@ -54,11 +54,11 @@ class Captioner:
     Args:
         backend: Runs the network.
         vocabulary: The model's vocabulary.
-        preprocessing: How images become its input.
-        decoding: How captions are searched for, where a call doesn't say otherwise.
-        tags: What the scores of the model's classifier stand for; None to give no tags.
-        confidence: How likely captions are good; None to give no confidence.
-        frames: How many frames of a clip the model sees; 0 for a model of photos.
+        preprocessing: Converts images to the network's input.
+        decoding: The default decoding options.
+        tags: The meaning of the classifier's logits; None for a model without tags.
+        confidence: The confidence calibration; None for a model without one.
+        frames: The number of frames that a model of clips sees; 0 for a model of photos.
     """
 
     def __init__(
@@ -91,24 +91,24 @@ class Captioner:
 
         Args:
             folder: The folder, or a model of the hub, hf://owner/name@revision, which is downloaded
-                once; the model that is bundled with the package if None. An ensemble of several
-                averages their word probabilities, and uses the first one's decoding defaults; they
-                need the same vocabulary and preprocessing, as models that differ in their seed
-                have. It gives no confidence: each model was calibrated on its own captions.
-            backend: "onnx" needs no torch and runs on the CPU; "torch" runs on any device; "auto"
-                takes "onnx" if the checkpoint has it and the device is the CPU, else "torch".
+                once; the bundled model if None. An ensemble averages the word probabilities of
+                several models and uses the first one's decoding defaults; all need the same
+                vocabulary and preprocessing, for example models trained with different seeds. It
+                has no confidence, as each model was calibrated on its own captions.
+            backend: "onnx" doesn't require torch and runs on the CPU; "torch" runs on any device;
+                "auto" is "onnx" if the checkpoint has it and the device is the CPU, else "torch".
             device: "cpu", "cuda", "cuda:1", ...; None is the CPU.
 
         Raises:
             CheckpointError: The folder is not a checkpoint, or is damaged.
             ConfigError: There is no such backend or device, or the models cannot be combined.
-            MissingExtraError: The torch backend is needed, and torch is not installed.
+            MissingExtraError: The torch backend is required, and torch is not installed.
         """
         check_backend(backend)
         folders = [folder] if folder is None or isinstance(folder, (str, os.PathLike)) else folder
         checkpoints = [read_checkpoint(each) for each in folders]
         if not checkpoints:
-            raise ConfigError("No checkpoint folder is given; expected one or more.")
+            raise ConfigError("No checkpoint folder given; expected one or more.")
         first = checkpoints[0]
         backends = [load_backend(checkpoint, backend, device) for checkpoint in checkpoints]
         together, tags, confidence = backends[0], first.tags, first.confidence
@@ -151,13 +151,12 @@ class Captioner:
 
         Args:
             images: Paths, bytes, PIL images and arrays in any mix (see
-                `captioner.images.open_image`). A single image is taken as a list of one. For a
-                model of clips, a path is that of a clip; a list may hold all that `caption_clip`
-                takes.
-            on_error: What an image that cannot be read does: "raise" its error, or "skip": its
-                caption is None.
-            batch_size: The most images that are encoded and decoded at once. It doesn't change the
-                captions.
+                `captioner.images.open_image`). A single image counts as a list of one. For a model
+                of clips, paths are clips, and a list may contain everything that `caption_clip`
+                accepts.
+            on_error: For unreadable images, "raise" raises the error, "skip" returns None instead
+                of a caption.
+            batch_size: The largest batch to encode and decode. It doesn't change the captions.
             **decoding: Options of `DecodingOptions` that differ from the model's defaults, such as
                 `beam_size=3`, `alternatives=3`, `include=["cat"]` or `sample=True, seed=1`.
                 `include` may also be a list of lists, one for each image of a list of images.
@@ -180,22 +179,22 @@ class Captioner:
         return captions
 
     def caption_clip(self, clip: "ClipInput", **decoding: Any) -> Caption:
-        """Caption a clip by a model of clips, which sees what happens in it, and in which order.
+        """Caption a clip with a model of clips, which sees its frames in order.
 
         Args:
             clip: A path, or a file's bytes; a part of a clip, such as
-                `ClipPart("party.mp4", start=3, end=7.5)`; or its frames in their order, as images
-                of any kind that `caption` takes. The model sees `frames` of them, evenly spaced.
+                `ClipPart("party.mp4", start=3, end=7.5)`; or its frames in order, as images of any
+                kind that `caption` accepts. The model sees `frames` of them, evenly spaced.
             **decoding: As for `caption`.
 
         Raises:
-            ConfigError: The model is one of photos; or as for `caption`.
+            ConfigError: The model captions photos; or as for `caption`.
             ImageError: The clip cannot be read.
             MissingExtraError: PyAV, the extra `video`, is not installed.
         """
         if not self.frames:
             raise ConfigError(
-                "This model captions photos. Choose one that was trained on clips, with a"
+                "This model captions photos, not clips. Choose a model trained on clips, with"
                 " model.temporal."
             )
         sources: list[Any] = [clip]
@@ -274,7 +273,7 @@ class Captioner:
         from captioner.video.timeline import caption_frames
 
         _check_batch_size(batch_size)
-        self._options(decoding, None)  # says what is wrong before the clip is read
+        self._options(decoding, None)  # fails early, before the clip is read
         frames = Frames(clip, every=every, size=self.preprocessing.size, longest=longest)
         return caption_frames(
             self,
@@ -389,7 +388,7 @@ class Captioner:
         )
         if include is not None:
             include = [replace(options, include=each).include for each in include]
-        Constraints.from_options(options, self.vocabulary, include)  # says what it cannot include
+        Constraints.from_options(options, self.vocabulary, include)  # fails for unknown words
         return options, include
 
     def _stream(

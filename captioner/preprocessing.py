@@ -46,7 +46,7 @@ class Preprocessing:
     std: tuple[float, float, float] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        """Check the values, and turn the lists and ints of a JSON file into tuples of floats."""
+        """Check the values, and convert the lists and ints of a JSON file to tuples of floats."""
         if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
             raise ConfigError(
                 f"preprocessing.size is {self.size!r}: expected a whole number of pixels, at"
@@ -107,7 +107,7 @@ class Preprocessing:
         return result
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the values by name, fit for JSON."""
+        """Return the values by name, for JSON."""
         return {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()

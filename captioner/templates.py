@@ -26,7 +26,7 @@ def render(package: str, template: str, **values: object) -> str:
 
 
 def policy_hash(text: str) -> str:
-    """What a Content-Security-Policy knows an inline style or script by."""
+    """Return the Content-Security-Policy hash source of an inline style or script."""
     import hashlib
 
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -217,7 +217,7 @@ def tokenize(caption: str) -> list[str]:
 
 
 def touches(left: str, right: str) -> bool:
-    """Tell whether two tokens are written without a space, because of the script of one."""
+    """Return whether two tokens are written without a space, because of the script of one."""
     return not (left.isascii() and right.isascii()) and bool(
         _UNSPACED.match(left[-1]) or _UNSPACED.match(right)
     )

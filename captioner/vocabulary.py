@@ -48,9 +48,7 @@ class Vocabulary:
             if not isinstance(word, str) or not word:
                 raise ValueError(f"word {index} is {word!r}, not a non-empty string")
             if word in self._ids:
-                raise ValueError(
-                    f"the word {word!r} is there twice, as {self._ids[word]} and {index}"
-                )
+                raise ValueError(f"duplicate word {word!r}, ids {self._ids[word]} and {index}")
             self._ids[word] = index
         matches = (
             (index, _STYLE.fullmatch(word))
@@ -109,7 +107,7 @@ class Vocabulary:
         return (*NEVER, *self._starts.values())
 
     def start(self, style: str = "") -> int:
-        """Give the id that captions of a style begin with; `START` for the plain style, "".
+        """Return the start token of a style; `START` for the plain style, "".
 
         Raises:
             ConfigError: There is no such style.
@@ -145,12 +143,12 @@ class Vocabulary:
     def encode(
         self, tokens: Sequence[str], max_length: int | None = None, style: str = ""
     ) -> list[int]:
-        """Turn a tokenized caption into ids, from its start token to `END`.
+        """Convert a tokenized caption to ids, from its start token to `END`.
 
         Args:
             tokens: The caption's words. One that is spelled like a special word counts as unknown.
             max_length: Maximum number of words between the start token and `END`; None keeps all.
-            style: Whose start token is taken; `START` by default.
+            style: The style whose start token is used; `START` by default.
 
         Raises:
             ConfigError: There is no such style.
@@ -159,7 +157,7 @@ class Vocabulary:
         return [self.start(style), *words, END]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
-        """Turn ids into words, up to the first `END`; start tokens and `PAD` are left out.
+        """Convert ids to words, up to the first `END`; start tokens and `PAD` are omitted.
 
         Raises:
             IndexError: An id is not in the vocabulary.
@@ -175,7 +173,7 @@ class Vocabulary:
         return words
 
     def text(self, ids: Iterable[int]) -> str:
-        """Turn ids into a sentence: the words of `decode` with contractions joined.
+        """Convert ids to a sentence: the words of `decode` with contractions joined.
 
         For example, "the dog 's" becomes "the dog's".
         There are no spaces around characters of scripts that have none, such as Chinese.
@@ -220,10 +218,10 @@ class Vocabulary:
 
 
 def is_special(word: str) -> bool:
-    """Tell whether a word is one of `SPECIAL_WORDS` or the start token of a style."""
+    """Return whether a word is one of `SPECIAL_WORDS` or the start token of a style."""
     return word in SPECIAL_WORDS or _STYLE.fullmatch(word) is not None
 
 
 def is_name(text: str) -> bool:
-    """Tell whether a text is a valid name of a style, or of anything used in file names."""
+    """Return whether a text is a valid name of a style, or of anything used in file names."""
     return _STYLE.fullmatch(f"<start:{text}>") is not None

@@ -71,7 +71,7 @@ def test_a_large_photo_is_decoded_as_for_its_caption(captioner: Captioner, tmp_p
 def test_a_model_without_attention_is_explained_in_other_ways(
     without_attention: Captioner, photo: Path, method: str
 ) -> None:
-    with pytest.raises(ConfigError, match=r"no attention to show.*--method occlusion"):
+    with pytest.raises(ConfigError, match=r"no attention\..*--method occlusion"):
         explain(without_attention, photo)
     found = explain(without_attention, photo, method, max_length=4)  # type: ignore[arg-type]
     assert found.method == method
@@ -93,13 +93,13 @@ def test_occlusion_is_of_the_captions_words(captioner: Captioner, photo: Path) -
 def test_what_cannot_be_done_is_said(captioner: Captioner, photo: Path) -> None:
     with pytest.raises(ConfigError, match="'rollout'; expected attention, occlusion, gradient"):
         explain(captioner, photo, "rollout")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="needs the torch backend"):
+    with pytest.raises(ConfigError, match="requires the torch backend"):
         explain(captioner, photo, "gradient")
     with pytest.raises(ConfigError, match="beam_size is 0"):
         explain(captioner, photo, beam_size=0)
     with pytest.raises(ImageError, match="does not exist"):
         explain(captioner, photo.with_name("missing.png"))
-    with pytest.raises(ConfigError, match=r"figure.gif: expected a name that ends in .png"):
+    with pytest.raises(ConfigError, match=r"figure.gif: expected a file name ending in .png"):
         explain(captioner, photo).save("figure.gif")
 
 
@@ -179,7 +179,9 @@ def test_the_command_takes_standard_input_and_options(
     ]
     outcome = run(*call, "--sample", "--seed", 3, "--top-k", 9, stdin=photo.read_bytes())
     assert outcome == (0, f"{caption.text}\n", "")
-    assert "less probable if it is hidden" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "less probable when they are hidden" in (tmp_path / "page.html").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_the_gradient_takes_the_torch_backend_by_itself(
@@ -207,7 +209,7 @@ def test_a_wrong_call_of_the_command_is_one_line(
     page = tmp_path / "page.html"
     for args, status, message in (
         ((photo, *model), 2, "--output"),
-        ((photo, "--output", tmp_path / "figure.gif", *model), 2, "expected a name that ends in"),
+        ((photo, "--output", tmp_path / "figure.gif", *model), 2, "expected a file name ending in"),
         ((photo, "--output", page, "--method", "magic", *model), 2, "--method"),
         ((photo, "--output", photo, *model), 2, "would overwrite the photo"),
         (
@@ -252,6 +254,6 @@ def test_an_explanation_replaces_explanations_alone(
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
     another = photo.read_bytes()
     file.write_bytes(another)
-    with pytest.raises(ConfigError, match="is there already and is no figure"):
+    with pytest.raises(ConfigError, match="already exists and is not a figure"):
         explanation.save(file)
     assert file.read_bytes() == another

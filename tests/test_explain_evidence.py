@@ -72,7 +72,7 @@ def test_content_words_below_the_threshold_are_marked(by_table: Captioner) -> No
         "pmi": 0.3,
         "marked": True,
     }
-    with pytest.raises(ConfigError, match="no number"):
+    with pytest.raises(ConfigError, match="is NaN"):
         find_evidence(by_table, [caption], threshold=math.nan)
 
 
@@ -157,7 +157,7 @@ def test_what_does_not_go_together_is_said(checkpoint_folder: Path, holiday: Pat
         ((holiday, "--output", "page.html", "--min-evidence", 1), "--min-evidence requires"),
         ((holiday, holiday, "--output", "page.html"), "Unexpected argument"),
         (("-", "-", "--evidence", *model), "- was given twice"),
-        ((holiday, "--evidence", "--min-evidence", "nan", *model), "no number"),
+        ((holiday, "--evidence", "--min-evidence", "nan", *model), "is NaN"),
     ):
         status, stdout, stderr = run("explain", *args)
         assert (status, stdout) == (2, ""), args

@@ -148,7 +148,7 @@ def test_it_is_a_section_of_the_checkpoint(
     folder = shutil.copytree(calibrated, tmp_path / "model")
     del after["tags"]
     (folder / CONFIG).write_text(json.dumps({**after, "confidence": CONFIDENCE.to_dict()}))
-    with pytest.raises(CheckpointError, match="computed from tags, and the model has none"):
+    with pytest.raises(CheckpointError, match="requires tags, and the model has none"):
         read_checkpoint(folder)
     words = Confidence({"": Calibration(0.5, 60, 1.0, {"mean_log_prob": 1.0})})
     (folder / CONFIG).write_text(json.dumps({**after, "format_version": 1}))

@@ -110,7 +110,7 @@ def test_index_and_membership(vocabulary: Vocabulary) -> None:
     [
         ([], "first words"),
         (["<pad>", "<end>", "<start>", "<unk>"], "first words"),
-        ([*SPECIAL_WORDS, "a", "b", "a"], "twice, as 4 and 6"),
+        ([*SPECIAL_WORDS, "a", "b", "a"], "ids 4 and 6"),
         ([*SPECIAL_WORDS, ""], "word 4 is ''"),
         ([*SPECIAL_WORDS, 7], "word 4 is 7"),
     ],

@@ -1,4 +1,4 @@
-"""Why a model said each word: maps over the photo, and whether the photo counted at all.
+"""Explain captions: maps of where the model looked, and words without visual evidence.
 
 from captioner.explain import explain, find_evidence
 

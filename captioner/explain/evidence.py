@@ -1,18 +1,18 @@
-"""Which words of a caption come from the photo, and which from habit.
+"""Find the words of a caption that come from the photo, and those from the language prior.
 
 A decoder is a language model too: after "a man riding a" it says "wave" for most photos of the sea,
-seen or not. For each word this module computes the pointwise mutual information of word and photo
-given the words before,
+whether or not there is one. For each word this module computes the pointwise mutual information of
+word and photo given the previous words,
 
-    PMI = log p(word | photo, words before) - log p(word | mean photo, words before)
+    PMI = log p(word | photo, previous words) - log p(word | mean photo, previous words)
 
-in nats. Above 0 the photo made the word more probable; near or below 0 the model would have said
-the word just as well without it. A content word of little PMI is likely to be hallucinated.
+in nats. Above 0 the photo made the word more probable; near or below 0 the word is as probable
+without the photo. A content word with low PMI is likely to be hallucinated.
 
-The mean photo is an image of the mean colour, 0 in every pixel after preprocessing. It is what
-occlusion maps hide patches with, it needs no data, and every backend and every checkpoint has it.
-The mean of region features over a data set would lie nearer to real photos, but would have to
-travel with each checkpoint, and a blend of features is no photo that the decoder has seen either.
+The mean photo is an image of the mean colour: 0 in every pixel after preprocessing. Occlusion maps
+hide patches with the same colour. It requires no data and works with every backend and checkpoint.
+The mean of region features over a data set would be closer to real photos, but would have to be
+stored in each checkpoint, and the decoder has never seen averaged features in training either.
 """
 
 import math
@@ -28,7 +28,7 @@ from captioner.errors import ConfigError
 from captioner.inference import Captioner
 
 THRESHOLD = 1.5
-"""Nats; content words of less PMI are marked. See docs/how-to/explain.md for its choice."""
+"""Nats; content words with less PMI are marked. See docs/how-to/explain.md for this choice."""
 
 _FUNCTION_WORDS = """
 a an the this that these those some any each every all both another other one its his her their
@@ -38,18 +38,18 @@ behind beside between above below up down off out is are was were be been being 
 do does did can could will would may 's 're n't not no very
 """
 FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
-"""English words that say little of what there is to see: they owe themselves to the words around
-them. All other words are content words."""
+"""English function words, which depend on the words around them rather than on the photo. All other
+words are content words."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """A caption, and what the photo has to do with each of its T words.
+    """A caption with the visual evidence of each of its T words.
 
     Attributes:
         caption: The caption.
         pmi: (T,) the pointwise mutual information of each word and the photo, in nats.
-        threshold: Content words of less PMI are marked.
+        threshold: Content words with less PMI are marked.
     """
 
     caption: Caption
@@ -75,7 +75,7 @@ class Evidence:
         return text
 
     def to_dict(self) -> dict[str, Any]:
-        """Give what `captioner explain --evidence --json` prints, but for the path."""
+        """Return the output of `captioner explain --evidence --json`, without the path."""
         rows = zip(
             self.caption.words, self.caption.word_log_probs, self.pmi, self.marked, strict=True
         )
@@ -89,7 +89,7 @@ class Evidence:
 
 
 def is_content(word: str) -> bool:
-    """Say whether a word is no function word of English."""
+    """Return whether a word is a content word: not an English function word."""
     return word not in FUNCTION_WORDS
 
 
@@ -100,25 +100,27 @@ def find_evidence(
     threshold: float = THRESHOLD,
     style: str | None = None,
 ) -> list[Evidence]:
-    """Compare captions with what the model would say of the mean photo.
+    """Compute the visual evidence of each word of captions.
 
-    All captions are scored at once, as so many captions of one image: one image is encoded, however
-    many captions there are.
+    All captions are scored in one pass, as captions of the mean photo, so only one image is
+    encoded.
 
     Args:
         captioner: The model that wrote the captions.
         captions: The captions.
-        threshold: Content words of less PMI, in nats, are marked.
-        style: The style that they are written in; the model's default if None.
+        threshold: Content words with less PMI, in nats, are marked.
+        style: The style of the captions; the model's default if None.
 
     Returns:
-        The evidence of each caption, in their order.
+        The evidence of each caption, in order.
 
     Raises:
-        ConfigError: The threshold is no number.
+        ConfigError: The threshold is not a number.
     """
     if math.isnan(threshold):
-        raise ConfigError("The threshold of evidence is no number; expected nats, such as 1.5.")
+        raise ConfigError(
+            "The threshold of evidence is NaN; expected a number of nats, such as 1.5."
+        )
     if not captions:
         return []
     size = captioner.preprocessing.size

@@ -1,4 +1,4 @@
-"""Caption a photo and find, for each word, which parts of the photo it owes itself to."""
+"""Caption a photo, and map each word to the parts of the photo that it depends on."""
 
 import os
 import sys
@@ -26,18 +26,18 @@ METHODS: tuple[Method, ...] = get_args(Method)
 
 NOTES: dict[Method, str] = {
     "attention": (
-        "Bright is where the model looked as it chose the word; each word has a scale of its own."
+        "Bright is where the model looked when it chose the word; each word has its own scale."
     ),
-    "occlusion": "Bright is what makes the word less probable if it is hidden.",
+    "occlusion": "Bright areas make the word less probable when they are hidden.",
     "gradient": (
-        "Bright is where small changes of the photo change the probability of the word most."
+        "In bright areas, small changes of the photo change the word's probability the most."
     ),
 }
 
-MARK = "captioner explain"  # stands in every file, so that no other one is replaced
-_MARKED = {".png": "Software", ".pdf": "Creator", ".svg": "Creator"}  # where it stands in a figure
-_LONGEST = 640  # pixels of the photo that is shown
-_FAINTEST = 0.2  # of the strongest word's peak: the least that is drawn in full colour
+MARK = "captioner explain"  # written to every file, so that no other file is overwritten
+_MARKED = {".png": "Software", ".pdf": "Creator", ".svg": "Creator"}  # its metadata key
+_LONGEST = 640  # pixels of the photo shown
+_FAINTEST = 0.2  # of the strongest word's peak; weaker words are drawn faintly
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,14 +45,13 @@ class Explanation:
     """A caption, and a map over the photo for each of its words.
 
     Attributes:
-        photo: The part of the photo that the encoder saw, in its own proportions: the maps lie over
-            it.
+        photo: The part of the photo that the encoder saw, in its original aspect ratio; the maps
+            cover it.
         caption: The caption.
-        method: How the maps were found: see `explain`.
-        maps: (T, h, w), by method: "attention", the model's own weights, which sum to 1 for each
-            word; "occlusion", by how much the word's log-probability falls if that part is hidden,
-            below 0 where it rises; "gradient", how strongly the word's log-probability depends on
-            the pixels there.
+        method: The method: see `explain`.
+        maps: (T, h, w). For "attention" the attention weights, which sum to 1 for each word; for
+            "occlusion" the drop of the word's log-probability if that part is hidden (negative for
+            a rise); for "gradient" the gradient magnitude of the word's log-probability.
     """
 
     photo: Image.Image
@@ -67,20 +66,20 @@ class Explanation:
 
     @property
     def probabilities(self) -> NDArray[np.float64]:
-        """The probability of each word given those before it, (T,)."""
+        """The probability of each word given the previous words (T,)."""
         probabilities: NDArray[np.float64] = np.exp(np.array(self.caption.word_log_probs))
         return probabilities
 
     @property
     def note(self) -> str:
-        """A sentence that says what bright means."""
+        """A sentence that explains the colours."""
         return NOTES[self.method]
 
     def shown(self, size: int | tuple[int, int] | None = None) -> Float32Array:
-        """Enlarge the maps smoothly and scale each for the eye.
+        """Upsample the maps smoothly and scale them for display.
 
-        Each word has a scale of its own: 1 is its peak. Only where a word depends on the photo far
-        less than others of the caption ("occlusion", "gradient"), its map stays faint.
+        Each word is scaled to a peak of 1. Words that depend on the photo much less than others
+        ("occlusion", "gradient") get a lower peak.
 
         Args:
             size: S for (S, S), or (width, height); the photo's if None.
@@ -98,13 +97,13 @@ class Explanation:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a figure (.png, .pdf, .svg; needs the extra `explain`) or a self-contained .html.
 
-        The file is whole or not there; an earlier explanation is replaced, any other file is not.
+        The file is written atomically. An earlier explanation is replaced, other files are not.
 
         Raises:
-            ConfigError: The file name has another suffix, or the file is there and is no
+            ConfigError: The file name has another suffix, or the file exists and is not an
                 explanation.
             MissingExtraError: matplotlib isn't installed.
-            OSError: It cannot be written.
+            OSError: The file cannot be written.
         """
         if check_output(path) == ".html":
             from captioner.explain.html_figure import to_html
@@ -132,25 +131,26 @@ def explain(
     Args:
         captioner: The model.
         image: A path, bytes, a PIL image or an array (see `captioner.images.open_image`).
-        method: "attention": where the model looked as it chose the word (Xu et al. 2015), for
-            models with attention and their default. "occlusion": by how much the word's
-            log-probability falls if a patch is hidden (Zeiler and Fergus 2014), for all models and
+        method: "attention": where the model looked when it chose the word (Xu et al. 2015); the
+            default for models with attention, and only for them. "occlusion": how much the word's
+            log-probability drops if a patch is hidden (Zeiler and Fergus 2014), for all models and
             backends. "gradient": how the word's log-probability depends on each pixel (Simonyan et
             al. 2014), averaged over slightly noisy copies (Smilkov et al. 2017); torch backend
             only.
-        batch_size: The most images that are encoded at once, for "occlusion" and "gradient".
+        batch_size: The largest batch of images to encode, for "occlusion" and "gradient".
         **decoding: Options of `DecodingOptions` that differ from the model's defaults, as for
             `Captioner.caption`.
 
     Returns:
-        The caption, the best one if several are asked for, with its maps.
+        The best caption with its maps.
 
     Raises:
         ImageError: The image cannot be read.
-        ConfigError: There is no such method, or none for this model; or a decoding option is wrong.
+        ConfigError: The method is unknown or not supported by this model or backend, or a decoding
+            option is invalid.
     """
     if captioner.frames:
-        raise ConfigError("This model captions clips, of which there are no maps; choose another.")
+        raise ConfigError("Maps are not supported for models of clips; choose a model of photos.")
     if method is not None and method not in METHODS:
         raise ConfigError(f"method is {method!r}; expected {', '.join(METHODS)}.")
     saliency = (
@@ -176,15 +176,14 @@ def explain(
 def _attention_of(caption: Caption) -> Float32Array:
     if caption.attention is None:
         raise ConfigError(
-            "This model has no attention to show: it sees the whole photo at once. Take the method"
-            " occlusion (--method occlusion), which hides parts of the photo; or gradient, with the"
-            " torch backend."
+            "This model has no attention. Use the method occlusion (--method occlusion), which"
+            " hides parts of the photo, or gradient, with the torch backend."
         )
     return caption.attention
 
 
 def _gradient_of(backend: Backend) -> Callable[..., Float32Array]:
-    """The method gradient on this backend, before anything is computed."""
+    """Return the gradient method for this backend, or fail early."""
     if "torch" in sys.modules:  # else there is no torch backend
         from captioner.backends.torch import TorchBackend
         from captioner.explain.gradient import smooth_gradient
@@ -192,25 +191,24 @@ def _gradient_of(backend: Backend) -> Callable[..., Float32Array]:
         if isinstance(backend, TorchBackend):
             return partial(smooth_gradient, backend)
     raise ConfigError(
-        "The method gradient needs the torch backend (--backend torch); the method occlusion works"
-        " with all."
+        "The method gradient requires the torch backend (--backend torch); the method occlusion"
+        " works with all backends."
     )
 
 
 def check_output(path: str | os.PathLike[str]) -> str:
-    """Make sure that an explanation can be written to a file of this name; its suffix.
+    """Check that an explanation can be written to a file, and return its suffix.
 
     Raises:
-        ConfigError: The file name has no suffix of a kind that can be written, or the file is there
-            and is no explanation.
-        MissingExtraError: It is to be a figure, and matplotlib isn't installed.
+        ConfigError: The suffix is not supported, or the file exists and is not an explanation.
+        MissingExtraError: The file is a figure, and matplotlib isn't installed.
     """
     from importlib.util import find_spec
 
     suffix = Path(path).suffix.lower()
     if suffix not in (".png", ".pdf", ".svg", ".html"):
         raise ConfigError(
-            f"{os.fspath(path)}: expected a name that ends in .png, .pdf, .svg or .html."
+            f"{os.fspath(path)}: expected a file name ending in .png, .pdf, .svg or .html."
         )
     if suffix != ".html" and find_spec("matplotlib") is None:
         raise MissingExtraError("A figure (unlike .html)", "explain")
@@ -220,7 +218,7 @@ def check_output(path: str | os.PathLike[str]) -> str:
         and MARK.encode() not in Path(path).read_bytes()
     ):
         raise ConfigError(
-            f"{os.fspath(path)} is there already and is no figure of captioner's; expected another"
+            f"{os.fspath(path)} already exists and is not a figure by captioner; choose another"
             " name."
         )
     return suffix

@@ -1,4 +1,4 @@
-"""The figure of Show, Attend and Tell: the photo and one panel per word. Needs matplotlib."""
+"""Draw a figure like in Show, Attend and Tell: one panel per word. Requires matplotlib."""
 
 import math
 from textwrap import wrap
@@ -17,7 +17,7 @@ _GAP, _MARGIN = 0.14, 0.22
 _ABOVE = 0.26  # inches above a panel, for its word
 _LINE = 0.27  # inches, a line of the caption
 _DPI = 160
-_PIXELS = 420  # of a panel, its longer side: 240 an inch, for print
+_PIXELS = 420  # of a panel's longer side: 240 per inch, for print
 _INK, _MUTED = "#1a1a1a", "#6b6b6b"
 _PLAIN: dict[str, Any] = {"parse_math": False, "family": "sans-serif"}  # a word may be "$"
 
@@ -25,7 +25,7 @@ _PLAIN: dict[str, Any] = {"parse_math": False, "family": "sans-serif"}  # a word
 def draw(explanation: Explanation) -> Figure:
     """Draw an explanation: the photo, then a panel per word with the word and its probability.
 
-    Nothing of it goes through pyplot, whose figures belong to the whole process.
+    pyplot is not used, as its figures are global state.
 
     Returns:
         A figure of T + 1 axes.
@@ -89,9 +89,7 @@ def layout(panels: int, aspect: float) -> tuple[int, int]:
 
 def _head(axes: Axes, word: str, probability: str, width: float) -> None:
     """Write the word (left) and its probability (right) above a panel; shrink long words."""
-    letters = (
-        width * 72 - 26
-    ) / 0.72  # room beside the probability: so many points of letters, as wide as bold ones
+    letters = (width * 72 - 26) / 0.72  # the available width in points, as bold letters
     size = max(6.0, min(10.0, letters / len(word)))
     if size * len(word) > letters:
         word = f"{word[: int(letters / size) - 1]}\N{HORIZONTAL ELLIPSIS}"

@@ -1,4 +1,4 @@
-"""Gradients: how each word's log-probability depends on the pixels. This module needs torch."""
+"""Gradients of each word's log-probability with respect to the pixels. Requires torch."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,9 @@ from captioner.vocabulary import START
 
 Float32Array = NDArray[np.float32]
 
-_CELLS = 28  # of the map, a side: single pixels say little
+_CELLS = 28  # per side of the map; single pixels are too noisy
 _COPIES = 8
-_NOISE = 0.15  # its standard deviation as a share of the image's range of values
+_NOISE = 0.15  # standard deviation relative to the image's range of values
 
 
 def smooth_gradient(
@@ -30,20 +30,19 @@ def smooth_gradient(
     """Map each word of a caption by its gradient, averaged over noisy copies (SmoothGrad).
 
     Smilkov et al. 2017, "SmoothGrad: removing noise by adding noise": the gradient of a network
-    with ReLUs jumps from pixel to pixel, its average over the neighbourhood of an image doesn't.
-    The noise is the same at every call.
+    with ReLUs is discontinuous, its average over the neighbourhood of an image is smooth. The noise
+    is the same in every call.
 
     Args:
-        backend: What runs the network.
+        backend: The backend that runs the network.
         pixels: (3, S, S), preprocessed.
         words: The caption's T word ids, without `START`.
-        batch_size: The most images that are encoded at once.
-        start: The id that the caption begins with.
-        copies: How many noisy copies are averaged.
+        batch_size: The largest batch of images to encode.
+        start: The caption's start token.
+        copies: The number of noisy copies to average.
 
     Returns:
-        (T, h, w), not below 0: the length of the gradient over the colours of a pixel, averaged in
-        each cell.
+        (T, h, w), at least 0: the norm of the gradient over a pixel's colours, averaged per cell.
     """
     random = np.random.default_rng(0)
     scale = _NOISE * float(pixels.max() - pixels.min())
@@ -65,14 +64,14 @@ def word_gradients(
     batch_size: int = 32,
     start: int = START,
 ) -> Tensor:
-    """The gradient of each word's log-probability by the preprocessed pixels.
+    """Compute the gradient of each word's log-probability with respect to preprocessed pixels.
 
     Args:
-        backend: What runs the network.
+        backend: The backend that runs the network.
         pixels: (3, S, S), preprocessed.
         words: The caption's T word ids, without `START`.
-        batch_size: The most images that are encoded at once.
-        start: The id that the caption begins with.
+        batch_size: The largest batch of images to encode.
+        start: The caption's start token.
 
     Returns:
         (T, 3, S, S).

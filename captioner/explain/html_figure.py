@@ -11,7 +11,7 @@ from captioner.explain.explanation import Explanation
 from captioner.explain.maps import Float32Array, colours, dimmed, opacity_of
 from captioner.templates import render
 
-_FINE = 128  # pixels, the longer side of a map; the browser makes it smooth
+_FINE = 128  # pixels, the longer side of a map; the browser smooths it
 
 
 class _Word(NamedTuple):
@@ -23,13 +23,13 @@ class _Word(NamedTuple):
 
 
 def to_html(explanation: Explanation) -> str:
-    """Write the page.
+    """Render the page.
 
-    Everything is in it, the photo and the maps as data URIs; it has no script. The words are radio
-    buttons of one group, so that it works by pointer, touch and keyboard.
+    It is self-contained, with the photo and the maps as data URIs, and has no script. The words are
+    radio buttons, so it works with pointer, touch and keyboard.
 
     Returns:
-        The HTML, to be saved in UTF-8.
+        The HTML, to be saved as UTF-8.
     """
     photo = explanation.photo
     size = tuple(max(1, round(_FINE * side / max(photo.size))) for side in photo.size)
@@ -49,7 +49,7 @@ def to_html(explanation: Explanation) -> str:
 
 
 def _glow(values: Float32Array) -> Image.Image:
-    """A map (H, W) in 0..1 as colours that hide more of the photo the higher it is."""
+    """Convert a map (H, W) in 0..1 to colours whose opacity increases with the value."""
     rgba = np.concatenate([colours(values), 255 * opacity_of(values)[:, :, None]], axis=-1)
     return Image.fromarray(np.rint(rgba).astype(np.uint8))
 

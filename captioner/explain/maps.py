@@ -1,4 +1,4 @@
-"""Maps over photos (numpy and Pillow): the encoder's view, an enlarged map, an overlay."""
+"""Maps over photos (numpy and Pillow): the encoder's view, upsampled maps, overlays."""
 
 from dataclasses import replace
 from typing import Any
@@ -12,10 +12,10 @@ from captioner.inference import Captioner
 
 Float32Array = NDArray[np.float32]
 
-_MOST_OBLONG = 3  # a longer strip is shown squeezed, or its other side would vanish
+_MOST_OBLONG = 3  # a more extreme aspect ratio is squeezed for display
 
-# Black-body colours in the order of their lightness, so that they are told apart in grey and by the
-# colour-blind.
+# Black-body colours in order of lightness, so that they work in greyscale and for colour-blind
+# people.
 _COLOURS = np.array(
     [
         (20, 11, 52),
@@ -33,14 +33,14 @@ _COLOURS = np.array(
 def photo_seen(
     captioner: Captioner, image: ImageSource, *, longest: int | None = None
 ) -> Image.Image:
-    """Give the part of a photo that the encoder sees, over which attention maps lie.
+    """Return the part of a photo that the encoder sees, which attention maps cover.
 
     Args:
         captioner: The model.
         image: A path, bytes, a PIL image or an array (see `captioner.images.open_image`).
-        longest: None gives the encoder's very input, `preprocessing.fit(image)`: S x S, squashed if
-            the model squashes photos. A number gives the same part to show to people: in the
-            photo's own proportions, its longer side so many pixels at most.
+        longest: None returns the encoder's exact input, `preprocessing.fit(image)`: S x S, squashed
+            if the model squashes photos. A number returns the same part for display: in the photo's
+            aspect ratio, with at most this many pixels on its longer side.
 
     Returns:
         An image in mode "RGB".
@@ -49,7 +49,7 @@ def photo_seen(
         ImageError: The image cannot be read.
     """
     preprocessing = captioner.preprocessing
-    # The same `min_size` as the captioner's, or a large JPEG would be decoded to slightly other
+    # The same `min_size` as in the captioner, else a large JPEG is decoded to slightly different
     # pixels.
     photo = open_image(image, min_size=preprocessing.size)
     if longest is None:
@@ -67,14 +67,14 @@ def photo_seen(
 
 
 def attention_map(attention: NDArray[Any], size: int | tuple[int, int]) -> Float32Array:
-    """Enlarge a map smoothly and scale it for the eye.
+    """Upsample a map smoothly and scale it for display.
 
     Args:
-        attention: (h, w), not below 0 where it means something: less than 0 counts as 0.
-        size: S for (S, S), or a photo's (width, height), as PIL gives it.
+        attention: (h, w); negative values count as 0.
+        size: S for (S, S), or a photo's (width, height), as in PIL.
 
     Returns:
-        (H, W), from 0 to 1, where 1 is the map's peak; all 0 if nothing in it is above 0.
+        (H, W), from 0 to 1, where 1 is the map's peak; all 0 if no value is above 0.
     """
     enlarged = enlarge(np.maximum(attention, 0), size)
     peak = enlarged.max()
@@ -82,10 +82,10 @@ def attention_map(attention: NDArray[Any], size: int | tuple[int, int]) -> Float
 
 
 def enlarge(grid: NDArray[Any], size: int | tuple[int, int]) -> Float32Array:
-    """Enlarge a map by cubic B-splines, whose surface has neither edges nor overshoots.
+    """Upsample a map by cubic B-splines, which are smooth and don't overshoot.
 
-    The map is mirrored at its edges, so its mean stays what it is; a lone peak stays where it is,
-    lower and rounder.
+    The map is mirrored at its edges, so its mean is preserved. An isolated peak keeps its position
+    and becomes lower and rounder.
 
     Args:
         grid: (h, w), or (..., h, w) for several at once.
@@ -100,13 +100,11 @@ def enlarge(grid: NDArray[Any], size: int | tuple[int, int]) -> Float32Array:
 
 
 def _spline(cells: int, pixels: int) -> Float32Array:
-    """(pixels, cells): how much each cell counts at each pixel's centre; every row sums to 1."""
+    """Compute the weight of each cell at each pixel's centre (pixels, cells); rows sum to 1."""
     centres = (np.arange(pixels) + 0.5) * (
         cells / pixels
-    ) - 0.5  # in cells, whose own centres are 0, 1, 2, ...
-    beyond = np.arange(
-        -2, cells + 2
-    )  # two mirrored cells on each side, as far as the spline reaches
+    ) - 0.5  # in units of cells, whose centres are at 0, 1, 2, ...
+    beyond = np.arange(-2, cells + 2)  # two mirrored cells on each side, the support of the spline
     distance = np.abs(centres[:, None] - beyond)
     near, far = 2 / 3 - distance**2 + distance**3 / 2, (2 - distance) ** 3 / 6
     weights = np.where(distance < 1, near, np.where(distance < 2, far, 0))
@@ -114,19 +112,17 @@ def _spline(cells: int, pixels: int) -> Float32Array:
         beyond < 0, -1 - beyond, np.where(beyond < cells, beyond, 2 * cells - 1 - beyond)
     )
     result = np.zeros((pixels, cells), np.float32)
-    for column, cell in enumerate(
-        mirrored % cells
-    ):  # of fewer than two cells, a mirror image is mirrored again
+    for column, cell in enumerate(mirrored % cells):  # with fewer than two cells, mirror repeatedly
         result[:, cell] += weights[:, column]
     return result
 
 
 def heat(photo: Image.Image, attention: Float32Array) -> Image.Image:
-    """Lay a map over a photo: grey and dim where the map is 0, glowing at its peak.
+    """Overlay a map on a photo: dimmed and grey where the map is 0, glowing at its peak.
 
     Args:
-        photo: In mode "RGB".
-        attention: (H, W) of the photo's size, 0..1, as `attention_map` gives it.
+        photo: An image in mode "RGB".
+        attention: (H, W) of the photo's size, 0..1, from `attention_map`.
 
     Returns:
         A new image in mode "RGB", of the photo's size.
@@ -137,19 +133,19 @@ def heat(photo: Image.Image, attention: Float32Array) -> Image.Image:
 
 
 def dimmed(photo: Image.Image) -> Image.Image:
-    """What `heat` shows of a photo where the map is 0: a darker one with little colour left."""
+    """Darken and desaturate a photo, as `heat` shows it where the map is 0."""
     grey = np.asarray(photo.convert("L"), np.float32)[:, :, None]  # (H, W, 1)
     below = 0.25 * np.asarray(photo, np.float32) + 0.5 * grey
     return Image.fromarray(np.rint(below).astype(np.uint8))
 
 
 def opacity_of(attention: Float32Array) -> Float32Array:
-    """How much of the photo the map's colour hides, in the shape of the map."""
+    """Compute the opacity of the map's colours over the photo, in the shape of the map."""
     return (0.75 * attention).astype(np.float32)
 
 
 def colours(values: Float32Array) -> Float32Array:
-    """Colours (..., 3) in 0..255 of values in 0..1."""
+    """Convert values in 0..1 to colours (..., 3) in 0..255."""
     steps = np.linspace(0, 1, len(_COLOURS))
     channels = [np.interp(values, steps, _COLOURS[:, channel]) for channel in range(3)]
     return np.stack(channels, axis=-1).astype(np.float32)

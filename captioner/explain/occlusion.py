@@ -1,4 +1,4 @@
-"""Occlusion maps (Zeiler and Fergus 2014): hide a patch, measure how log-probabilities fall."""
+"""Occlusion maps (Zeiler and Fergus 2014): hide patches, measure the drop in log-probability."""
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -13,8 +13,8 @@ from captioner.vocabulary import START
 
 Float32Array = NDArray[np.float32]
 
-_CELLS = 14  # of the map, a side
-_PATCH = 4  # cells, a side: what is hidden at once; single cells are too small to hide anything
+_CELLS = 14  # per side of the map
+_PATCH = 4  # cells per side of a hidden patch; single cells are too small to hide anything
 
 
 def occlude(
@@ -29,22 +29,21 @@ def occlude(
 ) -> Float32Array:
     """Map each word of a caption by hiding patches.
 
-    Patches of `patch` x `patch` cells are hidden one after the other, everywhere on a grid of
-    `cells` x `cells`; what a cell is worth is the mean over all patches that hide it.
+    Patches of `patch` x `patch` cells are hidden one at a time, at all positions of a grid of
+    `cells` x `cells`. A cell's value is the mean over all patches that hide it.
 
     Args:
-        backend: What runs the network.
-        pixels: (3, S, S), preprocessed: 0 is the mean colour of the encoder's data, with which
-            patches are filled.
+        backend: The backend that runs the network.
+        pixels: (3, S, S), preprocessed; patches are filled with 0, the mean colour of the encoder's
+            data.
         words: The caption's T word ids, without `START`.
-        batch_size: The most images that are encoded at once.
-        start: The id that the caption begins with.
-        cells: Cells of the map, a side.
-        patch: Side of a patch in cells, at most `cells`.
+        batch_size: The largest batch of images to encode.
+        start: The caption's start token.
+        cells: Cells per side of the map.
+        patch: Cells per side of a patch, at most `cells`.
 
     Returns:
-        (T, cells, cells): by how much, in nats, the word's log-probability falls; below 0 where it
-        rises.
+        (T, cells, cells), the drop of the word's log-probability in nats; negative for a rise.
     """
     (whole,) = log_probs_hidden(
         backend, pixels, words, [np.zeros((cells, cells), np.bool_)], start=start
@@ -73,15 +72,15 @@ def log_probs_hidden(
     """Score a caption with parts of its image hidden.
 
     Args:
-        backend: What runs the network.
+        backend: The backend that runs the network.
         pixels: (3, S, S), preprocessed.
         words: The caption's T word ids, without `START`.
-        masks: M of them, (h, w) each: the cells to hide.
-        batch_size: The most images that are encoded at once.
-        start: The id that the caption begins with.
+        masks: M masks (h, w) of the cells to hide.
+        batch_size: The largest batch of images to encode.
+        start: The caption's start token.
 
     Returns:
-        (M, T): the log-probability of each word given those before it.
+        (M, T), the log-probability of each word given the previous words.
     """
     found = []
     hidden = (hide(pixels, mask) for mask in masks)

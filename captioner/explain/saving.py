@@ -1,4 +1,4 @@
-"""Attention maps of many images into files, one a photo."""
+"""Save attention maps of many images, one file per photo."""
 
 import os
 from collections.abc import Iterator
@@ -13,33 +13,31 @@ from captioner.files import replacing
 
 
 class AttentionFolder:
-    """A folder with an .npz file for each photo, named like the photo: cat.jpg.npz.
+    """A folder with one .npz file per photo, named after the photo: cat.jpg.npz.
 
-    A file holds `words` (T,), `attention` (T, h, w), `log_probs` (T,), `caption` and the absolute
-    `path` of the photo. Of photos of the same name in several folders, the second becomes
-    cat.jpg-2.npz. A name too long for that is cut. A file is replaced only by one of the same
-    photo, also in later runs.
+    A file contains `words` (T,), `attention` (T, h, w), `log_probs` (T,), `caption` and the
+    photo's absolute `path`. If photos in several folders have the same name, the second becomes
+    cat.jpg-2.npz. Names that are too long are truncated. A file is only replaced by one for the
+    same photo, also in later runs.
 
     Args:
-        folder: Where; made if it isn't there.
+        folder: The folder; created if missing.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._longest = _longest_name(self.folder)
-        self._files: dict[str, Path] = {}  # the file of each photo that is known to have one
-        self._numbers: dict[
-            str, Iterator[int]
-        ] = {}  # by name: the numbers of files that were not looked at yet
+        self._files: dict[str, Path] = {}  # the files found so far, by photo
+        self._numbers: dict[str, Iterator[int]] = {}  # by name: the numbers of files not read yet
 
     def save(self, path: str | os.PathLike[str] | None, caption: Caption) -> Path:
         """Save the attention of a caption.
 
         Args:
-            path: The photo's path; None for one without, which gets a new file each time:
+            path: The photo's path; None for a photo without one, which gets a new file each time:
                 stdin.npz.
-            caption: Its caption, the best one if there are several.
+            caption: Its best caption.
 
         Returns:
             The file.
@@ -49,8 +47,8 @@ class AttentionFolder:
         """
         if caption.attention is None:
             raise ConfigError(
-                "This model has no attention to save. captioner explain --method occlusion shows in"
-                " another way which parts of a photo its words depend on."
+                "This model has no attention to save. Use captioner explain --method occlusion to"
+                " see which parts of a photo its words depend on."
             )
         photo = None if path is None else os.path.abspath(path)
         file = self._file_of(photo)
@@ -66,11 +64,11 @@ class AttentionFolder:
         return file
 
     def holds(self, path: str | os.PathLike[str]) -> bool:
-        """Whether the attention of a photo has been saved, now or in an earlier run."""
+        """Return whether the attention of a photo has been saved, now or in an earlier run."""
         return self._file_of(os.path.abspath(path)).exists()
 
     def _file_of(self, photo: str | None) -> Path:
-        """The photo's own file, or the first of its name that is nobody's, which is kept for it."""
+        """Return the photo's file, or reserve the first free one of its name."""
         if photo is not None and photo in self._files:
             return self._files[photo]
         name = self._cut(os.path.basename(photo or "stdin"))
@@ -84,14 +82,14 @@ class AttentionFolder:
         raise AssertionError
 
     def _cut(self, name: str) -> str:
-        """Cut a name that is longer than the file system takes with an end, between characters."""
+        """Truncate a name, between characters, so that it fits the file system with a suffix."""
         while len(os.fsencode(name)) > self._longest - len("-1000000.npz"):
             name = name[:-1]
         return name
 
 
 def _longest_name(folder: Path) -> int:
-    """How many bytes a name may have there."""
+    """Return the maximum length of a file name in bytes."""
     try:
         return os.pathconf(folder, "PC_NAME_MAX")
     except (AttributeError, OSError, ValueError):  # Windows
@@ -99,9 +97,9 @@ def _longest_name(folder: Path) -> int:
 
 
 def _owner(file: Path) -> str | None:
-    """The path of the photo that a file is of; None if it doesn't say."""
+    """Return the path of a file's photo; None if the file doesn't contain it."""
     try:
         with np.load(file) as arrays:
             return str(arrays["path"])
-    except Exception:  # what is damaged, or something else, fails with anything
+    except Exception:  # damaged or foreign files raise anything
         return None

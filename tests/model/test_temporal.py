@@ -186,7 +186,7 @@ def test_frames_are_taken_evenly_and_photos_stand_for_clips_of_one_frame(tmp_pat
     assert captioner.caption(many[0]) == [captioner.caption_clip([many[0]] * 3)]
     with pytest.raises(ImageError, match="has no frames"):
         captioner.caption_clip([])
-    with pytest.raises(ConfigError, match="captions clips, of which there are no maps"):
+    with pytest.raises(ConfigError, match="Maps are not supported for models of clips"):
         explain(captioner, many[0])
     with pytest.raises(ConfigError, match="This model captions photos"):
         Captioner.from_pretrained().caption_clip(many)
