@@ -1,1 +1,1 @@
-"""Captions and their images -> batches."""
+"""Load captions and their images as batches."""

@@ -1,4 +1,4 @@
-"""Annotation files -> batches, as a LightningDataModule."""
+"""The LightningDataModule: annotation files to batches."""
 
 import logging
 from collections import Counter
@@ -156,8 +156,8 @@ class CaptionData(ResumableData):
 
     @classmethod
     def of(cls, trainer: Trainer) -> "CaptionData":
-        """The data module that a trainer trains with."""
-        data = getattr(trainer, "datamodule", None)  # which Lightning sets, but doesn't declare
+        """Return the data module of a trainer."""
+        data = getattr(trainer, "datamodule", None)  # set by Lightning, but not declared
         assert isinstance(data, cls)
         return data
 
@@ -177,12 +177,12 @@ class CaptionData(ResumableData):
 
     @property
     def training(self) -> TrainingSplit:
-        """What is trained on."""
+        """The training data."""
         return self._splits[0]
 
     @property
     def validation_sets(self) -> list[ValidationSet]:
-        """What is validated on: the records of the validation split, in its order."""
+        """The validation sets: the records of the validation split, in order."""
         return self._splits[1]
 
     @cached_property
@@ -251,12 +251,12 @@ class CaptionData(ResumableData):
     # --- Batches ---
 
     def train_dataloader(self) -> DataLoader[Example] | StagedLoader:
-        """Training batches, shuffled; the loader, and its workers, serve all epochs."""
+        """Return the loader of shuffled training batches; its workers serve all epochs."""
         batches = self._training_batches(self.training.draws)
         return self._loaders.load(self._dataset("train"), batches)
 
     def val_dataloader(self) -> DataLoader[Example] | StagedLoader:
-        """The validation split, in order."""
+        """Return the loader of the validation split, in order."""
         dataset = self._dataset("val")
         return self._loaders.load(dataset, self._validation_batches(len(dataset)))
 
@@ -299,9 +299,9 @@ class CaptionData(ResumableData):
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
     ) -> Batch:
-        """Send the images only.
+        """Move only the images to the device.
 
-        The decoder's control flow reads the captions: on a GPU, that would synchronise it.
+        The decoder's control flow reads the captions, which would synchronise a GPU.
         """
         return batch._replace(images=batch.images.to(device, non_blocking=batch.images.is_pinned()))
 

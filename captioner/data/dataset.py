@@ -104,7 +104,7 @@ class Features:
         self._arrays: list[NDArray[np.float16]] = [np.load(path, mmap_mode="r") for path in files]
 
     def __getitem__(self, key: tuple[int, int]) -> NDArray[np.float16]:
-        """The features (L, D) of an image in a view; the key is (view, image)."""
+        """Return the features (L, D) of an image in a view; the key is (view, image)."""
         file, row = self.places[key]
         return np.array(self._arrays[file][row])
 
@@ -116,12 +116,12 @@ class Example(NamedTuple):
     """An image with its captions.
 
     Attributes:
-        image: Pixels (S, S, 3) uint8 or region features (L, D) float16; of a clip, those of its
-            frames, (F, S, S, 3) or (F * L, D). None if it cannot be read.
-        captions: Ids, a start token first, END last.
-        record: Which of the split's records it is.
-        unreadable: What was wrong with images that could not be read, a sentence each.
-        weights: What each caption counts in the loss; empty where all count 1.
+        image: Pixels (S, S, 3) uint8 or region features (L, D) float16; for a clip, those of its
+            frames, (F, S, S, 3) or (F * L, D). None if unreadable.
+        captions: Ids, from a start token to END.
+        record: The index of its record in the split.
+        unreadable: Why images could not be read, a sentence each.
+        weights: The weight of each caption in the loss; empty if all are 1.
     """
 
     image: NDArray[np.uint8] | NDArray[np.float16] | None
@@ -135,13 +135,13 @@ class Batch(NamedTuple):
     """Images with their captions.
 
     Attributes:
-        images: Pixels (B, S, S, 3) uint8, or region features (B, L, D) float16 that were computed
-            before; (B, F, S, S, 3) or (B, F * L, D) of clips.
+        images: Pixels (B, S, S, 3) uint8, or cached region features (B, L, D) float16;
+            (B, F, S, S, 3) or (B, F * L, D) for clips.
         captions: (B, K, T) ids, padded; see `captioner.model.decoder.Decoder.forward` for their
             order.
-        indices: (B,), which of the split's records these are.
-        weights: (B, K), what each caption counts in the loss; 0 where there is none.
-        unreadable: What was wrong with images that could not be read, a sentence each.
+        indices: (B,), the indices of the images' records in the split.
+        weights: (B, K), the weight of each caption in the loss; 0 for padding.
+        unreadable: Why images could not be read, a sentence each.
     """
 
     images: Tensor
@@ -152,27 +152,27 @@ class Batch(NamedTuple):
 
 
 class CaptionDataset(Dataset[Example]):
-    """One example an image: what the encoder sees, its captions' ids, its index.
+    """One example per image: its pixels or features, its captions' ids, its index.
 
-    It is asked for (epoch, index). Every random choice depends on the seed, the epoch and the image
-    alone: not on the number of workers or processes, nor on whether the run was resumed; and
-    workers live as long as the run.
+    The keys are (epoch, index). Every random choice depends only on the seed, the epoch and the
+    image, not on the number of workers or processes nor on resuming. Workers live as long as the
+    run.
 
     Args:
         records: The split's records.
-        captions: Their captions' ids, in the records' order.
-        preprocessing: From image to pixels.
-        weights: What each caption counts in the loss; None: all count 1.
-        captions_per_image: At most so many captions of an image are used in an epoch. They are
-            drawn by their weight, and then count alike: the mean of the image's weights, so that
-            none is weighed twice.
-        augmentation: How images are varied; null leaves them.
-        features: Region features to use instead of images, one view chosen at random.
-        features_until: The first epoch that uses images again; null for none.
-        substitute: Let the next image that can be read take the place of one that can't, with its
-            captions, so that training batches stay full.
-        seed: Of the random choices.
-        frames: F, how many frames are taken of each record's clip; 0: the records are images.
+        captions: Their captions' ids, in the order of the records.
+        preprocessing: Converts images to pixels.
+        weights: The weight of each caption in the loss; None if all are 1.
+        captions_per_image: Maximum number of captions of an image in an epoch. They are sampled by
+            their weights, and then all get the mean of the image's weights, so that weights don't
+            count twice.
+        augmentation: Augments images; None for no augmentation.
+        features: Region features to use instead of images, in a random view.
+        features_until: The first epoch that uses images again; None if there is none.
+        substitute: Replace an unreadable image by the next readable one with its captions, so that
+            training batches stay full.
+        seed: The random seed.
+        frames: F, the number of frames to read of each clip; 0 for images.
     """
 
     def __init__(
@@ -206,7 +206,7 @@ class CaptionDataset(Dataset[Example]):
         return len(self.records)
 
     def has_features(self, epoch: int) -> bool:
-        """Whether an epoch's examples are features, not images."""
+        """Return whether an epoch's examples are features, not images."""
         return self.features is not None and (
             self.features_until is None or epoch < self.features_until
         )
@@ -259,17 +259,18 @@ def load_pixels(
     augmentation: Augmentation | None = None,
     rng: np.random.Generator | None = None,
 ) -> NDArray[np.uint8]:
-    """Read what the encoder sees of an image or a clip.
+    """Read the pixels of an image or a clip, as the encoder sees it.
 
     Args:
         record: The image or clip.
-        preprocessing: From image to pixels.
-        frames: F, how many frames are taken of a clip; 0 for an image.
-        augmentation: How it is varied, all frames of a clip alike; None leaves it.
-        rng: Of the variation; without one, nothing is varied.
+        preprocessing: Converts images to pixels.
+        frames: F, the number of frames to read of a clip; 0 for an image.
+        augmentation: Augments the image, or all frames of a clip in the same way; None for no
+            augmentation.
+        rng: The random generator of the augmentation; None for no augmentation.
 
     Returns:
-        (S, S, 3), or (F, S, S, 3) of a clip.
+        Pixels (S, S, 3), or (F, S, S, 3) for a clip.
 
     Raises:
         ImageError: It cannot be read.
@@ -287,7 +288,7 @@ def load_pixels(
 
 
 def speaks_of_sides(captions: Sequence[str]) -> bool:
-    """Tell whether captions say left or right, so that they may be wrong for the mirror image."""
+    """Return whether captions say left or right, so that they may be wrong for the mirror image."""
     return any(_SIDES.search(caption) for caption in captions)
 
 
@@ -324,7 +325,7 @@ def collate(examples: Sequence[Example]) -> Batch:
 
 
 def _longest_first(example: Example) -> list[tuple[list[int], float]]:
-    """An example's captions with their weights."""
+    """Return an example's captions with their weights, the longest first."""
     weights = example.weights or [1.0] * len(example.captions)
     return sorted(
         zip(example.captions, weights, strict=True),
@@ -337,12 +338,11 @@ def as_input(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     """Convert compact images to the network's input.
 
     Args:
-        images: Pixels (B, S, S, 3) uint8, or features (B, L, D) float16; pixels of clips are
-            (B, F, S, S, 3).
-        preprocessing: How pixels are normalized.
+        images: Pixels (B, S, S, 3) uint8, (B, F, S, S, 3) for clips, or features (B, L, D) float16.
+        preprocessing: Normalizes pixels.
 
     Returns:
-        Pixels (B, 3, S, S), of clips (B, F, 3, S, S), or features (B, L, D); float32.
+        Pixels (B, 3, S, S), (B, F, 3, S, S) for clips, or features (B, L, D); float32.
     """
     if images.dtype != torch.uint8:
         return images.float()

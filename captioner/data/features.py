@@ -1,4 +1,4 @@
-"""The interface by which the data get features of a frozen encoder, without knowing the encoder."""
+"""The interface between the data module and cached features, independent of the encoder."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -12,31 +12,32 @@ from captioner.data.views import ImageViews
 
 PixelBatches = Iterable[
     tuple[Tensor, Tensor]
-]  # pixels (B, 3, S, S), and which images they are of (B,)
+]  # pixels (B, 3, S, S), and the indices of their images (B,)
 LoadViews = Callable[
     [ImageViews, Sequence[Key]], PixelBatches
-]  # how some (view, image) are loaded, all of one view
+]  # loads some keys (view, image), all of one view
 
 
 class FeatureSource(Protocol):
-    """Computes region features that take the place of images for as long as the encoder is frozen.
+    """Computes region features that replace images while the encoder is frozen.
 
-    Whoever trains gives one to the data module, which asks it for the features of each set of
+    The training module sets one on the data module, which requests the features of each set of
     images.
     """
 
     @property
     def until(self) -> int | None:
-        """The first epoch in which the encoder trains, and needs images; None if it never does."""
+        """The first epoch in which the encoder trains, and requires images; None if never."""
 
     def compute(
         self, views: ImageViews, load: LoadViews, *, folder: Path, training: bool
     ) -> Features:
-        """The features of a set of images, each computed before or now.
+        """Return the features of a set of images, from the cache or newly computed.
 
         Args:
             views: The images.
-            load: Loads some of their views; leaves out images that cannot be read.
-            folder: Where features of images are kept.
-            training: Whether these are images to train on, of which distillation needs more.
+            load: Loads some of their views; skips unreadable images.
+            folder: The folder of the feature cache.
+            training: Whether these are training images, for which distillation requires the
+                teachers' features too.
         """

@@ -15,36 +15,38 @@ from captioner.data.views import ImageViews
 
 
 class StagedLoader:
-    """Load features, while there are some, in the training process, where it is faster.
+    """Load features in the training process, where it is faster, and images in workers.
 
     Args:
-        dataset: What is loaded.
-        features: Loads its features.
-        images: Loads its images.
-        epoch: Says which epoch it is.
+        dataset: The data set.
+        feature_loader: The loader of its features.
+        image_loader: The loader of its images.
+        epoch: Returns the current epoch.
     """
 
     def __init__(
         self,
         dataset: CaptionDataset,
-        features: DataLoader[Example],
-        images: DataLoader[Example],
+        feature_loader: DataLoader[Example],
+        image_loader: DataLoader[Example],
         epoch: Callable[[], int],
     ) -> None:
-        self.dataset, self.features, self.images, self.epoch = dataset, features, images, epoch
+        self.dataset, self.epoch = dataset, epoch
+        self.feature_loader, self.image_loader = feature_loader, image_loader
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.image_loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self.features if self.dataset.has_features(self.epoch()) else self.images)
+        cached = self.dataset.has_features(self.epoch())
+        return iter(self.feature_loader if cached else self.image_loader)
 
 
 class Loaders:
-    """Makes the loaders of a run, whose processes live as long as it does, and ends these.
+    """Creates the loaders of a run, and stops their worker processes at its end.
 
     Args:
-        workers: Processes that load images for one loader; 0 loads in the training process.
+        workers: Worker processes per loader of images; 0 loads in the training process.
     """
 
     def __init__(self, workers: int) -> None:
@@ -54,16 +56,16 @@ class Loaders:
     def load(
         self, dataset: CaptionDataset, batches: TrainingBatches | ValidationBatches
     ) -> DataLoader[Example] | StagedLoader:
-        """A loader of a data set's batches."""
-        images = self.make(dataset, batches, self.workers)
+        """Create a loader of a data set's batches."""
+        image_loader = self.make(dataset, batches, self.workers)
         if dataset.features is None or not self.workers:
-            return images
-        return StagedLoader(dataset, self.make(dataset, batches, 0), images, batches.epoch)
+            return image_loader
+        return StagedLoader(dataset, self.make(dataset, batches, 0), image_loader, batches.epoch)
 
     def load_views(
         self, views: ImageViews, keys: Sequence[Key], batch_size: int
     ) -> DataLoader[Example]:
-        """A loader of views of images, in the order of their keys."""
+        """Create a loader of views of images, in the order of their keys."""
         batches = [
             list(keys[start : start + batch_size]) for start in range(0, len(keys), batch_size)
         ]
@@ -76,7 +78,7 @@ class Loaders:
         workers: int,
         into_batch: Callable[[Sequence[Any]], Any] = collate,
     ) -> DataLoader[Any]:
-        """Make a loader for a data set indexed by keys; its workers live as long as the run."""
+        """Create a loader of a data set indexed by keys; its workers live as long as the run."""
         loader: DataLoader[Any] = DataLoader(
             dataset,
             batch_sampler=batches,
@@ -90,7 +92,7 @@ class Loaders:
         return loader
 
     def end(self) -> None:
-        """End the processes."""
+        """Stop the worker processes."""
         for loader in self._made:
             if isinstance(loader._iterator, _MultiProcessingDataLoaderIter):
                 loader._iterator._shutdown_workers()

@@ -1,4 +1,4 @@
-"""Batches that a run goes on with where it stopped, however many processes it has."""
+"""Resume a run with exactly the next batch, with any number of processes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +11,12 @@ from captioner.errors import ConfigError
 
 
 class ResumableData(LightningDataModule):
-    """What data modules have in common: the batches, and how a resumed run finds the next.
+    """Base of the data modules: batches, and resuming in mid-epoch.
 
     Args:
-        batch_size: Images a batch, of each process where several train together.
-        workers: Processes that load images, for each training process.
-        seed: Of the order of images.
+        batch_size: Images per batch and process.
+        workers: Worker processes that load images, per training process.
+        seed: The random seed of the order of images.
     """
 
     def __init__(self, batch_size: int, workers: int, seed: int) -> None:
@@ -27,37 +27,37 @@ class ResumableData(LightningDataModule):
         self._loaders = Loaders(workers)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a run must be resumed with in the middle of an epoch: as many images a batch."""
+        """Return the number of images per step; it must not change when resuming in mid-epoch."""
         assert self.trainer is not None
         done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
         within = 0 < done < self.trainer.num_training_batches
         return {"images": self.batch_size * self.trainer.world_size, "within": within}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse to go on in the middle of an epoch with other batches.
+        """Check that a run resumed in mid-epoch has the same number of images per step.
 
         Raises:
-            ConfigError: There are more or fewer images a batch.
+            ConfigError: The number differs.
         """
         assert self.trainer is not None
         images = self.batch_size * self.trainer.world_size
         if state_dict["within"] and state_dict["images"] != images:
             raise ConfigError(
-                f"The run stopped within an epoch of batches of {state_dict['images']} images"
-                f" (data.batch_size x processes), and would go on with {images}; go on with as"
-                " many."
+                f"The run stopped in mid-epoch with {state_dict['images']} images per step"
+                f" (data.batch_size x processes), but would resume with {images}. Use the same"
+                " number."
             )
 
     def teardown(self, stage: str) -> None:
-        """End the loading processes."""
+        """Stop the worker processes."""
         self._loaders.end()
 
     def on_exception(self, exception: BaseException) -> None:
-        """End the loading processes, which heed no signal."""
+        """Stop the worker processes, which ignore signals."""
         self._loaders.end()
 
     def _training_batches(self, draws: Sequence[Draws]) -> TrainingBatches:
-        """Shuffled batches; the first of a resumed run are those that it hasn't seen."""
+        """Create the shuffled training batches; a resumed run starts with the unseen ones."""
         assert self.trainer is not None
         loop = self.trainer.fit_loop
         done = loop.epoch_loop.batch_progress.current.ready if loop.restarting else 0
@@ -72,7 +72,7 @@ class ResumableData(LightningDataModule):
         )
 
     def _validation_batches(self, count: int) -> ValidationBatches:
-        """Batches of `count` images, in order."""
+        """Create batches of `count` images, in order."""
         assert self.trainer is not None
         rank, ranks = self.trainer.global_rank, self.trainer.world_size
         return ValidationBatches(count, self.batch_size, self._epoch, rank=rank, ranks=ranks)

@@ -14,7 +14,7 @@ from torch.utils.data import Sampler
 
 from captioner.errors import ConfigError
 
-Key = tuple[int, int]  # (epoch, index of a record), what a `CaptionDataset` is asked for
+Key = tuple[int, int]  # (epoch, index of a record), the key of a `CaptionDataset`
 
 
 @dataclass(frozen=True)
@@ -22,16 +22,17 @@ class Draws:
     """How often the images of a source are drawn.
 
     Args:
-        count: How many images it has.
-        an_epoch: How many of them an epoch draws: the next ones in each, in a shuffled order that
-            begins anew behind its end. So none comes a second time before all have come.
+        count: The number of images of the source.
+        an_epoch: The number of images drawn per epoch. Each epoch takes the next images of a
+            shuffled order, which is reshuffled at its end, so no image is repeated before all have
+            been drawn.
     """
 
     count: int
     an_epoch: int
 
     def of(self, epoch: int, seed: tuple[int, ...]) -> NDArray[np.int64]:
-        """The images of an epoch, ascending."""
+        """Return the indices of an epoch's images, ascending."""
         order = np.random.default_rng(seed).permutation(self.count)
         return np.sort(
             order[
@@ -44,14 +45,14 @@ class TrainingBatches(Sampler[list[Key]]):
     """The shuffled training batches of one process.
 
     Args:
-        sources: How many images each source has and an epoch draws. The last ones of an epoch's
-            that make no whole batch are left out of it, unless there is no whole batch at all.
-        batch_size: Images a batch of this process.
-        epoch: Says which epoch it is.
-        seed: Of the order.
-        rank: Which of the processes this is.
-        ranks: How many processes train together.
-        resumed: The epoch, and how many of its batches the run that is resumed has trained.
+        sources: The number of images of each source and of its draws per epoch. An incomplete last
+            batch is dropped, unless it is the only one.
+        batch_size: Images per batch of this process.
+        epoch: Returns the current epoch.
+        seed: The random seed of the order.
+        rank: The rank of this process.
+        ranks: The number of processes.
+        resumed: The epoch of the resumed run, and the number of its batches already trained on.
 
     Raises:
         ConfigError: There are more processes than images.
@@ -69,8 +70,8 @@ class TrainingBatches(Sampler[list[Key]]):
         resumed: tuple[int, int] = (0, 0),
     ) -> None:
         self.sources = sources
-        self.images = sum(source.an_epoch for source in sources)
-        self.step = min(batch_size * ranks, self.images)  # images of all processes
+        self.n_images = sum(source.an_epoch for source in sources)
+        self.step = min(batch_size * ranks, self.n_images)  # images per step of all processes
         self.epoch = epoch
         self.seed = seed
         self.rank, self.ranks = rank, ranks
@@ -81,7 +82,7 @@ class TrainingBatches(Sampler[list[Key]]):
             )
 
     def __len__(self) -> int:
-        return self.images // self.step
+        return self.n_images // self.step
 
     def __iter__(self) -> Iterator[list[Key]]:
         epoch = self.epoch()
@@ -106,15 +107,14 @@ class TrainingBatches(Sampler[list[Key]]):
 class ValidationBatches(Sampler[list[Key]]):
     """The batches of one process, in order: together, the processes see every image once.
 
-    A process that is left without an image has an empty batch, so that all of them validate
-    together.
+    All processes have the same number of batches; some may be empty.
 
     Args:
-        count: How many images there are.
-        batch_size: Images a batch of this process.
-        epoch: Says which epoch it is.
-        rank: Which of the processes this is.
-        ranks: How many processes there are.
+        count: The number of images.
+        batch_size: Images per batch of this process.
+        epoch: Returns the current epoch.
+        rank: The rank of this process.
+        ranks: The number of processes.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Sources of captions and images: to train on, to validate on, and held out."""
+"""Sources of captions and images for training and validation."""
 
 import logging
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from captioner.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
-Unreadable = Literal["error", "skip"]  # what a damaged or missing image does
-# a source that is sampled has different images for this many epochs, if there are enough
+Unreadable = Literal["error", "skip"]  # the reaction to a damaged or missing image
+# a sampled source uses different images for this many epochs, if there are enough
 EPOCHS = 10
 
 
@@ -56,17 +56,20 @@ class Source:
     leave_out: float = 0.0
 
     def check(self, name: str) -> None:
-        """Make sure that the numbers can be used.
+        """Check the numbers.
+
+        Args:
+            name: The name of the source in the config, for messages.
 
         Raises:
-            ConfigError: One is out of range; the message names it as the config does.
+            ConfigError: A number is out of range.
         """
         if not self.weight > 0:
             raise ConfigError(f"{name}.weight is {self.weight}; expected a number above 0.")
         if self.share is not None and not 0 <= self.share < 1:
             raise ConfigError(f"{name}.share is {self.share}; expected a share from 0 to below 1.")
         if self.share is not None and self.weight != 1:
-            raise ConfigError(f"{name} has a weight and a share; expected one of them.")
+            raise ConfigError(f"{name} has a weight and a share, which cannot be combined.")
         if self.rank_weights and not (
             min(self.rank_weights) >= 0 and 0 < max(self.rank_weights) < np.inf
         ):
@@ -80,23 +83,24 @@ class Source:
             )
 
     def weigh(self, rank: int) -> float:
-        """What a caption of this rank counts in the loss."""
+        """Return the weight in the loss of captions of a rank."""
         if not self.rank_weights:
             return 1.0
         return self.rank_weights[rank - 1] if rank <= len(self.rank_weights) else 0.0
 
     def style_of(self, rank: int) -> str:
-        """The style of captions of this rank."""
+        """Return the style of captions of a rank."""
         return self.rank_styles[rank - 1] if rank <= len(self.rank_styles) else self.style
 
     def load(self, unreadable: Unreadable) -> list[Record]:
-        """The images to train on, with the captions that count.
+        """Load the training images, with the captions whose weight is above 0.
 
         Args:
-            unreadable: As for `load_split`.
+            unreadable: See `load_split`.
 
         Raises:
-            DataError: The annotations cannot be used; an image is missing; no caption counts.
+            DataError: The annotations are malformed, an image is missing, or all captions have the
+                weight 0.
         """
         assert self.annotations is not None
         records = load_split(self.annotations, self.images, "train", unreadable)
@@ -105,8 +109,8 @@ class Source:
         counting = [record for record in map(self._only_counting, records) if record.captions]
         if not counting:
             raise DataError(
-                f"{self.annotations}: no caption has a rank with a weight above 0 in"
-                f" {self.rank_weights}; raise one of its rank_weights."
+                f"{self.annotations}: all captions have the weight 0 by rank_weights"
+                f" {self.rank_weights}; raise one of the weights."
             )
         return counting
 
@@ -137,24 +141,24 @@ class ValidationSource:
 def load_split(
     annotations: Path, images: Path | None, split: Split, unreadable: Unreadable
 ) -> list[Record]:
-    """The records of a split whose images are there.
+    """Load the records of a split whose images exist.
 
     Args:
         annotations: The annotation file.
         images: The folder of the images; None looks for it.
-        split: Which split, of Karpathy's files; others are taken whole.
-        unreadable: Whether a missing image is an "error", or named and left out ("skip").
+        split: The split, for files with splits; other files are loaded whole.
+        unreadable: Whether a missing image is an "error", or logged and skipped ("skip").
 
     Raises:
-        DataError: The annotations cannot be used; an image is missing, or all of them are.
+        DataError: The annotations are malformed, an image is missing, or all of them are.
     """
     records = load_records(annotations, images, split)
     missing = find_missing(records)
     if missing and (unreadable == "error" or len(missing) == len(records)):
         raise DataError(
-            f"{annotations}: {len(missing)} of its {len(records)} images are missing,"
-            f" {missing[0].path} first{hint(missing[0].path)}. Check the images folder, or leave"
-            " them out with data.unreadable=skip."
+            f"{annotations}: {len(missing)} of {len(records)} images are missing, for example"
+            f" {missing[0].path}{hint(missing[0].path)}. Check the image folder, or skip missing"
+            " images with data.unreadable=skip."
         )
     for record in missing:
         logger.warning("Skipped: %s: no such file", record.path)
@@ -163,7 +167,7 @@ def load_split(
 
 
 def divide(records: Sequence[Record], share: float) -> tuple[list[Record], list[Record]]:
-    """The records that stay, and those that `hold_out` holds out, both in their order."""
+    """Return the remaining records and those that `hold_out` holds out, both in order."""
     out = hold_out([record.image_id for record in records], share)
     stay, held = (
         [record for i, record in enumerate(records) if (i in out) is side] for side in (False, True)
@@ -174,32 +178,32 @@ def divide(records: Sequence[Record], share: float) -> tuple[list[Record], list[
 def hold_out_validation(
     annotations: Path, records: list[Record], share: float
 ) -> tuple[list[Record], list[Record]]:
-    """Divide a training split into what is trained on and what is validated on.
+    """Divide a training split into training and validation records.
 
     Raises:
-        DataError: Nothing would be left to train on.
+        DataError: No training records would be left.
     """
     train, val = divide(records, share)
     if not train:
         raise DataError(
             f"{annotations}: too few images ({len(records)}) to hold some out for validation. Add"
-            " some, lower data.held_out, or name others in data.val."
+            " images, lower data.held_out, or set data.val."
         )
     logger.info(
-        "%s: %d of its %d images are held out for validation", annotations, len(val), len(records)
+        "%s: holding out %d of %d images for validation", annotations, len(val), len(records)
     )
     return train, val
 
 
 def images_an_epoch(sources: Sequence[Source], counts: Sequence[int]) -> list[int]:
-    """How many images of each source an epoch draws.
+    """Compute the number of images of each source per epoch.
 
     Args:
         sources: The sources.
-        counts: How many images each has.
+        counts: The number of images of each.
 
     Raises:
-        ConfigError: Shares leave nothing for the other sources, or there is no other source.
+        ConfigError: The shares add up to 1 or more, or no source has a weight.
     """
     weighed = [
         max(1, round(source.weight * count)) if source.share is None else 0
@@ -208,8 +212,8 @@ def images_an_epoch(sources: Sequence[Source], counts: Sequence[int]) -> list[in
     shares = [source.share or 0.0 for source in sources]
     if sum(shares) >= 1 or not sum(weighed):
         raise ConfigError(
-            f"The sources' shares add up to {sum(shares):g}; expected less than 1, and a source"
-            " with a weight beside."
+            f"The sources' shares add up to {sum(shares):g}; expected less than 1, and at least one"
+            " source with a weight."
         )
     whole = sum(weighed) / (1 - sum(shares))
     return [
@@ -219,12 +223,12 @@ def images_an_epoch(sources: Sequence[Source], counts: Sequence[int]) -> list[in
 
 
 def only_as_many(records: list[Record], an_epoch: int, seed: int) -> list[Record]:
-    """Limit a source to the images that a few epochs need, so that no others are encoded.
+    """Limit a source to the images of a few epochs, so that fewer are encoded.
 
     Args:
         records: All images of the source.
-        an_epoch: How many of them each epoch has.
-        seed: Seed of the choice.
+        an_epoch: The number of its images per epoch.
+        seed: The random seed of the choice.
     """
     count = min(len(records), EPOCHS * an_epoch)
     if count == len(records):

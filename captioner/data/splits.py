@@ -1,4 +1,4 @@
-"""What a run trains on and is validated on: the records of all sources, side by side."""
+"""The training and validation data of a run: the records of all sources, concatenated."""
 
 import logging
 from collections import Counter
@@ -25,13 +25,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingSplit:
-    """The images of all sources, those of the first source first.
+    """The images of all sources, concatenated in the order of the sources.
 
     Attributes:
-        records: The images with the captions that count.
-        weights: What each caption of each image counts in the loss.
+        records: The images with the captions whose weight is above 0.
+        weights: The weight in the loss of each caption of each image.
         styles: The style of each caption of each image.
-        brings_words: Whether an image's captions bring words into the vocabulary.
+        brings_words: Whether an image's captions add words to the vocabulary.
         draws: How often each source's images are drawn.
     """
 
@@ -43,7 +43,7 @@ class TrainingSplit:
 
     @property
     def captions_by(self) -> Counter[str]:
-        """How many captions each author has written: "human" or other, empty where nobody knows."""
+        """Return the number of captions by each author: "human" or other, empty if unknown."""
         written: Counter[str] = Counter()
         for record in self.records:
             written[record.captions_by] += len(record.captions)
@@ -52,13 +52,13 @@ class TrainingSplit:
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """Images that are validated on.
+    """A validation set.
 
     Attributes:
-        name: Under which its scores are logged; empty for a run's only one.
+        name: Its name in the log; empty for the only set.
         records: The images.
-        style: The style in which they are captioned; empty for the model's default.
-        weight: What its scores count in the mean of all sets.
+        style: The style of their captions; empty for the model's default.
+        weight: The weight of its scores in the mean over all sets.
     """
 
     name: str
@@ -69,14 +69,14 @@ class ValidationSet:
 
 @dataclass(frozen=True)
 class Plan:
-    """Where a run's data come from, as its config says.
+    """The origin of a run's data, from its config.
 
     Args:
-        sources: By their names as the config has them, such as "data.sources.coco".
-        validation: The named sets to validate on; or one, whose name is empty.
-        held_out: If there are none: share of the first source's images that is held out for it.
-        unreadable: What a missing image does.
-        seed: Of which images are chosen where a source has more than are needed.
+        sources: By their names in the config, such as "data.sources.coco".
+        validation: The validation sets by name; the name of a single set is empty.
+        held_out: Without validation sets, the share of the first source's images to hold out.
+        unreadable: The reaction to a missing image.
+        seed: The random seed of the choice of images from a source with more than needed.
     """
 
     sources: Mapping[str, Source]
@@ -99,12 +99,10 @@ class Plan:
                     f"data.validation.{name}.weight is {valued.weight}; expected 0 or more."
                 )
         if not self.sources:
-            raise ConfigError(
-                "There is nothing to train on; name annotations in data.train or data.sources."
-            )
+            raise ConfigError("No training data; set annotations in data.train or data.sources.")
         if self.validation and not sum(valued.weight for valued in self.validation.values()):
             raise ConfigError(
-                "All sets of data.validation have the weight 0; expected one above it."
+                "All sets of data.validation have the weight 0; expected at least one above 0."
             )
 
     @property
@@ -118,8 +116,8 @@ class Plan:
         """Read all annotations.
 
         Raises:
-            ConfigError: Sources' shares leave nothing for the others.
-            DataError: Annotations cannot be used; an image is missing.
+            ConfigError: The sources' shares add up to 1 or more.
+            DataError: Annotations are malformed, or an image is missing.
         """
         loaded = [source.load(self.unreadable) for source in self.sources.values()]
         if self.validation:
@@ -142,7 +140,7 @@ class Plan:
             records = only_as_many(all_of_it, an_epoch, self.seed)
             if len(sources) > 1:
                 logger.info(
-                    "%s: %d of its %d images are trained on, %d in each epoch",
+                    "%s: training on %d of %d images, %d in each epoch",
                     *(source.annotations, len(records), len(all_of_it), an_epoch),
                 )
             split.draws.append(Draws(len(records), an_epoch))
@@ -172,9 +170,9 @@ def plan_data(
         sources: `data.sources`.
         val: `data.val`, without annotations if there is none.
         validation: `data.validation`.
-        held_out: See `Plan`, as for the rest.
-        unreadable: What a missing image does.
-        seed: Of which images are chosen.
+        held_out: See `Plan`.
+        unreadable: See `Plan`.
+        seed: See `Plan`.
 
     Raises:
         ConfigError: They cannot be combined, or a number is out of range.
@@ -189,13 +187,10 @@ def plan_data(
         named = {"data.train": train, **named}
     if val.annotations is not None and sets:
         raise ConfigError(
-            "data.val and data.validation cannot be combined; use one of them. Name all sets in the"
-            " second."
+            "data.val and data.validation cannot be combined; list all sets in data.validation."
         )
     if val.annotations is not None:
         sets = {"": val}
     if not sets and train.annotations is None and named:
-        raise ConfigError(
-            "There is nothing to validate on; name annotations in data.val or data.validation."
-        )
+        raise ConfigError("No validation data; set annotations in data.val or data.validation.")
     return Plan(named, sets, held_out, unreadable, seed)

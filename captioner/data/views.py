@@ -1,4 +1,4 @@
-"""The views of images whose features are cached; they are independent of all other images."""
+"""Views of images whose features are cached, independent of all other images."""
 
 import hashlib
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ class ImageViews(Dataset[Example]):
 
     Args:
         records: The images.
-        preprocessing: From image to pixels.
-        count: How many views there are of each.
-        augmentation: How all but the first are varied.
-        seed: Of the variations.
-        frames: F, how many frames are taken of each record's clip; 0: the records are images.
+        preprocessing: Converts images to pixels.
+        count: The number of views of each image.
+        augmentation: Augments all views but the first.
+        seed: The random seed of the augmentation.
+        frames: F, the number of frames to read of each clip; 0 for images.
     """
 
     def __init__(

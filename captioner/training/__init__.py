@@ -1,1 +1,1 @@
-"""Training: a config in, a trained checkpoint folder out."""
+"""Train a model from a config into a checkpoint folder."""

@@ -54,7 +54,7 @@ def model_card(module: CaptioningModule, trainer: Trainer) -> str:
 
 
 def _temporal(module: CaptioningModule) -> str:
-    """How the frames of a clip are joined, in models of clips."""
+    """Describe how the frames of a clip are joined; "" for models of photos."""
     frames = module.network.frames
     return f" {frames} frames joined by {module.network.temporal_config.name};" if frames else ""
 

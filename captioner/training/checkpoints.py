@@ -1,4 +1,4 @@
-"""When a run saves its state: after epochs, every few minutes, and when it is interrupted."""
+"""Save the state of a run: after epochs, every few minutes, and on interrupts."""
 
 import logging
 import time
@@ -39,7 +39,7 @@ class RunCheckpoints(ModelCheckpoint):
         onnx: Export the best model when training ends.
 
     Attributes:
-        scores: The metrics that may decide.
+        scores: The metrics that can select the best epoch.
     """
 
     scores: ClassVar[Sequence[str]] = SCORES
@@ -204,12 +204,12 @@ class RunCheckpoints(ModelCheckpoint):
             )
 
     def write_best(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the result of a run anew, of the best checkpoint, without what takes long."""
+        """Write or replace the result of a run, without its slow parts."""
         assert isinstance(pl_module, CaptioningModule)
         write_best(trainer, pl_module, self.best_model_path)
 
     def finish_best(self, trainer: Trainer, pl_module: LightningModule) -> bool:
-        """Complete the result when training ends, and say where it is; False if there is none."""
+        """Complete the result when training ends, and log its path; False if there is none."""
         return finish_best(Path(trainer.default_root_dir), onnx=self.onnx)
 
     def _save_last(self, trainer: Trainer) -> None:

@@ -22,11 +22,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DistillationConfig:
-    """Which teachers a model learns from, besides the captions.
+    """The teachers that a model learns from, besides the captions.
 
     Args:
         teachers: Checkpoint folders with the same vocabulary and preprocessing; the probabilities
-            of several teachers are averaged. Without teachers, only captions are learnt.
+            of several teachers are averaged. Empty to learn from captions only.
         weight: Share of the loss that comes from the teachers; the rest is cross-entropy with the
             captions.
     """
@@ -65,7 +65,7 @@ class JointEncoder(nn.Module):
 
 
 class Teachers:
-    """Frozen models that give the probability of each next word of a caption.
+    """Frozen models that predict the probability of each next word of a caption.
 
     Args:
         folders: Their checkpoint folders.
@@ -74,7 +74,7 @@ class Teachers:
 
     Raises:
         CheckpointError: A folder is not a checkpoint.
-        ConfigError: A teacher has another vocabulary or other preprocessing.
+        ConfigError: A teacher's vocabulary or preprocessing differs.
     """
 
     def __init__(
@@ -89,8 +89,8 @@ class Teachers:
             checkpoint = read_checkpoint(folder)
             if checkpoint.vocabulary != vocabulary or checkpoint.preprocessing != preprocessing:
                 raise ConfigError(
-                    f"The teacher {folder} has another vocabulary or preprocessing than the model;"
-                    " expected the same. Train it with the same data.min_count, data.train and"
+                    f"The vocabulary or the preprocessing of the teacher {folder} differs from the"
+                    " model's. Train it with the same data.min_count, data.train and"
                     " data.preprocessing."
                 )
             self.models.append(TorchBackend.from_checkpoint(checkpoint).model.requires_grad_(False))
@@ -106,7 +106,7 @@ class Teachers:
         )
 
     def join(self, own: Encoder) -> Encoder | JointEncoder:
-        """Join the teachers' encoders, each once, to that of the model, to cache all features.
+        """Join the teachers' distinct encoders with the model's, to cache all features.
 
         Args:
             own: The model's encoder, frozen; its features come first.
@@ -119,9 +119,9 @@ class Teachers:
             encoder = model.to(next(own.parameters()).device).encoder
             if encoder.grid != own.grid:
                 raise ConfigError(
-                    f"A teacher has a grid of {encoder.grid} regions a side, the model one of"
-                    f" {own.grid}, so their features cannot be cached together: set"
-                    " data.cache_features to 0."
+                    f"Grid mismatch: a teacher has {encoder.grid} x {encoder.grid} regions, the"
+                    f" model {own.grid} x {own.grid}, so their features cannot be cached together:"
+                    " set data.cache_features to 0."
                 )
             same = [known for known in encoders if _same(known, encoder)]
             if not same:

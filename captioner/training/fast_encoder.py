@@ -1,7 +1,7 @@
-"""Run a frozen encoder by the fastest engine: ONNX Runtime on a CPU in float32, else torch.
+"""Run a frozen encoder with the fastest engine: ONNX Runtime on a CPU in float32, else torch.
 
-There it takes less than half of torch's time. Both compute in float32: their features differ by
-less than the rounding to half floats in which they are kept, so those of either may be used.
+On a CPU, ONNX Runtime takes less than half of torch's time. Both compute in float32, and their
+features differ by less than the rounding to float16 for the cache, so they are interchangeable.
 """
 
 import logging
@@ -20,20 +20,20 @@ logger = logging.getLogger(__name__)
 Encode = Callable[[Tensor], NDArray[np.float16]]
 """Images (B, 3, S, S) -> features (B, L, D); clips (B, F, 3, S, S) -> (B, F * L, D)."""
 
-WORTHWHILE = 500  # images: exporting takes as long as to encode some hundreds
-TOLERANCE = 1e-3  # the most that engines may differ by, as a share of the largest feature
+WORTHWHILE = 500  # images; exporting takes as long as encoding some hundreds
+TOLERANCE = 1e-3  # maximum difference between engines, relative to the largest feature
 
 
 def fastest_encode(
-    encoder: nn.Module, image_size: int, images: int, *, clips: bool = False
+    encoder: nn.Module, image_size: int, n_images: int, *, clips: bool = False
 ) -> Encode:
-    """Find the fastest way to encode images by a frozen encoder in evaluation mode.
+    """Find the fastest way to encode images with a frozen encoder in evaluation mode.
 
     Args:
         encoder: Pixels (B, 3, S, S) -> features (B, L, D).
         image_size: S.
-        images: How many there are to encode.
-        clips: Whether they are clips, which torch alone encodes.
+        n_images: The number of images to encode.
+        clips: Whether they are clips, which only torch encodes.
     """
     device = next(encoder.parameters()).device
 
@@ -42,25 +42,25 @@ def fastest_encode(
             features: NDArray[np.float16] = encoder(pixels.to(device)).half().cpu().numpy()
         return features
 
-    if clips or device.type != "cpu" or torch.is_autocast_enabled("cpu") or images < WORTHWHILE:
+    if clips or device.type != "cpu" or torch.is_autocast_enabled("cpu") or n_images < WORTHWHILE:
         return by_torch
     try:
         return onnx_encode(encoder, image_size)
-    except Exception as error:  # whatever the exporter or ONNX Runtime cannot do, torch can
-        logger.info("ONNX Runtime cannot compute these features; torch does (%s)", error)
+    except Exception as error:  # torch supports whatever the exporter or ONNX Runtime doesn't
+        logger.info("ONNX Runtime cannot compute these features; using torch (%s)", error)
         return by_torch
 
 
 def onnx_encode(encoder: nn.Module, image_size: int) -> Encode:
-    """Export an encoder to ONNX Runtime, and hold its features against torch's.
+    """Export an encoder to ONNX Runtime, and compare its features with torch's.
 
     Args:
         encoder: On the CPU, in evaluation mode.
-        image_size: The side of its images.
+        image_size: S, the side of its images in pixels.
 
     Raises:
         ValueError: The features differ.
-        Exception: Whatever the exporter and ONNX Runtime raise.
+        Exception: Any error of the exporter or ONNX Runtime.
     """
     random = np.random.default_rng(0)
     pixels = random.normal(size=(2, 3, image_size, image_size)).astype(np.float32)

@@ -41,19 +41,19 @@ from captioner.training.fast_encoder import Encode, fastest_encode
 
 logger = logging.getLogger(__name__)
 
-PART = 1024  # the most images of a part: what an interruption costs
+PART = 1024  # images per part at most, which limits the loss at an interruption
 
-Place = tuple[int, int]  # in which part, and in which row of it
+Place = tuple[int, int]  # index of a part, and row in it
 
 
 class FeatureCache:
-    """The features of a model that is trained, as its data module asks for them: a `FeatureSource`.
+    """A `FeatureSource` that computes the features of a model in training, or reads its cache.
 
     Args:
         encoder: The model's encoder, frozen before the epoch `until`.
         until: The first epoch in which the encoder trains; None if it never does.
-        teachers: Models that see the images that are trained on too; None for none.
-        precision: The context under which encoders run, such as autocast.
+        teachers: Teachers, whose features of training images are cached too; None without.
+        precision: The context in which encoders run, such as autocast.
     """
 
     def __init__(
@@ -75,8 +75,8 @@ class FeatureCache:
         """Compute the features of a set of images; for training images, also the teachers'.
 
         Raises:
-            ConfigError: A teacher has another grid.
-            DataError: The disk is full, or cannot be written.
+            ConfigError: A teacher's grid differs.
+            DataError: The disk is full or not writable.
         """
         encoder = (
             self.teachers.join(self.encoder)
@@ -96,10 +96,10 @@ def cached_features(
         folder: The folder that contains the caches.
         encoder: The frozen encoder, on any device.
         views: N images, in one view or several.
-        load: Loads some of their views; images that it leaves out get NaN.
+        load: Loads some of their views; images that it skips get NaN.
 
     Raises:
-        DataError: The disk is full, or cannot be written.
+        DataError: The disk is full or not writable.
     """
     try:
         keys = [
@@ -110,7 +110,7 @@ def cached_features(
         with stop_at_once(), FileLock(place / ".lock"):
             parts, known = _read_parts(place)
             missing = [
-                # a photo that is listed twice is computed once
+                # photos that are listed twice are computed once
                 list(
                     {
                         key: (view, index) for index, key in enumerate(row) if key not in known
@@ -120,11 +120,11 @@ def cached_features(
             ]
             count = sum(map(len, missing))
             if count:
-                for leftover in place.glob("*.tmp"):  # what a process that was killed has left
+                for leftover in place.glob("*.tmp"):  # of killed processes
                     leftover.unlink()
                 _check_space(place, (count, _rows(encoder, views), encoder.width))
                 logger.info(
-                    "Computing the features of %d images, %d views in all, into %s",
+                    "Computing the features of %d images (%d views in total) in %s",
                     len(views),
                     count,
                     place,
@@ -133,8 +133,8 @@ def cached_features(
                 parts, known = _read_parts(place)
     except OSError as error:
         raise DataError(
-            f"{folder}: features cannot be written ({error.strerror or error}). Free some space,"
-            " name another data.cache_folder, or lower data.cache_features."
+            f"{folder}: cannot write features ({error.strerror or error}). Free some space, choose"
+            " another data.cache_folder, or lower data.cache_features."
         ) from error
     places = np.array([[known[key] for key in row] for row in keys], np.int32)
     used = np.unique(places[..., 0])
@@ -143,7 +143,7 @@ def cached_features(
 
 
 def _read_parts(place: Path) -> tuple[list[Path], dict[bytes, Place]]:
-    """The parts that are there, and where in them each key is."""
+    """Read the existing parts, and the place of each key in them."""
     parts = sorted(path for path in place.glob("*.npy") if path.with_suffix(".keys").is_file())
     known: dict[bytes, Place] = {}
     for part, path in enumerate(parts):
@@ -157,9 +157,7 @@ def _read_parts(place: Path) -> tuple[list[Path], dict[bytes, Place]]:
 def _check_space(folder: Path, shape: tuple[int, ...]) -> None:
     needed, free = 2 * int(np.prod(shape)), shutil.disk_usage(folder).free
     if needed > free:
-        raise OSError(
-            errno.ENOSPC, f"they need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
-        )
+        raise OSError(errno.ENOSPC, f"{needed / 1e9:.1f} GB required, {free / 1e9:.1f} GB free")
 
 
 def _write_parts(
@@ -194,8 +192,8 @@ def _write_parts(
         encoder.train(training)
 
 
-def _tell(lines: ProgressLines, before: int, images: int) -> None:
-    lines.at(before + images)
+def _tell(lines: ProgressLines, before: int, n_images: int) -> None:
+    lines.at(before + n_images)
 
 
 def _write_part(
@@ -225,10 +223,10 @@ def _compute(
     encode: Encode,
     shape: tuple[int, int, int],
     batches: Iterable[tuple[Tensor, Tensor]],
-    images: Sequence[int],
+    wanted: Sequence[int],
     tell: Callable[[int], None],
 ) -> None:
-    rows = {index: row for row, index in enumerate(images)}
+    rows = {index: row for row, index in enumerate(wanted)}
     _, regions, width = shape
     with path.open("wb") as file:
         header = {"descr": "<f2", "fortran_order": False, "shape": shape}
@@ -243,13 +241,13 @@ def _compute(
         for pixels, indices in batches:
             for index, one in zip(indices.tolist(), encode(pixels), strict=True):  # (B, L, D)
                 write(rows.pop(index), one)
-            tell(len(images) - len(rows))
+            tell(len(wanted) - len(rows))
         for row in rows.values():  # images that could not be read
             write(row, np.full((regions, width), np.nan, np.float16))
 
 
 def _rows(encoder: Encoder | JointEncoder, views: ImageViews) -> int:
-    """How many region vectors an image has; a clip has those of all its frames."""
+    """Return the number of region vectors of an image; for a clip, those of all frames."""
     return encoder.regions * max(1, views.frames)
 
 
@@ -258,15 +256,15 @@ def _key(views: ImageViews, view: int, index: int) -> bytes:
 
 
 def _circumstances(encoder: Encoder | JointEncoder, views: ImageViews) -> str:
-    """A hash of the encoder, the precision and the preprocessing.
+    """Hash the encoder, the precision and the preprocessing.
 
-    Weights count as half floats, as checkpoint folders keep them and features are: an encoder and
-    its copy in such a folder are the same.
+    Weights are rounded to float16, as in checkpoint folders: an encoder and its copy in such a
+    folder have the same hash.
     """
     precision = torch.is_autocast_enabled(next(encoder.parameters()).device.type)
     digest = hashlib.sha256(repr((precision, encoder.grid, views.preprocessing)).encode())
     for name, tensor in sorted(encoder.state_dict().items()):
-        if tensor.is_floating_point():  # not BatchNorm's count of batches
+        if tensor.is_floating_point():  # skips BatchNorm's counts of batches
             digest.update(name.encode())
             digest.update(tensor.half().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:24]

@@ -13,11 +13,11 @@ _PROBE = 2  # images that test whether the frozen stages can be shared
 
 
 class OriginalClasses:
-    """The predictions of the encoder's classifier from before the encoder is fine-tuned.
+    """The predictions of the encoder's classifier before fine-tuning.
 
-    It holds a copy of the encoder. It is not an `nn.Module`, so it is neither trained nor saved
-    with the network. If the network is a chain of modules up to its first trained stage, as timm's
-    are, the frozen stages run only once for both encoders.
+    Contains a copy of the encoder. This is not an `nn.Module`, so the copy is neither trained nor
+    saved with the network. If the network is a chain of modules up to its first trained stage, like
+    timm's, the frozen stages run only once for both encoders.
 
     Args:
         network: The network at the start of its run, before any state is resumed; it has a

@@ -50,15 +50,15 @@ class CaptioningModule(LightningModule):
         word_counts: How often each word occurs in the training captions, in id order; linked from
             the data. They initialise the bias of the output layer, so that training need not learn
             the frequencies (Karpathy and Fei-Fei 2015).
-        init_from: A checkpoint folder, or "bundled", to continue from. Its architecture,
-            preprocessing and words hold, whatever is said here of the first two, but for the
-            dropout; new words are added behind its own.
-        encoder: What the encoder is.
-        decoder: What the decoder is.
+        init_from: A checkpoint folder, or "bundled", to continue from. Its architecture (except
+            dropout) and preprocessing override those given here; new words are appended to its
+            vocabulary.
+        encoder: The encoder's architecture.
+        decoder: The decoder's architecture.
         temporal: How the frames of a clip are joined, for a model of clips.
         weights: Pretrained weights of the encoder: the name of torchvision weights (which
             torchvision downloads), a local `.safetensors` or `.pth` file, a checkpoint folder or
-            "bundled" (its encoder is taken), or null to start from random.
+            "bundled" (whose encoder is used), or null for random weights.
         tags: Whether to keep the classifier of `weights` or `init_from`, if there is one, so that
             the model gives tags too; it is not trained.
         finetune: When and how the encoder trains.
@@ -183,12 +183,12 @@ class CaptioningModule(LightningModule):
             precision=self.trainer.precision_plugin.forward_context,
         )
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Encode pixels; of cached features, return the model's own."""
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Encode pixels; from cached features, return the model's part."""
         return (
-            self.network.encoder(images)
-            if images.ndim > 3
-            else images[:, :, : self.network.encoder.width]
+            self.network.encoder(pixels)
+            if pixels.ndim > 3
+            else pixels[:, :, : self.network.encoder.width]
         )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -227,7 +227,7 @@ class CaptioningModule(LightningModule):
             self._check_loss()
         return loss
 
-    def _log_figures(self, figures: Mapping[str, float | Tensor], images: int) -> None:
+    def _log_figures(self, figures: Mapping[str, float | Tensor], n_images: int) -> None:
         for name, value in figures.items():
             waits = (
                 isinstance(value, Tensor) and value.is_cuda
@@ -236,7 +236,7 @@ class CaptioningModule(LightningModule):
                 f"train/{name}",
                 value,
                 prog_bar=name in ("loss", "reward") and not waits,
-                batch_size=images,
+                batch_size=n_images,
             )
 
     def _check_loss(self) -> None:
@@ -310,9 +310,9 @@ class CaptioningModule(LightningModule):
         """Fail if weights contain NaN or Inf, and look up the style of each image."""
         self._check_weights()
         self._styles = [
-            images.style or self.decoding.style
-            for images in CaptionData.of(self.trainer).validation_sets
-            for _ in images.records
+            each.style or self.decoding.style
+            for each in CaptionData.of(self.trainer).validation_sets
+            for _ in each.records
         ]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -347,7 +347,7 @@ class CaptioningModule(LightningModule):
         for each, own in zip(validated, scores, strict=True):
             self._log_scores(each.prefix, own)
         mean = mean_scores(validated, scores)
-        if len(validated) > 1 or validated[0].images.name:
+        if len(validated) > 1 or validated[0].validation_set.name:
             self._log_scores("val/", mean)
         if whole:
             when = "Before training" if first else f"Epoch {self.current_epoch}"
@@ -362,7 +362,7 @@ class CaptioningModule(LightningModule):
 
     def _tell(self, validated: Validated, scores: Mapping[str, float], when: str) -> None:
         """Save the captions of a set, log its scores, and log some of its images."""
-        name = validated.images.name
+        name = validated.validation_set.name
         if self.trainer.is_global_zero:
             file = f"validation_{name}.json" if name else "validation.json"
             save_results(Path(self.trainer.default_root_dir) / file, validated.results)
@@ -398,14 +398,14 @@ class CaptioningModule(LightningModule):
         """
         if checkpoint.get("vocabulary") != list(self.vocabulary.words):
             raise ConfigError(
-                "The checkpoint's vocabulary is not that of the training captions: they, or"
-                " data.min_count, have changed since it was written. Start a new run, or restore"
-                " the captions."
+                "The checkpoint's vocabulary differs from that of the training captions: the"
+                " captions or data.min_count have changed. Start a new run, or restore the"
+                " captions."
             )
         before, now = {"tags": None, **checkpoint.get("network", {})}, self._described()
         if before != now:
             raise ConfigError(
-                f"The checkpoint is of another network, {before}; the config says {now}. Bring back"
+                f"Architecture mismatch: the checkpoint has {before}, the config {now}. Restore"
                 " model.encoder, model.decoder, model.temporal, model.tags and"
                 " model.finetune.stages, or start a new run."
             )

@@ -15,8 +15,8 @@ WANDB_ID = "wandb_id.txt"
 def make_loggers(folder: Path, wandb: str | None = None) -> list[Logger]:
     """Create the loggers of a run.
 
-    A resumed run continues the logs of both. Weights & Biases keeps its own files in the folder
-    too, and respects its usual environment variables: `WANDB_MODE=offline` sends nothing.
+    A resumed run continues the logs of both. Weights & Biases writes its files to the same folder,
+    and respects its usual environment variables: `WANDB_MODE=offline` sends nothing.
 
     Args:
         folder: The run's folder.
@@ -28,7 +28,7 @@ def make_loggers(folder: Path, wandb: str | None = None) -> list[Logger]:
     """
     folder = (
         folder.absolute()
-    )  # absolute: they write from threads, even while the config's reader changes the directory
+    )  # absolute, as loggers write from threads while jsonargparse may change the directory
     loggers: list[Logger] = [TensorBoardLogger(folder, name="", version="")]
     if wandb is not None:
         _log_in()
@@ -39,7 +39,7 @@ def make_loggers(folder: Path, wandb: str | None = None) -> list[Logger]:
 
 
 def _log_in() -> None:
-    """Log in now, so that a failure doesn't wait for the first logged step hours later."""
+    """Log in now, to fail early rather than at the first logged step."""
     try:
         wandb = importlib.import_module("wandb")
     except ImportError as error:
@@ -65,5 +65,5 @@ def _wandb_id(folder: Path) -> str | None:
 
 
 def _logs() -> bool:
-    """Tell whether this is the process that logs."""
+    """Return whether this is the process that logs."""
     return getattr(rank_zero_only, "rank", 0) == 0

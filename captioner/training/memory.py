@@ -1,4 +1,4 @@
-"""Estimate the memory that training needs without computing anything, by fake tensors."""
+"""Estimate the memory that training needs with fake tensors, without computing anything."""
 
 import copy
 import logging
@@ -62,7 +62,7 @@ def _parts(trainer: Trainer, module: CaptioningModule, trains: bool) -> Parts:
         "AdamW's two moments": 2 * gradients,
     }
     if isinstance(trainer.strategy, DDPStrategy):
-        parts["gradients on their way to other processes"] = gradients
+        parts["gradient buckets for other processes"] = gradients
     if any(_averages_on(device, callback) for callback in trainer.callbacks):  # type: ignore[attr-defined]
         parts["averaged weights"] = weights
     if module.teachers is not None:
@@ -79,7 +79,7 @@ def _parts(trainer: Trainer, module: CaptioningModule, trains: bool) -> Parts:
 
 
 def _averages_on(device: torch.device, callback: Callback) -> bool:
-    """Tell whether a callback keeps averaged weights on a device."""
+    """Return whether a callback keeps averaged weights on a device."""
     average = callback._average_model if isinstance(callback, WeightAveraging) else None
     return average is not None and next(average.parameters()).device == device
 
@@ -97,11 +97,11 @@ def _activations(
         shape = (len(captions), encoder.regions * max(1, frames), encoder.width)
     finetune, smoothing = module.finetune, module.loss.label_smoothing
 
-    def compute(network: CaptioningModel, images: Tensor) -> object:
+    def compute(network: CaptioningModel, pixels: Tensor) -> object:
         network.encoder.unfreeze(
             finetune.stages if trains else (), freeze_batchnorm=finetune.freeze_batchnorm
         )
-        features = network.train().encoder(images) if images.ndim > 3 else images
+        features = network.train().encoder(pixels) if pixels.ndim > 3 else pixels
         output = network.decoder(network.regions_of(features), captions)
         logits = output.logits.float()
         return output, nn.functional.cross_entropy(

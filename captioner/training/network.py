@@ -1,4 +1,4 @@
-"""What a run begins with: a new network, or that of a checkpoint."""
+"""Create the network of a run: a new one, or one from a checkpoint."""
 
 import logging
 from collections.abc import Sequence
@@ -34,18 +34,17 @@ def new_network(
     tags: bool = False,
     temporal: TemporalConfig | None = None,
 ) -> CaptioningModel:
-    """A network of random weights, but for what is known before training.
+    """Create a network with random weights, except for pretrained ones and the output bias.
 
     Args:
-        encoder: What the encoder is.
-        decoder: What the decoder is.
-        image_size: S, the side of its input.
-        vocab_size: V.
-        word_counts: How often each word occurs in the training captions, in id order: the output
-            layer begins with these frequencies.
+        encoder: The encoder's architecture.
+        decoder: The decoder's architecture.
+        image_size: S, the side of the input in pixels.
+        vocab_size: V, the number of words.
+        word_counts: How often each word occurs in the training captions, in id order; initialises
+            the output bias.
         weights: See `CaptioningModule`.
-        tags: Whether to keep the classifier of the weights, if they have one that goes with the
-            encoder.
+        tags: Whether to keep the classifier of the weights, if it fits the encoder.
         temporal: How the frames of a clip are joined; None for a model of photos.
     """
     network = CaptioningModel(
@@ -69,7 +68,7 @@ def new_network(
 
 
 def _keep_classifier(network: CaptioningModel, weights: str) -> None:
-    """Keep the classifier of pretrained weights, if there is one that goes with the encoder."""
+    """Keep the classifier of pretrained weights, if it fits the encoder."""
     try:
         if Path(weights).is_dir():
             head, tags = stored_head(weights), read_checkpoint(weights).tags
@@ -79,9 +78,9 @@ def _keep_classifier(network: CaptioningModel, weights: str) -> None:
             tags = TagConfig() if facts is None else TagConfig(facts.classes)
         network.keep_classifier(head, tags or TagConfig())
     except CaptionerError as error:
-        logger.info("The model will give no tags: %s", error)
+        logger.info("The model will have no tags: %s", error)
     else:
-        logger.info("The encoder's classifier is kept, for tags")
+        logger.info("Keeping the encoder's classifier for tags")
 
 
 def continued_network(
@@ -91,9 +90,9 @@ def continued_network(
 
     Args:
         folder: The folder.
-        vocabulary: Its words, and the new ones behind them. Start tokens of new styles begin as
-            START is.
-        dropout: The decoder's, from now on.
+        vocabulary: Its words, followed by the new ones. Start tokens of new styles are initialised
+            with START's embedding.
+        dropout: The decoder's new dropout.
         tags: Whether to keep its classifier, if it has one.
     """
     checkpoint = read_checkpoint(None if folder == "bundled" else folder)

@@ -22,7 +22,7 @@ class FinetuneConfig:
         from_epoch: The first epoch, counted from 0, in which they train; before, only the decoder
             does.
         learning_rate: Their own peak learning rate.
-        freeze_batchnorm: Leave BatchNorm's statistics, scale and shift as they are.
+        freeze_batchnorm: Keep BatchNorm's statistics, scale and shift fixed.
         keep_classifier: Weight of a loss that preserves the encoder's classifier, which the tags
             come from: the divergence from its original distribution, KL(original || current), mean
             over images (learning without forgetting, Li and Hoiem 2016). 0 turns it off. It costs
@@ -51,7 +51,7 @@ class FinetuneConfig:
         return self.from_epoch if self.stages else None
 
     def trains(self, epoch: int) -> bool:
-        """Tell whether some stages of the encoder train in an epoch."""
+        """Return whether some stages of the encoder train in an epoch."""
         return self.begins is not None and epoch >= self.begins
 
 
@@ -60,7 +60,7 @@ def make_optimizer(
 ) -> torch.optim.AdamW:
     """Create AdamW with separate rates for the decoder and the encoder's trained stages.
 
-    The temporal encoder of a model of clips trains with the decoder, from the beginning on.
+    The temporal encoder of a model of clips trains with the decoder, from the start.
 
     Args:
         network: The network; its encoder is left frozen.

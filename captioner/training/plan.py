@@ -18,31 +18,30 @@ Rows = Sequence[Sequence[str]]
 
 
 class PrintPlan(Callback):
-    """Logs the plan of a run as a table when training starts, on the first of several processes.
+    """Log the plan of a run as a table when training starts, on the first process only.
 
-    Captions that teach nothing stop the run before anything is computed.
+    Fail early if most captions are unusable.
 
     Args:
-        memory: Measure the expected memory too, which takes a second or two.
+        memory: Estimate the memory too, which takes a second or two.
     """
 
     def __init__(self, memory: bool = True) -> None:
         self.memory = memory
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look at the captions.
+        """Check the captions.
 
         Raises:
-            DataError: Most of them teach nothing, or validation has none to score.
+            DataError: Most of them are unusable, or validation cannot select the best epoch.
         """
         data = CaptionData.of(trainer)
         check_teaching(data)
         monitored = getattr(trainer.checkpoint_callback, "monitor", None)
         if len(data.records["val"]) == 1 and monitored == "val/CIDEr-D":
             logger.warning(
-                "Validation has one image, of which CIDEr-D is always 0: it cannot tell which epoch"
-                " is the best. Add images, or choose by another score with --checkpoint.monitor"
-                " val/BLEU-4."
+                "CIDEr-D is always 0 with a single validation image, so it cannot select the best"
+                " epoch. Add images, or use another score: --checkpoint.monitor val/BLEU-4."
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -74,8 +73,8 @@ def describe_plan(trainer: Trainer, module: CaptioningModule, *, memory: bool = 
         lines += ["", title, *(f"  {line}" for line in _aligned(rows, sides))]
     if memory:
         lines.append(
-            "  Kernels' work space, what is computed on the way and the allocator's fragmentation"
-            " come on top."
+            "  Not included: kernels' workspace, temporary tensors and fragmentation of the"
+            " allocator."
         )
     return "\n".join(lines)
 
@@ -103,7 +102,7 @@ def _schedule(trainer: Trainer, module: CaptioningModule) -> Rows:
         if critical.weight
         else "none"
     )
-    each, ranks, images = (
+    each, ranks, batch_size = (
         trainer.accumulate_grad_batches,
         trainer.world_size,
         CaptionData.of(trainer).batch_size,
@@ -119,8 +118,9 @@ def _schedule(trainer: Trainer, module: CaptioningModule) -> Rows:
             ),
         ),
         (
-            "images a step",
-            f"{images * ranks * each}: {images} x {ranks} processes x {each} accumulated batches",
+            "images per step",
+            f"{batch_size * ranks * each}: {batch_size} x {ranks} processes x {each} accumulated"
+            " batches",
         ),
         (
             "learning rate",
@@ -182,7 +182,7 @@ def _megabytes(size: float) -> str:
 
 
 def _aligned(rows: Rows, sides: str) -> list[str]:
-    """Rows as lines, each column at the left ("<") or the right (">") side of its width."""
+    """Format rows as lines, with each column aligned left ("<") or right (">")."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         "  ".join(

@@ -11,7 +11,7 @@ from lightning.pytorch.accelerators import Accelerator, CUDAAccelerator, MPSAcce
 
 AUTO = "auto"
 BFLOAT16, FLOAT32 = "bf16-mixed", "32-true"
-# What torch calls the instructions: of Intel and AMD, of Arm (Apple's processors are some).
+# torch's names of the CPU instructions: on x86, and on Arm including Apple silicon.
 _INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
 _AMPERE = 8  # the first major compute capability of NVIDIA's GPUs with bfloat16
 
@@ -36,12 +36,12 @@ Precision = Literal[
 
 
 class AutoPrecisionTrainer(Trainer):
-    """Lightning's Trainer, which takes the precision "auto" too.
+    """Lightning's Trainer, with an additional precision "auto".
 
     Args:
-        accelerator: As Lightning's.
-        precision: As Lightning's, or "auto" for what `resolve_precision` says.
-        **kwargs: As Lightning's.
+        accelerator: See Lightning's `Trainer`.
+        precision: See Lightning's `Trainer`; "auto" is resolved by `resolve_precision`.
+        **kwargs: See Lightning's `Trainer`.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class AutoPrecisionTrainer(Trainer):
 def resolve_precision(
     precision: str | int | None, accelerator: str | Accelerator = "auto"
 ) -> str | int | None:
-    """Say which precision "auto" stands for on this machine.
+    """Resolve the precision "auto" for this machine.
 
     Args:
-        precision: What was asked for.
-        accelerator: What the Trainer runs on.
+        precision: The requested precision.
+        accelerator: The Trainer's accelerator.
 
     Returns:
-        "bf16-mixed" or "32-true" in the place of "auto"; anything else as it is.
+        "bf16-mixed" or "32-true" for "auto"; other values unchanged.
     """
     if precision != AUTO:
         return precision
@@ -73,7 +73,7 @@ def resolve_precision(
 
 
 def has_bfloat16(device_type: str) -> bool:
-    """Say whether a kind of device of this machine, such as "cpu", computes bfloat16 natively."""
+    """Return whether a device type of this machine, such as "cpu", supports bfloat16 natively."""
     if device_type == "cpu":
         capabilities = torch.cpu.get_capabilities()
         return any(capabilities.get(name, False) for name in _INSTRUCTIONS)
@@ -84,7 +84,7 @@ def has_bfloat16(device_type: str) -> bool:
 
 
 def describe_precision(precision: str, device_type: str) -> str:
-    """Say what a precision means on a kind of device, for the plan of a run."""
+    """Describe a precision on a device type, for the plan of a run."""
     where = "the CPU" if device_type == "cpu" else device_type
     native = has_bfloat16(device_type)
     if precision.startswith("bf16"):
@@ -100,7 +100,7 @@ def describe_precision(precision: str, device_type: str) -> str:
 
 
 def _device_type(accelerator: str | Accelerator) -> str:
-    """The kind of device that the Trainer takes, as torch calls it."""
+    """Return torch's device type of the Trainer's accelerator."""
     if isinstance(accelerator, Accelerator):
         name = type(accelerator).__name__.removesuffix("Accelerator").lower()
         return name if name in ("cuda", "mps") else "cpu"

@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 class TellProgress(Callback):
-    """Log a line a minute; only the first of several processes is heard."""
+    """Log a line per minute, on the first process only."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count from where a run resumed in mid-epoch stopped: that epoch doesn't start again."""

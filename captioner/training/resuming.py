@@ -39,7 +39,7 @@ def find_checkpoint(asked: str, run: Path) -> Path:
     if asked != "last":
         if not _is_whole(Path(asked)):
             raise ConfigError(
-                f"{asked} is missing or damaged. Name another checkpoint, or --ckpt_path last."
+                f"{asked} is missing or damaged. Choose another checkpoint, or --ckpt_path last."
             )
         return Path(asked)
     found = sorted(
@@ -96,7 +96,7 @@ def keep_settled(config: Namespace, checkpoint: Path, begin_with: tuple[str, str
 
 
 def precision_before(run: Path) -> str | int | None:
-    """The precision that the config of a run names; None where it names none or cannot be read."""
+    """Read the precision from the config of a run; None if missing or unreadable."""
     try:
         config = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):

@@ -29,8 +29,8 @@ def log_samples(
         logger: TensorBoard or Weights & Biases; other loggers are ignored.
         samples: Records with the captions that the model gave them.
         step: The training step.
-        name: Of the set that they are from; empty if there is only one.
-        frames: How many frames are shown of a clip, side by side; 0: the records are images.
+        name: The name of their validation set; empty if there is only one.
+        frames: The number of frames of a clip to show side by side; 0 for images.
     """
     folder = f"samples/{name}" if name else "samples"
     for record, caption in samples:
@@ -46,7 +46,7 @@ def log_samples(
 
 
 def draw_sample(record: Record, caption: str, frames: int = 0) -> Image.Image:
-    """An image, or a clip's frames, with the model's caption and the first reference below it."""
+    """Draw an image, or a clip's frames, above the model's caption and the first reference."""
     image = _shrunk(record, frames)
     lines = [*_wrap(caption), *_wrap(f"({record.captions[0]})")]
     panel = Image.new("RGB", (WIDTH, image.height + LINE * len(lines) + 8), "white")

@@ -1,4 +1,4 @@
-"""A seed for each step, so that a run that is resumed goes on as it would have."""
+"""Seed each step, so that a resumed run is identical to an uninterrupted one."""
 
 import os
 
@@ -11,8 +11,8 @@ def seed_step(module: LightningModule, batch_idx: int) -> None:
     """Seed torch for a training step, by the run's seed, the epoch, the batch and the process.
 
     Args:
-        module: What is trained.
-        batch_idx: Which of the epoch's batches comes.
+        module: The module in training.
+        batch_idx: The index of the next batch in the epoch.
     """
     seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
     circumstances = (seed, module.current_epoch, batch_idx, module.global_rank)

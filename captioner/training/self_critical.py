@@ -148,7 +148,7 @@ def draw_captions(
             logits, state, _ = decoder.step(image, state, words)
             logits[..., never] = -torch.inf
             words = logits.float().softmax(dim=2).flatten(0, 1).multinomial(1).view(words.shape)
-            if t == max_length:  # nothing but an end fits
+            if t == max_length:  # only END fits
                 words = torch.where(words == END, END, PAD)
             words = torch.where(ended, PAD, words)
             drawn.append(words)
@@ -181,10 +181,10 @@ def merge_captions(captions: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor, Ten
     )
     lengths = (merged != PAD).sum(dim=2)
     order = lengths.argsort(dim=1, descending=True, stable=True)  # (B, K + J)
-    images = lengths.amax(dim=1).argsort(descending=True, stable=True)  # (B,)
-    order = order[images]
-    rows = images.unsqueeze(1)
-    return merged[rows, order], images, origin[rows, order]
+    image_order = lengths.amax(dim=1).argsort(descending=True, stable=True)  # (B,)
+    order = order[image_order]
+    rows = image_order.unsqueeze(1)
+    return merged[rows, order], image_order, origin[rows, order]
 
 
 def with_drawn(
@@ -211,13 +211,15 @@ def with_drawn(
         never=critic.never,
     )
     advantages, figures = critic.judge(batch.indices, drawn)
-    captions, images, origin = merge_captions(batch.captions, drawn)
-    worth = advantages[images].gather(1, origin.clamp(min=0)).masked_fill(origin < 0, torch.nan)
-    own = batch.weights[images].gather(1, (-1 - origin).clamp(min=0))
+    captions, image_order, origin = merge_captions(batch.captions, drawn)
+    worth = (
+        advantages[image_order].gather(1, origin.clamp(min=0)).masked_fill(origin < 0, torch.nan)
+    )
+    own = batch.weights[image_order].gather(1, (-1 - origin).clamp(min=0))
     merged = batch._replace(
-        images=batch.images[images.to(batch.images.device)],
+        images=batch.images[image_order.to(batch.images.device)],
         captions=captions,
-        indices=batch.indices[images],
+        indices=batch.indices[image_order],
         weights=torch.where(origin < 0, own, 1.0),
     )
     return merged, worth, figures

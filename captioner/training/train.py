@@ -43,7 +43,7 @@ from captioner.training.resuming import (
 
 logger = logging.getLogger("captioner")
 
-_ELSEWHERE = "Put it elsewhere with --trainer.default_root_dir FOLDER."
+_ELSEWHERE = "Choose another folder: --trainer.default_root_dir FOLDER."
 
 
 class SaveConfig(SaveConfigCallback):
@@ -58,15 +58,15 @@ class SaveConfig(SaveConfigCallback):
             self.save_config(trainer, pl_module, "fit")
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write `config.yaml`; a resumed run writes it anew."""
+        """Write `config.yaml`; a resumed run overwrites it."""
         self.parser.save(self.config, Path(trainer.default_root_dir) / CONFIG, overwrite=True)
 
 
 class RunCLI(LightningCLI):
-    """The command line of what trains: a run in a folder, which can be resumed.
+    """The command line of a training run in a folder, which can be resumed.
 
     Attributes:
-        begin_with: The option, and the result in a run's folder, that another run begins with.
+        begin_with: The option and the result in a run's folder that another run can start from.
     """
 
     begin_with = ("model.init_from", BEST)
@@ -115,7 +115,7 @@ class RunCLI(LightningCLI):
         return trainer
 
     def _precision(self) -> Any:
-        """Return the precision: a resumed run's own where "auto" leaves it open."""
+        """Return the precision; "auto" becomes that of the resumed run."""
         asked, accelerator = self.config.trainer.precision, self.config.trainer.accelerator
         if asked == AUTO and self.config.ckpt_path is not None:
             last = self.config.ckpt_path == "last"
@@ -132,7 +132,7 @@ class TrainCLI(RunCLI):
     """The command line of training."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the checkpoints and the plan too, and link what the model takes from the data."""
+        """Add options of checkpoints and the plan, and link the model's arguments to the data."""
         super().add_arguments_to_parser(parser)
         parser.add_lightning_class_args(RunCheckpoints, "checkpoint")
         parser.add_lightning_class_args(PrintPlan, "plan")
@@ -144,7 +144,7 @@ class TrainCLI(RunCLI):
 
 
 def _clip_frames(temporal: TemporalConfig | Namespace) -> int:
-    """How many frames of a clip the model sees, by its section of the config."""
+    """Read the number of frames that the model sees from its section of the config."""
     return 0 if temporal.name == "none" else int(temporal.frames)
 
 
@@ -174,12 +174,12 @@ def main(args: Sequence[str] | None = None) -> int:
         args: The arguments; those of the process by default.
 
     Returns:
-        The exit status: 0, or 2 after a user's mistake, which is reported in a line.
+        The exit status: 0, or 2 after a user error, which is reported in one line.
     """
 
     def open_cli(given: list[str] | None) -> RunCLI:
-        # The data module shares out the images among processes itself: Lightning would caption
-        # some of them twice.
+        # The data module divides the images among processes itself, as Lightning's sampler would
+        # duplicate some of them in validation.
         return TrainCLI(
             CaptioningModule, CaptionData, args=given, **settings("train", "runs/captioner")
         )
@@ -188,11 +188,11 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def settings(command: str, folder: str, **trainer: Any) -> dict[str, Any]:
-    """What the command lines of all runs are made with.
+    """Return the arguments of LightningCLI that all commands share.
 
     Args:
         command: The command's name.
-        folder: The run's folder if none is given.
+        folder: The default folder of the run.
         **trainer: More defaults of the trainer.
     """
     return {
@@ -211,14 +211,14 @@ def settings(command: str, folder: str, **trainer: Any) -> dict[str, Any]:
 
 
 def run(open_cli: Callable[[list[str] | None], RunCLI], args: Sequence[str] | None) -> int:
-    """Train what a command line says.
+    """Train from a command line.
 
     Args:
-        open_cli: Reads the command line.
+        open_cli: Parses the command line.
         args: The arguments; those of the process by default.
 
     Returns:
-        The exit status: 0, or 2 after a user's mistake, which is reported in a line.
+        The exit status: 0, or 2 after a user error, which is reported in one line.
     """
     logging.basicConfig(format="%(message)s")
     first = not getattr(
@@ -232,8 +232,8 @@ def run(open_cli: Callable[[list[str] | None], RunCLI], args: Sequence[str] | No
         "ignore",
         message=".*(num_workers|Checkpoint directory|log_every_n_steps|in eval mode|"
         "isinstance.treespec|sync_dist=True|"
-        "LightningCLI's args parameter|"  # it suspects that they aren't those of the process
-        # not true here: the batches that were seen are skipped
+        "LightningCLI's args parameter|"  # intended here
+        # not true here: batches that were trained on are skipped
         "resuming from a checkpoint that ended)",
     )
     with stop_at_once():
@@ -261,13 +261,13 @@ def _train(open_cli: Callable[[list[str] | None], RunCLI], args: Sequence[str] |
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return _refuse(
-                f"{error.filename or error}: {error.strerror}. Put the run into a folder that may"
-                " be written, with --trainer.default_root_dir FOLDER."
+                f"{error.filename or error}: {error.strerror}. Choose a writable folder for the"
+                " run: --trainer.default_root_dir FOLDER."
             )
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         return _refuse(
-            f"The disk is full ({error}). Free some space, and go on with --ckpt_path last."
+            f"The disk is full ({error}). Free some space, then resume with --ckpt_path last."
         )
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -300,23 +300,23 @@ def _check_inputs(folder: Path, config: Any) -> None:
         and (folder / BEST).samefile(begun)
     ):
         raise ConfigError(
-            f"The run in {folder} would overwrite {begun}, which it begins with. {_ELSEWHERE}"
+            f"The run in {folder} would overwrite {begun}, which it starts from. {_ELSEWHERE}"
         )
 
 
 def _open_run(folder: Path, resumed: str | None, first: bool) -> Path | None:
-    """Start the run's log, refuse to mix two runs in one folder, and find the checkpoint to resume.
+    """Start the run's log, and find the checkpoint to resume; fail if the folder has another run.
 
-    Of several processes, the first alone writes the log.
+    Only the first process writes the log.
     """
     if not first:
         return find_checkpoint(resumed, folder) if resumed else None
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder; name another with --trainer.default_root_dir.")
+        raise ConfigError(f"{folder} is not a folder; choose one with --trainer.default_root_dir.")
     if not resumed and any((folder / CHECKPOINTS).glob("*")):
         raise ConfigError(
-            f"{folder} holds a run already. Resume it with --ckpt_path last, or put the new run"
-            " elsewhere with --trainer.default_root_dir FOLDER."
+            f"{folder} already contains a run. Resume it with --ckpt_path last, or choose another"
+            " folder with --trainer.default_root_dir FOLDER."
         )
     folder.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(folder / "train.log")

@@ -15,22 +15,22 @@ class Validated:
     """The captions of a validation set.
 
     Args:
-        images: The set.
+        validation_set: The set.
         captions: The captions by their record's index in it, in order; unreadable images have none.
     """
 
-    images: ValidationSet
+    validation_set: ValidationSet
     captions: Mapping[int, str]
 
     @property
     def records(self) -> Sequence[Record]:
         """All records of the set."""
-        return self.images.records
+        return self.validation_set.records
 
     @property
     def prefix(self) -> str:
         """The prefix of its scores' names in the log."""
-        return f"val/{self.images.name}/" if self.images.name else "val/"
+        return f"val/{self.validation_set.name}/" if self.validation_set.name else "val/"
 
     @property
     def results(self) -> dict[ImageId, str]:
@@ -65,16 +65,16 @@ def divide_captions(
     """
     divided = []
     first = 0
-    for images in sets:
-        last = first + len(images.records)
+    for validation_set in sets:
+        last = first + len(validation_set.records)
         own = {index - first: text for index, text in captions.items() if first <= index < last}
         if not own and (whole or not captions):
-            which = f" of {images.name}" if images.name else ""
+            which = f" of {validation_set.name}" if validation_set.name else ""
             raise DataError(
                 f"None of the validation images{which} can be read; their names are logged above."
             )
         if own:
-            divided.append(Validated(images, own))
+            divided.append(Validated(validation_set, own))
         first = last
     return divided
 
@@ -83,7 +83,7 @@ def mean_scores(
     validated: Sequence[Validated], scores: Sequence[Mapping[str, float]]
 ) -> dict[str, float]:
     """Compute the mean of each score over the sets, weighted by the sets' weights."""
-    weights = [each.images.weight for each in validated]
+    weights = [each.validation_set.weight for each in validated]
     return {
         name: (
             sum(weight * own[name] for weight, own in zip(weights, scores, strict=True))

@@ -31,9 +31,7 @@ def test_an_epoch_has_as_many_images_of_a_source_as_its_weight_or_share_says(
 
 @pytest.mark.parametrize("sources", [[{"share": 0.5}], [{}, {"share": 0.5}, {"share": 0.5}]])
 def test_shares_must_leave_something(sources):
-    with pytest.raises(
-        ConfigError, match="expected less than 1, and a source with a weight beside"
-    ):
+    with pytest.raises(ConfigError, match="less than 1, and at least one source with a weight"):
         images_an_epoch([Source(**source) for source in sources], [10] * len(sources))
 
 
@@ -90,7 +88,7 @@ def test_captions_count_by_their_rank(ranked: Path, tmp_path: Path) -> None:
         val=val, sources={"s": Source(ranked, captions_by="human")}, min_count=1
     ).training
     assert said.captions_by == {"human": 8}
-    with pytest.raises(DataError, match="no caption has a rank with a weight above 0"):
+    with pytest.raises(DataError, match="all captions have the weight 0"):
         _ = CaptionData(val=val, sources={"s": Source(ranked, rank_weights=[0, 0, 0, 1])}).records
 
 
@@ -129,8 +127,8 @@ def test_validation_sets_follow_one_another(tmp_path: Path) -> None:
 def test_mistakes_are_told(tmp_path: Path) -> None:
     new = draw_domain(tmp_path / "new", NEW, 9)
     wrong = {
-        "nothing to train on": {},
-        "nothing to validate on": {"sources": {"a": Source(new)}},
+        "No training data": {},
+        "No validation data": {"sources": {"a": Source(new)}},
         "data.val and data.validation cannot be combined": {
             "train": new,
             "val": new,
@@ -149,7 +147,7 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
             "train": new,
             "validation": {"a": ValidationSource(new, weight=-1)},
         },
-        "the weight 0; expected one above it": {
+        "the weight 0; expected at least one above 0": {
             "train": new,
             "validation": {"a": ValidationSource(new, weight=0)},
         },

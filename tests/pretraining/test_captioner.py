@@ -39,7 +39,7 @@ def test_a_captioner_takes_the_encoder_and_tags_with_its_classes(
         "--trainer.default_root_dir=captioner",
     ]
     assert train([*ON_TABLES, *options]) == 0, caplog.text
-    assert "The encoder's classifier is kept, for tags" in caplog.text
+    assert "Keeping the encoder's classifier for tags" in caplog.text
     assert "The weights run/encoder.safetensors were trained on images of 16" in caplog.text
     own, whole = load_file("run/encoder.safetensors"), load_file("captioner/best/model.safetensors")
     stem = "stem.0.weight"

@@ -60,7 +60,7 @@ def test_one_that_knows_other_words_or_sees_differently_is_refused(checkpoint, w
         else checkpoint.vocabulary
     )
     preprocessing = Preprocessing(size=96) if what == "preprocessing" else checkpoint.preprocessing
-    with pytest.raises(ConfigError, match="expected the same"):
+    with pytest.raises(ConfigError, match="differs from the model"):
         Teachers([checkpoint.folder], vocabulary, preprocessing)
 
 

@@ -88,5 +88,5 @@ def test_where_no_classifier_fits_the_log_says_why(
     with caplog.at_level(logging.INFO, "captioner"):
         network = new_network(encoder, DECODER, SIZE, len(VOCABULARY), weights=weights, tags=True)
     assert network.classifier is None
-    assert "The model will give no tags: " in caplog.text
+    assert "The model will have no tags: " in caplog.text
     assert said in caplog.text

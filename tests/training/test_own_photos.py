@@ -178,7 +178,7 @@ def test_a_table_of_photos_is_all_that_the_bundled_model_needs(tmp_path, caplog)
     best = finetune(
         "runs/photos", f"--data.train={table}", "--data.cache_features=1", "--trainer.max_epochs=1"
     )
-    assert f"{table}: 3 of its 18 images are held out for validation" in caplog.text
+    assert f"{table}: holding out 3 of 18 images for validation" in caplog.text
 
     bundled, tuned = read_checkpoint(), read_checkpoint(best)
     assert tuned.vocabulary == bundled.vocabulary.extended(["star"]), "it has all the other words"

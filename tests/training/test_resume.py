@@ -333,9 +333,9 @@ def test_other_batches_in_the_middle_of_an_epoch_and_another_network_are_refused
         train_with(Disturb(1, 1, send(signal.SIGINT)), OPTIONS)
     config = Path("runs/tiny/config.yaml").read_text()
     for option, said in (
-        ("--data.batch_size=4", "batches of 8 images"),
-        ("--model.decoder.hidden_size=64", "of another network"),
-        ("--model.finetune.stages=[features.12]", "of another network"),
+        ("--data.batch_size=4", "with 8 images per step"),
+        ("--model.decoder.hidden_size=64", "Architecture mismatch"),
+        ("--model.finetune.stages=[features.12]", "Architecture mismatch"),
     ):
         assert main([*OPTIONS, option, "--ckpt_path=last"]) == 2
         assert said in caplog.records[-1].message

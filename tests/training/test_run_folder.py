@@ -28,7 +28,7 @@ def test_a_new_run_writes_over_nothing_that_it_reads(tmp_path: Path) -> None:
     for path in (own, tmp_path / "link.yaml"):
         with pytest.raises(ConfigError, match="its own config"):
             train._check_inputs(tmp_path / "run", config(other, path))
-    with pytest.raises(ConfigError, match="which it begins with"):
+    with pytest.raises(ConfigError, match="which it starts from"):
         train._check_inputs(
             tmp_path / "run", config(other, init_from=str(tmp_path / "run" / "best"))
         )
@@ -44,6 +44,4 @@ def test_a_folder_that_cannot_be_written_is_a_line(
     monkeypatch.setattr(train, "TrainCLI", refuse)
     assert train.main([]) == 2
     (record,) = caplog.records
-    assert record.message.startswith(
-        "error: /disk/run: no. Put the run into a folder that may be written"
-    )
+    assert record.message.startswith("error: /disk/run: no. Choose a writable folder for the run")
