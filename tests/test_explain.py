@@ -179,9 +179,8 @@ def test_the_command_takes_standard_input_and_options(
     ]
     outcome = run(*call, "--sample", "--seed", 3, "--top-k", 9, stdin=photo.read_bytes())
     assert outcome == (0, f"{caption.text}\n", "")
-    assert "less probable when they are hidden" in (tmp_path / "page.html").read_text(
-        encoding="utf-8"
-    )
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "less probable when they are hidden" in page
 
 
 def test_the_gradient_takes_the_torch_backend_by_itself(
