@@ -1,11 +1,9 @@
-"""How far confidence can be trusted: python scripts/measure_confidence.py --set NAME FILE ...
-
-Of each set it is told NAME FILE DIR STYLE.
+"""Measure the quality of confidence: scripts/measure_confidence.py --set NAME FILE DIR STYLE ...
 
 Each set of photos with captions by people calibrates the confidence of one style of the model
-("plain" for the one without a name), and the first one its tags too, as `captioner calibrate` does.
-The tables between the marks of docs/confidence.md and the figures in docs/figures are written anew.
-All figures are cross-validated: each photo's probability is that of a fit to others.
+("plain" for the default style), and the first set its tags too, like `captioner calibrate`. The
+tables between the marks in docs/confidence.md and the figures in docs/figures are updated. All
+numbers are cross-validated: each photo's probability is from a fit to other photos.
 """
 
 import argparse
@@ -51,13 +49,13 @@ def main(args: Sequence[str] | None = None) -> int:
         action="append",
         required=True,
         metavar=("NAME", "FILE", "DIR", "STYLE"),
-        help="A name, annotations, the folder of their images, and a style or plain.",
+        help="A name, annotations, the image folder, and a style or plain.",
     )
     parser.add_argument("--model", type=Path, help="Checkpoint folder. [default: the bundled one]")
     parser.add_argument(
         "--write", action="store_true", help="Write the calibrations into the model's config.json."
     )
-    parser.add_argument("--docs", type=Path, default=DOCS, help="Where confidence.md is.")
+    parser.add_argument("--docs", type=Path, default=DOCS, help="The folder of confidence.md.")
     options = parser.parse_args(args)
     try:
         found: Sets = {}
@@ -83,7 +81,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def write_page(page: Path, text: str) -> None:
-    """Replace what stands between the marks.
+    """Replace the text between the marks.
 
     Raises:
         ConfigError: The page has no marks.
@@ -97,7 +95,7 @@ def write_page(page: Path, text: str) -> None:
 
 
 def tables(found: Sets) -> str:
-    """The quality of all probabilities, and CIDEr-D by the share that is kept."""
+    """Format tables of the quality of probabilities, and of CIDEr-D by the share kept."""
     lines = [
         "| | photos | base rate | log loss | of the base rate | AUC | calibration error |"
         " by chance |",
@@ -138,7 +136,7 @@ def tables(found: Sets) -> str:
 
 
 def gain(each: CalibratedConfidence) -> tuple[float, float]:
-    """By how much the kept half scores above all: a 95 % interval, by bootstrap over photos."""
+    """Compute a 95 % interval of the gain in CIDEr-D of the more confident half over all photos."""
     random, count = np.random.default_rng(0), len(each.scores)
     drawn = [random.integers(0, count, count) for _ in range(PAIRS)]
     gains = []
@@ -150,7 +148,7 @@ def gain(each: CalibratedConfidence) -> tuple[float, float]:
 
 
 def figures(found: Sets) -> dict[str, str]:
-    """The SVG files by their names."""
+    """Draw the SVG figures, by file name."""
     drawn = {}
     for name, each in found.items():
         if each.confidence is not None:
@@ -164,7 +162,7 @@ def figures(found: Sets) -> dict[str, str]:
 
 
 def risk(name: str, each: CalibratedConfidence) -> str:
-    """CIDEr-D by the share that is kept."""
+    """Draw CIDEr-D by the share of captions kept."""
     ways = {
         "all": ("ideal", np.zeros(len(each.scores))),
         "by log-probability": ("other", each.mean_log_probs),
@@ -191,7 +189,7 @@ def risk(name: str, each: CalibratedConfidence) -> str:
 
 
 def reliable(held: Quality, what: str, happened: str) -> str:
-    """A reliability diagram; bins of less than three photos are left out."""
+    """Draw a reliability diagram; bins with fewer than three photos are left out."""
     bins = [each for each in held.reliability.bins if each.count >= 3]
     marks = [mark / 10 for mark in range(0, 11, 2)]
     plot = line_plot(

@@ -1,10 +1,10 @@
-"""How often words without visual evidence are wrong: python scripts/measure_evidence.py FILE DIR.
+"""Measure how often words without visual evidence are wrong: scripts/measure_evidence.py FILE DIR.
 
-Captions photos that have captions by people and looks for each of the model's content words in
-them. A word is absent if no reference has a form of it; a noun that tags know is absent if no
-reference names it by a synonym or by a kind of it either. The photos are divided: every second one
-is to choose the threshold on, the others to see what it is worth. The tables between the marks of
-docs/how-to/explain.md are written anew.
+Photos with captions by people are captioned, and each content word of the model's caption is looked
+up in the references. A word is absent if no reference has a form of it; a noun of the tags is
+absent if no reference has a synonym or a more specific noun either. The threshold is chosen on
+every second photo and tested on the others. The tables between the marks in docs/how-to/explain.md
+are updated.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-sys.path.append(str(Path(__file__).parents[1]))  # a script finds what stands beside it alone
+sys.path.append(str(Path(__file__).parents[1]))  # to import captioner from a clone
 
 from captioner.annotations.records import Record, check_images, load_records
 from captioner.commands.terminal import track
@@ -39,8 +39,8 @@ class Said(NamedTuple):
     """A content word of a caption.
 
     Attributes:
-        photo: Which photo it was said of.
-        noun: Whether tags know it.
+        photo: The index of the photo.
+        noun: Whether it is a noun of the tags.
         pmi: Its pointwise mutual information with the photo, in nats.
         absent: Whether the references lack it.
     """
@@ -149,7 +149,7 @@ def _share(words: Sequence[Said]) -> str:
 
 
 def _difference(words: Sequence[Said], threshold: float) -> str:
-    """The interval of the difference of both shares, by drawing whole photos anew."""
+    """Format the interval of the difference of both shares, by the bootstrap over photos."""
     if not words:
         return ""
     photos = np.unique([word.photo for word in words], return_inverse=True)[1]

@@ -1,16 +1,16 @@
-"""Captioners beside ours, each to be run in a process of its own: see scripts/benchmark_peers.py.
+"""Other captioners to compare with, each run in its own process by scripts/benchmark_peers.py.
 
     python scripts/peers.py save NAME FOLDER
     python scripts/peers.py caption NAME FOLDER PHOTO...
 
-The networks have the shapes of the published ones and random weights: that changes what they write,
-not what it takes. All write captions of `TOKENS` tokens, ours too. They compute in float32, as a
-CPU does best, whatever the precision their weights are published in. No tokenizer runs.
+The networks have the published shapes and random weights, which changes the captions but not the
+cost. All write captions of `TOKENS` tokens, ours too. They compute in float32, which is fastest on
+a CPU, whatever the precision of their published weights. No tokenizer runs.
 
-`save` writes the weights to a folder, and prints how many there are. `caption` loads them and
-captions the photos: it prints a line after the first caption, and at the end a line of JSON with
-the images per second of the others and the peak of memory. Libraries are imported where they are
-needed, so that a process has those of its network alone.
+`save` writes the weights to a folder and prints their number. `caption` loads them and captions the
+photos: it prints a line after the first caption, and at the end a line of JSON with the images per
+second of the others and the peak memory. Libraries are imported on use, so a process loads only
+those of its network.
 """
 
 import json
@@ -35,13 +35,13 @@ class Peer:
     """A captioner to measure.
 
     Attributes:
-        title: What the table calls it.
-        beams: How many hypotheses its search keeps.
-        batch: Images that it captions at once.
-        bytes: Of a weight as published.
-        load: Takes the folder of its weights.
+        title: Its name in the table.
+        beams: The beam size.
+        batch: The batch size.
+        bytes: Bytes per weight as published.
+        load: Loads weights from a folder.
         save: Writes random weights to a folder and counts them; None for ours, which has its own.
-        packages: What it needs beside captioner.
+        packages: Required packages besides captioner.
     """
 
     title: str
@@ -54,7 +54,7 @@ class Peer:
 
 
 def main(args: Sequence[str]) -> None:
-    """Save one captioner, or caption photos by it."""
+    """Save the weights of a captioner, or caption photos with it."""
     command, name, folder, *photos = args
     peer = PEERS[name]
     if command == "save":
@@ -73,9 +73,9 @@ def main(args: Sequence[str]) -> None:
 
 
 def peak_memory() -> int:
-    """The most bytes of memory that this process has held."""
+    """Return the peak memory of this process in bytes."""
     status = Path("/proc/self/status")
-    if status.is_file():  # of this process alone, not of the one that started it
+    if status.is_file():  # of this process only, not of its parent
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
     import resource
@@ -89,7 +89,7 @@ def peak_memory() -> int:
 
 
 def load_ours(beams: int, folder: Path) -> Caption:
-    """Load a checkpoint folder by ONNX Runtime."""
+    """Load a checkpoint folder with ONNX Runtime."""
     from captioner import Captioner
 
     captioner = Captioner.from_pretrained(folder, backend="onnx")
@@ -99,7 +99,7 @@ def load_ours(beams: int, folder: Path) -> Caption:
 
 
 def ours(beams: int, batch: int) -> Peer:
-    """The bundled model, or the one that is asked for."""
+    """Create the row of the bundled model, or of the requested one."""
     title = "captioner, greedy" if beams == 1 else "captioner"
     return Peer(title, beams, batch, 2, lambda folder: load_ours(beams, folder), packages=())
 
@@ -112,14 +112,14 @@ Prompt = dict[str, Any]
 
 @dataclass(frozen=True)
 class Published:
-    """A network of transformers by its published sizes.
+    """A network of transformers with its published sizes.
 
     Attributes:
         kind: The class of the network.
-        config: Makes its config.
-        side: Of the square that it sees, in pixels.
-        dtype: Of the weights as published.
-        inputs: What it is given beside the pixels; pixels are (3, S, S) of one photo.
+        config: Creates its config.
+        side: The side of its square input in pixels.
+        dtype: The precision of the published weights.
+        inputs: Creates its other inputs from the pixels (3, S, S) of one photo.
     """
 
     kind: str
@@ -129,7 +129,7 @@ class Published:
     inputs: Callable[["torch.Tensor"], Prompt] = lambda pixels: {"pixel_values": pixels[None]}
 
     def save(self, folder: Path) -> int:
-        """Write random weights as they would be published, and count them."""
+        """Write random weights in the published precision, and count them."""
         import torch
         import transformers
 
@@ -155,13 +155,13 @@ class Published:
         return caption
 
     def peer(self, title: str, beams: int) -> Peer:
-        """The row that it is."""
+        """Create its row."""
         size = 4 if self.dtype == "float32" else 2
         return Peer(title, beams, 1, size, lambda folder: self.load(beams, folder), self.save)
 
 
 def read(path: Path, side: int) -> "torch.Tensor":
-    """Read a photo, squeeze it into a square and bring its values to about -2 to 2."""
+    """Read a photo, squash it to a square and normalize its values to about -2 to 2."""
     import numpy as np
     import torch
     from PIL import Image
@@ -173,7 +173,7 @@ def read(path: Path, side: int) -> "torch.Tensor":
 
 
 def blip() -> Any:
-    """The config of BLIP-base."""
+    """Create the config of BLIP-base."""
     from transformers import BlipConfig
 
     return BlipConfig(
@@ -183,7 +183,7 @@ def blip() -> Any:
 
 
 def vit_gpt2() -> Any:
-    """The config of a ViT-base and a GPT-2 that attends to it."""
+    """Create the config of a ViT-base and a GPT-2 that attends to it."""
     from transformers import GPT2Config, VisionEncoderDecoderConfig, ViTConfig
 
     config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(ViTConfig(), GPT2Config())
@@ -196,7 +196,7 @@ FLORENCE_WORDS, FLORENCE_REGIONS, FLORENCE_PROMPT = 51289, 577, 9
 
 
 def florence() -> Any:
-    """The config of Florence-2-base."""
+    """Create the config of Florence-2-base."""
     from transformers import Florence2Config
 
     text = {
@@ -222,7 +222,7 @@ def florence() -> Any:
 
 
 def florence_inputs(pixels: "torch.Tensor") -> Prompt:
-    """A photo and the question that stands for its task."""
+    """Create the inputs: a photo and the prompt of its task."""
     import torch
 
     ids = [FLORENCE_WORDS - 1] * FLORENCE_REGIONS + [5] * FLORENCE_PROMPT
@@ -233,7 +233,7 @@ SMOL_IMAGE, SMOL_TILE, SMOL_PROMPT = 49190, 64, 20
 
 
 def smol() -> Any:
-    """The config of SmolVLM-256M."""
+    """Create the config of SmolVLM-256M."""
     from transformers import Idefics3Config
 
     text = {
@@ -266,7 +266,7 @@ def smol() -> Any:
 
 
 def smol_inputs(tiles: int, pixels: "torch.Tensor") -> Prompt:
-    """A photo as so many tiles, and a request."""
+    """Create the inputs: a photo as a number of tiles, and a prompt."""
     import torch
 
     ids = [SMOL_IMAGE] * (SMOL_TILE * tiles) + [5] * SMOL_PROMPT
@@ -303,7 +303,7 @@ LOOP_WORDS, LOOP_WIDTH, LOOP_FEATURES, LOOP_GRID, LOOP_SIDE = 9490, 512, 2048, 1
 
 
 def tutorial(encoder: "torch.nn.Module | None" = None) -> "torch.nn.ModuleDict":
-    """ResNet-101, and an LSTM that attends to its regions, as the most followed tutorial has them.
+    """Create ResNet-101 and an LSTM that attends to its regions, like the most popular tutorial.
 
     sgrvinod, a-PyTorch-Tutorial-to-Image-Captioning: 14 x 14 regions, a vocabulary of COCO.
 
@@ -360,9 +360,10 @@ def load_tutorial(beams: int, folder: Path) -> Caption:
 def search(
     network: "torch.nn.ModuleDict", pixels: "torch.Tensor", beams: int
 ) -> tuple[list[int], float]:
-    """Find the likeliest caption of `TOKENS` words by beam search.
+    """Find the most probable caption of `TOKENS` words by beam search.
 
-    As such loops do, it attends to the regions anew for each hypothesis: their projection too.
+    Like such loops, it recomputes the attention for each hypothesis, including the projection of
+    the regions.
 
     Returns:
         The words and their log-probability.

@@ -1,13 +1,12 @@
-"""A plain training loop, which scripts/benchmark.py measures ours against.
+"""A plain training loop, the baseline of scripts/benchmark.py.
 
-It goes about it as the most followed tutorial does (sgrvinod,
-a-PyTorch-Tutorial-to-Image-Captioning): a row for each caption, and for each row its image, loaded
-and encoded for it alone; rows sorted by length, of which each step runs those that have not ended.
-What it runs is ours: the same encoder and decoder, the same optimizer and clipping. So its loss is
-the same number, and the time is all that differs. It runs in float32, as the tutorial does, and, to
-tell what precision alone brings, in ours too.
+It works like the most popular tutorial (sgrvinod, a-PyTorch-Tutorial-to-Image-Captioning): one row
+per caption, for which its image is loaded and encoded separately; rows are sorted by length, and
+each step runs those that have not ended. Encoder, decoder, optimizer and clipping are ours, so the
+loss is the same and only the time differs. It runs in float32, like the tutorial, and also in our
+precision, to separate the effect of precision.
 
-The tutorial keeps the images of a data set resized in one file; many others decode a JPEG for each
+The tutorial stores the resized images of a data set in one file; many others decode a JPEG for each
 caption.
 """
 
@@ -34,13 +33,12 @@ Rows = tuple[
 
 
 class CaptionRows(Dataset[tuple[Tensor, Tensor, int]]):
-    """One example a caption: its image's pixels, loaded for it alone; its padded ids; its length.
+    """One example per caption: its image's pixels, its padded ids and its length.
 
     Args:
-        data: Whose words and preprocessing.
+        data: The data module, for its words and preprocessing.
         records: The images.
-        stored: Keep the images, resized, in memory; else their files are read and decoded each
-            time.
+        stored: Keep the resized images in memory; else files are read and decoded each time.
     """
 
     def __init__(
@@ -87,7 +85,7 @@ class CaptionRows(Dataset[tuple[Tensor, Tensor, int]]):
 
 
 def make_loader(cli: TrainCLI, *, stored: bool = False) -> DataLoader[Rows]:
-    """A loader of as many captions a step as the config has, by as many processes."""
+    """Create a loader with the captions per step and the workers of the config."""
     data = cli.datamodule
     records = data.records["train"]
     captions = CaptionRows(data, records, stored=stored)
@@ -99,7 +97,7 @@ def make_loader(cli: TrainCLI, *, stored: bool = False) -> DataLoader[Rows]:
 
 
 def train(cli: TrainCLI, batches: Iterable[Rows]) -> None:
-    """Train the network of a config; its encoder too if that trains from the first epoch on."""
+    """Train the network of a config, including an encoder that trains from the first epoch."""
     module, trainer = cli.model, cli.trainer
     module.to(trainer.strategy.root_device).train()
     optimizer = module.configure_optimizers()["optimizer"]
@@ -115,7 +113,7 @@ def train(cli: TrainCLI, batches: Iterable[Rows]) -> None:
         if trainer.gradient_clip_val:
             nn.utils.clip_grad_norm_(trained, trainer.gradient_clip_val)
         optimizer.step()
-        loss.item()  # which such loops print
+        loss.item()  # as such loops print it
     module.cpu()
 
 
@@ -125,7 +123,7 @@ def compute_loss(
     """Compute the loss of R captions: mean over words, plus the doubly stochastic penalty.
 
     Args:
-        module: Whose network, and what its loss is made of.
+        module: The module, for its network and the terms of its loss.
         images: (R, 3, S, S).
         captions: (R, T) ids, padded.
         lengths: (R,).

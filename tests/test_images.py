@@ -91,7 +91,7 @@ def test_a_pipe_is_read(tmp_path, data, readable):
     if readable:
         assert difference(open_image(pipe), picture()) == 0
     else:
-        with pytest.raises(ImageError, match="no image"):
+        with pytest.raises(ImageError, match="not an image"):
             open_image(pipe)
     writer.join()
 

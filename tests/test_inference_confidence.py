@@ -264,7 +264,7 @@ def test_maps_are_saved_of_what_is_kept(
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("1.5", "--min-confidence is 1.5; expected a probability from 0 to 1"),
+        ("1.5", "--min-confidence is 1.5; expected a probability between 0 and 1"),
         ("-0.1", "--min-confidence is -0.1"),
         ("nan", "--min-confidence is nan"),
     ],

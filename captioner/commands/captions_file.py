@@ -256,7 +256,7 @@ class CaptionsFile:
 
     def _check_same_run(self, before: Mapping[str, Any], names: Sequence[str]) -> None:
         now: dict[str, Any] = json.loads(json.dumps(asdict(self._run)))
-        same = f"{self.output} has captions of another run"
+        same = f"{self.output} was written"
         if before["models"] != now["models"]:
             raise ConfigError(
                 f"{same} with another model; captions of two models would be mixed. {_ELSE}"

@@ -1,6 +1,6 @@
-"""Encoder + decoder, and what is between them: time, in models of clips; tags where they are kept.
+"""The captioning model: encoder, optional temporal encoder for clips, decoder, optional classifier.
 
-Tags are scored by the classifier that the encoder came with.
+The classifier is that of the encoder's pretrained weights; tags are computed from its logits.
 """
 
 from collections.abc import Mapping
@@ -27,19 +27,18 @@ class CaptioningModel(nn.Module):
         image_size: S, the side of the images in pixels.
         vocab_size: V.
         pad: Id of the padding.
-        tags: What the classes of the encoder's own classifier stand for; None for a model without
-            it.
+        tags: The meaning of the classifier's classes; None for a model without a classifier.
         temporal: How the frames of a clip are joined; None, or one named "none", for a model of
             photos.
 
     Attributes:
-        tags: As given.
+        tags: The meaning of the classifier's classes.
         temporal: The temporal encoder; None for a model of photos.
-        classifier: The linear layer that scores the classes, of the mean of an image's region
-            features. It never trains. None for a model without it.
+        classifier: The linear layer that computes class logits from the mean of an image's region
+            features. It never trains. None for a model without a classifier.
 
     Raises:
-        ConfigError: The network or its regions cannot be made, or don't go with a classifier.
+        ConfigError: The network or its grid is not supported, or doesn't fit the classifier.
     """
 
     def __init__(
@@ -78,17 +77,17 @@ class CaptioningModel(nn.Module):
 
     @property
     def frames(self) -> int:
-        """F, how many frames of a clip the model sees; 0 for a model of photos."""
+        """F, the number of frames that a model of clips sees; 0 for a model of photos."""
         return self.temporal_config.clip_frames
 
     def regions_of(self, features: Tensor) -> Tensor:
-        """What the decoder attends to.
+        """Compute the regions that the decoder attends to.
 
         Args:
-            features: The encoder's: (B, L, D) of photos, (B, F * L, D) of clips.
+            features: The encoder's features: (B, L, D) for photos, (B, F * L, D) for clips.
 
         Returns:
-            Of photos the features as they are; of clips (B, L', H), see `TemporalEncoder`.
+            The same features for photos; (B, L', H) for clips, see `TemporalEncoder`.
         """
         return features if self.temporal is None else self.temporal(features)
 
@@ -104,16 +103,16 @@ class CaptioningModel(nn.Module):
 
         Args:
             head: Its weights.
-            tags: What its classes stand for.
+            tags: The meaning of its classes.
 
         Raises:
-            ConfigError: It has another number of classes, or the encoder's regions don't have the
-                same mean as the map that it was trained on.
+            ConfigError: The number of classes differs, or the mean of the encoder's regions differs
+                from that of the feature map that the classifier was trained on.
         """
         if head.weight.shape != (tags.classes, self.encoder.width):
             raise ConfigError(
-                f"The classifier has {' x '.join(map(str, head.weight.shape))} weights; expected"
-                f" those of {tags.classes} classes on {self.encoder.width} features."
+                f"Shape mismatch: the classifier has {' x '.join(map(str, head.weight.shape))}"
+                f" weights; expected {tags.classes} classes x {self.encoder.width} features."
             )
         classifier = self._add_classifier(tags)
         with torch.no_grad():
@@ -127,16 +126,16 @@ class CaptioningModel(nn.Module):
     def _add_classifier(self, tags: TagConfig) -> nn.Linear:
         if not self.encoder.even:
             raise ConfigError(
-                f"A grid of {self.encoder.grid} regions a side weighs the CNN's feature map"
-                " unevenly, so its classifier cannot use their mean; omit encoder.grid, or choose a"
-                " divisor of the CNN's own grid."
+                f"A grid of {self.encoder.grid} x {self.encoder.grid} regions weights the CNN's"
+                " feature map unevenly, so its classifier cannot use their mean; omit encoder.grid,"
+                " or choose a divisor of the CNN's own grid."
             )
         self.tags = tags
         self.classifier = nn.Linear(self.encoder.width, tags.classes).requires_grad_(False)
         return self.classifier
 
     def architecture(self) -> dict[str, Any]:
-        """What `from_architecture` needs to build this network again, but for derived facts."""
+        """The arguments with which `from_architecture` rebuilds this network."""
         encoder, decoder = self.configs
         parts = {"encoder": asdict(encoder), "decoder": asdict(decoder)}
         return parts | ({"temporal": asdict(self.temporal_config)} if self.frames else {})
@@ -152,7 +151,7 @@ class CaptioningModel(nn.Module):
         return state
 
     def load_portable_state(self, state: Mapping[str, Tensor]) -> None:
-        """Load what `portable_state` gave, of this version or an earlier one, strictly.
+        """Load the result of `portable_state`, of this or an earlier version, strictly.
 
         Raises:
             CheckpointError: A tensor is missing, unknown or of another shape.
@@ -174,12 +173,13 @@ class CaptioningModel(nn.Module):
                 tensor.copy_(state[name])
 
     def enlarge_vocabulary(self, vocab_size: int) -> None:
-        """Make room for new words behind the old ones, whose weights stay as they are.
+        """Append new words to the vocabulary; the weights of the old ones are unchanged.
 
-        A new word begins as the mean of the old ones, in the embedding and in the output layer.
+        A new word is initialised with the mean of the old ones, in the embedding and in the output
+        layer.
 
         Args:
-            vocab_size: V, not below what it is.
+            vocab_size: The new V, at least the old one.
         """
         with torch.no_grad():
             embedding = _with_mean_rows(self.decoder.embedding.weight, vocab_size)
@@ -200,7 +200,7 @@ class CaptioningModel(nn.Module):
         pad: int = 0,
         tags: TagConfig | None = None,
     ) -> "CaptioningModel":
-        """Build a network, with random weights, from what `architecture` gave."""
+        """Build a network with random weights from the value of `architecture`."""
         encoder = EncoderConfig(**architecture["encoder"])
         decoder = DecoderConfig(**architecture["decoder"])
         temporal = TemporalConfig(**architecture.get("temporal", {}))

@@ -1,4 +1,4 @@
-"""The classifier of a pretrained CNN, which gives classes from its region features."""
+"""The classifier of a pretrained CNN, applied to its region features."""
 
 import copy
 import os
@@ -23,7 +23,7 @@ class LinearHead(NamedTuple):
 
 
 def stored_head(folder: str | os.PathLike[str]) -> LinearHead:
-    """The classifier that a checkpoint folder has kept.
+    """Read the classifier of a checkpoint folder.
 
     Args:
         folder: A checkpoint folder.
@@ -33,28 +33,28 @@ def stored_head(folder: str | os.PathLike[str]) -> LinearHead:
     """
     state = read_state(Path(folder) / "model.safetensors")
     if not {"classifier.weight", "classifier.bias"} <= set(state):
-        raise CheckpointError(f"{folder} has no classifier among its weights.")
+        raise CheckpointError(f"The weights of {folder} have no classifier.")
     return LinearHead(state["classifier.weight"].float(), state["classifier.bias"].float())
 
 
 def linear_head(name: str, weights: str, image_size: int) -> LinearHead:
-    """The classifier that belongs to the region features of a pretrained CNN.
+    """Extract the linear classifier of a pretrained CNN.
 
     Args:
         name: The CNN's name, as in `EncoderConfig`.
-        weights: As `read_pretrained` takes them.
+        weights: See `read_pretrained`.
         image_size: S, the side of the images in pixels.
 
     Raises:
         CheckpointError: The weights are missing, damaged, of another network, or without a
             classifier.
         ConfigError: There are no such weights, they were trained without labels, or the network's
-            classifier is more than a linear layer on pooled features, as those of VGG, MobileNetV3
-            and ConvNeXt are.
+            classifier is not a single linear layer on pooled features (VGG, MobileNetV3,
+            ConvNeXt).
     """
     facts = read_facts(weights)
     if facts is not None and not facts.classes:
-        raise ConfigError(f"{weights} was trained without labels, so that it has no classes.")
+        raise ConfigError(f"{weights} was trained without labels, so it has no classes.")
     built, classes = image_size, None
     if facts is not None:
         built, classes = facts.preprocessing.size, len(facts.classes)
@@ -71,7 +71,7 @@ def linear_head(name: str, weights: str, image_size: int) -> LinearHead:
         fits = bool(layers) and layers[-1].in_features == encoder.width
         if not fits or not torch.allclose(layers[-1](pooled), expected, rtol=1e-3, atol=1e-3):
             raise ConfigError(
-                f"{name}'s classifier is more than a linear layer on pooled features; use another"
+                f"{name}'s classifier is not a single linear layer on pooled features; use another"
                 " CNN."
             )
     bias = layers[-1].bias
@@ -80,13 +80,13 @@ def linear_head(name: str, weights: str, image_size: int) -> LinearHead:
 
 
 def head_names(name: str, image_size: int) -> frozenset[str]:
-    """The names of a network's tensors that depend on how many classes there are.
+    """Return the names of a network's tensors whose shapes depend on the number of classes.
 
     Args:
         name: The network's name, as in `EncoderConfig`.
         image_size: S, the side of the images in pixels.
     """
-    with torch.device("meta"):  # for their shapes alone
+    with torch.device("meta"):  # only shapes are needed
         two, three = (
             build_network(name, image_size, classes=classes).state_dict() for classes in (2, 3)
         )

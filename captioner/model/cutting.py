@@ -1,4 +1,4 @@
-"""Cut a whole classification network to the part that gives region features."""
+"""Cut a classification network to the part that computes region features."""
 
 import math
 from collections.abc import Callable
@@ -17,12 +17,12 @@ class Cut(NamedTuple):
 
     cnn: nn.Module
     run: Callable[[nn.Module, Tensor], Tensor]  # the network, pixels (B, 3, S, S) -> (B, D, G, G)
-    side: int  # G, regions a side
+    side: int  # G, regions per side
     width: int  # D, the feature width
 
 
 def cut(network: nn.Module, name: str, image_size: int) -> Cut:
-    """Cut a whole classification network after its last spatial layer.
+    """Cut a classification network after its last spatial layer.
 
     Args:
         network: The network; it may be changed in place.
@@ -30,7 +30,7 @@ def cut(network: nn.Module, name: str, image_size: int) -> Cut:
         image_size: S, the side of the images in pixels.
 
     Raises:
-        ConfigError: The network gives no grid of features, or the images are too small for it.
+        ConfigError: The network has no grid of features, or the images are too small for it.
     """
     cut_one = _cut_by_graph if timm_name(name) is None else _cut_by_method
     return cut_one(network.eval(), name, image_size)
@@ -111,5 +111,5 @@ def _run_method(network: nn.Module, pixels: Tensor) -> Tensor:
 
 def _no_grid(name: str, image_size: int) -> ConfigError:
     return ConfigError(
-        f"{name} gives no region grid for images of {image_size} pixels; use larger images."
+        f"{name} has no region grid for images of {image_size} pixels; use larger images."
     )

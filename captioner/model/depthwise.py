@@ -1,7 +1,7 @@
-"""Depthwise convolutions that compute in float32 where they train on a CPU.
+"""Depthwise convolutions that train in float32 on a CPU.
 
-There, their backward pass takes three times as long in bfloat16, which automatic mixed precision
-would use.
+Automatic mixed precision would use bfloat16, in which their backward pass takes three times as long
+on a CPU.
 """
 
 import torch
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 
 def train_depthwise_in_float32(network: nn.Module) -> None:
-    """Let all depthwise convolutions of a network train in float32 on a CPU.
+    """Make all depthwise convolutions of a network train in float32 on a CPU.
 
     Args:
-        network: Changed in place; its parameters and its results in float32 stay the same.
+        network: Changed in place; its parameters and its float32 results are unchanged.
     """
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     depthwise = [module for module in convolutions if module.groups == module.in_channels > 1]
-    # torch's own class, or one that timm derives from it
+    # torch's class, or timm's subclass of it
     kinds = {
         kind: type(f"Depthwise{kind.__name__}", (_TrainsInFloat32, kind), {})
         for kind in set(map(type, depthwise))

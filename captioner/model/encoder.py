@@ -1,4 +1,4 @@
-"""The encoder: a pretrained CNN that gives region features, and which of its stages train."""
+"""The encoder: a pretrained CNN that computes region features, partly trainable."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -57,8 +57,8 @@ class Encoder(nn.Module):
         super().__init__()
         if config.grid is not None and config.grid < 1:
             raise ConfigError(
-                f"encoder.grid is {config.grid}; expected a positive number of regions a side, or"
-                " null."
+                f"encoder.grid is {config.grid}; expected a positive number of regions per side,"
+                " or null."
             )
         network = build_network(config.name, image_size)
         cnn, self._run, side, self.width = cut(network, config.name, image_size)
@@ -78,10 +78,10 @@ class Encoder(nn.Module):
         """Encode preprocessed images, or the frames of clips.
 
         Args:
-            pixels: (B, 3, S, S) float, as `Preprocessing` makes them; (B, F, 3, S, S) of clips.
+            pixels: (B, 3, S, S) float, from `Preprocessing`; (B, F, 3, S, S) for clips.
 
         Returns:
-            Region features (B, L, D), row by row over the grid; (B, F * L, D) of clips, frame by
+            Region features (B, L, D), row by row over the grid; (B, F * L, D) for clips, frame by
             frame.
         """
         if pixels.ndim == 5:
@@ -100,8 +100,8 @@ class Encoder(nn.Module):
             stages: Names of the CNN's modules, such as "layer4" or "blocks.5"; empty freezes the
                 whole CNN, and "all" trains it whole. EfficientNet-Lite has its older names too,
                 such as "features.6".
-            freeze_batchnorm: Keep BatchNorm's statistics and its scale and shift as they are, in
-                trained stages too.
+            freeze_batchnorm: Keep BatchNorm's statistics, scale and shift fixed, in trained stages
+                too.
 
         Raises:
             ConfigError: A stage is not a module of this CNN.
@@ -146,11 +146,11 @@ class Encoder(nn.Module):
         )
 
     def trained_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters of the CNN that train."""
+        """Yield the parameters of the CNN that train."""
         return (parameter for parameter in self.cnn.parameters() if parameter.requires_grad)
 
     def current_names(self, state: Mapping[str, Value], prefix: str = "") -> dict[str, Value]:
-        """Rename what an earlier version saved of this encoder to its tensors' current names.
+        """Rename tensors of this encoder that an earlier version saved to their current names.
 
         Args:
             state: Values by tensor name.

@@ -1,4 +1,4 @@
-"""Build classification networks by name: torchvision's, timm's and two small ones of our own."""
+"""Build classification networks by name: torchvision's, timm's and two small ones."""
 
 import difflib
 from functools import cache
@@ -13,7 +13,7 @@ from captioner.model.small import SMALL
 from captioner.preprocessing import Interpolation, Preprocessing
 
 TIMM = "timm/"
-# Image classifiers that are not CNNs: cut like a CNN, a ViT would give its raw patches.
+# Image classifiers that are not CNNs. Cut like a CNN, a ViT would return its raw patches.
 TRANSFORMERS = ("maxvit_", "swin_", "vit_")
 
 
@@ -26,7 +26,7 @@ def timm_name(name: str) -> str | None:
 def build_network(
     name: str, image_size: int, weights: str | None = None, classes: int | None = None
 ) -> nn.Module:
-    """Build a whole classification network.
+    """Build a classification network.
 
     Args:
         name: Its name, as in `EncoderConfig`.

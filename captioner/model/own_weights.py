@@ -1,4 +1,4 @@
-"""Weights of one's own: a network in a `.safetensors` file that says what it was trained on."""
+"""Weights from `captioner pretrain`: a network in a `.safetensors` file with metadata."""
 
 import json
 import os
@@ -14,19 +14,19 @@ from captioner.errors import CheckpointError, ConfigError
 from captioner.files import replacing
 from captioner.preprocessing import Preprocessing
 
-_KEY = "captioner"  # of the file's metadata
+_KEY = "captioner"  # in the file's metadata
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """What a file of weights says of itself.
+    """The metadata of a file of weights.
 
     Attributes:
         network: The network's name, as in `EncoderConfig`.
-        classes: The names of its C classes, in the order of their scores; none where it was trained
-            without labels, and its classifier is left out.
-        preprocessing: How the images became its input.
-        scores: What it reached, by name, between 0 and 1.
+        classes: The names of its C classes, in the order of their logits; empty for a network
+            trained without labels, which is saved without its classifier.
+        preprocessing: The preprocessing of the training images.
+        scores: The scores reached, by name, between 0 and 1.
     """
 
     network: str
@@ -38,15 +38,15 @@ class Pretrained:
 def save_pretrained(
     path: str | os.PathLike[str], state: Mapping[str, Tensor], facts: Pretrained
 ) -> None:
-    """Write a file of weights, whole or not at all.
+    """Write a file of weights atomically.
 
     Args:
-        path: Where.
+        path: The file.
         state: The network's state dict.
-        facts: What the file is to say of itself.
+        facts: The metadata.
 
     Raises:
-        CheckpointError: It cannot be written.
+        CheckpointError: The file cannot be written.
     """
     described = {
         "network": facts.network,
@@ -58,19 +58,19 @@ def save_pretrained(
     try:
         with replacing(path) as temporary:
             save_file({name: t.contiguous() for name, t in state.items()}, temporary, metadata)
-            temporary.chmod(0o644)  # its writer makes files that only their owner may read
+            temporary.chmod(0o644)  # safetensors creates files that only the owner can read
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be written: {error}.") from error
 
 
 def read_facts(weights: str | os.PathLike[str]) -> Pretrained | None:
-    """Read what a file of weights says of itself.
+    """Read the metadata of a file of weights.
 
     Args:
-        weights: What `read_pretrained` takes.
+        weights: See `read_pretrained`.
 
     Returns:
-        The facts; None for anything but a file that `save_pretrained` wrote.
+        The metadata; None for anything but a file written by `save_pretrained`.
 
     Raises:
         CheckpointError: The file is damaged.

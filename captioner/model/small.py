@@ -11,12 +11,12 @@ from captioner.errors import ConfigError
 class PlainCNN(nn.Module):
     """The plain CNN of the tutorials: two convolutions and two linear layers (LeCun et al. 1998).
 
-    Each convolution is followed by a ReLU and 2x2 max-pooling. 0.3 million weights for 28 pixels.
-    The last map is a quarter as wide as the image, and each of its cells sees 16 pixels of it.
+    Each convolution is followed by a ReLU and 2x2 max-pooling. It has 0.3 million weights for 28
+    pixels. The last feature map has 1/4 of the image's side, and a receptive field of 16 pixels.
 
     Args:
         image_size: S, the side of the images in pixels.
-        classes: C, how many classes there are.
+        classes: C, the number of classes.
 
     Raises:
         ConfigError: The images are too small.
@@ -26,7 +26,7 @@ class PlainCNN(nn.Module):
         super().__init__()
         side = image_size // 2 // 2
         if side < 1:
-            raise ConfigError(f"plain_cnn needs images of 4 pixels or more, not {image_size}.")
+            raise ConfigError(f"plain_cnn requires images of at least 4 pixels, not {image_size}.")
         self.features = nn.Sequential(
             nn.Conv2d(3, 16, 5, padding=2),
             nn.ReLU(),
@@ -44,7 +44,7 @@ class PlainCNN(nn.Module):
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Scores (B, C) of preprocessed images (B, 3, S, S)."""
+        """Compute logits (B, C) of preprocessed images (B, 3, S, S)."""
         return self.classifier(self.features(pixels))  # type: ignore[no-any-return]
 
 
@@ -52,8 +52,8 @@ class ResNet20(nn.Module):
     """The residual network of 20 layers for CIFAR: 0.27 million weights (He et al. 2016, 4.2).
 
     Args:
-        image_size: S, the side of the images in pixels; the last map is a quarter as wide.
-        classes: C, how many classes there are.
+        image_size: S, the side of the images in pixels; the last feature map has 1/4 of it.
+        classes: C, the number of classes.
     """
 
     def __init__(self, image_size: int, classes: int) -> None:
@@ -68,13 +68,13 @@ class ResNet20(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Scores (B, C) of preprocessed images (B, 3, S, S)."""
+        """Compute logits (B, C) of preprocessed images (B, 3, S, S)."""
         features: Tensor = self.stages(self.stem(pixels))  # (B, 64, S/4, S/4)
         return self.classifier(features.mean((2, 3)))  # type: ignore[no-any-return]
 
 
 class _Block(nn.Module):
-    """Two convolutions beside a shortcut, which a 1x1 convolution makes as wide and as small."""
+    """Two convolutions with a shortcut, which a 1x1 convolution adapts to their output's shape."""
 
     def __init__(self, before: int, width: int, stride: int) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class _Block(nn.Module):
             )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (B, width, H / stride, W / stride) of (B, before, H, W)."""
+        """Compute features (B, width, H / stride, W / stride) from (B, before, H, W)."""
         return relu(self.layers(features) + self.shortcut(features))
 
 
@@ -103,4 +103,4 @@ def _stage(before: int, width: int, stride: int) -> nn.Sequential:
 
 
 SMALL: dict[str, Callable[[int, int], nn.Module]] = {"plain_cnn": PlainCNN, "resnet20": ResNet20}
-"""Makes a network of random weights by its name, from S and C."""
+"""Small networks with random weights by name, built from S and C."""

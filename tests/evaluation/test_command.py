@@ -263,11 +263,11 @@ def test_any_metrics_can_be_asked_for_alone(files: Files, tmp_path: Path, metric
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--model", "folder"], "leave out --model, or --results"),
-        (["--beam-size", 3], "leave out --beam-size, or --results"),
-        (["--backend", "auto"], "leave out --backend, or --results"),
-        (["--device", "cpu"], "leave out --device, or --results"),
-        (["--batch-size", 32], "leave out --batch-size, or --results"),
+        (["--model", "folder"], "--results cannot be combined with --model"),
+        (["--beam-size", 3], "--results cannot be combined with --beam-size"),
+        (["--backend", "auto"], "--results cannot be combined with --backend"),
+        (["--device", "cpu"], "--results cannot be combined with --device"),
+        (["--batch-size", 32], "--results cannot be combined with --batch-size"),
         (
             ["--metrics", "bleu,"],
             "The list of metrics has an empty name before or after a comma; expected some of bleu",

@@ -88,7 +88,7 @@ def test_pickled_code_is_not_executed(legacy: bool, encoder: Encoder, tmp_path: 
         file.write_bytes(pickle.dumps({"conv1.weight": Malicious(trace)}, protocol=2))
     else:
         torch.save({"conv1.weight": Malicious(trace)}, file)
-    refused(encoder, file, "no plain state dict")
+    refused(encoder, file, "not a plain state dict")
     assert not trace.exists()
     torch.load(file, weights_only=False) if not legacy else pickle.loads(file.read_bytes())
     assert trace.exists()  # so the file would have done it
@@ -101,7 +101,7 @@ def test_a_pickle_of_something_else_is_refused(
     content: object, encoder: Encoder, tmp_path: Path
 ) -> None:
     torch.save(content, tmp_path / "weights.pt")
-    refused(encoder, tmp_path / "weights.pt", "no state dict of tensors")
+    refused(encoder, tmp_path / "weights.pt", "not a state dict of tensors")
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
@@ -113,7 +113,7 @@ def test_truncated_files_are_refused(
     save(network, file)
     whole = file.read_bytes()
     file.write_bytes(whole[: int(len(whole) * share)])
-    refused(encoder, file, "cannot be read|no plain state dict")
+    refused(encoder, file, "cannot be read|not a plain state dict")
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
@@ -122,7 +122,7 @@ def test_files_of_another_network_are_refused(
 ) -> None:
     file = tmp_path / f"weights{suffix}"
     save(get_model("squeezenet1_1"), file)
-    refused(encoder, file, "lacks 100 tensors of resnet18.*another network")
+    refused(encoder, file, "lacks 100 tensors of resnet18.*weights of this network")
 
 
 def test_files_of_a_network_with_the_same_names_are_refused(
@@ -134,7 +134,7 @@ def test_files_of_a_network_with_the_same_names_are_refused(
         tmp_path / "weights.safetensors",
     )
     refused(
-        encoder, tmp_path / "weights.safetensors", r"layer4\.1\.conv2\.weight has another shape"
+        encoder, tmp_path / "weights.safetensors", r"the shape of layer4\.1\.conv2\.weight differs"
     )
 
 

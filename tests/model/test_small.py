@@ -13,7 +13,7 @@ def test_the_plain_cnn_has_two_convolutions_and_two_linear_layers() -> None:
     kinds = [type(module).__name__ for module in network.modules()]
     assert (kinds.count("Conv2d"), kinds.count("Linear")) == (2, 2)
     assert network(torch.zeros(2, 3, 28, 28)).shape == (2, 10)
-    with pytest.raises(ConfigError, match="4 pixels or more, not 3"):
+    with pytest.raises(ConfigError, match="at least 4 pixels, not 3"):
         PlainCNN(3, 10)
 
 

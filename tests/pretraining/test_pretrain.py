@@ -106,7 +106,7 @@ def test_what_was_learned_is_where_the_next_run_begins() -> None:
         (["--data.train=nowhere"], "nowhere: cannot be read"),
         (["--data.dataset=mnist"], "has no whole MNIST"),
         (["--data.train=train", "--model.encoder=resnet9000"], "no classification CNN"),
-        (["--data.train=train", "--model.encoder=timm/resnet10t"], "gives no region grid"),
+        (["--data.train=train", "--model.encoder=timm/resnet10t"], "has no region grid"),
         (["--data.train=train", "--model.mixup=-1"], "mixup -1"),
         (["--data.train=train", "--data.warp.shift=2"], "expected shares"),
         (["--data.train=train", "--data.held_out=0"], "data.held_out is 0"),

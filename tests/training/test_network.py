@@ -74,10 +74,10 @@ def test_the_classifier_of_the_weights_is_kept_and_travels_in_checkpoints(tmp_pa
 @pytest.mark.parametrize(
     ("encoder", "said"),
     [
-        (EncoderConfig("squeezenet1_1"), "classifier is more than a linear layer"),
+        (EncoderConfig("squeezenet1_1"), "classifier is not a single linear layer"),
         (
             EncoderConfig("resnet34", grid=3),
-            "A grid of 3 regions a side weighs the CNN's feature map unevenly",
+            "A grid of 3 x 3 regions weights the CNN's feature map",
         ),
     ],
 )
