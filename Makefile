@@ -1,4 +1,4 @@
-# captioner, from a clone to a result. Everything is installed on first use into .venv, by uv if it is there, else by pip.
+# captioner, from a clone to a result. Everything is installed on first use into .venv, with uv if available, else with pip.
 #
 #   make caption IMAGE=photo.jpg         caption a photo (installs the light package: no torch)
 #   make demo                            serve a page to try it on (installs Gradio)
@@ -6,7 +6,7 @@
 #   make test-all                        run the slow tests too
 #   make lint                            formatting, lint and types
 #   make check                           lint and test: what must pass before a change is merged
-#   make format                          format the code and mend what can be mended
+#   make format                          format the code and apply automatic fixes
 #   make train CONFIG=configs/tiny.yaml  train a model
 #   make docs                            build the documentation into site/; warnings are errors
 #

@@ -135,7 +135,7 @@ class CaptioningModel(nn.Module):
         return self.classifier
 
     def architecture(self) -> dict[str, Any]:
-        """The arguments with which `from_architecture` rebuilds this network."""
+        """Return the arguments with which `from_architecture` rebuilds this network."""
         encoder, decoder = self.configs
         parts = {"encoder": asdict(encoder), "decoder": asdict(decoder)}
         return parts | ({"temporal": asdict(self.temporal_config)} if self.frames else {})
