@@ -244,21 +244,20 @@ class Captioner:
         longest: float | None = None,
         **decoding: Any,
     ) -> "Clip":
-        """Say what a clip shows, shot by shot.
+        """Caption a clip shot by shot.
 
-        Two frames a second are looked at; where the features of the encoder change, a new shot
-        begins, and the frame nearest the mean of a shot's features is captioned. A model of clips
-        captions each shot by what happens in it; for it, colours tell where a new one begins.
-        Neighbours with the same caption become one. Memory doesn't depend on how long the clip is,
-        and for one of more than an hour neither does the time (see `captioner.video.frames`). Needs
-        the extra `video`.
+        Two frames per second are encoded. A new shot begins where the encoder's features change,
+        and the frame nearest to the mean features of a shot is captioned. A model of clips captions
+        each shot from several frames; its shots are found by colours. Adjacent shots with the same
+        caption are merged. Memory doesn't depend on the clip's length, and for clips of more than
+        an hour neither does the time (see `captioner.video.frames`). Requires the extra `video`.
 
         Args:
             clip: The path of a clip in any container that FFmpeg reads, or its bytes.
-            every: Caption the frame at each multiple of so many seconds instead, and merge nothing.
+            every: Caption one frame every this many seconds instead, without merging.
             batch_size: As for `caption`.
             first_image: As for `stream`.
-            longest: Refuse clips that last more seconds than this.
+            longest: The maximum length of a clip in seconds; longer clips are an error.
             **decoding: As for `caption`.
 
         Returns:
@@ -266,7 +265,7 @@ class Captioner:
             the whole clip.
 
         Raises:
-            VideoError: The clip cannot be read, or what reads clips is not installed.
+            VideoError: The clip cannot be read, or the extra `video` is not installed.
             ConfigError: An option is unknown or out of range.
         """
         from captioner.video.frames import Frames

@@ -4,7 +4,7 @@ The first four ids are never words of a caption: `PAD` fills batches, `START` is
 before the first word, `END` ends a caption, and `UNKNOWN` stands for a word that is not in the
 vocabulary.
 
-A model may have several styles: the captions of each begin with a start token of their own instead
+A model may have several styles: the captions of each begin with its own start token instead
 of `START`. It is the special word `<start:NAME>`, which comes after the words.
 """
 

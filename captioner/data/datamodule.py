@@ -37,49 +37,48 @@ class CaptionData(ResumableData):
     """Images with their captions: a training and a validation split.
 
     A split is a COCO captions JSON (read by pycocotools), Karpathy's `dataset_*.json`, or a CSV or
-    JSONL file with the columns `image` and `caption`. An image is read once an epoch and feeds all
-    its captions. A run may train on several sources and be validated on several sets, `train` and
-    `val` are the simple form of one each.
+    JSONL file with the columns `image` and `caption`. An image is read once per epoch for all its
+    captions. A run may train on several sources and validate on several sets; `train` and `val` are
+    the simple form with one of each.
 
     Args:
-        train: Annotations of the training split; Karpathy's "train" and "restval". Null where
-            `sources` says all.
-        val: Annotations of the validation split; null holds some of the images of `train` out for
-            it.
-        train_images: Folder of the training images; null looks where data sets have them, see
+        train: Annotations of the training split; Karpathy's "train" and "restval". Null if all
+            training data are in `sources`.
+        val: Annotations of the validation split; null holds out some images of `train`.
+        train_images: Folder of the training images; null tries the usual folders, see
             `load_records`.
-        val_images: Folder of the validation images; null takes `train_images`.
-        sources: Data to train on, each under a name of your choice, beside or in place of `train`.
-        validation: Sets to validate on in place of `val`, each under a name of your choice: scores
-            are logged under it, and their mean by weight selects the best model.
-        held_out: Share of the images that is held out where there is no set to validate on; two at
-            least, and the same in every run.
-        leave_out: Share of the images of `train` that is left out, to test choices on: those
+        val_images: Folder of the validation images; null uses `train_images`.
+        sources: Named training data, in addition to or instead of `train`.
+        validation: Named validation sets, instead of `val`: scores are logged under their names,
+            and their weighted mean selects the best model.
+        held_out: Share of the images to hold out if there is no validation set; at least two
+            images, and the same ones in every run.
+        leave_out: Share of the images of `train` to leave out, to test choices on: those that
             `held_out` would choose.
-        unreadable: What a damaged or missing image does: "error" stops and names it, "skip" names
-            it and goes on.
-        preprocessing: From image to pixels, in training and inference alike; stored in the
-            checkpoint. With `init_from`, that checkpoint's holds.
-        min_count: Words seen fewer times in the training captions become the unknown word.
-        max_length: Longest training caption in words; longer ones are cut.
-        captions_per_image: Maximum number of captions per image in an epoch, drawn by their weight.
-        batch_size: Images a batch, of each process where several train together.
-        workers: Processes that load images, for each training process; 0 loads in the training
-            process itself.
+        unreadable: The reaction to a damaged or missing image: "error" fails, "skip" logs and skips
+            it.
+        preprocessing: Converts images to pixels in training and inference; stored in the
+            checkpoint. With `init_from`, the checkpoint's is used.
+        min_count: Words that occur fewer times in the training captions become the unknown word.
+        max_length: Maximum length of a training caption in words; longer ones are cut.
+        captions_per_image: Maximum number of captions per image in an epoch, sampled by weight.
+        batch_size: Images per batch and process.
+        workers: Worker processes that load images, per training process; 0 loads in the training
+            process.
         augmentation: How training images are varied.
         cache_features: While the encoder is frozen, compute its features once, in this number of
             augmented views, and train on them; 0 encodes images at every step.
         cache_folder: Folder of the feature cache, shared by all data sets. About 0.13 MB per image
             and view for 7x7 regions of width 1280.
-        draw_shapes: Draw a data set of so many images of coloured shapes into the folder of `train`
-            if it isn't there.
-        draw_clips: Draw a data set of so many clips of coloured shapes into the folder of `train`
-            if it isn't there; needs the extra `video`.
-        seed: Of the order of images, their variations and the choice of captions.
+        draw_shapes: Draw a data set with this number of images of coloured shapes into the folder
+            of `train` if it is missing.
+        draw_clips: Draw a data set with this number of clips of coloured shapes into the folder of
+            `train` if it is missing; requires the extra `video`.
+        seed: The random seed of the order of images, their augmentation and the choice of captions.
         init_from: Linked from the model: the checkpoint folder whose words and preprocessing are
-            taken over.
-        frames: Linked from the model: how many frames it sees of each clip; 0 for images. With
-            `init_from`, that checkpoint's number holds.
+            used.
+        frames: Linked from the model: the number of frames of each clip; 0 for images. With
+            `init_from`, the checkpoint's number is used.
 
     Attributes:
         feature_source: Computes the cached features; set by the training module. Without it, images

@@ -26,21 +26,21 @@ class Source:
 
     Args:
         annotations: A COCO captions JSON, Karpathy's `dataset_*.json`, a CSV or a JSONL file; null
-            leaves the source out.
-        images: The folder of the images; null looks where data sets have it, see `load_records`.
-        weight: How often its images are drawn in an epoch: 1 is each once, 0.5 another half in each
-            epoch, 2 each twice.
-        share: In place of `weight`: share of an epoch's images that comes from it.
-        rank_weights: What captions count in the loss by their rank: [1, 0.3, 0] weighs the words of
-            first ones 1, of second ones 0.3, and leaves third ones out, as it does those of ranks
-            behind its end. Empty: all count 1. The rank is the integer key `rank` in COCO JSON,
-            else the caption's place.
-        style: The manner of speech that its captions have, a name; empty for the plain one.
-        rank_styles: The same by rank, empty names for the plain style; ranks behind its end have
+            disables the source.
+        images: The folder of the images; null tries the usual folders, see `load_records`.
+        weight: How often its images are drawn per epoch: 1 draws each once, 0.5 another half in
+            each epoch, 2 each twice.
+        share: Instead of `weight`: the share of an epoch's images that comes from this source.
+        rank_weights: Loss weights of captions by rank: [1, 0.3, 0] gives the words of first
+            captions the weight 1 and those of second captions 0.3, and drops third captions. Higher
+            ranks are dropped too. Empty: all weights are 1. The rank is the integer key `rank` in
+            COCO JSON, else the caption's position.
+        style: The name of its captions' style; empty for the plain style.
+        rank_styles: Styles by rank, with empty names for the plain style; higher ranks have
             `style`.
-        words: Whether its captions bring words into the vocabulary.
-        captions_by: Who wrote its captions, "human" or other; empty takes what the annotations say.
-        leave_out: Share of its images that is left out, to test choices on: those `held_out` would
+        words: Whether its captions add words to the vocabulary.
+        captions_by: Who wrote its captions, "human" or other; empty uses the annotations' value.
+        leave_out: Share of its images to leave out, to test choices on: those that `held_out` would
             choose.
     """
 
@@ -126,10 +126,10 @@ class ValidationSource:
     """Images with captions to validate on.
 
     Args:
-        annotations: As of a `Source`, but for Karpathy's split "val"; null leaves the set out.
-        images: The folder of the images; null looks where data sets have it, see `load_records`.
+        annotations: See `Source`, but with Karpathy's split "val"; null disables the set.
+        images: The folder of the images; null tries the usual folders, see `load_records`.
         style: The style in which its images are captioned; empty for `model.decoding.style`.
-        weight: What its scores count in the mean that selects the best model.
+        weight: The weight of its scores in the mean that selects the best model.
     """
 
     annotations: Path | None = None

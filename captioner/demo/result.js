@@ -1,12 +1,12 @@
-// Draws what `answers.page_answer` gives: the caption, the maps of its words over the photo, the other captions; and what
-// `answers.clip_answer` gives: a player with the captions as a track, and a list of them that leads to their places.
-// Runs once, when Gradio has put the component on the page: `element` is its root, `props.value` the answer, `watch`
-// tells of a new one, `props.palette` is the colours of the maps from 0 to their peak. Text is only ever set as text.
+// Renders the result of `answers.page_answer`: the caption, the maps of its words over the photo, the other captions;
+// and of `answers.clip_answer`: a player with the captions as a track, and a list of them to jump to.
+// Runs once, when Gradio has added the component to the page: `element` is its root, `props.value` the answer, `watch`
+// reports changes, `props.palette` has the colours of the maps from 0 to their peak. Text is only set as text, not HTML.
 
 const root = element.querySelector(".cap-result");
-let answer = null; // what is drawn
-let chosen = 0; // which of its captions
-let pinned = null; // the word that stays shown when the pointer leaves; null for none
+let answer = null; // the rendered answer
+let chosen = 0; // the index of its chosen caption
+let pinned = null; // the word still shown after the pointer leaves; null for none
 
 const make = (tag, className, text = "", attributes = {}) => {
   const node = document.createElement(tag);
@@ -18,7 +18,7 @@ const make = (tag, className, text = "", attributes = {}) => {
 
 const two = (value) => Number(value.toPrecision(2));
 
-// 41 %, 4.1 %, 0.41 %, and below that 1 in 2,400: of a whole sentence, percentages would be mostly noughts.
+// 41 %, 4.1 %, 0.41 %, and below that 1 in 2,400: percentages of a whole sentence would be mostly zeros.
 const share = (probability) => {
   const value = 100 * probability;
   if (value >= 0.1) return `${value >= 10 ? Math.round(value) : two(value)} %`;
@@ -28,7 +28,7 @@ const share = (probability) => {
   return one < 1e12 ? `1 in ${two(one / 1e9)} billion` : "hardly any";
 };
 
-// How much each cell counts at each pixel's centre: cubic B-splines, mirrored at the edges, as in captioner.explain.
+// The weight of each cell at each pixel's centre: cubic B-splines, mirrored at the edges, as in captioner.explain.
 const spline = (cells, pixels) =>
   Array.from({ length: pixels }, (_, pixel) => {
     const centre = ((pixel + 0.5) * cells) / pixels - 0.5;
@@ -85,13 +85,13 @@ const show = (index) => {
   }
   const note = root.querySelector(".cap-note");
   if (index === null) {
-    note.textContent = "Point at a word, or tap it, to see where the model looked as it chose it.";
+    note.textContent = "Hover over or tap a word to see where the model looked when it chose it.";
     return;
   }
   const { word, probability, map } = words()[index];
   drawHeat(figure.querySelector("canvas"), map);
   note.replaceChildren(
-    "Bright is where the model looked as it chose ", make("b", "", word), `, with a probability of ${share(probability)}.`,
+    "Bright is where the model looked when it chose ", make("b", "", word), `, with a probability of ${share(probability)}.`,
   );
 };
 
@@ -152,7 +152,7 @@ const tags = () => {
   return list;
 };
 
-// How likely the best caption is good; of the others nothing is known.
+// The probability that the best caption is good; the other captions have none.
 const confidence = () => {
   const line = make("p", "cap-confidence", `Confidence ${Math.round(100 * answer.confidence)} %`);
   line.title = "The probability that this caption is good, calibrated on photos with captions by people";
@@ -164,7 +164,7 @@ const clock = (seconds) => {
   return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
 };
 
-let track = null; // the address of the captions that the player has
+let track = null; // the URL of the player's captions
 
 const timeline = () => {
   const player = make("video", "cap-video", "", { controls: "", preload: "metadata", src: answer.src });
@@ -181,13 +181,13 @@ const timeline = () => {
     list.append(item);
     return button;
   });
-  const note = make("p", "cap-note", "Choose a sentence to jump to what it says.");
+  const note = make("p", "cap-note", "Choose a caption to jump to its shot.");
   player.addEventListener("timeupdate", () => {
     const now = answer.shots.findLastIndex(({ start }) => start <= player.currentTime + 0.01);
     buttons.forEach((button, index) => button.setAttribute("aria-current", index === now));
   });
   player.addEventListener("error", () => {
-    note.textContent = "Your browser cannot play this clip; what is in it stands here all the same.";
+    note.textContent = "Your browser cannot play this clip, but these are its captions.";
   });
   root.replaceChildren(make("p", "cap-sentence", answer.summary, { lang: "en" }), player, note, list);
 };
@@ -201,7 +201,7 @@ const render = () => {
   if (!answer?.captions) {
     const [title, text] = answer?.message
       ? ["That didn’t work", answer.message]
-      : ["The caption will stand here", "Choose a photo or a clip, or take one of the examples."];
+      : ["The caption will appear here", "Choose a photo or a clip, or one of the examples."];
     const box = make("div", answer?.message ? "cap-message cap-sorry" : "cap-message", "", { role: "status" });
     box.append(make("strong", "", title), make("p", "", text));
     root.replaceChildren(box);
@@ -218,8 +218,8 @@ const render = () => {
   if (hasMaps()) root.append(strip());
   else note.textContent = "This model has no attention: it sees the whole photo at once, so no word has a map.";
   if (answer.captions.length > 1) {
-    root.append(make("h3", "cap-heading", "Its captions, and how probable it finds each"), best());
-    const order = "The best stands first; a longer caption may be less probable and still the better one.";
+    root.append(make("h3", "cap-heading", "Captions and their probabilities"), best());
+    const order = "The best caption is first; a longer caption may be better although it is less probable.";
     root.append(make("p", "cap-note", order));
   }
   show(null);

@@ -8,13 +8,13 @@
   const buttons = [...section.querySelectorAll("th button")];
   const collator = new Intl.Collator(undefined, { numeric: true });
 
-  // A row is [image id, caption, references, scores]; the first two columns are text, the others scores.
+  // A row is [image id, caption, references, scores]; the first two columns are text, the others are scores.
   const shown = (row, column) => (column < 2 ? String(row[column]) : row[3][column - 2]);
   const texts = rows.map(([id, caption, references]) => [String(id), caption, ...references].map((t) => t.toLowerCase()));
 
-  let order = rows.map((_, index) => index); // of all rows, as sorted
-  let found = order; // of the rows that the filter lets through
-  let start = 0; // of what is shown, in `found`
+  let order = rows.map((_, index) => index); // indices of all rows, sorted
+  let found = order; // indices of the rows that match the filter
+  let start = 0; // the first row shown, in `found`
   let sorted = { column: -1, descending: false };
 
   const make = (name, properties, ...children) => {

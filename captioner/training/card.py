@@ -17,7 +17,7 @@ def model_card(module: CaptioningModule, trainer: Trainer) -> str:
         trainer: Its trainer, with the scores.
 
     Returns:
-        What the config says about the model, then its data, architecture and validation scores.
+        The text `model.about` of the config, then data, architecture and validation scores.
     """
     data = CaptionData.of(trainer)
     encoder, decoder = module.network.configs

@@ -151,7 +151,7 @@ def _data(trainer: Trainer) -> Rows:
             f"{train.words:,}, {100 * train.unknown_words / max(1, train.words):.1f} % unknown",
         )
     )
-    poor = f"{train.empty:,} without a word, {train.unknown:,} of unknown words alone"
+    poor = f"{train.empty:,} without words, {train.unknown:,} with unknown words only"
     rows.append(("training captions", f"{poor}, {train.cut:,} cut to {data.max_length} words"))
     rows.append(
         (

@@ -95,7 +95,7 @@ class RunCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Log to TensorBoard in the run's folder by default; join the processes of torchrun.
 
-        The config says which precision "auto" stands for, so that a resumed run keeps it.
+        The saved config has the resolved precision, so that a resumed run keeps it.
         If stderr is not a terminal, log lines replace the progress bar.
         """
         self.config.trainer.precision = kwargs["precision"] = self._precision()
@@ -225,9 +225,7 @@ def run(open_cli: Callable[[list[str] | None], RunCLI], args: Sequence[str] | No
         rank_zero_only, "rank", 0
     )  # only the first process logs information, all log warnings
     logger.setLevel(logging.INFO if first else logging.WARNING)
-    logging.getLogger("lightning.pytorch").setLevel(
-        logging.WARNING
-    )  # the plan already says the rest
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # the plan has the rest
     warnings.filterwarnings(
         "ignore",
         message=".*(num_workers|Checkpoint directory|log_every_n_steps|in eval mode|"

@@ -129,7 +129,7 @@ def test_a_word_shows_its_map_at_once_and_without_asking_the_server(page, bundle
     assert requested_urls(page) == []
     words[-1].click()  # a second time: the plain photo again
     page.execute_script("arguments[0].blur()", words[-1])
-    assert text_of(page, ".cap-note").startswith("Point at a word")
+    assert text_of(page, ".cap-note").startswith("Hover over or tap a word")
 
 
 def test_pointing_at_a_word_and_tabbing_to_it_show_it_too(page):
@@ -179,7 +179,7 @@ def test_what_is_no_photo_gets_a_friendly_sentence_and_the_next_photo_a_caption(
     assert sentence.startswith("“diary.jpg” is not an image, or damaged")
     assert "Traceback" not in page.page_source
     clear(page)
-    wait(page, ".cap-message", "will stand here")
+    wait(page, ".cap-message", "will appear here")
     upload(page, PHOTO)
     wait(page, ".cap-sentence", bundled.caption(PHOTO)[0].text)
 

@@ -85,7 +85,7 @@ def test_long_captions_and_a_single_validation_image_are_told(caplog):
     Path("val/photos.csv").write_text("image,caption\n0.png,a red square\n")
     assert main([*ON_TABLES, "--data.min_count=7"]) == 0
     assert "CIDEr-D is always 0 with a single validation image" in caplog.text
-    assert "0 without a word, 0 of unknown words alone, 6 cut to 22 words" in caplog.text
+    assert "0 without words, 0 with unknown words only, 6 cut to 22 words" in caplog.text
     assert f"{6 * (120 + 6)}, {100 * 12 / (6 * 126):.1f} % unknown" in caplog.text
     caplog.clear()
     assert (
