@@ -1,4 +1,4 @@
-"""docs/confidence.md: its commands, its example and the script that measures its figures."""
+"""docs/confidence.md: its commands, its example and the script of its measurements."""
 
 import re
 import shlex

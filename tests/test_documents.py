@@ -1,4 +1,4 @@
-"""Every command and example of README.md and of the how-to pages does what it says."""
+"""The commands and examples of README.md and of the how-to pages work as described."""
 
 import csv
 import json

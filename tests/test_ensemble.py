@@ -1,4 +1,4 @@
-"""Several models that decide together."""
+"""Ensembles of several models."""
 
 import json
 import shutil

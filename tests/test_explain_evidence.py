@@ -1,4 +1,4 @@
-"""Which words of a caption come from the photo: `find_evidence`, `captioner explain`."""
+"""Words with and without visual evidence: `find_evidence`, `captioner explain`."""
 
 import json
 import math
@@ -141,7 +141,7 @@ def test_the_command_takes_a_threshold_and_standard_input(
     assert run(*call, -1000, stdin=photo.read_bytes())[1] == f"{caption.text}\n"
 
 
-def test_what_does_not_go_together_is_said(checkpoint_folder: Path, holiday: Path) -> None:
+def test_conflicting_options_are_reported(checkpoint_folder: Path, holiday: Path) -> None:
     model = ("--model", checkpoint_folder)
     for args, message in (
         ((holiday / "1.png", *model), "--output FILE, or --evidence"),

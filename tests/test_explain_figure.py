@@ -1,4 +1,4 @@
-"""The figure: measured by matplotlib's own renderer, seen as pixels."""
+"""The figure, measured by matplotlib's renderer and checked by its pixels."""
 
 import io
 import subprocess

@@ -1,4 +1,4 @@
-"""The page: parsed, and used in a real browser."""
+"""The HTML page, parsed and used in a real browser."""
 
 import base64
 import io

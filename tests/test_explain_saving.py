@@ -1,4 +1,4 @@
-"""`captioner caption --save-attention`: a file for each photo, and never another's."""
+"""`captioner caption --save-attention`: one file per photo, never another photo's."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""docs/extending.md: the code of every section runs as it stands."""
+"""docs/extending.md: the code of every section runs as shown."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""Every command and example of the guides in docs/ does what it says."""
+"""The commands and examples of the guides in docs/ work as described."""
 
 import configparser
 import os

@@ -1,4 +1,4 @@
-"""House rules: which module may import which, and what every file must satisfy, by `ast`."""
+"""House rules, checked by `ast`: allowed imports, and requirements on every file."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""Whole photos that Pillow's limits refuse, and what is refused all the same."""
+"""Valid images that exceed Pillow's limits, and images that are still rejected."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""The confidence of captions: in Python, in both backends, and what is left out by it."""
+"""Confidence of captions: in Python, with both backends, and `--min-confidence`."""
 
 import json
 import shutil

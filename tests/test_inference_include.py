@@ -1,4 +1,4 @@
-"""Captions that contain what they must, from images to words."""
+"""Captions with required words, from images to text."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Tags: what the encoder's classifier recognises, from the pass that captions."""
+"""Tags from the encoder's classifier, in the forward pass of captioning."""
 
 import copy
 import json

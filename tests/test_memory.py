@@ -1,4 +1,4 @@
-"""How much memory captioning takes, in a process of its own."""
+"""The memory use of captioning, in a separate process."""
 
 import subprocess
 import sys

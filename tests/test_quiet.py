@@ -1,4 +1,4 @@
-"""Nothing is sent home, and nothing written but into the folders that were given."""
+"""captioner contacts no server, and writes only to the given folders."""
 
 import json
 import os

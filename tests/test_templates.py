@@ -1,4 +1,4 @@
-"""Templates: what is filled in is text, whatever it is."""
+"""Templates: values are escaped."""
 
 import json
 from pathlib import Path

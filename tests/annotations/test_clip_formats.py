@@ -1,4 +1,4 @@
-"""Annotations of clips: tables of one's own, MSVD, MSR-VTT, VATEX."""
+"""Annotations of clips: own tables, MSVD, MSR-VTT, VATEX."""
 
 import json
 from pathlib import Path

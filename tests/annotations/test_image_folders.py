@@ -1,4 +1,4 @@
-"""Where the images of a JSON file are looked for."""
+"""The search for the image folder of a JSON file."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Karpathy's files: the right images of each split, and what is said about wrong ones."""
+"""Karpathy's files: the images of each split, and errors in malformed files."""
 
 import json
 from copy import deepcopy
@@ -68,7 +68,7 @@ def test_a_flickr_file_has_neither_folders_nor_ids_of_coco(
     ]
 
 
-def test_other_files_are_taken_whole_unless_that_is_refused(coco: tuple[Path, list[Drawn]]) -> None:
+def test_other_files_are_loaded_whole_unless_strict(coco: tuple[Path, list[Drawn]]) -> None:
     path = coco[0] / "annotations" / "captions_val2014.json"
     assert load_records(path, None, "train") == load_records(path)
     with pytest.raises(
@@ -117,7 +117,7 @@ def test_a_split_must_be_named_and_have_images(
         ({"cocoid": None}, 'expected "cocoid"'),
     ],
 )
-def test_a_wrong_image_is_refused_in_one_line_that_says_where(
+def test_a_malformed_image_is_a_one_line_error_with_its_position(
     coco: tuple[Path, list[Drawn]], tmp_path: Path, change: dict[str, Any], said: str
 ) -> None:
     dataset = deepcopy(karpathy(coco[1]))

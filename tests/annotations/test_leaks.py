@@ -1,4 +1,4 @@
-"""Leaks between splits: the same images are found whatever they are called, others never."""
+"""Leaks between splits: the same images are found under any name, others are not."""
 
 import os
 import shutil

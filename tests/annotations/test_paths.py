@@ -1,4 +1,4 @@
-"""Tables as spreadsheets and people write them."""
+"""Tables as spreadsheets and people write them: headers, paths, hints."""
 
 import json
 import unicodedata
@@ -40,7 +40,7 @@ def test_headers_in_other_letters(folder: Path, header: str) -> None:
     assert load_records(write(folder, line, "own.jsonl"))[0].captions == ("A dog",)
 
 
-def test_headers_that_may_mean_two_things(folder: Path) -> None:
+def test_ambiguous_headers_are_errors(folder: Path) -> None:
     (record,) = load_records(write(folder, "Image,image,caption\nx,im/a.jpg,A dog\n"))
     assert record.image_id == "im/a.jpg"
     with pytest.raises(DataError, match="duplicate column 'image'"):
@@ -50,7 +50,7 @@ def test_headers_that_may_mean_two_things(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["im/a.jpg ", "\tim/a.jpg", "im\\a.jpg", " im\\a.jpg "])
-def test_paths_that_can_mean_one_file_alone_are_taken(folder: Path, name: str) -> None:
+def test_unambiguous_spellings_of_a_path_are_accepted(folder: Path, name: str) -> None:
     path = write(folder, f"image,caption\n{name},A dog\nim/a.jpg,A cat\n")
     assert load_records(path) == [Record(name, folder / "im" / "a.jpg", ("A dog", "A cat"))], (
         "one image"
@@ -99,7 +99,7 @@ def test_the_rest_gets_a_hint(folder: Path, name: str, said: str) -> None:
     assert said in str(caught.value)
 
 
-def test_two_files_that_differ_in_letters_alone_are_no_hint(folder: Path) -> None:
+def test_two_files_that_differ_only_in_case_give_no_hint(folder: Path) -> None:
     (folder / "im" / "b.jpg").touch()
     assert hint(folder / "im" / "B.jpg") == ""
 
@@ -112,7 +112,7 @@ def test_two_files_that_differ_in_letters_alone_are_no_hint(folder: Path) -> Non
         ("captions_train2017.json", "captioner prepare-coco --year 2017"),
     ],
 )
-def test_a_missing_file_of_coco_says_which_command_brings_it(
+def test_a_missing_coco_file_names_the_command_that_downloads_it(
     tmp_path: Path, name: str, command: str
 ) -> None:
     with pytest.raises(DataError) as caught:

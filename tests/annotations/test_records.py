@@ -1,4 +1,4 @@
-"""Records from annotation files of every kind, and what is said about files that are wrong."""
+"""Records from annotation files of every format, and errors in malformed files."""
 
 import json
 from pathlib import Path
@@ -206,7 +206,7 @@ def without(**changes: Any) -> dict[str, Any]:
         ("a.txt", "a dog", "a.txt, line 1: expected a clip name and a caption"),
     ],
 )
-def test_a_wrong_file_is_refused_in_one_line_that_says_where(
+def test_a_malformed_file_is_a_one_line_error_with_its_position(
     tmp_path: Path, name: str, content: str | dict[str, Any] | list[Any], said: str
 ) -> None:
     path = write(tmp_path / name, content)

@@ -66,7 +66,7 @@ def test_subtitles_are_printed_or_written(
     assert "already exists" in capsys.readouterr().err
 
 
-def test_photos_and_clips_of_a_folder_go_into_a_file_that_is_continued(
+def test_photos_and_clips_of_a_folder_go_to_a_file_that_can_be_resumed(
     clip: Clip, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "captions.tsv"
@@ -119,7 +119,7 @@ def test_without_the_extra_clips_of_a_folder_are_left_out_and_named_ones_fail(
         (["b.mp4", "--save-attention", "maps"], "applies to photos, not to clips"),
     ],
 )
-def test_what_does_not_go_together_is_said(
+def test_conflicting_options_are_reported(
     options: list[str], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["caption", *options]) == 2

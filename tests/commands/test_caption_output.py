@@ -64,7 +64,7 @@ def told(file: Path) -> list[object]:
     [[], ["--json"], ["--alternatives", "2"], ["--sample", "--seed", "3"]],
     ids=lambda each: "".join(each),
 )
-def test_a_run_that_was_stopped_goes_on_and_ends_as_if_it_was_not(
+def test_an_interrupted_run_resumes_with_the_same_result(
     run: Run, photos: Path, tmp_path: Path, options: list[str]
 ) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
@@ -91,7 +91,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_if_it_was_not(
     assert stopped.read_bytes() == before, "all is done"
 
 
-def test_a_full_disk_leaves_whole_rows_and_the_next_run_goes_on(
+def test_a_full_disk_leaves_complete_rows_and_the_next_run_resumes(
     run: Run, photos: Path, tmp_path: Path, checkpoint_folder: Path
 ) -> None:
     assert run(photos, "--output", tmp_path / "whole.tsv")[0] == 0
@@ -110,7 +110,7 @@ def test_a_full_disk_leaves_whole_rows_and_the_next_run_goes_on(
     assert names == [str(path) for path in sorted(photos.iterdir())]
 
 
-def test_what_failed_is_tried_again_and_new_photos_are_added(
+def test_failed_photos_are_retried_and_new_ones_added(
     run: Run, photos: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "captions.tsv"
@@ -138,7 +138,7 @@ def test_what_failed_is_tried_again_and_new_photos_are_added(
         ["--json"],
     ],
 )
-def test_a_wrong_call_leaves_what_is_there(
+def test_a_wrong_call_changes_no_files(
     run: Run, photos: Path, tmp_path: Path, args: list[str]
 ) -> None:
     output = tmp_path / "captions.tsv"
@@ -151,7 +151,7 @@ def test_a_wrong_call_leaves_what_is_there(
     assert not (tmp_path / "new.tsv").exists()
 
 
-def test_another_model_and_another_option_are_named(
+def test_another_model_or_option_is_reported(
     run: Run, photos: Path, tmp_path: Path, checkpoint_folder: Path
 ) -> None:
     output = tmp_path / "captions.tsv"
@@ -191,7 +191,7 @@ def test_no_other_file_is_written_over(run: Run, photos: Path, tmp_path: Path) -
     assert run(photos, "--output", tmp_path / "empty.tsv")[0] == 0
 
 
-def test_a_caption_alone_is_kept_too(run: Run, photos: Path, tmp_path: Path) -> None:
+def test_a_single_caption_is_kept_too(run: Run, photos: Path, tmp_path: Path) -> None:
     output = tmp_path / "caption.txt"
     assert run(photos / "0.png", "--output", output)[0] == 0
     text = output.read_text()
@@ -201,7 +201,7 @@ def test_a_caption_alone_is_kept_too(run: Run, photos: Path, tmp_path: Path) -> 
     assert output.read_text() == text
 
 
-def test_relative_paths_go_on_where_they_start(
+def test_relative_paths_resume_in_their_folder(
     run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "captions.tsv"
@@ -253,7 +253,7 @@ def test_names_that_the_terminal_cannot_write(
         assert read == paths
 
 
-def test_attention_that_cannot_be_saved_ends_no_run(
+def test_a_run_continues_if_attention_cannot_be_saved(
     run: Run, photos: Path, tmp_path: Path, checkpoint_folder: Path
 ) -> None:
     long = photos / f"{'ü' * 123}.png"  # 250 bytes
@@ -280,7 +280,7 @@ def test_attention_that_cannot_be_saved_ends_no_run(
     assert sorted(owners) == [str(path) for path in sorted(photos.iterdir())]
 
 
-def test_closed_streams_are_no_tracebacks(
+def test_closed_streams_cause_no_traceback(
     photos: Path, tmp_path: Path, checkpoint_folder: Path
 ) -> None:
     command = f"{sys.executable} -m captioner caption --model {checkpoint_folder}"
@@ -302,7 +302,7 @@ def test_closed_streams_are_no_tracebacks(
     assert output.read_text().count("\n") == 1
 
 
-def test_libraries_say_nothing_of_odd_images(
+def test_libraries_print_no_warnings_about_odd_images(
     photos: Path, tmp_path: Path, checkpoint_folder: Path
 ) -> None:
     path = tmp_path / "odd.tif"

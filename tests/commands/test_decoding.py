@@ -1,4 +1,4 @@
-"""One table of decoding options: what the flags, the checks, the demo and its API make of it."""
+"""The table of decoding options: flags, checks, the demo and its API."""
 
 import dataclasses
 import inspect
@@ -104,9 +104,7 @@ def test_an_option_of_words_needs_no_more_than_its_entry() -> None:
         ("forbidden_endings", ["a", 3], "a list of words"),
     ],
 )
-def test_a_wrong_value_is_answered_with_what_was_expected(
-    name: str, value: Any, expected: str
-) -> None:
+def test_an_invalid_value_lists_the_expected_ones(name: str, value: Any, expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
         DecodingOptions.from_dict({name: value})
     value = tuple(value) if isinstance(value, list) else value

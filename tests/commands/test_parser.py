@@ -31,7 +31,7 @@ def name_of(options: Any) -> str:
     return str(options.run.__module__.rpartition(".")[2]).replace("_", "-")
 
 
-def test_values_have_their_types_and_what_is_not_said_is_the_models_business() -> None:
+def test_values_have_their_types_and_missing_ones_are_left_to_the_model() -> None:
     options = parse(
         ["caption", "a.jpg", "--model", "folder", "--beam-size", "3", "--top-p", "0.9", "--sample"]
     )
@@ -59,7 +59,7 @@ def test_values_have_their_types_and_what_is_not_said_is_the_models_business() -
         (["--json", "--seed", "1", "--", "-a"], ["-a"]),
     ],
 )
-def test_options_stand_anywhere_but_behind_two_dashes(argv: list[str], operands: list[str]) -> None:
+def test_options_may_be_anywhere_before_two_dashes(argv: list[str], operands: list[str]) -> None:
     options = parse(["caption", *argv])
     assert (options.operands, options.json, options.seed) == (operands, True, 1)
 

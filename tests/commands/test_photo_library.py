@@ -51,7 +51,7 @@ def test_sidecars_of_a_folder_are_written_once(run: Run, photos: Path) -> None:
     assert run(photos, "--xmp", "--tags", "--beam-size", "1")[1].count("\n") == 3
 
 
-def test_a_damaged_sidecar_costs_its_photo_alone(run: Run, photos: Path) -> None:
+def test_a_damaged_sidecar_affects_only_its_photo(run: Run, photos: Path) -> None:
     pytest.importorskip("lxml")
     (photos / "a.png.xmp").write_text("damaged")
     status, _, said = run(photos, "--xmp")
@@ -60,7 +60,7 @@ def test_a_damaged_sidecar_costs_its_photo_alone(run: Run, photos: Path) -> None
     assert (photos / "a.png.xmp").read_text() == "damaged"
 
 
-def test_a_table_goes_on_where_it_was_stopped(run: Run, photos: Path, tmp_path: Path) -> None:
+def test_a_table_is_resumed(run: Run, photos: Path, tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole.csv", tmp_path / "stopped.csv"
     assert run(photos, "--output", whole, "--format", "csv")[0] == 0
     rows = table(whole)
@@ -143,6 +143,6 @@ def test_a_wrong_call_is_refused(
 
 
 @pytest.mark.parametrize("option", [["--xmp"], ["--embed"], ["--html", "album.html"]])
-def test_standard_input_has_no_place_for_a_caption(run: Run, option: list[str]) -> None:
+def test_standard_input_cannot_store_a_caption(run: Run, option: list[str]) -> None:
     status, _, said = run("-", *option)
     assert status == 2 and "standard input" in said

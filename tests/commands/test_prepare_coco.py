@@ -1,4 +1,4 @@
-"""`captioner prepare-coco`, run as its users run it."""
+"""`captioner prepare-coco`, run like a user does."""
 
 import os
 import select
@@ -91,7 +91,7 @@ def test_a_mirror_with_other_files_is_refused(server: Server, tmp_path: Path, ye
 
 @pytest.mark.skipif(os.name == "nt", reason="signals and terminals of Unix")
 @pytest.mark.parametrize("terminal", [False, True])
-def test_an_interrupted_call_says_that_it_goes_on(
+def test_an_interrupted_call_says_how_to_resume(
     server: Server, tmp_path: Path, terminal: bool
 ) -> None:
     first = COCO[2017][0]

@@ -47,7 +47,7 @@ def test_a_config_is_found_by_its_name_or_its_path(
 
 
 @pytest.mark.parametrize("config", ["tinny", "tinny.yaml", "configs/tinny.yaml", "", "."])
-def test_an_unknown_config_is_answered_with_those_that_exist(config: str) -> None:
+def test_an_unknown_config_lists_the_existing_ones(config: str) -> None:
     with pytest.raises(
         ConfigError,
         match=r"Expected a YAML file, or one of cifar10, coco, .*, tiny, tiny_video, video\.$",

@@ -1,4 +1,4 @@
-"""`captioner watch` as a process: it captions what arrives, ends by SIGTERM, and goes on."""
+"""`captioner watch` as a process: new photos, SIGTERM, resuming."""
 
 import os
 import signal
@@ -39,7 +39,7 @@ def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") ->
     raise AssertionError("it never happened")
 
 
-def test_photos_are_captioned_as_they_come_also_after_a_restart(
+def test_new_photos_are_captioned_also_after_a_restart(
     tmp_path: Path, checkpoint_folder: Path, picture: Callable[[int], Image.Image]
 ) -> None:
     incoming, output = tmp_path / "incoming", tmp_path / "captions.tsv"

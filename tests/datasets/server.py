@@ -1,4 +1,4 @@
-"""A small HTTP server that misbehaves as it is told, and remembers what it was asked."""
+"""A small HTTP server that misbehaves on demand, and records requests."""
 
 import threading
 from collections.abc import Iterator

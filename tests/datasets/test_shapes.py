@@ -1,4 +1,4 @@
-"""The drawn data set: its captions are true of its pixels, and it is there whole or not at all."""
+"""The drawn data set: captions match pixels, and it is written atomically."""
 
 import re
 from concurrent.futures import ProcessPoolExecutor

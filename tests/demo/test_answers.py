@@ -1,4 +1,4 @@
-"""What the demo answers, without a server."""
+"""The answers of the demo, without a server."""
 
 import base64
 import copy
@@ -51,7 +51,7 @@ def test_the_api_answers_what_the_command_prints(bundled):
     assert {"path": str(PHOTO), **answer} == printed
 
 
-def test_the_page_draws_what_the_captioner_says(bundled):
+def test_the_page_shows_the_captioners_result(bundled):
     answer = page(bundled, PHOTO, beam_size=4, alternatives=3)
     (caption,) = bundled.caption(PHOTO, beam_size=4, alternatives=3)
     assert [one["text"] for one in answer["captions"]] == [one.text for one in caption.alternatives]
@@ -65,7 +65,7 @@ def test_the_page_draws_what_the_captioner_says(bundled):
     json.dumps(answer)
 
 
-def test_the_photo_on_the_page_is_a_jpeg_in_its_own_proportions(bundled):
+def test_the_photo_on_the_page_is_a_jpeg_with_its_aspect_ratio(bundled):
     answer = page(bundled, PHOTO)
     kind, _, data = answer["photo"].partition(",")
     shown, original = Image.open(io.BytesIO(base64.b64decode(data))), Image.open(PHOTO)
@@ -84,7 +84,7 @@ def test_joined_words_read_as_the_caption(captioner, picture, number, tmp_path):
         assert read == caption["text"]
 
 
-def test_page_and_api_say_what_is_recognised(captioner, picture, tmp_path):
+def test_page_and_api_show_tags(captioner, picture, tmp_path):
     path = tmp_path / "photo.png"
     picture(0).save(path)
     (caption,) = captioner.caption(path)
@@ -99,7 +99,7 @@ def test_page_and_api_say_what_is_recognised(captioner, picture, tmp_path):
     )
 
 
-def test_without_a_classifier_nothing_is(without_attention):
+def test_without_a_classifier_there_are_no_tags(without_attention):
     assert (
         page(without_attention, PHOTO)["tags"]
         == api_answer(without_attention, PHOTO, "photo.jpg", {})["tags"]
@@ -107,7 +107,7 @@ def test_without_a_classifier_nothing_is(without_attention):
     )
 
 
-def test_page_and_api_say_how_sure_the_caption_is(captioner, picture, tmp_path):
+def test_page_and_api_show_confidence(captioner, picture, tmp_path):
     path = tmp_path / "photo.png"
     picture(0).save(path)
     assert page(captioner, path)["confidence"] is None
@@ -122,7 +122,7 @@ def test_page_and_api_say_how_sure_the_caption_is(captioner, picture, tmp_path):
     )
 
 
-def test_the_page_speaks_in_the_chosen_style(captioner, picture, tmp_path):
+def test_the_page_captions_in_the_chosen_style(captioner, picture, tmp_path):
     path = tmp_path / "photo.png"
     picture(0).save(path)
     chosen = {
@@ -152,7 +152,7 @@ def test_a_model_without_attention_has_no_maps(without_attention):
         ("bomb.ppm", b"P6 100000 100000 255 ", "pixels: scale it down first"),
     ],
 )
-def test_what_is_no_photo_gets_one_friendly_sentence(bundled, tmp_path, name, content, said):
+def test_an_invalid_photo_gets_a_friendly_message(bundled, tmp_path, name, content, said):
     path = tmp_path / "0a1b2c" / name
     path.parent.mkdir()
     path.write_bytes(content)
@@ -172,14 +172,14 @@ def test_a_photo_that_is_gone_is_to_be_chosen_again(bundled, tmp_path):
 
 
 @pytest.mark.parametrize("name", LARGEST)
-def test_no_visitor_can_occupy_the_machine(bundled, name):
+def test_requests_that_would_block_the_server_are_rejected(bundled, name):
     with pytest.raises(
         ConfigError, match=f"{name} is 1000000; this demo allows at most {LARGEST[name]}"
     ):
         api_answer(bundled, PHOTO, "photo.jpg", {name: 1_000_000})
 
 
-def test_no_visitor_sends_a_dictionary(bundled):
+def test_malformed_values_are_rejected(bundled):
     many = ["word"] * (LARGEST["forbidden_endings"] + 1)
     with pytest.raises(
         ConfigError, match=f"forbidden_endings has {len(many)} words; this demo allows at most"

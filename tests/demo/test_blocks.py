@@ -169,7 +169,7 @@ def test_an_example_is_one_click_away(page, bundled):
     wait(page, ".cap-sentence", caption.text)
 
 
-def test_what_is_no_photo_gets_a_friendly_sentence_and_the_next_photo_a_caption(
+def test_an_invalid_photo_gets_a_friendly_message_and_the_next_photo_a_caption(
     page, tmp_path, bundled
 ):
     path = tmp_path / "diary.jpg"
@@ -184,7 +184,7 @@ def test_what_is_no_photo_gets_a_friendly_sentence_and_the_next_photo_a_caption(
     wait(page, ".cap-sentence", bundled.caption(PHOTO)[0].text)
 
 
-def test_a_clip_gets_a_player_and_sentences_that_lead_to_their_places(page, tmp_path, bundled):
+def test_a_clip_gets_a_player_and_captions_that_jump_to_their_shots(page, tmp_path, bundled):
     pytest.importorskip("av")
     from tests.clips import draw_clip
 
@@ -220,7 +220,7 @@ def test_a_clip_gets_a_player_and_sentences_that_lead_to_their_places(page, tmp_
     assert not console_errors(page)
 
 
-def test_what_is_no_clip_gets_a_friendly_sentence(page, tmp_path):
+def test_an_invalid_clip_gets_a_friendly_message(page, tmp_path):
     pytest.importorskip("av")
     path = tmp_path / "diary.mp4"
     path.write_text("dear diary")
@@ -273,9 +273,7 @@ def test_the_options_are_those_of_the_captioner(page, bundled):
         ),
     ],
 )
-def test_the_controls_begin_with_the_models_own_choices_as_far_as_visitors_may_ask(
-    bundled, own, values, ends
-):
+def test_the_controls_start_with_the_models_defaults_within_the_limits(bundled, own, values, ends):
     import gradio as gr
 
     from captioner.demo.blocks import build_app

@@ -1,4 +1,4 @@
-"""The line of facts, from model cards."""
+"""Facts from model cards."""
 
 from captioner.checkpoint import describe, read_checkpoint
 from captioner.demo.card import read_card

@@ -1,4 +1,4 @@
-"""Better captions from visitors: what is kept, and what is not."""
+"""Corrections by visitors: what is saved, and what is rejected."""
 
 import csv
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_without_consent_nothing_is_kept(tmp_path, agreed):
 
 
 @pytest.mark.parametrize("text", [None, "", " \n", "123 !", {"a": 1}, "a" * 201, "a\x00b"])
-def test_what_is_no_caption_is_refused(tmp_path, text):
+def test_invalid_captions_are_rejected(tmp_path, text):
     with pytest.raises(DataError):
         Corrections(tmp_path / "c.csv").add(PHOTO, text, True)
     assert not list(tmp_path.iterdir())
@@ -73,7 +73,7 @@ def test_a_photo_is_kept_upright_and_without_metadata(tmp_path):
         assert not image.getexif()
 
 
-def test_the_disk_is_not_filled(tmp_path, monkeypatch):
+def test_the_number_of_corrections_is_limited(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "MOST_CORRECTIONS", 1)
     corrections = Corrections(tmp_path / "c.csv")
     corrections.add(PHOTO, "a temple", True)
@@ -82,7 +82,7 @@ def test_the_disk_is_not_filled(tmp_path, monkeypatch):
     assert len(rows(tmp_path / "c.csv")) == 2
 
 
-def test_another_table_is_left_as_it_is(tmp_path):
+def test_a_foreign_table_is_not_changed(tmp_path):
     for name, content, message in (
         ("c.csv", "a,b\n1,2\n", "other columns"),
         ("c.csv", "image,caption\n1\n", "other columns"),

@@ -38,9 +38,7 @@ def test_without_attention_there_are_no_maps_and_the_page_says_so(without_attent
         assert not console_errors(page)
 
 
-def test_what_a_model_recognises_and_how_sure_it_is_stands_above_the_photo(
-    captioner, picture, tmp_path
-):
+def test_tags_and_confidence_are_above_the_photo(captioner, picture, tmp_path):
     pytest.importorskip("gradio")
     from selenium.webdriver.support.ui import WebDriverWait
 

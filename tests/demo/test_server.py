@@ -1,4 +1,4 @@
-"""The demo's API and its shut doors, over HTTP."""
+"""The demo's API and its protection against abuse, over HTTP."""
 
 import json
 import os
@@ -124,7 +124,7 @@ def test_the_server_fetches_nothing_for_its_visitors(url, form):
 
 
 @pytest.mark.parametrize("path", ["http://example.com/x.png", "HTTPS://example.com/x.png"])
-def test_a_url_is_no_upload(url, path):
+def test_a_url_is_not_accepted_as_an_upload(url, path):
     photo = {"path": path, "meta": {"_type": "gradio.FileData"}}
     for address in ("call/caption", "queue/join"):
         answer = httpx.post(f"{url}/gradio_api/{address}", json={"data": [photo]}, timeout=60)
@@ -141,7 +141,7 @@ def test_a_file_of_the_server_cannot_be_captioned(url):
     assert 'caption":' in ask(url, uploaded), "it was asked rightly"
 
 
-def test_an_upload_lies_where_only_who_knows_its_content_finds_it(url):
+def test_the_path_of_an_upload_cannot_be_guessed(url):
     answer = httpx.post(
         f"{url}/gradio_api/upload", files={"files": ("mine.bin", b"secret")}, timeout=60
     )

@@ -1,9 +1,9 @@
-"""No photo outlives its visitor's visit."""
+"""Uploads are deleted when their visitors leave."""
 
 from captioner.demo.visits import Visits
 
 
-def test_a_photo_goes_with_its_visitor(tmp_path):
+def test_a_photo_is_deleted_when_its_visitor_leaves(tmp_path):
     photo, other = tmp_path / "photo.jpg", tmp_path / "other.jpg"
     photo.touch(), other.touch()
     visits = Visits()
@@ -15,7 +15,7 @@ def test_a_photo_goes_with_its_visitor(tmp_path):
     visits.leave("ann")  # who is gone cannot take anything along
 
 
-def test_a_photo_goes_when_its_visitor_takes_another(tmp_path):
+def test_a_photo_is_deleted_when_its_visitor_chooses_another(tmp_path):
     first, second = tmp_path / "1.jpg", tmp_path / "2.jpg"
     first.touch(), second.touch()
     visits = Visits()
@@ -27,7 +27,7 @@ def test_a_photo_goes_when_its_visitor_takes_another(tmp_path):
     assert second.exists()
 
 
-def test_a_photo_that_two_visitors_uploaded_goes_with_the_last(tmp_path):
+def test_a_photo_of_two_visitors_is_deleted_when_both_have_left(tmp_path):
     photo = tmp_path / "photo.jpg"
     photo.touch()
     visits = Visits()
@@ -39,7 +39,7 @@ def test_a_photo_that_two_visitors_uploaded_goes_with_the_last(tmp_path):
     assert not photo.exists()
 
 
-def test_a_photo_stays_for_who_uploaded_it_and_still_waits(tmp_path):
+def test_a_photo_is_kept_while_a_request_for_it_is_pending(tmp_path):
     photo = tmp_path / "photo.jpg"
     photo.touch()
     visits = Visits()

@@ -1,4 +1,4 @@
-"""`captioner calibrate`: annotated photos -> confidence of captions, temperature of tags."""
+"""`captioner calibrate`: confidence of captions and temperature of tags."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ def references(annotations: Path) -> dict[str, list[str]]:
     return found
 
 
-def test_the_command_writes_what_captions_then_have(
+def test_the_command_writes_the_calibration_that_captions_then_use(
     model: Path, annotations: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path.name: path.read_bytes() for path in model.iterdir()}
@@ -81,7 +81,7 @@ def test_the_command_writes_what_captions_then_have(
     assert found.mean() == pytest.approx(good.mean(), abs=1e-5), "as a fit with a bias has it"
 
 
-def test_each_part_can_be_left_as_it_is(model: Path, annotations: Path) -> None:
+def test_each_part_can_be_kept(model: Path, annotations: Path) -> None:
     config = json.loads((model / CONFIG).read_text())
     found = calibrate(model, annotations, only="confidence", good=0.3)
     now = json.loads((model / CONFIG).read_text())
@@ -98,7 +98,7 @@ def test_each_part_can_be_left_as_it_is(model: Path, annotations: Path) -> None:
     assert (model / CONFIG).read_bytes() == before
 
 
-def test_what_cannot_be_calibrated_is_said(
+def test_calibration_errors_are_reported(
     model: Path, annotations: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     before = (model / CONFIG).read_bytes()
@@ -119,7 +119,7 @@ def test_what_cannot_be_calibrated_is_said(
     assert (model / CONFIG).read_bytes() == before
 
 
-def test_what_is_kept_is_scored_by_hand() -> None:
+def test_scores_of_kept_captions_equal_hand_computed_ones() -> None:
     confidence = np.array([0.2, 0.9, 0.5, 0.7])
     scores = np.array([0.0, 1.0, 0.4, 0.1])
     found = kept_scores(confidence, scores, [1, 0.75, 0.5, 0.25])

@@ -1,4 +1,4 @@
-"""CHAIR, held against examples that were counted by hand."""
+"""CHAIR, compared with examples counted by hand."""
 
 import json
 from pathlib import Path
@@ -136,7 +136,7 @@ def test_the_command_asks_for_instances_before_it_captions(
     assert "--instances" in capsys.readouterr().err
 
 
-def test_captions_that_make_up_objects_are_the_worst_images(
+def test_images_with_hallucinated_objects_are_ranked_worst(
     files: list[str], tmp_path: Path
 ) -> None:
     from captioner.evaluation.evaluate import Scoring, evaluate

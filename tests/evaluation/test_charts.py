@@ -1,4 +1,4 @@
-"""The drawings that are files of their own."""
+"""Charts as standalone SVG files."""
 
 from xml.etree import ElementTree
 
@@ -32,7 +32,7 @@ def test_a_line_plot_has_its_points_where_the_scales_say() -> None:
     ]
 
 
-def test_a_fall_of_a_score_that_counts_mistakes_is_for_the_better() -> None:
+def test_a_decrease_of_an_error_count_is_an_improvement() -> None:
     def kind(interval: tuple[float, float], lower_is_better: bool) -> object:
         plot = difference_plot(
             sum(interval) / 2, interval, [-10, 10], lower_is_better=lower_is_better

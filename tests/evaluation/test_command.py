@@ -1,4 +1,4 @@
-"""`captioner evaluate` on finished results, as a user calls it: no model, no images, no torch."""
+"""`captioner evaluate` on results files: no model, no images, no torch."""
 
 import csv
 import json
@@ -60,7 +60,7 @@ def command(files: Files, *words: object) -> list[str]:
     return [str(word) for word in call]
 
 
-def test_finished_results_need_neither_a_model_nor_images_nor_torch(files: Files) -> None:
+def test_scoring_a_results_file_needs_no_model_images_or_torch(files: Files) -> None:
     code = (
         "import sys; from captioner.cli import main; print(main(sys.argv[1:])); print(*sys.modules)"
     )
@@ -128,7 +128,7 @@ def test_the_output_is_a_folder_of_everything(
     assert all(caption in page for caption in CAPTIONS.values())
 
 
-def test_results_are_not_written_over_themselves(files: Files) -> None:
+def test_an_input_results_file_is_not_overwritten(files: Files) -> None:
     entries = [
         {"image_id": image_id, "caption": text, "score": 1} for image_id, text in CAPTIONS.items()
     ]
@@ -158,7 +158,7 @@ def test_no_other_file_is_written_over(
         )
 
 
-def test_a_file_may_be_held_against_itself(files: Files, tmp_path: Path) -> None:
+def test_a_file_may_be_compared_with_itself(files: Files, tmp_path: Path) -> None:
     results = files.results.rename(tmp_path / "results.json")
     assert (
         main(command(files._replace(results=results), "--compare", results, "--output", tmp_path))
@@ -191,7 +191,7 @@ def test_odd_names_and_captions_are_printed_and_written(files: Files, tmp_path: 
     assert b"most frequent, 3 times: a \\ufffd dog" in result.stdout
 
 
-def test_annotated_images_without_references_are_told(files: Files) -> None:
+def test_images_without_references_are_reported(files: Files) -> None:
     dataset = json.loads(files.annotations.read_text())
     write(
         files.annotations,
@@ -233,7 +233,7 @@ def test_missing_captions_must_be_allowed(
         evaluate(files.annotations, results=few, scoring=Scoring(against=other, allow_missing=True))
 
 
-def test_where_java_is_missing_all_other_scores_are_printed(files: Files, tmp_path: Path) -> None:
+def test_without_java_all_other_scores_are_printed(files: Files, tmp_path: Path) -> None:
     call = [
         sys.executable,
         "-m",

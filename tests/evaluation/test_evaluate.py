@@ -1,4 +1,4 @@
-"""From annotated images to scores, as a whole: Karpathy's splits, and results of others."""
+"""Evaluation end to end: Karpathy's splits, and results files."""
 
 import json
 from pathlib import Path

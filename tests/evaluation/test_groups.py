@@ -1,4 +1,4 @@
-"""Groups of images by their objects, and the scores of each."""
+"""Groups of images by object category, and their scores."""
 
 import json
 from pathlib import Path
@@ -90,7 +90,7 @@ def test_a_group_is_scored_with_the_document_frequencies_of_the_whole_set() -> N
         ({"categories": [{"id": [1], "name": "x"}]}, r'categories\[0\]: expected "id" and "name"'),
     ],
 )
-def test_a_file_that_tells_no_objects_is_refused(
+def test_a_file_without_objects_is_an_error(
     tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(DataError, match=said):

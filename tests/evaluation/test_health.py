@@ -1,4 +1,4 @@
-"""Figures about captions, counted by hand and by brute force."""
+"""Statistics of captions, counted by hand and by brute force."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ CAPTIONS = [
 ]
 
 
-def test_figures_are_those_counted_by_hand() -> None:
+def test_statistics_equal_hand_counts() -> None:
     figures = check_health(CAPTIONS, {("a", "dog", "runs")})
     assert figures == {
         "mean length": pytest.approx(23 / 6),
@@ -41,7 +41,7 @@ def test_figures_are_those_counted_by_hand() -> None:
     assert list(figures) == list(FIGURES)
 
 
-def test_novelty_is_told_only_where_training_captions_are_known() -> None:
+def test_novelty_requires_training_captions() -> None:
     assert set(FIGURES) - set(check_health(CAPTIONS)) == {"novel captions"}
 
 
@@ -67,7 +67,7 @@ def test_shares_lie_between_0_and_1_and_repeats_are_those_of_brute_force(
 _COUNTS = ("vocabulary", "most frequent caption", "empty captions", "unknown words")
 
 
-def test_the_most_frequent_caption_is_told_as_it_was_written_first() -> None:
+def test_the_most_frequent_caption_keeps_its_first_spelling() -> None:
     assert (
         most_frequent(["A cat!", "A dog.", "a dog"], [["a", "cat"], ["a", "dog"], ["a", "dog"]])
         == "A dog."
@@ -86,7 +86,7 @@ def test_the_endings_are_those_that_shipped_configs_forbid() -> None:
     assert found == dict.fromkeys(found, ENGLISH_ENDINGS)
 
 
-def test_figures_are_written_as_people_read_them() -> None:
+def test_statistics_are_formatted_for_people() -> None:
     assert figure_text("vocabulary", 1234) == "1,234"
     assert figure_text("mean length", 10.46) == "10.5"
     assert figure_text("distinct-2", 0.0316) == "0.032"

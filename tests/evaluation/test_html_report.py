@@ -1,4 +1,4 @@
-"""The page: read back by an HTML parser, and used in a real browser."""
+"""The HTML report, parsed and used in a real browser."""
 
 import base64
 import json
@@ -144,7 +144,7 @@ def test_nothing_on_the_page_refers_to_anything_outside(tmp_path: Path) -> None:
     assert "default-src 'none'" in policy and "unsafe" not in policy
 
 
-def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
+def test_hostile_text_is_escaped(tmp_path: Path) -> None:
     harmless = write(tmp_path, make_evaluation())
     evaluation = make_evaluation(text=lambda number: HOSTILE[number % len(HOSTILE)])
     page = write(tmp_path, evaluation)
@@ -218,7 +218,7 @@ def test_best_and_worst_images_are_those_with_the_highest_and_lowest_cider_d(
     )  # none is shown twice
 
 
-def test_images_that_can_be_read_are_shown_small(
+def test_readable_images_have_thumbnails(
     tmp_path: Path, picture: Callable[[int], Image.Image]
 ) -> None:
     evaluation = make_evaluation(images=4)
@@ -234,7 +234,7 @@ def test_images_that_can_be_read_are_shown_small(
 
 @pytest.mark.parametrize("images", [1, 2])
 @pytest.mark.parametrize("rich", [True, False])
-def test_the_smallest_evaluations_have_a_page(tmp_path: Path, images: int, rich: bool) -> None:
+def test_minimal_evaluations_have_a_report(tmp_path: Path, images: int, rich: bool) -> None:
     page = write(tmp_path, make_evaluation(images, rich=rich))
     assert len(page.texts["p.caption"]) == images
     assert not page.thumbnails()
@@ -250,7 +250,7 @@ def test_the_smallest_evaluations_have_a_page(tmp_path: Path, images: int, rich:
 
 
 @pytest.mark.parametrize("names", [(), ("BLEU-1",), ("ROUGE-L", "SPICE")])
-def test_any_choice_of_metrics_has_a_page(tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_any_selection_of_metrics_has_a_report(tmp_path: Path, names: tuple[str, ...]) -> None:
     evaluation = make_evaluation(images=3)
     values = np.array([0.1, 0.3, 0.2])
     scores = dict.fromkeys(names, 0.2)
@@ -271,7 +271,7 @@ def test_any_choice_of_metrics_has_a_page(tmp_path: Path, names: tuple[str, ...]
 
 
 @pytest.mark.parametrize("unknown", [1, 3])
-def test_unknown_scores_are_dashes_and_rank_no_image(tmp_path: Path, unknown: int) -> None:
+def test_undefined_scores_are_dashes_and_sort_no_images(tmp_path: Path, unknown: int) -> None:
     nan, scores = np.nan, {"BLEU-1": 0.4, "SPICE": np.nan}
     evaluation = replace(
         make_evaluation(images=3),
@@ -296,7 +296,7 @@ def test_unknown_scores_are_dashes_and_rank_no_image(tmp_path: Path, unknown: in
     )
 
 
-def test_what_scores_are_not_is_told_below_them(tmp_path: Path) -> None:
+def test_notes_on_how_to_read_scores_are_below_them(tmp_path: Path) -> None:
     one, few, many = (
         {*write(tmp_path, make_evaluation(images)).texts["p.note"]} for images in (1, 29, 30)
     )
@@ -316,7 +316,7 @@ def test_the_system_that_lacks_captions_is_named(tmp_path: Path) -> None:
         assert warning.startswith(f"30 of 35 annotated images were scored. {told} These")
 
 
-def test_scores_and_captions_of_nothing_have_a_page(tmp_path: Path) -> None:
+def test_an_evaluation_of_empty_captions_has_a_report(tmp_path: Path) -> None:
     evaluation = make_evaluation(images=2, rich=False, text=lambda number: "")
     for values in (*evaluation.per_image.values(), evaluation.scores):
         for key in values if isinstance(values, dict) else range(2):
@@ -331,7 +331,7 @@ def test_scores_and_captions_of_nothing_have_a_page(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
-def test_in_a_browser_the_table_is_sorted_filtered_and_turned(
+def test_in_a_browser_the_table_can_be_sorted_filtered_and_paged(
     tmp_path: Path, width: int, dark: bool
 ) -> None:
     words = ("a dog runs", "two dogs </script> run", "a cat sleeps")
@@ -404,7 +404,7 @@ def test_in_a_browser_the_table_is_sorted_filtered_and_turned(
 
 
 @pytest.mark.slow
-def test_in_a_browser_hostile_texts_stay_texts_and_little_is_lost_without_scripts(
+def test_in_a_browser_hostile_text_is_escaped_and_the_report_works_without_scripts(
     tmp_path: Path,
 ) -> None:
     evaluation = make_evaluation(

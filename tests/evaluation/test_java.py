@@ -1,4 +1,4 @@
-"""METEOR and SPICE: messages where they cannot run, and METEOR against the official class."""
+"""METEOR and SPICE: error messages, and METEOR against the official class."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def said(metric: Callable[..., object], kind: type[CaptionerError]) -> str:
 
 
 @pytest.mark.parametrize("metric", [meteor, spice])
-def test_what_is_missing_is_said(
+def test_missing_dependencies_are_reported(
     metric: Callable[..., object], package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -116,7 +116,7 @@ def test_spice_without_its_models_says_how_to_get_them(
         ),
     ],
 )
-def test_a_java_that_dies_is_an_error_in_one_sentence(
+def test_a_crash_of_java_is_a_one_sentence_error(
     metric: Callable[..., object],
     program: str,
     message: str,
@@ -129,7 +129,7 @@ def test_a_java_that_dies_is_an_error_in_one_sentence(
 
 @posix
 @pytest.mark.parametrize("metric", [meteor, spice])
-def test_a_java_that_hangs_is_given_up(
+def test_a_hanging_java_times_out(
     metric: Callable[..., object],
     package: Path,
     java_is: Callable[[str], Path],
@@ -144,7 +144,7 @@ def test_a_java_that_hangs_is_given_up(
 
 
 @posix
-def test_meteor_that_says_something_else_is_an_error(
+def test_an_unexpected_answer_of_meteor_is_an_error(
     package: Path, java_is: Callable[[str], Path]
 ) -> None:
     java_is("print('Error: specify SCORE or EVAL', flush=True); time.sleep(600)")
@@ -179,7 +179,7 @@ OURS, THEIRS = (
 )
 
 
-def test_a_comparison_goes_on_where_nothing_can_be_computed(
+def test_a_comparison_continues_without_scores(
     package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
@@ -215,7 +215,7 @@ def test_a_metric_that_fails_on_the_other_system_alone_is_left_out_of_the_compar
 
 
 @posix
-def test_an_image_without_spice_leaves_all_else_as_it_is(
+def test_an_image_without_spice_does_not_affect_other_scores(
     package: Path, java_is: Callable[[str], Path], tmp_path: Path
 ) -> None:
     java_is(

@@ -1,4 +1,4 @@
-"""The folder of an evaluation: old results stay until the new ones are whole."""
+"""The output folder: earlier results are replaced only by complete ones."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from captioner.evaluation.output import saved_captions
 CAPTIONS = {"a.png": "a cat on a table", "b.png": "a dog in the grass"}
 
 
-def test_new_captions_wait_beside_the_old_ones_until_all_is_whole(
+def test_old_captions_are_replaced_only_after_success(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     results = tmp_path / "results.json"
@@ -33,7 +33,7 @@ def test_captions_are_saved_before_anything_is_scored(tmp_path: Path) -> None:
         assert (tmp_path / "results.json").exists()
 
 
-def test_an_evaluation_that_cannot_be_written_whole_leaves_the_older_one(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_earlier_evaluation(tmp_path: Path) -> None:
     annotations = tmp_path / "captions.csv"
     annotations.write_text(
         "image,caption\n" + "".join(f"{name},{text}\n" for name, text in CAPTIONS.items())

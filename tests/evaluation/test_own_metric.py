@@ -94,7 +94,7 @@ def test_the_commands_help_lists_it(annotations: Path, capsys: pytest.CaptureFix
     assert "spice, chair, brightness;" in " ".join(capsys.readouterr().out.split())
 
 
-def test_where_images_are_missing_that_is_told_and_the_others_are_computed(
+def test_missing_images_are_reported_and_other_metrics_are_computed(
     annotations: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = annotations.parent
@@ -111,7 +111,7 @@ def test_where_images_are_missing_that_is_told_and_the_others_are_computed(
         evaluate(annotations, results=folder / "ours.json", scoring=Scoring(["brightness"]))
 
 
-def test_it_may_be_named_by_its_module_and_is_imported_when_asked_for(
+def test_it_may_be_registered_by_module_and_is_imported_on_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "own_length.py").write_text(
@@ -160,7 +160,7 @@ def test_draws_of_images_are_scored_from_counts_where_a_metric_has_them(
     assert found["ROUGE-L"] == pytest.approx([0, 0])
 
 
-def test_captions_of_other_images_are_refused_before_any_metric_sees_them() -> None:
+def test_captions_of_other_images_fail_before_any_metric_runs() -> None:
     for references, captions in (
         ({}, {}),
         ({1: []}, {1: "a"}),

@@ -1,4 +1,4 @@
-"""Scores of raw captions, and the reports of them."""
+"""Scores of raw captions, and their reports."""
 
 import csv
 import dataclasses
@@ -72,7 +72,7 @@ def test_a_reference_itself_scores_full_bleu_whatever_its_case_and_punctuation()
     assert [scores[name] for name in NAMES[:5]] == pytest.approx([1] * 5)
 
 
-def test_scores_are_shown_hundredfold_with_one_decimal_above_their_intervals() -> None:
+def test_scores_are_shown_times_100_with_one_decimal_above_their_intervals() -> None:
     lines = as_text(full()).splitlines()
     plain = score(REFERENCES, CAPTIONS)
     assert lines[0].split() == [*NAMES, "images"]
@@ -87,7 +87,7 @@ def test_scores_are_shown_hundredfold_with_one_decimal_above_their_intervals() -
     assert all(len(line) <= 80 for line in lines)
 
 
-def test_what_else_is_known_is_told_in_short() -> None:
+def test_other_results_are_summarised() -> None:
     text = as_text(full())
     assert "2 of 5 annotated images were scored." in text
     assert "BLEU-4  +0.8 [-0.1, 1.7], p = 0.087" in text
@@ -102,7 +102,7 @@ def test_what_else_is_known_is_told_in_short() -> None:
     )
 
 
-def test_whose_captions_are_missing_is_told() -> None:
+def test_missing_captions_are_reported_by_system() -> None:
     text = as_text(dataclasses.replace(full(), comparison=Comparison("theirs.json", {}, missing=1)))
     assert (
         "2 of 5 annotated images were scored.\nWithout a caption: 2.\nCaptioned, but not in"
@@ -112,7 +112,7 @@ def test_whose_captions_are_missing_is_told() -> None:
     assert "against" not in text, "without a score that both have there is nothing to tell"
 
 
-def test_few_images_are_told() -> None:
+def test_a_note_warns_about_few_images() -> None:
     assert "Fewer than 30 images: too few to rely on intervals and p-values." in as_text(full())
     plain = score(REFERENCES, CAPTIONS)
     assert "Fewer" not in as_text(plain), "it has no intervals"
@@ -160,13 +160,13 @@ def test_unknown_scores_are_dashes_and_null(tmp_path: Path) -> None:
     }
 
 
-def test_zero_has_no_minus() -> None:
+def test_zero_has_no_sign() -> None:
     differences = {"BLEU-4": Difference(0.2, -0.0004, (-0.0003, 0.0), 0.5)}
     text = as_text(dataclasses.replace(full(), comparison=Comparison("theirs.json", differences)))
     assert "BLEU-4  +0.0 [0.0, 0.0], p = 0.500" in text
 
 
-def test_what_utf_8_cannot_hold_is_written_as_an_escape(tmp_path: Path) -> None:
+def test_what_utf_8_cannot_encode_is_escaped(tmp_path: Path) -> None:
     odd = "r\udcff.json"
     evaluation = dataclasses.replace(
         full(), title=odd, captions=(odd, "x"), most_frequent=odd, facts={"results": odd}

@@ -1,4 +1,4 @@
-"""Results files: what is saved comes back, and what is wrong in them is told, all at once."""
+"""Results files: saving and loading, and errors in malformed files."""
 
 import json
 from collections.abc import Collection
@@ -49,7 +49,7 @@ def official(image_ids: Collection[int]) -> COCO:
     return coco
 
 
-def test_results_have_the_form_that_the_coco_server_takes(tmp_path: Path) -> None:
+def test_results_have_the_format_of_the_coco_server(tmp_path: Path) -> None:
     save_results(tmp_path / "results.json", {2: "ein Käfer", 1: ""})
     assert json.loads((tmp_path / "results.json").read_text("utf-8")) == [
         {"image_id": 2, "caption": "ein Käfer"},
@@ -70,7 +70,7 @@ ENTRY = st.fixed_dictionaries(
 
 @settings(deadline=None, max_examples=150)
 @given(st.lists(ENTRY, max_size=4), st.booleans())
-def test_what_is_taken_is_what_cocos_own_loader_gives(
+def test_accepted_results_equal_those_of_cocos_loader(
     tmp_path_factory: pytest.TempPathFactory, entries: list[dict[str, Any]], allow_missing: bool
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "entries.json"
@@ -154,7 +154,7 @@ def test_a_single_mistake_is_one_line_that_says_where(
     assert "\n" not in message
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+def test_all_errors_are_reported_together(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     entries = [
         {"image_id": 1, "caption": None},
@@ -185,7 +185,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_where_no_entry_can_be_used_nobody_needs_to_hear_that_all_images_are_missing(
+def test_missing_images_are_not_reported_if_no_entry_is_usable(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "results.json"
@@ -196,7 +196,7 @@ def test_where_no_entry_can_be_used_nobody_needs_to_hear_that_all_images_are_mis
     ]
 
 
-def test_half_a_surrogate_pair_is_replaced_and_ids_with_one_can_be_written(tmp_path: Path) -> None:
+def test_lone_surrogates_are_replaced_and_ids_with_one_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text(
         '[{"image_id": 1, "caption": "a \\ud83d dog \\ude00"}, {"image_id": 2, "caption":'

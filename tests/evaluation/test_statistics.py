@@ -1,4 +1,4 @@
-"""The bootstrap against all draws of a few images, against scipy, and on data with known truth."""
+"""The bootstrap, compared with all samples of a few images, scipy, and data with known truth."""
 
 from itertools import product
 
@@ -45,7 +45,7 @@ def test_draws_have_as_many_images_as_there_are() -> None:
     assert (weights == np.concatenate(list(resample(7, 1000, seed=3)))).all()
 
 
-def test_draws_do_not_change_where_they_are_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_do_not_depend_on_the_chunk_size(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = np.concatenate(list(resample(64, 100)))
     monkeypatch.setattr("captioner.evaluation.statistics._DRAWN_AT_ONCE", 640)
     parts = list(resample(64, 100))
@@ -73,7 +73,7 @@ def test_scores_of_draws_are_those_of_the_drawn_images() -> None:
         )
 
 
-def test_the_bootstrap_of_four_images_is_that_of_all_256_draws() -> None:
+def test_the_bootstrap_of_four_images_equals_all_256_samples() -> None:
     references, captions = corpus(4, seed=2)
     scored = score_corpus(Corpus(references, captions))
     every = np.array(
@@ -92,7 +92,7 @@ def test_the_bootstrap_of_four_images_is_that_of_all_256_draws() -> None:
         )
 
 
-def test_p_value_is_twice_the_share_of_all_draws_that_turn_the_difference_around() -> None:
+def test_p_value_is_twice_the_share_of_samples_with_the_opposite_sign() -> None:
     ours, theirs = np.array([0.5, 0.2, 0.9, 0.1, 0.6]), np.array([0.2, 0.3, 0.4, 0.2, 0.3])
     every = [(ours - theirs)[list(draw)].mean() for draw in product(range(5), repeat=5)]
     exact = 2 * np.mean(np.array(every) <= 1e-12)
@@ -128,7 +128,7 @@ def test_intervals_are_scipys_percentile_intervals() -> None:
     assert ours == pytest.approx((theirs.low, theirs.high), abs=0.1 * (theirs.high - theirs.low))
 
 
-def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+def test_intervals_contain_the_truth_as_often_as_their_level_says() -> None:
     random = np.random.default_rng(7)
     held = 0
     for _ in range(400):
@@ -138,7 +138,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     assert 0.90 <= held / 400 <= 0.98
 
 
-def test_p_values_of_equal_systems_are_seldom_small_and_of_different_ones_often() -> None:
+def test_p_values_are_rarely_small_for_equal_systems_and_often_for_different_ones() -> None:
     random = np.random.default_rng(8)
     rejected = dict.fromkeys((0.0, 0.5), 0)
     for shift in rejected:
@@ -162,7 +162,7 @@ def test_a_few_images_never_give_a_small_p_value() -> None:
         assert p_value(drawn[0]["CIDEr-D"] - drawn[1]["CIDEr-D"], images) == 2 / 2**images
 
 
-def test_where_a_score_is_unknown_so_is_whether_it_differs() -> None:
+def test_a_difference_of_an_undefined_score_is_undefined() -> None:
     ours, theirs = (
         means(np.array([0.3, np.nan, 0.4]), "SPICE"),
         means(np.array([0.1, 0.2, 0.3]), "SPICE"),
@@ -190,7 +190,7 @@ def test_draws_without_a_match_are_ties() -> None:
         assert (found[name].difference, found[name].interval, found[name].p_value) == (0, (0, 0), 1)
 
 
-def test_draws_that_differ_by_the_constants_alone_are_ties() -> None:
+def test_samples_that_differ_only_by_smoothing_are_ties() -> None:
     short, long = "a b c d e f", "g h i j k l m"
     references = {image: [short, long] for image in range(40)}
     a, b = (
@@ -218,7 +218,7 @@ def test_a_system_does_not_differ_from_itself() -> None:
         assert (found.difference, found.interval, found.p_value) == (0, (0, 0), 1)
 
 
-def test_a_comparison_tells_whose_the_difference_is() -> None:
+def test_a_comparison_has_the_sign_of_the_first_system() -> None:
     references, captions = corpus(40, seed=6)
     worse = {image: " ".join(["x", *text.split()[1:-1]]) for image, text in captions.items()}
     ours, theirs = (
@@ -234,7 +234,7 @@ def test_a_comparison_tells_whose_the_difference_is() -> None:
         assert found.p_value == pytest.approx(2 / 2001)
 
 
-def test_scores_that_are_no_mean_are_bootstrapped_around_themselves() -> None:
+def test_scores_that_are_not_means_are_bootstrapped_around_their_value() -> None:
     """METEOR's corpus score is not the mean over images."""
     scored = Scored(
         {"meteor": Measured({"METEOR": 0.3}, {"METEOR": np.array([0.1, 0.2, 0.3, 0.4])})}

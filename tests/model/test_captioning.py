@@ -1,4 +1,4 @@
-"""New words in a trained network: what it knew, it still says, to the last bit."""
+"""New words in a trained network: old outputs are unchanged, bit for bit."""
 
 from dataclasses import replace
 

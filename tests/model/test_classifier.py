@@ -1,4 +1,4 @@
-"""The classifier of a pretrained CNN, beside the region features that belong to it."""
+"""The classifier of a pretrained CNN, on its region features."""
 
 from pathlib import Path
 

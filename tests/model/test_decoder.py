@@ -1,4 +1,4 @@
-"""Decoders: teacher forcing against stepping, what may influence what, and learning by heart."""
+"""Decoders: teacher forcing against stepping, independence of rows, overfitting."""
 
 import copy
 from dataclasses import replace

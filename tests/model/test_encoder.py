@@ -1,4 +1,4 @@
-"""Encoders: what they give, what they are cut from, and what of them trains."""
+"""Encoders: region features, cutting, and trained stages."""
 
 import copy
 import importlib

@@ -1,4 +1,4 @@
-"""The two small networks: sizes known from elsewhere, and the regions that they give."""
+"""The two small networks: published sizes, and their regions."""
 
 import pytest
 import torch
