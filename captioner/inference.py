@@ -374,10 +374,10 @@ class Captioner:
         return self._decode(stepper, *self._options(decoding, stepper.batch_size), first_image)
 
     def _options(
-        self, changes: dict[str, Any], images: int | None
+        self, changes: dict[str, Any], n_images: int | None
     ) -> tuple[DecodingOptions, Includes]:
         """Resolve the options; and each image's words to include, if given as a list of lists."""
-        include = of_each_image(changes.get("include"), images)
+        include = of_each_image(changes.get("include"), n_images)
         if include is not None:
             changes = {**changes, "include": ()}
         options = (

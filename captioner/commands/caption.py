@@ -202,8 +202,10 @@ def run(options: Namespace) -> int:
     first = len(file) if file is not None else 0  # the next random number when resuming
     if file is None and options.format == CSV:
         print(csv_header(), end="")
-    images = (source for _, source in sources)
-    stream = stream_mixed(captioner, images, every=options.every, first_image=first, **decoding)
+    given_sources = (source for _, source in sources)
+    stream = stream_mixed(
+        captioner, given_sources, every=options.every, first_image=first, **decoding
+    )
     # Open the output only after all checks of the call.
     with closing(stream) as results, nullcontext() if file is None else file:
         total = None if any(map(os.path.isdir, paths)) or first else len(paths)

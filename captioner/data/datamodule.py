@@ -237,14 +237,14 @@ class CaptionData(ResumableData):
         }
 
     def _encode(
-        self, images: Sequence[Sequence[Sequence[str]]], styles: Sequence[Sequence[str]]
+        self, tokens: Sequence[Sequence[Sequence[str]]], styles: Sequence[Sequence[str]]
     ) -> list[list[list[int]]]:
         return [
             [
-                self.vocabulary.encode(tokens, self.max_length, style)
-                for tokens, style in zip(captions, own, strict=True)
+                self.vocabulary.encode(caption, self.max_length, style)
+                for caption, style in zip(captions, own, strict=True)
             ]
-            for captions, own in zip(images, styles, strict=True)
+            for captions, own in zip(tokens, styles, strict=True)
         ]
 
     # --- Batches ---
@@ -302,11 +302,11 @@ class CaptionData(ResumableData):
 
         The decoder's control flow reads the captions, which would synchronise a GPU.
         """
-        return batch._replace(images=batch.images.to(device, non_blocking=batch.images.is_pinned()))
+        return batch._replace(inputs=batch.inputs.to(device, non_blocking=batch.inputs.is_pinned()))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Convert compact images to the network's input: (B, 3, S, S) or (B, L, D), float32."""
-        return batch._replace(images=as_input(batch.images, self.preprocessing))
+        return batch._replace(inputs=as_input(batch.inputs, self.preprocessing))
 
     # --- Features of a frozen encoder ---
 
@@ -332,6 +332,6 @@ class CaptionData(ResumableData):
             self._unreadable_images.report(batch.unreadable)
             if len(batch.indices):
                 pixels = as_input(
-                    batch.images.to(self.trainer.strategy.root_device), self.preprocessing
+                    batch.inputs.to(self.trainer.strategy.root_device), self.preprocessing
                 )
                 yield pixels, batch.indices

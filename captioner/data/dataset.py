@@ -135,7 +135,7 @@ class Batch(NamedTuple):
     """Images with their captions.
 
     Attributes:
-        images: Pixels (B, S, S, 3) uint8, or cached region features (B, L, D) float16;
+        inputs: Pixels (B, S, S, 3) uint8, or cached region features (B, L, D) float16;
             (B, F, S, S, 3) or (B, F * L, D) for clips.
         captions: (B, K, T) ids, padded; see `captioner.model.decoder.Decoder.forward` for their
             order.
@@ -144,7 +144,7 @@ class Batch(NamedTuple):
         unreadable: Why images could not be read, a sentence each.
     """
 
-    images: Tensor
+    inputs: Tensor
     captions: Tensor
     indices: Tensor
     weights: Tensor
@@ -312,7 +312,7 @@ def collate(examples: Sequence[Example]) -> Batch:
             padded[i, k, : len(caption)] = torch.tensor(caption)
             weights[i, k] = weight
     return Batch(
-        images=(
+        inputs=(
             torch.from_numpy(np.stack([image for image, _, _ in ordered]))
             if ordered
             else torch.empty(0)
@@ -334,19 +334,19 @@ def _longest_first(example: Example) -> list[tuple[list[int], float]]:
     )
 
 
-def as_input(images: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Convert compact images to the network's input.
+def as_input(inputs: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Convert compact inputs to the network's input.
 
     Args:
-        images: Pixels (B, S, S, 3) uint8, (B, F, S, S, 3) for clips, or features (B, L, D) float16.
+        inputs: Pixels (B, S, S, 3) uint8, (B, F, S, S, 3) for clips, or features (B, L, D) float16.
         preprocessing: Normalizes pixels.
 
     Returns:
         Pixels (B, 3, S, S), (B, F, 3, S, S) for clips, or features (B, L, D); float32.
     """
-    if images.dtype != torch.uint8:
-        return images.float()
-    pixels = images.movedim(-1, -3).float() / 255
+    if inputs.dtype != torch.uint8:
+        return inputs.float()
+    pixels = inputs.movedim(-1, -3).float() / 255
     mean, std = (
         pixels.new_tensor(three).view(3, 1, 1) for three in (preprocessing.mean, preprocessing.std)
     )

@@ -40,11 +40,11 @@ class ResumableData(LightningDataModule):
             ConfigError: The number differs.
         """
         assert self.trainer is not None
-        images = self.batch_size * self.trainer.world_size
-        if state_dict["within"] and state_dict["images"] != images:
+        n_images = self.batch_size * self.trainer.world_size
+        if state_dict["within"] and state_dict["images"] != n_images:
             raise ConfigError(
                 f"The run stopped in mid-epoch with {state_dict['images']} images per step"
-                f" (data.batch_size x processes), but would resume with {images}. Use the same"
+                f" (data.batch_size x processes), but would resume with {n_images}. Use the same"
                 " number."
             )
 

@@ -53,12 +53,12 @@ def read_in_batches(
         readers.shutdown(wait=False, cancel_futures=True)
 
 
-def as_iterable(images: Iterable[ImageSource] | ImageSource) -> Iterable[ImageSource]:
+def as_iterable(sources: Iterable[ImageSource] | ImageSource) -> Iterable[ImageSource]:
     """Wrap a single source in a list."""
     return (
-        [images]
-        if isinstance(images, (str, os.PathLike, bytes, Image.Image, np.ndarray))
-        else images
+        [sources]
+        if isinstance(sources, (str, os.PathLike, bytes, Image.Image, np.ndarray))
+        else sources
     )
 
 

@@ -175,7 +175,7 @@ class Decoder(nn.Module):
         going = (
             captions[:, :, 1:] != self.pad
         ).cpu()  # (B, K, T - 1), on the CPU because control flow depends on it
-        images = _last(going.any(dim=1))  # images still going at each step
+        running = _last(going.any(dim=1))  # images still going at each step
         rows = _last(going.any(dim=0))
         captions = _to(captions, features.device)
         inputs, targets = captions[:, :, :-1], captions[:, :, 1:]
@@ -189,7 +189,7 @@ class Decoder(nn.Module):
         coverage: Tensor | None = None
         readouts: list[Tensor] = []
         words: list[Tensor] = []
-        for t, (b, k) in enumerate(zip(images, rows, strict=True)):
+        for t, (b, k) in enumerate(zip(running, rows, strict=True)):
             if (
                 t and b == 0
             ):  # run the first step even for an empty batch, to give it its shape and gradient

@@ -133,11 +133,11 @@ class Teachers:
         return own if len(encoders) == 1 else JointEncoder(encoders)
 
     @torch.no_grad()
-    def probabilities(self, images: Tensor, captions: Tensor) -> Tensor:
+    def probabilities(self, inputs: Tensor, captions: Tensor) -> Tensor:
         """Compute the mean of the teachers' probabilities of all words.
 
         Args:
-            images: Pixels, or the features (B, L, D) of the joint encoder.
+            inputs: Pixels, or the features (B, L, D) of the joint encoder.
             captions: (B, K, T) ids, padded.
 
         Returns:
@@ -145,9 +145,9 @@ class Teachers:
         """
         total: Tensor | None = None
         for index, model in enumerate(self.models):
-            model.to(images.device).eval()
+            model.to(inputs.device).eval()
             features = (
-                model.encoder(images) if images.ndim > 3 else images[:, :, self._parts[index]]
+                model.encoder(inputs) if inputs.ndim > 3 else inputs[:, :, self._parts[index]]
             )
             output = model.decoder(model.regions_of(features), captions)
             own = output.logits.float().softmax(dim=1)

@@ -198,22 +198,22 @@ class CaptioningModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the loss of one batch."""
         progress = self.current_epoch / max(1, (self.trainer.max_epochs or 1) - 1)
-        images, advantages, taught, kept = batch.images, None, None, None
-        if self.original is not None and images.ndim > 3 and not self.network.encoder.frozen:
-            features, kept = self.original.encode(self.network, images)
+        inputs, advantages, taught, kept = batch.inputs, None, None, None
+        if self.original is not None and inputs.ndim > 3 and not self.network.encoder.frozen:
+            features, kept = self.original.encode(self.network, inputs)
         else:
-            features = self(images)
-        batch = batch._replace(images=self.network.regions_of(features))
+            features = self(inputs)
+        batch = batch._replace(inputs=self.network.regions_of(features))
         if self._critic is not None:
             batch, advantages, drawn = with_drawn(
                 batch, self.network.decoder, self._critic, self.self_critical
             )
             self._log_figures(drawn, len(batch.captions))
         output = self.network.decoder(
-            batch.images, batch.captions, self.scheduled_sampling * min(1, progress)
+            batch.inputs, batch.captions, self.scheduled_sampling * min(1, progress)
         )
         if self.teachers is not None:
-            taught = self.teachers.probabilities(images, batch.captions)
+            taught = self.teachers.probabilities(inputs, batch.captions)
         own = partial(shares, ranks=self.trainer.world_size, device=self.device)
         loss, figures = self.loss(
             output, batch.captions, batch.weights, own, advantages=advantages, taught=taught
@@ -327,7 +327,7 @@ class CaptioningModule(LightningModule):
             self.decoding,
             frames=self.network.frames,
         )
-        features = self(batch.images)
+        features = self(batch.inputs)
         styles = [self._styles[index] for index in batch.indices.tolist()]
         for style in dict.fromkeys(styles):
             chosen = [row for row, own in enumerate(styles) if own == style]

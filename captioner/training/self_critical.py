@@ -193,7 +193,7 @@ def with_drawn(
     """Add sampled captions to a batch, in the style of each image's first caption.
 
     Args:
-        batch: A batch whose images are region features.
+        batch: A batch whose inputs are region features.
         decoder: Samples the captions.
         critic: Computes their rewards.
         config: Their number and maximum length.
@@ -204,7 +204,7 @@ def with_drawn(
     """
     drawn = draw_captions(
         decoder,
-        batch.images,
+        batch.inputs,
         config.samples,
         config.max_length,
         starts=batch.captions[:, 0, 0],
@@ -217,7 +217,7 @@ def with_drawn(
     )
     own = batch.weights[image_order].gather(1, (-1 - origin).clamp(min=0))
     merged = batch._replace(
-        images=batch.images[image_order.to(batch.images.device)],
+        inputs=batch.inputs[image_order.to(batch.inputs.device)],
         captions=captions,
         indices=batch.indices[image_order],
         weights=torch.where(origin < 0, own, 1.0),

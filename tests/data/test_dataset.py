@@ -258,7 +258,7 @@ def test_without_a_substitute_a_batch_goes_without_the_image(
     dataset = make_dataset([*broken, *records[2:]])
     assert collate([dataset[0, i] for i in range(4)]).indices.tolist() == [2, 3]
     empty = collate([dataset[0, i] for i in range(2)])
-    assert len(empty.indices) == len(empty.images) == len(empty.captions) == 0
+    assert len(empty.indices) == len(empty.inputs) == len(empty.captions) == 0
     assert len(empty.unreadable) == 2
 
 
@@ -332,7 +332,7 @@ def test_features_take_the_place_of_images_one_view_at_random(tmp_path: Path) ->
             assert same(dataset[epoch, index], again[epoch, index])
     assert views == {0, 1, 2}
     batch = collate([dataset[0, index] for index in (4, 1)])
-    assert batch.images.shape == (2, 4, 5)
+    assert batch.inputs.shape == (2, 4, 5)
 
 
 def test_from_some_epoch_on_images_take_the_place_of_features(
@@ -367,8 +367,8 @@ def test_a_batch_is_ordered_by_length_and_padded() -> None:
         [[1, 2, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]],
     ]
     assert batch.captions.dtype == torch.int64
-    assert batch.images.dtype == torch.uint8
-    assert batch.images[:, 0, 0, 0].tolist() == [2, 0, 1]
+    assert batch.inputs.dtype == torch.uint8
+    assert batch.inputs[:, 0, 0, 0].tolist() == [2, 0, 1]
 
 
 captions_of_an_image = st.lists(st.lists(st.integers(3, 50), max_size=6), min_size=1, max_size=5)
@@ -392,7 +392,7 @@ def test_a_batch_holds_every_caption_of_its_images(texts: list[list[list[int]]])
     assert int(lengths.max()) == batch.captions.shape[2]
     assert bool(lengths[:, -1].any())  # no row of padding in every image
     for image, rows, index in zip(
-        batch.images, batch.captions.tolist(), batch.indices.tolist(), strict=True
+        batch.inputs, batch.captions.tolist(), batch.indices.tolist(), strict=True
     ):
         assert float(image) == index
         kept = [tuple(word for word in row if word != PAD) for row in rows]

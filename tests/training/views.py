@@ -33,7 +33,7 @@ def views_of(
 def load(views: ImageViews, keys: Sequence[Key]) -> Iterator[tuple[Tensor, Tensor]]:
     for batch in DataLoader(views, sampler=keys, batch_size=2, collate_fn=collate):
         if len(batch.indices):
-            yield torch.stack([as_input(image.numpy()) for image in batch.images]), batch.indices
+            yield torch.stack([as_input(image.numpy()) for image in batch.inputs]), batch.indices
 
 
 def as_input(pixels: np.ndarray) -> Tensor:
