@@ -196,10 +196,7 @@ class CaptionsFile:
         return BOM + csv_header() if self._run.form == _CSV else ""
 
     def _key(self, name: str) -> str:
-        """Return a key for an image that is the same for all spellings of its path.
-
-        Links are resolved, as `..` after a link to a folder doesn't lead back.
-        """
+        """Return an absolute path as a key for an image; `..` is kept, as it may follow a link."""
         return str(Path(self._run.folder, name))
 
     def _read_rows(self) -> list[str]:

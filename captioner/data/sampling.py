@@ -107,7 +107,7 @@ class TrainingBatches(Sampler[list[Key]]):
 class ValidationBatches(Sampler[list[Key]]):
     """The batches of one process, in order: together, the processes see every image once.
 
-    All processes have the same number of batches; some may be empty.
+    Every process has at least one batch, which may be empty, so that all of them validate.
 
     Args:
         count: The number of images.
