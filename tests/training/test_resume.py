@@ -30,11 +30,11 @@ STAGES = {
     FROZEN: [],
     "frozen, images": ["--data.cache_features=0"],
     TUNED: [
-        "--model.finetune={stages: [features.12], from_epoch: 1}",
+        "--model.finetune={stages: [blocks.4], from_epoch: 1}",
         "--data.workers=1",
     ],
     "fine-tuned, gradients accumulated": [
-        "--model.finetune.stages=[features.12]",
+        "--model.finetune.stages=[blocks.4]",
         "--trainer.accumulate_grad_batches=2",
     ],
 }
@@ -335,7 +335,7 @@ def test_other_batches_in_the_middle_of_an_epoch_and_another_network_are_refused
     for option, said in (
         ("--data.batch_size=4", "batches of 8 images"),
         ("--model.decoder.hidden_size=64", "of another network"),
-        ("--model.finetune.stages=[features.12]", "of another network"),
+        ("--model.finetune.stages=[blocks.4]", "of another network"),
     ):
         assert main([*OPTIONS, option, "--ckpt_path=last"]) == 2
         assert said in caplog.records[-1].message
