@@ -32,10 +32,15 @@ a the on in of with and dog cat man woman child bird ball grass water street bea
 
 
 def pytest_collection_finish() -> None:
-    """Spare the tests what would be done anew for each of them."""
+    """Prepare for exports, if any test may export."""
     if "torch" in sys.modules:
         read_operators_once()
-    gc.freeze()  # what is imported by now stays: the collector need not search it again and again
+
+
+def pytest_sessionfinish() -> None:
+    """Collect garbage once: pytest does five times more, and would search all libraries for it."""
+    gc.collect()
+    gc.freeze()
 
 
 def read_operators_once() -> None:

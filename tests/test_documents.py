@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from captioner import Captioner
-from captioner.checkpoint import BUNDLED
 from captioner.cli import main
 from tests.coco import draw_coco
 from tests.training.runs import SMALL_RESNET
@@ -125,12 +124,12 @@ def test_command(command, folder, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("command", [line for line in commands() if line.startswith(TRAINING)])
-def test_training_command(command, folder, monkeypatch, caplog):
+def test_training_command(command, folder, checkpoint_folder, monkeypatch, caplog):
     """In this process: importing torch and Lightning takes longer than all else."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "1")  # as the command does, but put back
     if "_scst" in command:  # what the first stage would leave
-        shutil.copytree(BUNDLED, folder / "runs" / "coco" / "best")
+        shutil.copytree(checkpoint_folder, folder / "runs" / "coco" / "best")
     small = SMALL + (" --data.draw_shapes 50" if "tiny" in command else " --data.min_count 1")
     if "init_from" not in config_of(command) + command:  # a new network
         # tests/training/test_coco.py has the larger one

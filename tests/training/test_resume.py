@@ -20,6 +20,8 @@ from tests.training.runs import ROOT, SMALL, TINY, full_disk, last_checkpoint, t
 OPTIONS = [
     f"--config={TINY}",
     *SMALL,
+    "--trainer.logger=false",
+    "--model.decoding={beam_size: 1, max_length: 8}",
     "--trainer.max_epochs=3",
     "--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging",
     "--model.scheduled_sampling=0.3",
