@@ -1,7 +1,6 @@
 """Shared fixtures: a checkpoint of a tiny network with random weights, and pictures."""
 
 import copy
-import gc
 import os
 import sys
 
@@ -35,12 +34,6 @@ def pytest_collection_finish() -> None:
     """Prepare for exports, if any test may export."""
     if "torch" in sys.modules:
         read_operators_once()
-
-
-def pytest_sessionfinish() -> None:
-    """Collect garbage once: pytest does five times more, and would search all libraries for it."""
-    gc.collect()
-    gc.freeze()
 
 
 def read_operators_once() -> None:

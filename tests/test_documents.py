@@ -123,7 +123,15 @@ def test_command(command, folder, monkeypatch, capsys):
     assert printed or (folder / "captions.tsv").stat().st_size or "--output figure" in command
 
 
-@pytest.mark.parametrize("command", [line for line in commands() if line.startswith(TRAINING)])
+@pytest.mark.parametrize(
+    "command",
+    [
+        # The bundled model is large, and tests/training/test_own_photos.py trains it in any run.
+        pytest.param(line, marks=pytest.mark.slow if "finetune" in line else [])
+        for line in commands()
+        if line.startswith(TRAINING)
+    ],
+)
 def test_training_command(command, folder, checkpoint_folder, monkeypatch, caplog):
     """In this process: importing torch and Lightning takes longer than all else."""
     monkeypatch.chdir(folder)

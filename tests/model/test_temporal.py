@@ -111,7 +111,7 @@ def frames(count: int, seed: int = 0) -> list[Image.Image]:
 @pytest.mark.parametrize(
     ("name", "options", "shape"),
     [
-        ("attention", {}, (3,)),
+        pytest.param("attention", {}, (3,), marks=pytest.mark.slow),
         ("attention", {"regions": True, "cell": "gru"}, (3, 3, 3)),
         ("s2vt", {}, None),
     ],
