@@ -108,6 +108,7 @@ def test_the_benchmark_measures_every_way_of_training_that_a_config_has(
     assert parts[2] == pytest.approx(4 * 113_287 / tuned["images/s"] / 3600, rel=0.01)
 
 
+@pytest.mark.slow
 def test_the_benchmark_trains_on_given_images(
     shapes: Path,
     tmp_path: Path,

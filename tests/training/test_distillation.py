@@ -121,6 +121,7 @@ def test_features_of_several_encoders_are_kept_side_by_side(checkpoint):
     assert one.join(encoder).width == encoder.width  # the model's own, computed once
 
 
+@pytest.mark.slow
 def test_a_new_model_with_another_encoder_learns_from_kept_features(first_stage, tmp_path):
     taught = Taught()
     assert (
