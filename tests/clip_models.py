@@ -14,6 +14,7 @@ from captioner.preprocessing import Preprocessing
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 
 WORDS = "a the red blue circle square moves turns left"
+SIZE = 12
 VOCABULARY = Vocabulary([*SPECIAL_WORDS, *WORDS.split()])
 
 
@@ -23,9 +24,9 @@ def save_clip_model(
     """A checkpoint folder of a small model of clips with random weights."""
     torch.manual_seed(seed)
     model = CaptioningModel(
-        EncoderConfig("squeezenet1_1"),
+        EncoderConfig("plain_cnn"),
         DecoderConfig(hidden_size=16, embedding_size=12, context_size=8, attention_size=8),
-        image_size=64,
+        image_size=SIZE,
         vocab_size=len(VOCABULARY),
         temporal=TemporalConfig(name, frames=3, hidden_size=8, region_size=4, **options),
     )
@@ -36,7 +37,7 @@ def save_clip_model(
         folder,
         model,
         vocabulary=VOCABULARY,
-        preprocessing=Preprocessing(size=64),
+        preprocessing=Preprocessing(size=SIZE),
         decoding=DecodingOptions(beam_size=3, max_length=6),
         card="# A tiny model of clips\n",
         onnx=onnx,

@@ -1,6 +1,8 @@
 """Shared fixtures: a checkpoint of a tiny network with random weights, and pictures."""
 
+import copy
 import os
+import sys
 
 if (
     "PYTEST_XDIST_WORKER" in os.environ
@@ -8,7 +10,10 @@ if (
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,8 +30,48 @@ a the on in of with and dog cat man woman child bird ball grass water street bea
 """
 
 
+def pytest_collection_finish() -> None:
+    """Prepare for exports, if any test may export."""
+    if "torch" in sys.modules:
+        read_operators_once()
+
+
+def read_operators_once() -> None:
+    """Let torch parse its ONNX operators once, not for every graph: 0.7 seconds each time."""
+    with suppress(ImportError, AttributeError):  # they are no public part of torch
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        ONNXRegistry.from_torchlib = classmethod(cache(ONNXRegistry.from_torchlib.__func__))
+
+
 @pytest.fixture(scope="session")
-def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def graphs() -> dict[str, Any]:
+    """The ONNX graphs of `checkpoint_folder`'s network by their first input, once traced."""
+    return {}
+
+
+def trace_once(patch: pytest.MonkeyPatch, graphs: dict[str, Any]) -> None:
+    """Let exports of one network take its graphs, which hold none of its weights, from `graphs`."""
+    from captioner import export
+
+    trace = export.trace
+
+    def remember(graph: Any, inputs: Any, names: list[str], *others: Any) -> Any:
+        if names[0] not in graphs:
+            graphs[names[0]] = trace(graph, inputs, names, *others)
+        return copy.deepcopy(graphs[names[0]])
+
+    patch.setattr(export, "trace", remember)
+
+
+@pytest.fixture
+def _traced(monkeypatch: pytest.MonkeyPatch, graphs: dict[str, Any]) -> None:
+    """For tests that export `checkpoint_folder` anew: to trace its graphs takes seconds."""
+    trace_once(monkeypatch, graphs)
+
+
+@pytest.fixture(scope="session")
+def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory, graphs: dict[str, Any]) -> Path:
     """A checkpoint with ONNX files, of a model that gives tags. Read-only: copy it to change it."""
     from filelock import FileLock
 
@@ -35,7 +80,9 @@ def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = folder.parent  # that of all processes: one exports for all, which takes seconds
     with FileLock(folder / "checkpoint.lock"):
         if not (folder / "checkpoint").exists():
-            save_tiny_checkpoint(folder / "checkpoint")  # whole or not there
+            with pytest.MonkeyPatch.context() as patch:
+                trace_once(patch, graphs)
+                save_tiny_checkpoint(folder / "checkpoint")  # whole or not there
     return folder / "checkpoint"
 
 

@@ -385,6 +385,7 @@ def test_info_says_what_a_checkpoint_is(checkpoint_folder: Path) -> None:
     assert run("info", checkpoint_folder.parent).status == 2
 
 
+@pytest.mark.usefixtures("_traced")
 def test_export_writes_the_onnx_pair_anew(
     checkpoint_folder: Path, photos: Path, tmp_path: Path
 ) -> None:

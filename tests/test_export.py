@@ -68,7 +68,7 @@ def save(folder: Path, model: CaptioningModel, size: int, **options: bool) -> Pa
 @pytest.fixture(scope="module")
 def model() -> CaptioningModel:
     """A grid of 2 x 2 over a CNN's 3 x 3, without attention. Not to be changed."""
-    return make_model("resnet18", "show_tell", 96, grid=2)
+    return make_model("timm/test_resnet", "show_tell", 96, grid=2)
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +81,8 @@ def full_folder(model: CaptioningModel, tmp_path_factory: pytest.TempPathFactory
 def up_down_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(
         tmp_path_factory.mktemp("up_down") / "checkpoint",
-        make_model("squeezenet1_1", "up_down", 64),
-        64,
+        make_model("plain_cnn", "up_down", 12),
+        12,
     )
 
 

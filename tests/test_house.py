@@ -176,6 +176,7 @@ def with_parents(name: str) -> list[str]:
     ] or parts[:1]
 
 
+@cache
 def imported_with(module: str) -> dict[str, str]:
     """Every module that importing `module` runs, and who imports it."""
     found = dict.fromkeys(with_parents(module), "")
@@ -190,6 +191,7 @@ def imported_with(module: str) -> dict[str, str]:
     return found
 
 
+@cache
 def layer(module: str) -> int:
     """The most specific entry of `LAYERS` says where a module stands."""
     ranks = {
@@ -210,75 +212,91 @@ def test_the_source_is_found() -> None:
     assert "torch" in imported_with("captioner.training.train")
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if is_in(name, LIGHT)])
-def test_what_captions_needs_only_the_base_dependencies(module: str) -> None:
+# One test for each rule, not for each of the modules: to start a test takes longer than to check.
+
+
+def within(*rooms: str) -> list[str]:
+    """The modules in some rooms."""
+    found = [name for name in MODULES if is_in(name, rooms)]
+    assert found
+    return found
+
+
+def test_what_captions_needs_only_the_base_dependencies() -> None:
     allowed = BASE | set(sys.stdlib_module_names) | set(MODULES)
-    foreign = {name: by for name, by in imported_with(module).items() if name not in allowed}
-    assert not foreign, f"importing {module} also imports (module: by whom) {foreign}"
+    foreign = [
+        f"importing {module} also imports {name} (by {by})"
+        for module in within(*LIGHT)
+        for name, by in imported_with(module).items()
+        if name not in allowed
+    ]
+    assert not foreign
 
 
-@pytest.mark.parametrize(
-    "module",
-    [name for name in MODULES if is_in(name, LIGHT + TORCH_FREE) and not is_in(name, COMMANDS)],
-)
-def test_no_function_climbs_over_the_wall_but_where_a_backend_is_chosen(module: str) -> None:
-    for entry in imports(module):
-        heavy = TORCH_WORLD.intersection(imported_with(entry.name))
-        chosen = (
-            module == "captioner.inference"
-            and entry.name == "captioner.backends.torch"
-            and not entry.at_import
-        )
-        assert chosen or not heavy, (
-            f"{module}:{entry.line} imports {entry.name}, which needs {heavy}"
-        )
+def test_no_function_climbs_over_the_wall_but_where_a_backend_is_chosen() -> None:
+    chosen = "captioner.inference", "captioner.backends.torch", False
+    climbers = [
+        f"{module}:{entry.line} imports {entry.name}, which needs {heavy}"
+        for module in within(*LIGHT, *TORCH_FREE)
+        if not is_in(module, COMMANDS)
+        for entry in imports(module)
+        if (heavy := TORCH_WORLD.intersection(imported_with(entry.name)))
+        and (module, entry.name, entry.at_import) != chosen
+    ]
+    assert not climbers
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if is_in(name, TORCH_FREE)])
-def test_evaluation_runs_without_torch(module: str) -> None:
-    heavy = TORCH_WORLD.intersection(imported_with(module))
-    assert not heavy, f"importing {module} also imports {heavy}"
+def test_evaluation_runs_without_torch() -> None:
+    heavy = {
+        module: TORCH_WORLD.intersection(imported_with(module)) for module in within(*TORCH_FREE)
+    }
+    assert not {module: names for module, names in heavy.items() if names}
 
 
-@pytest.mark.parametrize(
-    "module", [name for name in MODULES if name != "captioner" and "." in name]
-)
-def test_a_module_imports_only_from_its_own_layer_and_those_before_it(module: str) -> None:
-    own = layer(module)
-    for entry in imports(module):
-        if entry.name in MODULES and entry.name != "captioner":
-            assert layer(entry.name) <= own, (
-                f"{module}:{entry.line} imports {entry.name}, which stands later"
-            )
+def test_a_module_imports_only_from_its_own_layer_and_those_before_it() -> None:
+    upwards = [
+        f"{module}:{entry.line} imports {entry.name}, which stands later"
+        for module in MODULES
+        if "." in module
+        for entry in imports(module)
+        if entry.name in MODULES and entry.name != "captioner"
+        if layer(entry.name) > layer(module)
+    ]
+    assert not upwards
+
+
+@cache
+def sides_of_the_map() -> dict[str, str]:
+    """ARCHITECTURE.md's map above and below the wall."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    drawn = text[text.index("    captioner/\n") : text.index("    scripts/ ")]
+    return dict(zip(("above", "below"), drawn.split("---- the wall"), strict=True))
 
 
 def places_on_the_map(module: str) -> set[str]:
     """Above or below the wall, by a module's file or room in ARCHITECTURE.md's map."""
-    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    drawn = text[text.index("    captioner/\n") : text.index("    scripts/ ")]
-    sides = dict(zip(("above", "below"), drawn.split("---- the wall"), strict=True))
     room, _, file = str(MODULES[module].relative_to(ROOT / "captioner")).rpartition("/")
     file_named = (
         rf"{re.escape(room)}/(?:.*[ (])?{re.escape(file)}\b" if room else rf"{re.escape(file)}\b"
     )
     return {
         side
-        for side, part in sides.items()
+        for side, part in sides_of_the_map().items()
         for entry in re.split(r"\n {6}(?=\S)", part)
         if entry.startswith(f"{room}/ ") or re.match(file_named, entry)
     }
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if is_in(name, ("captioner",))])
-def test_the_map_of_architecture_has_every_module_on_its_side_of_the_wall(module: str) -> None:
-    name = MODULES[module].name
-    if name.startswith("_"):
-        return
-    light = is_in(module, LIGHT + TORCH_FREE)
-    places = places_on_the_map(module)
-    assert places, f"ARCHITECTURE.md doesn't name {module}"
-    assert not light or places == {"above"}, (
-        f"{module} needs no torch, but ARCHITECTURE.md has it below the wall"
+def test_the_map_of_architecture_has_every_module_on_its_side_of_the_wall() -> None:
+    places = {
+        module: places_on_the_map(module)
+        for module in within("captioner")
+        if not MODULES[module].name.startswith("_")
+    }
+    assert not [module for module, sides in places.items() if not sides], "are not named"
+    light = {module for module in places if is_in(module, LIGHT + TORCH_FREE)}
+    assert not [module for module in light if places[module] != {"above"}], (
+        "need no torch, but ARCHITECTURE.md has them below the wall"
     )
 
 
@@ -340,24 +358,24 @@ def test_the_model_knows_ids_not_words() -> None:
             assert "captioner.vocabulary" not in imported_with(module), module
 
 
-@pytest.mark.parametrize("path", PYTHON_FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
-    assert path.name != "utils.py", "name a module for what it does"
+def test_a_file_can_be_read_in_one_sitting() -> None:
+    assert PYTHON_FILES
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in PYTHON_FILES}
+    assert not {str(path): count for path, count in lines.items() if count > 500}
+    assert "utils.py" not in {path.name for path in lines}, "name a module for what it does"
 
 
-@pytest.mark.parametrize(
-    "module", [name for name in MODULES if not is_in(name, (*COMMANDS, "scripts"))]
-)
-def test_library_code_does_not_print(module: str) -> None:
-    lines = [
-        node.lineno
-        for node in ast.walk(parse(MODULES[module]))
+def test_library_code_does_not_print() -> None:
+    printing = [
+        f"{module}:{node.lineno}"
+        for module, path in MODULES.items()
+        if not is_in(module, (*COMMANDS, "scripts"))
+        for node in ast.walk(parse(path))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
         and node.func.id == "print"
     ]
-    assert not lines, f"{module} prints in lines {lines}; only commands do, a library logs"
+    assert not printing, "only commands print, a library logs"
 
 
 def undocumented(node: ast.Module | ast.ClassDef, name: str) -> Iterator[str]:
@@ -376,9 +394,10 @@ def undocumented(node: ast.Module | ast.ClassDef, name: str) -> Iterator[str]:
                 yield f"{name}.{child.name}"
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_every_public_name_has_a_docstring(module: str) -> None:
-    assert not list(undocumented(parse(MODULES[module]), module))
+def test_every_public_name_has_a_docstring() -> None:
+    assert not [
+        name for module, path in MODULES.items() for name in undocumented(parse(path), module)
+    ]
 
 
 def modules_after(statement: str) -> set[str]:

@@ -52,6 +52,7 @@ def test_linked_files_are_read(
         )
 
 
+@pytest.mark.usefixtures("_traced")
 def test_exporting_writes_no_linked_file(
     captioner: Captioner, folder: Path, tmp_path: Path
 ) -> None:
@@ -68,7 +69,8 @@ def test_exporting_writes_no_linked_file(
     )
 
 
-@pytest.mark.parametrize("failing", ["_verify", pytest.param("save_model", marks=pytest.mark.slow)])
+@pytest.mark.usefixtures("_traced")
+@pytest.mark.parametrize("failing", ["_verify", "save_model"])
 def test_the_old_pair_stays_until_the_new_one_is_verified(
     folder: Path, failing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,7 +57,12 @@ assert say() == before
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize(
     ("backend", "then"),
-    [("onnx", "idle"), ("onnx", "captioned"), ("onnx", "freed"), ("torch", "captioned")],
+    [
+        ("onnx", "idle"),
+        ("onnx", "captioned"),
+        ("onnx", "freed"),
+        pytest.param("torch", "captioned", marks=pytest.mark.slow),
+    ],
 )
 def test_a_forked_process_captions_and_ends(
     checkpoint_folder: Path, tmp_path: Path, picture: Picture, backend: str, then: str

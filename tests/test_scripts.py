@@ -17,6 +17,7 @@ from torch.utils.data import default_collate
 
 from captioner.datasets.shapes import draw_shapes
 from scripts import benchmark, benchmark_training, peers, plain_loop
+from tests.training.runs import SMALL_RESNET
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,7 +64,7 @@ def test_the_benchmark_measures_inference(
 
 SMALL = [
     *("--config", ROOT / "configs/tiny.yaml", "--steps", 1, "--repeat", 1, "--batch-size", 2),
-    *("--data.preprocessing.size=64", "--model.encoder.name=squeezenet1_1"),
+    *("--data.preprocessing.size=64", f"--model.encoder.name={SMALL_RESNET}"),
 ]
 
 
@@ -80,6 +81,7 @@ def test_the_benchmark_measures_every_way_of_training_that_a_config_has(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stages = ["--model.finetune.stages=[features.12]", "--model.finetune.from_epoch=12"]
+    stages += ["--model.encoder.name=squeezenet1_1"]  # one that takes longer than reading
     rows = measure(tmp_path, "training", *SMALL, "--data.workers=1", *stages)
     plain, stored, same, cached, computed, read, plain_tuned, tuned = rows
     assert all(
@@ -106,6 +108,7 @@ def test_the_benchmark_measures_every_way_of_training_that_a_config_has(
     assert parts[2] == pytest.approx(4 * 113_287 / tuned["images/s"] / 3600, rel=0.01)
 
 
+@pytest.mark.slow
 def test_the_benchmark_trains_on_given_images(
     shapes: Path,
     tmp_path: Path,

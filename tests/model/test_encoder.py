@@ -29,7 +29,7 @@ CNNS = {
     "regnet_y_400mf": (440, "trunk_output"),
     "vgg16": (512, "features"),
 }
-DEEPER = {"resnet34", "resnet101", "resnet152"}  # like resnet18 and resnet50, but for their depth
+ALIKE = {"resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v2"}  # built as others are
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def by_region(output: Tensor) -> Tensor:
 @torch.inference_mode()
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] if name in DEEPER else []) for name in CNNS],
+    [pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else []) for name in CNNS],
 )
 def test_features_are_the_last_spatial_layer_of_the_whole_network(
     name: str, pixels: Tensor, monkeypatch: pytest.MonkeyPatch

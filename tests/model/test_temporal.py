@@ -19,7 +19,7 @@ from captioner.model.decoder import DecoderConfig
 from captioner.model.encoder import EncoderConfig
 from captioner.model.temporal import TEMPORAL_ENCODERS, TemporalConfig
 from captioner.preprocessing import Preprocessing
-from tests.clip_models import VOCABULARY
+from tests.clip_models import SIZE, VOCABULARY
 from tests.clip_models import save_clip_model as save
 
 B, F, L, D, H = 3, 5, 4, 7, 6
@@ -111,7 +111,7 @@ def frames(count: int, seed: int = 0) -> list[Image.Image]:
 @pytest.mark.parametrize(
     ("name", "options", "shape"),
     [
-        ("attention", {}, (3,)),
+        pytest.param("attention", {}, (3,), marks=pytest.mark.slow),
         ("attention", {"regions": True, "cell": "gru"}, (3, 3, 3)),
         ("s2vt", {}, None),
     ],
@@ -161,9 +161,9 @@ def test_an_ensemble_of_models_of_clips(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="differ in their frames"):
         torch.manual_seed(0)
         other = CaptioningModel(
-            EncoderConfig("squeezenet1_1"),
+            EncoderConfig("plain_cnn"),
             DecoderConfig(hidden_size=4, embedding_size=4, context_size=4, attention_size=4),
-            image_size=64,
+            image_size=SIZE,
             vocab_size=len(VOCABULARY),
         )
         photos = tmp_path / "photos"
@@ -171,7 +171,7 @@ def test_an_ensemble_of_models_of_clips(tmp_path: Path) -> None:
             photos,
             other,
             vocabulary=VOCABULARY,
-            preprocessing=Preprocessing(size=64),
+            preprocessing=Preprocessing(size=SIZE),
             decoding=DecodingOptions(),
             card="# Of photos\n",
             onnx=False,

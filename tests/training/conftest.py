@@ -58,14 +58,14 @@ def first_stage(tmp_path_factory):
         *data,
         f"--trainer.default_root_dir={run}",
     ]
-    assert main([*options, "--trainer.max_epochs=6"]) == 0
+    assert main([*options, "--trainer.max_epochs=6", "--trainer.check_val_every_n_epoch=6"]) == 0
     return run, data
 
 
 @pytest.fixture
 def encoder() -> Encoder:
     torch.manual_seed(0)
-    return Encoder(EncoderConfig("squeezenet1_1"), 32)
+    return Encoder(EncoderConfig("plain_cnn"), 32)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ SMALL = [
     "--data.batch_size=8",
     "--trainer.max_epochs=2",
     "--data.preprocessing.size=64",
-    "--model.encoder.name=mobilenet_v3_small",  # small, with BatchNorm; its weights are random
+    "--model.encoder.name=timm/test_efficientnet",  # tiny, with BatchNorm; random weights
     "--model.weights=null",
     *QUICK,
 ]
@@ -37,6 +37,7 @@ SHIPPED_ENCODER = [
     "--model.weights=bundled",
 ]  # behind SMALL
 SMALL_EFFICIENTNET = ["--model.encoder.name=timm/tf_efficientnet_lite0"]  # stages by the same names
+SMALL_RESNET = "timm/test_resnet"  # has stages of the names of all ResNets
 
 # On tables of drawn photos, in train/ and val/.
 ON_TABLES = [
@@ -51,7 +52,7 @@ ON_TABLES = [
     "--data.batch_size=4",
     "--data.preprocessing.size=64",
     "--data.cache_features=0",
-    "--model.encoder.name=squeezenet1_1",  # the one that is built fastest
+    "--model.encoder.name=timm/test_resnet",  # the one that is built fastest
     "--model.weights=null",
     "--model.decoding={beam_size: 1, max_length: 8}",
 ]

@@ -196,7 +196,12 @@ class Poison(Callback):
 
 
 @pytest.mark.parametrize(
-    "step", [3, 4, 5], ids=["an epoch's first step", "in the middle of it", "its last step"]
+    "step",
+    [
+        pytest.param(3, id="an epoch's first step"),
+        pytest.param(4, id="in the middle of it", marks=pytest.mark.slow),
+        pytest.param(5, id="its last step"),
+    ],
 )
 def test_not_a_number_stops_the_run_and_is_never_saved(step, caplog):
     options = [*ON_TABLES, "--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging"]

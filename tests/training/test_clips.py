@@ -20,7 +20,7 @@ from captioner.preprocessing import Preprocessing
 from captioner.training.feature_cache import cached_features
 from captioner.training.train import main
 from captioner.video.parts import read_frames
-from tests.training.runs import QUICK, ROOT
+from tests.training.runs import QUICK, ROOT, SMALL_RESNET
 
 pytest.importorskip("av")
 
@@ -32,7 +32,7 @@ SMALL = [
     "--trainer.max_epochs=1",
     "--data.batch_size=4",
     "--data.preprocessing.size=64",
-    "--model.encoder.name=squeezenet1_1",  # the one that is built fastest
+    f"--model.encoder.name={SMALL_RESNET}",
     "--model.weights=null",
     "--model.decoding={beam_size: 1, max_length: 8}",
 ]
@@ -41,7 +41,7 @@ SMALL = [
 def test_a_run_on_clips_leaves_a_folder_that_captions_them(caplog: pytest.LogCaptureFixture):
     """Its features are cached at first, then some of the encoder trains, on pixels."""
     caplog.set_level(logging.INFO, "captioner")
-    tuned = ["--model.finetune={stages: [features.12], from_epoch: 1}", "--trainer.max_epochs=2"]
+    tuned = ["--model.finetune={stages: [layer4], from_epoch: 1}", "--trainer.max_epochs=2"]
     arguments = [f"--config={TINY_VIDEO}", "--data.draw_clips=10", *SMALL, *tuned]
     assert main(arguments) == 0, caplog.text
 

@@ -12,7 +12,7 @@ from captioner.annotations.records import load_records
 from captioner.model.encoder import Encoder, EncoderConfig
 from captioner.training.train import main
 from tests.coco import draw_coco
-from tests.training.runs import QUICK, ROOT
+from tests.training.runs import QUICK, ROOT, SMALL_RESNET
 
 SIZES = [
     *QUICK,
@@ -28,7 +28,7 @@ SIZES = [
     "--model.finetune.from_epoch=1",
     "--trainer.max_epochs=2",
 ]
-SMALL_ENCODER = ["--model.encoder.name=resnet18"]  # has stages of the same names
+SMALL_ENCODER = [f"--model.encoder.name={SMALL_RESNET}"]
 CONFIGS = ["coco.yaml", "coco_small.yaml"]
 
 

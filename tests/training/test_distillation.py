@@ -14,7 +14,7 @@ from captioner.training.distillation import DistillationConfig, Teachers, soft_c
 from captioner.training.train import main
 from captioner.vocabulary import START, Vocabulary
 from tests.model.decoders import CAPTIONS, make_decoder, make_features
-from tests.training.runs import QUICK, TINY, train_with
+from tests.training.runs import QUICK, SMALL_RESNET, TINY, train_with
 from tests.training.test_self_critical import Watch
 
 
@@ -83,6 +83,7 @@ def options(first_stage, run):
         f"--model.distillation={{teachers: [{folder}/best], weight: 1.0}}",
         f"--trainer.default_root_dir={run}",
         "--trainer.max_epochs=4",
+        "--trainer.check_val_every_n_epoch=4",
         "--model.warmup_steps=1",
         "--model.learning_rate=5e-3",
     ]
@@ -107,7 +108,7 @@ def test_features_of_several_encoders_are_kept_side_by_side(checkpoint):
         ):  # the second and the third share one
             next(model.encoder.parameters()).mul_(factor)
     torch.manual_seed(1)
-    own = Encoder(EncoderConfig("mobilenet_v3_small", grid=3), 64).eval()
+    own = Encoder(EncoderConfig(SMALL_RESNET, grid=3), 64).eval()
     joint = teachers.join(own)
     features = joint(pixels)
     assert features.shape == (2, joint.regions, own.width + 2 * teachers.models[0].encoder.width)
@@ -120,6 +121,7 @@ def test_features_of_several_encoders_are_kept_side_by_side(checkpoint):
     assert one.join(encoder).width == encoder.width  # the model's own, computed once
 
 
+@pytest.mark.slow
 def test_a_new_model_with_another_encoder_learns_from_kept_features(first_stage, tmp_path):
     taught = Taught()
     assert (
@@ -135,6 +137,7 @@ def test_teachers_with_another_grid_need_images(first_stage, tmp_path, caplog):
     seen = [
         "--data.cache_features=0",
         "--trainer.max_epochs=1",
+        "--trainer.limit_train_batches=2",
         f"--trainer.default_root_dir={tmp_path}/images",
     ]
     assert main([*other, *seen]) == 0
@@ -144,6 +147,7 @@ def test_it_is_resumed_where_the_encoder_has_moved_on(first_stage, tmp_path):
     arguments = [
         *options(first_stage, tmp_path / "run"),
         "--model.finetune={stages: [features.8], from_epoch: 1}",
+        "--trainer.limit_train_batches=2",
     ]
     assert main([*arguments, "--trainer.max_epochs=2"]) == 0
     assert main([*arguments, "--trainer.max_epochs=3", "--ckpt_path=last"]) == 0

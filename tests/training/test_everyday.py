@@ -20,7 +20,7 @@ from tests.training.runs import QUICK, ROOT, SMALL_EFFICIENTNET
 )
 def test_the_everyday_config_runs_through_both_stages(encoder):
     for name in ("everyday", "flickr8k"):
-        draw_shapes(Path("data") / name, 40)
+        draw_shapes(Path("data") / name, 24)
     options = [
         f"--config={ROOT / 'configs' / 'everyday.yaml'}",
         *QUICK,

@@ -13,6 +13,7 @@ from captioner.training import fast_encoder
 from captioner.training.distillation import JointEncoder
 from captioner.training.fast_encoder import TOLERANCE, fastest_encode, onnx_encode
 from captioner.training.feature_cache import cached_features
+from tests.training.runs import SMALL_RESNET
 from tests.training.views import COUNT, load, views_of
 
 
@@ -20,7 +21,7 @@ from tests.training.views import COUNT, load, views_of
 def residual() -> Encoder:
     """One with BatchNorm and residuals."""
     torch.manual_seed(0)
-    return Encoder(EncoderConfig("resnet18"), 64).eval()
+    return Encoder(EncoderConfig(SMALL_RESNET), 64).eval()
 
 
 def same(found: np.ndarray, expected: Tensor) -> None:
@@ -34,7 +35,7 @@ def same(found: np.ndarray, expected: Tensor) -> None:
 def test_features_are_those_of_torch(residual: Encoder, joint: bool) -> None:
     encoder: nn.Module = residual
     if joint:
-        encoder = JointEncoder([residual, Encoder(EncoderConfig("resnet18"), 64)]).eval()
+        encoder = JointEncoder([residual, Encoder(EncoderConfig(SMALL_RESNET), 64)]).eval()
     encode = onnx_encode(encoder, 64)
     for count in (1, 7):
         pixels = torch.randn(count, 3, 64, 64)

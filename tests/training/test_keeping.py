@@ -17,12 +17,12 @@ from captioner.model.networks import build_network
 from captioner.tags import TagConfig
 from captioner.training.keeping import OriginalClasses
 from captioner.training.optimization import FinetuneConfig
-from tests.training.runs import SMALL, TINY, train_with
+from tests.training.runs import SMALL, SMALL_RESNET, TINY, train_with
 
 SIZE = 64
 DECODER = DecoderConfig(hidden_size=8, embedding_size=8, context_size=8, attention_size=8)
 # nats of divergence on images that were not trained on; left to itself, the classifier loses over 3
-LOSS = 0.3
+LOSS = 0.8
 
 
 def make_network(name: str) -> CaptioningModel:
@@ -65,7 +65,7 @@ def test_the_divergence_is_that_of_the_distributions(name: str, stage: str, shar
 
 
 def test_it_stays_within_its_loss_while_the_encoder_learns_something_else() -> None:
-    network = make_network("resnet18")
+    network, stages = make_network("timm/tf_efficientnet_lite0"), ["blocks.6", "conv_head"]
     random = torch.Generator().manual_seed(1)
     pixels, unseen = (torch.randn(count, 3, SIZE, SIZE, generator=random) for count in (12, 16))
     target = torch.randn(
@@ -74,9 +74,9 @@ def test_it_stays_within_its_loss_while_the_encoder_learns_something_else() -> N
     lost, learnt = {}, {}
     for weight in (0.0, 1.0):
         trained = copy.deepcopy(network).eval()
-        original = OriginalClasses(trained, ["layer4"])
-        trained.encoder.unfreeze(["layer4"])
-        optimizer = torch.optim.Adam(trained.encoder.trained_parameters(), lr=5e-5)
+        original = OriginalClasses(trained, stages)
+        trained.encoder.unfreeze(stages)
+        optimizer = torch.optim.Adam(trained.encoder.trained_parameters(), lr=3e-4)
         for _ in range(20):
             features, forgotten = original.encode(trained, pixels)
             other = (features - target).square().mean()
@@ -107,14 +107,14 @@ class Watch(Callback):
 
 def test_a_run_keeps_the_classifier_of_its_weights(tmp_path) -> None:
     torch.manual_seed(0)
-    whole = build_network("resnet18", SIZE)
+    whole = build_network(SMALL_RESNET, SIZE)
     torch.save(whole.state_dict(), "weights.pth")
     options = [
         f"--config={TINY}",
         *SMALL,
         "--data.draw_shapes=24",
         "--data.cache_features=0",
-        "--model.encoder.name=resnet18",
+        f"--model.encoder.name={SMALL_RESNET}",
         "--model.weights=weights.pth",
         "--model.finetune={stages: [layer4], learning_rate: 1e-4}",
         "--trainer.max_epochs=1",

@@ -16,6 +16,7 @@ from captioner.preprocessing import Preprocessing
 from captioner.tags import TagConfig
 from captioner.training.network import continued_network, new_network
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
+from tests.training.runs import SMALL_RESNET
 
 SIZE = 64
 VOCABULARY = Vocabulary([*SPECIAL_WORDS, "a", "dog"])
@@ -31,9 +32,9 @@ def saved(name: str, folder: Path) -> tuple[nn.Module, str]:
 
 
 def test_the_classifier_of_the_weights_is_kept_and_travels_in_checkpoints(tmp_path: Path) -> None:
-    whole, weights = saved("resnet18", tmp_path)
+    whole, weights = saved(SMALL_RESNET, tmp_path)
     network = new_network(
-        EncoderConfig("resnet18"), DECODER, SIZE, len(VOCABULARY), weights=weights, tags=True
+        EncoderConfig(SMALL_RESNET), DECODER, SIZE, len(VOCABULARY), weights=weights, tags=True
     ).eval()
     pixels = torch.randn(2, 3, SIZE, SIZE)
     with torch.inference_mode():
@@ -54,7 +55,7 @@ def test_the_classifier_of_the_weights_is_kept_and_travels_in_checkpoints(tmp_pa
         onnx=False,
     )
     begun = new_network(
-        EncoderConfig("resnet18"), DECODER, SIZE, len(VOCABULARY), weights=folder, tags=True
+        EncoderConfig(SMALL_RESNET), DECODER, SIZE, len(VOCABULARY), weights=folder, tags=True
     )
     for other in (begun, continued_network(folder, VOCABULARY, 0.1)):
         assert other.tags == network.tags
@@ -66,7 +67,7 @@ def test_the_classifier_of_the_weights_is_kept_and_travels_in_checkpoints(tmp_pa
         )
     assert continued_network(folder, VOCABULARY, 0.1, tags=False).classifier is None
     untagged = new_network(
-        EncoderConfig("resnet18"), DECODER, SIZE, len(VOCABULARY), weights=folder
+        EncoderConfig(SMALL_RESNET), DECODER, SIZE, len(VOCABULARY), weights=folder
     )
     assert untagged.tags is untagged.classifier is None
 
@@ -76,7 +77,7 @@ def test_the_classifier_of_the_weights_is_kept_and_travels_in_checkpoints(tmp_pa
     [
         (EncoderConfig("squeezenet1_1"), "classifier is not a single linear layer"),
         (
-            EncoderConfig("resnet34", grid=3),
+            EncoderConfig(SMALL_RESNET, grid=3),
             "A grid of 3 x 3 regions weights the CNN's feature map",
         ),
     ],

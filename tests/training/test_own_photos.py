@@ -194,16 +194,16 @@ def test_a_table_of_photos_is_all_that_the_bundled_model_needs(tmp_path, caplog)
     assert all(name.startswith("decoder.") for name in moved), "the encoder is frozen"
 
 
-def test_a_run_on_own_photos_goes_on_where_it_was(old, new):
+def test_a_run_on_own_photos_goes_on_where_it_was(checkpoint_folder, new, tmp_path):
     options = [
         f"--config={FINETUNE}",
         *SIZES,
-        f"--model.init_from={old.best}",
+        f"--model.init_from={checkpoint_folder}",
         f"--data.train={new[0]}",
     ]
     options += [
         "--data.cache_features=0",
-        f"{EARLIER}.annotations={old.train}",
+        f"{EARLIER}.annotations={draw_domain(tmp_path / 'earlier', OLD, 24)}",
         f"{EARLIER}.share=0.2",
     ]
     assert main([*options, "--trainer.max_epochs=1"]) == 0

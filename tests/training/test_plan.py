@@ -17,6 +17,7 @@ from captioner.preprocessing import Preprocessing
 from captioner.training.lightning_module import CaptioningModule
 from captioner.training.optimization import FinetuneConfig
 from captioner.training.plan import PrintPlan, describe_plan
+from tests.training.runs import SMALL_RESNET
 
 SMALL = DecoderConfig(hidden_size=20, embedding_size=12, context_size=16, attention_size=8)
 
@@ -57,12 +58,12 @@ def data(tmp_path: Path) -> CaptionData:
 
 
 def fit(
-    data: CaptionData, finetune: FinetuneConfig, **options: Any
+    data: CaptionData, finetune: FinetuneConfig, encoder: str = SMALL_RESNET, **options: Any
 ) -> tuple[Trainer, CaptioningModule]:
     module = CaptioningModule(
         data.vocabulary,
         data.preprocessing,
-        encoder=EncoderConfig("resnet18"),
+        encoder=EncoderConfig(encoder),
         decoder=SMALL,
         finetune=finetune,
     )
@@ -96,6 +97,7 @@ def test_the_plan_says_what_the_run_does(data: CaptionData) -> None:
     trainer, module = fit(
         data,
         FinetuneConfig(["layer4"], from_epoch=1),
+        "resnet18",  # large enough for megabytes
         max_epochs=2,
         accumulate_grad_batches=2,
         callbacks=[plan, EMAWeightAveraging()],

@@ -20,6 +20,8 @@ from tests.training.runs import ROOT, SMALL, TINY, full_disk, last_checkpoint, t
 OPTIONS = [
     f"--config={TINY}",
     *SMALL,
+    "--trainer.logger=false",
+    "--model.decoding={beam_size: 1, max_length: 8}",
     "--trainer.max_epochs=3",
     "--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging",
     "--model.scheduled_sampling=0.3",
@@ -30,11 +32,11 @@ STAGES = {
     FROZEN: [],
     "frozen, images": ["--data.cache_features=0"],
     TUNED: [
-        "--model.finetune={stages: [features.12], from_epoch: 1}",
+        "--model.finetune={stages: [blocks.4], from_epoch: 1}",
         "--data.workers=1",
     ],
     "fine-tuned, gradients accumulated": [
-        "--model.finetune.stages=[features.12]",
+        "--model.finetune.stages=[blocks.4]",
         "--trainer.accumulate_grad_batches=2",
     ],
 }
@@ -335,7 +337,7 @@ def test_other_batches_in_the_middle_of_an_epoch_and_another_network_are_refused
     for option, said in (
         ("--data.batch_size=4", "with 8 images per step"),
         ("--model.decoder.hidden_size=64", "Architecture mismatch"),
-        ("--model.finetune.stages=[features.12]", "Architecture mismatch"),
+        ("--model.finetune.stages=[blocks.4]", "Architecture mismatch"),
     ):
         assert main([*OPTIONS, option, "--ckpt_path=last"]) == 2
         assert said in caplog.records[-1].message

@@ -269,7 +269,14 @@ class Watch(Callback):
 
 
 def test_the_reward_rises(first_stage, tmp_path):
-    watch, changes = Watch(), {"trainer.max_epochs": 8, "model.learning_rate": 3e-3}
+    watch, changes = (
+        Watch(),
+        {
+            "trainer.max_epochs": 8,
+            "trainer.check_val_every_n_epoch": 8,
+            "model.learning_rate": 3e-3,
+        },
+    )
     assert train_with(watch, second_stage(first_stage, tmp_path / "run", **changes)) == 0
     third = len(watch.values) // 3
     assert np.mean(watch.values[-third:]) > 1.15 * np.mean(watch.values[:third])

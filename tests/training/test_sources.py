@@ -79,7 +79,7 @@ class Watch(Callback):
 
 def test_sets_are_scored_apart_and_their_mean_selects(options, tmp_path):
     watch = Watch()
-    assert train_with(watch, options) == 0
+    assert train_with(watch, [*options, "--trainer.check_val_every_n_epoch=2"]) == 0
     run = Path("runs/tiny")
     figures = {}
     for name in ("a", "b"):
