@@ -24,6 +24,7 @@ from captioner.images.batches import as_iterable, number_name, read_in_batches
 from captioner.images.clips import ClipSource
 from captioner.preprocessing import Preprocessing
 from captioner.tags import Tag, TagConfig
+from captioner.tags.saying import say_tags
 from captioner.tags.tagger import LIMIT, THRESHOLD
 from captioner.vocabulary import Vocabulary
 
@@ -453,6 +454,10 @@ class Captioner:
         ):
             raise ConfigError(
                 "No caption can include all required words; raise max_length, or include fewer."
+            )
+        if options.say_tags and not options.sample and self.tags and stepper.classes is not None:
+            found = say_tags(
+                found, stepper.classes, self.tags, stepper.again, options, self.vocabulary, include
             )
         confidences = confidence_of_each(
             self.confidence, found, self.vocabulary.text, options, stepper.classes, self.tags

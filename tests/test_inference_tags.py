@@ -21,7 +21,7 @@ from captioner.cli import main
 from captioner.errors import CheckpointError, ConfigError, ImageError
 from captioner.export import save_checkpoint
 from captioner.inference import Captioner
-from captioner.tags import Tagger, TagTable
+from captioner.tags import TagConfig, Tagger, TagTable
 
 TEMPERATURE = 2.0  # of the checkpoint that tests share
 
@@ -211,3 +211,40 @@ def test_tags_of_a_file_that_lacks_the_classifier_are_refused(
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="has the unknown tensor classifier"):
         TorchBackend.from_checkpoint(read_checkpoint(folder))
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torch", "ensemble"])
+def test_captions_say_the_tags_that_are_sure(
+    kind: str, checkpoint_folder: Path, pictures: list[Image.Image], pixels: np.ndarray
+) -> None:
+    if kind == "ensemble":
+        captioner = Captioner.from_pretrained([checkpoint_folder, checkpoint_folder])
+    else:
+        captioner = Captioner.from_pretrained(checkpoint_folder, backend=kind)
+    scores = captioner.backend.encode(pixels).classes
+    assert scores is not None
+    words = ("dog", "red")
+    names = [f"no word {number}" for number in range(scores.shape[1])]
+    sure = scores.argmax(axis=1)
+    assert len({*sure}) > 1, "or the test would see little"
+    for number, place in enumerate(dict.fromkeys(sure.tolist())):
+        names[place] = words[number] if number < len(words) else names[place]
+    captioner.tags = TagConfig(tuple(names), 1e-6)
+    plain = captioner.caption(pictures, batch_size=5)
+    changed = 0
+    for picture, place, before, after in zip(
+        pictures,
+        sure,
+        plain,
+        captioner.caption(pictures, batch_size=5, say_tags=True),
+        strict=True,
+    ):
+        noun = names[place]
+        if noun not in words or noun in before.text.split():
+            assert after.text == before.text
+        else:
+            changed += 1
+            (asked,) = captioner.caption([picture], include=[noun])
+            assert after.text == asked.text and noun in after.text.split()
+            assert after.log_prob == pytest.approx(asked.log_prob, abs=1e-4)
+    assert changed, "or the test would see nothing"

@@ -86,6 +86,7 @@ class EnsembleStepper:
     ) -> None:
         self.batch_size = steppers[0].batch_size
         self._steppers = steppers
+        self._temperatures = temperatures
         self.pooled: NDArray[np.float32] = np.concatenate(
             [unit(stepper.pooled) for stepper in steppers], axis=1
         )
@@ -126,6 +127,11 @@ class EnsembleStepper:
             attention=np.mean(maps, axis=0) if together else None,
             all_log_probs=log_probs if all_log_probs else None,
         )
+
+    def again(self, images: NDArray[np.int64]) -> "EnsembleStepper":
+        """Return a stepper before its first step over some of the images; see `Encoded.again`."""
+        steppers = [stepper.again(images) for stepper in self._steppers]
+        return EnsembleStepper(steppers, self._temperatures)
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

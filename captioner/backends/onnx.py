@@ -159,6 +159,7 @@ class OnnxStepper:
         self._decoder = decoder
         self._image = image
         self._state = state
+        self._start = image, state
         self._grid = (batch_size, 1)  # (B, K) of the last step, whose rows `_state` has
         self._attends = any(output.name == "attention" for output in decoder.get_outputs())
 
@@ -195,6 +196,14 @@ class OnnxStepper:
             attention=outputs.get("attention"),
             all_log_probs=outputs.get("log_probs"),
         )
+
+    def again(self, images: NDArray[np.int64]) -> "OnnxStepper":
+        """Return a stepper before its first step over some of the images; see `Encoded.again`."""
+        image, state = (
+            {name: array[images] for name, array in part.items()} for part in self._start
+        )
+        classes = None if self.classes is None else self.classes[images]
+        return OnnxStepper(self._decoder, image, state, len(images), classes)
 
 
 def _pooled(image: Arrays, state: Arrays) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from captioner.checkpoint import Checkpoint
 from captioner.decoding import Stepper
+from captioner.decoding.arrays import IntArray
 
 
 class Encoded(Stepper, Protocol):
@@ -19,6 +20,13 @@ class Encoded(Stepper, Protocol):
     @property
     def pooled(self) -> NDArray[np.float32]:
         """The mean features of each image, (B, D): what tells how much two images differ."""
+
+    def again(self, images: IntArray) -> "Encoded":
+        """Return a stepper before its first step over some of the images.
+
+        Args:
+            images: (N,) their indices.
+        """
 
 
 class Backend(Protocol):

@@ -159,6 +159,7 @@ class TorchStepper:
         self.pooled = _pooled(image, state)
         self._decoder = decoder
         self._image = image
+        self._start = image, state
         self._state = {name: array.unsqueeze(1) for name, array in state.items()}  # (B, K, H) each
 
     @torch.inference_mode()
@@ -185,6 +186,14 @@ class TorchStepper:
             attention=None if attention is None else attention.float().cpu().numpy(),
             all_log_probs=log_probs.cpu().numpy() if all_log_probs else None,
         )
+
+    def again(self, images: NDArray[np.int64]) -> "TorchStepper":
+        """Return a stepper before its first step over some of the images; see `Encoded.again`."""
+        image, state = (
+            {name: array[images] for name, array in part.items()} for part in self._start
+        )
+        classes = None if self.classes is None else self.classes[images]
+        return TorchStepper(self._decoder, image, state, len(images), classes)
 
     def _reorder(self, parents: Tensor) -> None:
         """Let row (b, k) continue the previous row `parents[b, k]`; drop images without any row."""

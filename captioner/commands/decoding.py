@@ -1,5 +1,6 @@
 """Command-line flags for decoding options, generated from the fields of `DecodingOptions`."""
 
+from argparse import BooleanOptionalAction
 from collections.abc import Collection
 from typing import Any
 
@@ -25,9 +26,9 @@ def add_decoding(parser: Parser, *, without: Collection[str] = ()) -> None:
 
 
 def _settings(option: Option) -> dict[str, Any]:
-    if option.type is bool:
-        return {"action": "store_true", "help": option.help}
     default = " [default: the model's]" if option.group == "search" else ""
+    if option.type is bool:
+        return {"action": BooleanOptionalAction, "help": f"{option.help}{default}"}
     settings = {"metavar": option.metavar, "help": f"{option.help}{default}"}
     if not option.is_words:
         return settings | {"type": option.type}

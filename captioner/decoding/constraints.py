@@ -21,6 +21,7 @@ class Constraints:
         min_length: The fewest words of a caption.
         no_repeat_ngram: No sequence of this many words occurs twice in a caption; 0 allows
             repetition.
+        repeat_words: Whether a word may follow itself.
         forbidden_endings: Ids of the words that a caption may not end with.
         inclusion: What a caption must contain; None if nothing.
         start: The id that captions begin with.
@@ -33,6 +34,7 @@ class Constraints:
         *,
         min_length: int = 1,
         no_repeat_ngram: int = 0,
+        repeat_words: bool = True,
         forbidden_endings: Iterable[int] = (),
         inclusion: Inclusion | None = None,
         start: int = START,
@@ -43,6 +45,7 @@ class Constraints:
         self.vocab_size = vocab_size
         self.min_length = min_length
         self.no_repeat_ngram = no_repeat_ngram
+        self.repeat_words = repeat_words
         self.inclusion = inclusion
         self._never_last: IntArray = np.array(sorted(forbidden_endings), np.int64)
         self._may_be_last: BoolArray = np.ones(vocab_size, np.bool_)  # (V,)
@@ -87,6 +90,7 @@ class Constraints:
             len(vocabulary),
             min_length=options.min_length,
             no_repeat_ngram=options.no_repeat_ngram,
+            repeat_words=options.repeat_words,
             forbidden_endings=endings,
             inclusion=inclusion,
             start=vocabulary.start(options.style),
@@ -129,6 +133,13 @@ class Constraints:
         )
 
     def _repeating(self, history: IntArray) -> IntArray:
+        """(B, K, M) the words that would repeat an n-gram, or the last word."""
+        repeating = self._repeating_ngrams(history)
+        if self.repeat_words or not history.shape[-1]:
+            return repeating
+        return np.concatenate([repeating, history[..., -1:]], axis=-1)
+
+    def _repeating_ngrams(self, history: IntArray) -> IntArray:
         n, windows = self.no_repeat_ngram, history.shape[-1] - self.no_repeat_ngram + 1
         if n == 0 or windows < 1:
             return history[..., :0]

@@ -207,6 +207,11 @@ class DecodingOptions:
         public_limit=10,
         control=Control("Never repeat so many words in a row", "0 allows repetition", most=5),
     )
+    repeat_words: bool = _option(
+        True,
+        "Allow the same word twice in a row.",
+        control=Control("Allow the same word twice in a row"),
+    )
     forbidden_endings: tuple[str, ...] | Literal["english"] = _option(
         (),
         "What no caption ends with: a,the,of; or english, for such words.",
@@ -230,6 +235,16 @@ class DecodingOptions:
         metavar="WORDS",
         public_limit=5,
         control=Control("Must contain", "Words or phrases, between commas"),
+    )
+    say_tags: bool = _option(
+        False,
+        "Say a tag that the caption lacks, if it is likely enough.",
+        more=(
+            "The most likely tag of an image, if the caption names it in no form. The best caption"
+            " with that word replaces it if its probability is lower by no more than the odds of"
+            " the tag. Beam search alone does so; models without tags ignore it."
+        ),
+        control=Control("Say what the tags are sure of"),
     )
     style: str = _option(
         "",

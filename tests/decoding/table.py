@@ -113,6 +113,8 @@ def may_follow(
         return len(prefix) >= options.min_length and not (prefix and prefix[-1] in endings)
     if len(prefix) == options.max_length - 1 and word in endings:
         return False
+    if not options.repeat_words and prefix[-1:] == (word,):
+        return False
     caption, n = (*prefix, word), options.no_repeat_ngram
     ngrams = [caption[i : i + n] for i in range(len(caption) - n + 1)] if n else []
     return word > UNKNOWN and len(prefix) < options.max_length and len(set(ngrams)) == len(ngrams)

@@ -32,6 +32,16 @@ def test_banned_words_are_those_that_would_repeat_an_ngram(history: np.ndarray, 
     assert banned.shape[2] == most
 
 
+def test_no_word_follows_itself_where_that_is_off() -> None:
+    constraints = Constraints(8, no_repeat_ngram=2, repeat_words=False)
+    banned = constraints.banned(np.array([[[4, 5, 4], [4, 5, 6]], [[6, 5, 5], [7, 7, 7]]]))
+    assert [[set(beam) - {PAD} for beam in image] for image in banned.tolist()] == [
+        [{4, 5}, {6}],
+        [{5}, {7}],
+    ]
+    assert constraints.banned(np.zeros((2, 3, 0), np.int64)).size == 0
+
+
 def test_no_history_bans_nothing() -> None:
     assert Constraints(8, no_repeat_ngram=1).banned(np.zeros((2, 3, 0), np.int64)).shape == (
         2,

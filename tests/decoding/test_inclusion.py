@@ -28,6 +28,7 @@ def run(problem: Problem) -> list[list[Hypothesis]]:
         tables[0].vocab_size,
         min_length=options.min_length,
         no_repeat_ngram=options.no_repeat_ngram,
+        repeat_words=options.repeat_words,
         forbidden_endings=endings,
         inclusion=inclusion_of(problem),
     )
@@ -48,9 +49,11 @@ def goes_on(prefix: Prefix, word: int, phrase: Phrase) -> bool:
     )
 
 
-def repeats(prefix: Prefix, word: int, n: int) -> bool:
-    """Whether the word ends n words in a row that were there before."""
-    caption = (*prefix, word)
+def repeats(prefix: Prefix, word: int, options: DecodingOptions) -> bool:
+    """Whether the word repeats the one before it, or ends n words in a row that were there."""
+    if not options.repeat_words and prefix[-1:] == (word,):
+        return True
+    caption, n = (*prefix, word), options.no_repeat_ngram
     ngrams = [caption[i : i + n] for i in range(len(caption) - n + 1)] if n else []
     return ngrams[-1:] != [] and ngrams[-1] in ngrams[:-1]
 
@@ -59,11 +62,11 @@ def all_captions(
     table: Table, options: DecodingOptions, endings: frozenset[int], phrases: list[Phrase]
 ) -> list[tuple[float, Prefix]]:
     """Every caption that the rules allow and that contains the phrases, the best score first."""
-    free = replace(options, no_repeat_ngram=0)
+    free = replace(options, no_repeat_ngram=0, repeat_words=True)
     longest = [p for p in phrases if not any(p != q and p in parts(q) for q in phrases)]
 
     def allowed(prefix: Prefix, word: int) -> bool:
-        again = word != END and repeats(prefix, word, options.no_repeat_ngram)
+        again = word != END and repeats(prefix, word, options)
         return may_follow(prefix, word, free, endings) and (
             not again or any(goes_on(prefix, word, phrase) for phrase in longest)
         )
@@ -103,6 +106,7 @@ def problems(
         min_length=draw(st.integers(0, max_length)),
         length_penalty=draw(st.sampled_from([0.0, 1.0, -1.0])),
         no_repeat_ngram=draw(st.integers(0, 3)),
+        repeat_words=draw(st.booleans()),
     )
     endings = draw(st.frozensets(st.sampled_from(words), max_size=len(words) - 1))
     # Which words are forms of one another: two of them, or none.
@@ -155,7 +159,7 @@ def test_however_narrow_the_beam_all_phrases_are_there(problem: Problem) -> None
     tables, options, endings, phrases = problem
     # With all n-grams used up, or none left to end with, no caption could go on, whatever it must
     # contain.
-    options = replace(options, no_repeat_ngram=0)
+    options = replace(options, no_repeat_ngram=0, repeat_words=True)
     for mine, hypotheses in zip(phrases, run((tables, options, endings, phrases)), strict=True):
         for hypothesis in hypotheses:
             assert hypothesis.finished
@@ -203,6 +207,7 @@ def test_images_that_include_nothing_get_the_captions_that_they_get_without(
         tables[0].vocab_size,
         min_length=options.min_length,
         no_repeat_ngram=options.no_repeat_ngram,
+        repeat_words=options.repeat_words,
         forbidden_endings=endings,
     )
     assert found == search(TableStepper(tables), options, plain)

@@ -32,6 +32,7 @@ def run(
         tables[0].vocab_size,
         min_length=options.min_length,
         no_repeat_ngram=options.no_repeat_ngram,
+        repeat_words=options.repeat_words,
         forbidden_endings=endings,
     )
     return search(TableStepper(tables), options, constraints, **more)
@@ -66,6 +67,7 @@ def problems(
         min_length=draw(st.integers(0, max_length)),
         length_penalty=draw(st.sampled_from([0.0, 0.5, 1.0, 2.0, -0.5, -2.0])),
         no_repeat_ngram=draw(st.integers(0, 3)),
+        repeat_words=draw(st.booleans()),
     )
     endings = draw(st.frozensets(st.integers(UNKNOWN + 1, vocab_size - 1)))
     rounded, end_bias = draw(st.booleans()), draw(st.sampled_from([-3.0, 0.0, 3.0]))

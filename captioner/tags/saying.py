@@ -1,0 +1,102 @@
+"""Let captions say what the classifier is sure of: "a brown insect" becomes "a brown butterfly".
+
+A decoder that saw a thing only a few times in training prefers a more frequent word, where the
+encoder's classifier, trained on a million photos, is sure. So the two are combined as independent
+experts: the tag of probability p has the odds p / (1 - p), and the best caption that names it is
+chosen if the decoder finds it less probable than the best caption of all by no more than that
+factor. Copying from tags (Yao et al. 2017, "Incorporating Copying Mechanism in Image Captioning for
+Learning Novel Objects"; Li et al. 2019, "Pointing Novel Objects in Image Captioning") learns such a
+gate; this one has nothing to learn, because the tags are calibrated.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captioner.decoding import Constraints, DecodingOptions, Hypothesis, Stepper
+from captioner.decoding.arrays import IntArray
+from captioner.decoding.search import search
+from captioner.errors import ConfigError
+from captioner.tags.config import TagConfig
+from captioner.tags.matching import NounMatcher
+from captioner.tags.tagger import Tag
+from captioner.vocabulary import Vocabulary
+
+LEAST = 0.5
+"""The minimum probability of a tag: below it, odds are against it."""
+
+
+def say_tags(
+    found: Sequence[list[Hypothesis]],
+    classes: NDArray[np.floating],
+    tags: TagConfig,
+    again: Callable[[IntArray], Stepper],
+    options: DecodingOptions,
+    vocabulary: Vocabulary,
+    include: Sequence[tuple[str, ...]] | None = None,
+) -> list[list[Hypothesis]]:
+    """Replace captions that lack a likely tag by the best ones with it, where the odds are for it.
+
+    Args:
+        found: The captions of each of B images, the best first.
+        classes: (B, C) the classifier's logits.
+        tags: What these stand for.
+        again: Returns a stepper over the images of some indices, before its first step.
+        options: How the captions were searched for.
+        vocabulary: The model's words.
+        include: What the caption of each image must contain; None is `options.include` for all.
+
+    Returns:
+        The captions of each image. One that was replaced is now the second of
+        `options.alternatives`.
+    """
+    asked = [options.include] * len(found) if include is None else include
+    best = [vocabulary.text(hypotheses[0].words) for hypotheses in found]
+    wanted = {
+        image: (tag, words)
+        for image, tag in _unsaid(best, classes, tags).items()
+        if _can_include(words := (*asked[image], tag.noun), options, vocabulary)
+    }
+    result = [*found]
+    if not wanted:
+        return result
+    constraints = Constraints.from_options(
+        options, vocabulary, [words for _, words in wanted.values()]
+    )
+    others = search(again(np.array([*wanted])), options, constraints)
+    for (image, (tag, _)), (other, *_) in zip(wanted.items(), others, strict=True):
+        cost = found[image][0].log_prob - other.log_prob
+        if other.finished and cost <= log_odds(tag.probability):
+            result[image] = [other, *found[image]][: options.alternatives]
+    return result
+
+
+def log_odds(probability: float) -> float:
+    """Return log(p / (1 - p)), infinite for certainty."""
+    return math.inf if probability >= 1 else math.log(probability / (1 - probability))
+
+
+def _unsaid(
+    captions: Sequence[str], classes: NDArray[np.floating], tags: TagConfig
+) -> dict[int, Tag]:
+    """Find the images whose most likely tag the caption names in no form, and that tag."""
+    table = tags.tagger.table
+    matcher = NounMatcher(table)
+    likely = tags.tagger.tags(classes, threshold=LEAST, limit=1)
+    return {
+        image: tag
+        for image, (caption, best) in enumerate(zip(captions, likely, strict=True))
+        for tag in best
+        if not matcher.names(caption, table.nouns.index(tag.noun))
+    }
+
+
+def _can_include(words: tuple[str, ...], options: DecodingOptions, vocabulary: Vocabulary) -> bool:
+    """Say whether the vocabulary has the words, and a caption has room for them."""
+    try:
+        Constraints.from_options(options, vocabulary, [words])
+    except ConfigError:
+        return False
+    return True
