@@ -24,7 +24,7 @@ GOLDEN = {
     "coffee.jpg": "a cup of coffee on a wooden table next to a coffee cup",
     "officer.jpg": "a man in a black suit and tie standing in front of a microphone",
     "pagoda.jpg": "an old wooden temple with a red roof and green grass",
-    "photographer.jpg": "a man in a black jacket looking through a telescope",
+    "photographer.jpg": "a man looking through a telescope on a tripod",
     "rocket.jpg": "a tall glass skyscraper rises into a blue sky",
 }
 

@@ -282,8 +282,9 @@ def test_the_controls_start_with_the_models_defaults_within_the_limits(bundled, 
     sliders = [block for block in app.blocks.values() if isinstance(block, gr.Slider)]
     assert [slider.value for slider in sliders] == values
     assert [slider.maximum for slider in sliders] == ends
-    (sample,) = (block for block in app.blocks.values() if isinstance(block, gr.Checkbox))
-    assert (sample.value, sliders[-1].interactive) == (own.sample, own.sample)
+    switches = [block for block in app.blocks.values() if isinstance(block, gr.Checkbox)]
+    assert [switch.value for switch in switches] == [own.repeat_words, own.say_tags, own.sample]
+    assert sliders[-1].interactive == own.sample
 
 
 def test_a_style_is_chosen_from_the_models_own(page, bundled):
