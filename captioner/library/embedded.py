@@ -3,14 +3,14 @@
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from captioner.errors import DataError
 from captioner.images.formats import HEADER, HEIC, JXL, extra_of
 from captioner.library.xmp import Packet
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL.ImageFile import ImageFile
 
 _EXIF_DESCRIPTION = 0x010E
 _IPTC_CAPTION = (2, 120)
@@ -69,7 +69,7 @@ def read_embedded(photo: str | os.PathLike[str]) -> Embedded:
     return Embedded(_packet(xmp), captions)
 
 
-def _open(file: BinaryIO, photo: str) -> "Image.Image":
+def _open(file: BinaryIO, photo: str) -> "ImageFile":
     """Open a photo; HEIC and JPEG XL by the packages that decode them."""
     from PIL import Image
 
@@ -79,7 +79,7 @@ def _open(file: BinaryIO, photo: str) -> "Image.Image":
     extra = extra_of(file.read(HEADER), os.path.splitext(photo)[1].lower())
     file.seek(0)
     if extra in (HEIC, JXL):
-        return open_extra(extra, file, photo, None)
+        return cast("ImageFile", open_extra(extra, file, photo, None))
     return Image.open(file)
 
 
