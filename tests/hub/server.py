@@ -22,6 +22,7 @@ class Hub:
 
     url: str = ""
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    branches: set[str] = field(default_factory=lambda: {"main"})
     private: set[str] = field(default_factory=set)
     gated: set[str] = field(default_factory=set)  # listed for all, read by nobody
     damaged: set[str] = field(default_factory=set)  # files that are sent with a wrong byte
@@ -107,7 +108,7 @@ def read_repository(request: BaseHTTPRequestHandler, hub: Hub, path: str, token:
         send(request, {"error": "none"}, 401, {"X-Error-Code": "RepoNotFound"})
         return
     kind, revision, name = found[2], found[3], found[4]
-    if revision not in ("main", COMMIT):
+    if revision not in (*hub.branches, COMMIT):
         send(request, {"error": "none"}, 404, {"X-Error-Code": "RevisionNotFound"})
     elif kind == "revision":
         siblings = [{"rfilename": each} for each in files]
@@ -179,6 +180,12 @@ def write(request: BaseHTTPRequestHandler, hub: Hub) -> None:
         send(request, {"url": f"{hub.url}/{name}", "name": name})
     elif path == "/api/validate-yaml":
         send(request, {"errors": [], "warnings": []})
+    elif "/branch/" in path:
+        branch = path.rpartition("/")[2]
+        send(request, {}, 409 if branch in hub.branches else 201)
+        hub.branches.add(branch)
+    elif re.search("/(preupload|commit)/", path) and path.rpartition("/")[2] not in hub.branches:
+        send(request, {"error": "none"}, 404, {"X-Error-Code": "RevisionNotFound"})
     elif "/preupload/" in path:
         files = [
             {

@@ -183,6 +183,17 @@ def test_a_pickle_is_never_executed(tmp_path: Path) -> None:
     assert trap.exists()  # it would have been
 
 
+def test_a_branch_is_made_for_a_model(tmp_path: Path) -> None:
+    with serve() as hub:
+        run = runner(tmp_path, hub)
+        for _ in range(2):
+            sent = run("push", BUNDLED, "me/tiny", "--revision", "v2")
+            assert sent.returncode == 0, sent.stderr
+        assert hub.branches == {"main", "v2"}
+        assert "POST /api/models/me/tiny/commit/v2" in hub.asked
+        assert run("info", "hf://me/tiny@v2").returncode == 0
+
+
 @pytest.mark.parametrize("model", ["hf://me", "hf://me/a/b", "hf://me/a@", "hf://../a b"])
 def test_what_is_no_name_is_refused(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", model]) == 2
