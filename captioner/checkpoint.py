@@ -108,7 +108,7 @@ def read_checkpoint(folder: str | os.PathLike[str] | None = None) -> Checkpoint:
     """
     if folder is None and not (BUNDLED / CONFIG).is_file():
         raise CheckpointError("This installation has no bundled model; give a checkpoint folder.")
-    folder = BUNDLED if folder is None else local_folder(folder, FILES)
+    folder = BUNDLED if folder is None else local_folder(folder, FILES, (CONFIG, VOCABULARY))
     _check_files(folder)
     path = folder / CONFIG
     config = _read_config(path)

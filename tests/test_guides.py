@@ -68,6 +68,22 @@ def test_a_folder_is_watched_as_the_guide_says(folder: Path) -> None:
     assert len(calls) == 2
 
 
+def test_the_service_is_one_that_systemd_takes(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("no systemd here")
+    (unit,) = blocks(LIBRARIES, "ini")
+    assert "ExecStart=/opt/captioner/bin/captioner watch " in unit
+    # It checks that the program is there, whatever it is.
+    path = tmp_path / "captioner-watch.service"
+    for program, status in ((sys.executable, 0), ("/nowhere/captioner", 1)):
+        path.write_text(unit.replace("/opt/captioner/bin/captioner", program))
+        call = [analyze, "verify", "--man=no", str(path)]
+        done = subprocess.run(call, capture_output=True, text=True, check=False)
+        said = [line for line in done.stderr.splitlines() if path.name in line]
+        assert (done.returncode, len(said)) == (status, status), done.stderr
+
+
 @pytest.mark.slow
 def test_a_model_is_shared_as_the_guide_says(folder: Path) -> None:
     pytest.importorskip("huggingface_hub")

@@ -209,6 +209,13 @@ def test_a_raw_file_without_a_preview_is_developed():
     assert np.asarray(image).mean() > 60
 
 
+def test_what_is_wrong_with_a_raw_file_is_said_as_text(tmp_path):
+    pytest.importorskip("rawpy")
+    path = tmp_path / "photo.nef"
+    path.write_bytes(b"II*\0" + bytes(2000))
+    assert "(Unsupported file format or not RAW file)" in reason(path)
+
+
 @pytest.mark.parametrize(
     ("module", "extra", "make"),
     [

@@ -35,7 +35,9 @@ example:
         help="The language of the captions. [default: en]",
     )
     parser.add_argument(
-        "--revision", metavar="BRANCH", help="The branch to commit to. [default: main]"
+        "--revision",
+        metavar="BRANCH",
+        help="The branch to commit to, made if needed. [default: main]",
     )
     parser.add_argument("--private", action="store_true", help="Make a new repository private.")
 

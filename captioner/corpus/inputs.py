@@ -8,7 +8,16 @@ from typing import Any, Literal, TypeAlias, get_args
 import pyarrow.parquet
 
 from captioner.corpus.blocks import Block
-from captioner.corpus.storage import absolute, ahead, is_local, locate, persistently, reading
+from captioner.corpus.storage import (
+    absolute,
+    ahead,
+    is_local,
+    is_web,
+    locate,
+    open_file,
+    persistently,
+    reading,
+)
 from captioner.errors import ConfigError, DataError
 from captioner.images import IMAGE_SUFFIXES, find_images
 
@@ -50,8 +59,8 @@ def _entries(source: str, kind: str) -> Iterator[str]:
     """The absolute paths or URLs of all images, shards and Parquet files, in order."""
     system, path = locate(source)
     with reading(source):
-        # A web server has no folders; fsspec takes any text with links for one.
-        may_be_folder = not source.startswith(("http://", "https://")) or source.endswith("/")
+        # fsspec takes any text with links for a folder.
+        may_be_folder = not is_web(source) or source.endswith("/")
         if may_be_folder and system.isdir(path):
             return _in_folder(system, source, path, kind)
         exists = system.exists(path)
@@ -59,7 +68,10 @@ def _entries(source: str, kind: str) -> Iterator[str]:
     if matching:
         return iter([_named(system, source, name) for name in matching])
     if not exists:
-        raise DataError(f"{source} does not exist; expected a folder, a list, shards or Parquet.")
+        or_refused = ", or its server doesn't give it" if is_web(source) else ""
+        raise DataError(
+            f"{source} does not exist{or_refused}; expected a folder, a list, shards or Parquet."
+        )
     suffix = os.path.splitext(path)[1].lower()
     if suffix in IMAGE_SUFFIXES and kind != "list":
         raise ConfigError(
@@ -155,8 +167,7 @@ def _of_table(entry: str, block_size: int) -> list[Block]:
 
 
 def _row_counts(entry: str) -> list[int]:
-    system, path = locate(entry)
-    with system.open(path, "rb") as file:
+    with open_file(entry) as file:
         metadata = pyarrow.parquet.ParquetFile(file).metadata
         return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
 

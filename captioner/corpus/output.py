@@ -166,7 +166,9 @@ class OutputFolder:
         Raises:
             DataError: The part isn't here.
         """
-        if not self._system.exists(join(join(self._path, PARTS), part_name(number))):
+        parts = join(self._path, PARTS)
+        self._system.invalidate_cache(parts)  # listed before another process wrote the part
+        if not self._system.exists(join(parts, part_name(number))):
             raise DataError(
                 f"A worker has written {part_name(number)}, but {self.folder} doesn't have it."
                 " Every machine of a cluster must reach the same folder: a shared one, or a URL."

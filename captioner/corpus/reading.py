@@ -10,7 +10,7 @@ import pyarrow
 import pyarrow.parquet
 
 from captioner.corpus.blocks import Block
-from captioner.corpus.storage import ahead, is_local, locate, persistently, read_bytes, said
+from captioner.corpus.storage import ahead, is_local, open_file, persistently, read_bytes, said
 from captioner.errors import ConfigError, ImageError
 from captioner.images import IMAGE_SUFFIXES
 
@@ -77,8 +77,7 @@ def _file(path: str) -> CorpusImage:
 
 
 def _open(path: str) -> Any:
-    system, inner = locate(path)
-    return persistently(lambda: system.open(inner, "rb"))
+    return persistently(lambda: open_file(path))
 
 
 def _shard(path: str) -> Iterator[CorpusImage]:

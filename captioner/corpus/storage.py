@@ -1,5 +1,6 @@
 """Paths and URLs of any file system that fsspec knows: read, list, write whole."""
 
+import asyncio
 import os
 import tempfile
 import time
@@ -22,15 +23,23 @@ Found = TypeVar("Found")
 _FILE = "file://"
 # Where an upload appears whole or not at all. Elsewhere it is renamed into its place.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "memory"}
+_WEB = ("http://", "https://")
+_SILENCE = 30.0  # seconds in which a web server must send something
 _ATTEMPTS = 3
 _THREADS = 16
 # What trying again cannot change.
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, ConfigError)
+_NOT_FINAL = {408, 425, 429}  # of the HTTP statuses that blame the client
 
 
 def is_local(url: str) -> bool:
     """Whether a path or URL is of this machine's own file system."""
     return "://" not in url or url.startswith(_FILE)
+
+
+def is_web(url: str) -> bool:
+    """Whether a URL is of a web server, which has files but no folders."""
+    return url.startswith(_WEB)
 
 
 def absolute(url: str, folder: str | None = None) -> str:
@@ -67,6 +76,8 @@ def locate(url: str) -> tuple[Any, str]:
         return LocalFileSystem(), absolute(url)
     protocol = url.partition("://")[0]
     try:
+        if is_web(url):  # "::" in it is a part of the address, not one of fsspec's chains
+            return _web(), url
         found: tuple[Any, str] = fsspec.core.url_to_fs(url)
     except ImportError as error:
         raise ConfigError(
@@ -78,6 +89,45 @@ def locate(url: str) -> tuple[Any, str]:
             " s3://, gs://, hdfs:// or https://."
         ) from error
     return found
+
+
+def _web() -> Any:
+    """The file system of web servers; left to itself it waits five minutes for a silent one."""
+    from aiohttp import ClientTimeout  # here, as it takes long to import
+
+    timeout = ClientTimeout(total=300, sock_connect=_SILENCE, sock_read=_SILENCE)
+    return fsspec.filesystem("http", client_kwargs={"timeout": timeout})
+
+
+def open_file(url: str) -> Any:
+    """Open a file to read it at any place.
+
+    Some web servers send a file as a whole or not at all. Such a file is downloaded first.
+    """
+    system, path = locate(url)
+    file = system.open(path, "rb")
+    if not is_web(url) or _gives_parts(file):
+        return file
+    file.close()
+    whole = tempfile.TemporaryFile(prefix="captioner-")  # noqa: SIM115  # the caller closes it
+    try:
+        system.get_file(path, whole)
+        whole.seek(0)
+    except BaseException:
+        whole.close()
+        raise
+    return whole
+
+
+def _gives_parts(file: Any) -> bool:
+    """Whether a web server sends the end of a file alone."""
+    try:
+        file.seek(-1, os.SEEK_END)
+        file.read(1)
+        file.seek(0)
+    except (ValueError, TypeError):  # what fsspec raises where it cannot seek, or knows no size
+        return False
+    return True
 
 
 @contextmanager
@@ -103,7 +153,11 @@ def reading(url: str) -> Iterator[None]:
 
 def said(error: BaseException, length: int = 200) -> str:
     """What an error says, as one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split())
+    if not text:
+        # asyncio's is another class than the built-in one in Python 3.10
+        timed_out = isinstance(error, asyncio.TimeoutError | TimeoutError)
+        text = "timed out" if timed_out else type(error).__name__
     return text if len(text) <= length else f"{text[:length]}..."
 
 
@@ -125,11 +179,17 @@ def persistently(action: Callable[[], Found]) -> Found:
             return action()
         except _FINAL:
             raise
-        except Exception:
-            if attempt == _ATTEMPTS:
+        except Exception as error:
+            if attempt == _ATTEMPTS or _is_refusal(error):
                 raise
             time.sleep(attempt)
     raise AssertionError
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a web server says that it will never give the file."""
+    status = getattr(error, "status", None)
+    return isinstance(status, int) and 400 <= status < 500 and status not in _NOT_FINAL
 
 
 def ahead(action: Callable[[Item], Found], items: Iterable[Item]) -> Iterator[Found]:

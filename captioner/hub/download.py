@@ -12,7 +12,9 @@ from captioner.errors import CheckpointError, ConfigError, MissingExtraError
 _REFERENCE = re.compile(r"hf:/{1,2}(?P<name>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[^\s@]+))?")
 
 
-def local_folder(model: str | os.PathLike[str], files: tuple[str, ...]) -> Path:
+def local_folder(
+    model: str | os.PathLike[str], files: tuple[str, ...], needed: tuple[str, ...] = ()
+) -> Path:
     """The folder of a model: the path itself, or for hf://owner/name@revision the cached download.
 
     The hub is asked once a process. Where it cannot be reached, what is cached is used.
@@ -20,6 +22,7 @@ def local_folder(model: str | os.PathLike[str], files: tuple[str, ...]) -> Path:
     Args:
         model: A path, or a model of the hub.
         files: The files to fetch; all others stay there.
+        needed: Those of them without which it is no model.
 
     Raises:
         CheckpointError: The hub has no such model, or it cannot be reached and nothing is cached,
@@ -28,7 +31,7 @@ def local_folder(model: str | os.PathLike[str], files: tuple[str, ...]) -> Path:
         MissingExtraError: huggingface_hub is not installed.
     """
     text = os.fspath(model)
-    return _download(text, files) if is_of_hub(text) else Path(text)
+    return _download(text, files, needed) if is_of_hub(text) else Path(text)
 
 
 def is_of_hub(model: str) -> bool:
@@ -37,7 +40,7 @@ def is_of_hub(model: str) -> bool:
 
 
 @cache
-def _download(reference: str, files: tuple[str, ...]) -> Path:
+def _download(reference: str, files: tuple[str, ...], needed: tuple[str, ...]) -> Path:
     found = _REFERENCE.fullmatch(reference)
     if found is None:
         raise ConfigError(
@@ -54,6 +57,11 @@ def _download(reference: str, files: tuple[str, ...]) -> Path:
         )
     except Exception as error:  # it lets the errors of its HTTP library through
         raise CheckpointError(_why(reference, error)) from error
+    missing = [name for name in needed if not Path(folder, name).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{reference} is no captioner model: it has no {' or '.join(missing)}."
+        )
     for path in sorted(Path(folder).iterdir()):
         _check_content(path)
     return Path(folder)
@@ -63,7 +71,7 @@ def _why(reference: str, error: Exception) -> str:
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):
-        return f"{reference} is gated: request access on its page, then log in with `hf auth login`"
+        return f"{reference} is gated: request access on its page, then run: hf auth login"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"{reference}: the model has no such revision; expected a branch, tag or commit."
     if isinstance(error, errors.RepositoryNotFoundError):
@@ -75,6 +83,11 @@ def _why(reference: str, error: Exception) -> str:
         return (
             f"The hub cannot be reached, and {reference} is not in the cache, or not all of it. Try"
             " again with a network."
+        )
+    if isinstance(error, errors.HfHubHTTPError) and error.response.status_code == 401:
+        return (
+            f"The hub refuses your token, so {reference} cannot be fetched. Run: hf auth login; or"
+            " unset HF_TOKEN if it is set."
         )
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     return f"{reference} cannot be fetched ({first}). Try again; what is there is kept."

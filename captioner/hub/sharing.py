@@ -53,7 +53,7 @@ def push(
         folder: The checkpoint folder.
         name: Its name there: owner/name.
         private: Whether a new repository is private.
-        revision: The branch; the main one if None.
+        revision: The branch, which is made if it isn't there; the main one if None.
         licence: The hub's name for the licence, such as "mit".
         language: The language of its captions.
 
@@ -77,6 +77,8 @@ def push(
     api = hub.HfApi(library_name="captioner", library_version=__version__)
     try:
         api.create_repo(name, private=private, exist_ok=True)
+        if revision is not None:
+            api.create_branch(name, branch=revision, exist_ok=True)
         commit = api.create_commit(
             name, operations, commit_message="Upload a captioner model", revision=revision
         )

@@ -49,7 +49,9 @@ def open_extra(extra: Extra, file: BinaryIO, name: str, min_size: int | None) ->
     except (ImageError, Image.DecompressionBombError):
         raise
     except Exception as error:
-        detail = " ".join(str(error).split()) or type(error).__name__
+        said = error.args[0] if error.args else ""
+        text = said.decode(errors="replace") if isinstance(said, bytes) else str(error)  # rawpy's
+        detail = " ".join(text.split()) or type(error).__name__
         raise ImageError(
             name, f"is {extra.kind}, but damaged, truncated or not supported ({detail})"
         ) from error

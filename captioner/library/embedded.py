@@ -3,9 +3,14 @@
 import os
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from captioner.errors import DataError
+from captioner.images.formats import HEADER, HEIC, JXL, extra_of
 from captioner.library.xmp import Packet
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
 
 _EXIF_DESCRIPTION = 0x010E
 _IPTC_CAPTION = (2, 120)
@@ -42,16 +47,18 @@ def read_embedded(photo: str | os.PathLike[str]) -> Embedded:
     """Read what a photo file says of itself, without decoding more than needed.
 
     Placeholders that cameras write, such as "OLYMPUS DIGITAL CAMERA", are no captions. A file that
-    Pillow cannot read says nothing here.
+    cannot be read says nothing here.
     """
-    from PIL import Image, IptcImagePlugin
+    from PIL import IptcImagePlugin
 
     try:
-        with Image.open(photo) as image:
-            # First: of a PNG, the rest is known only when its pixels have been read.
-            description = image.getexif().get(_EXIF_DESCRIPTION)
-            xmp = image.info.get("xmp")
-            iptc = IptcImagePlugin.getiptcinfo(image) or {}
+        with open(photo, "rb") as file:
+            box = _xmp_box(file)
+            with _open(file, os.fspath(photo)) as image:
+                # First: of a PNG, the rest is known only when its pixels have been read.
+                description = image.getexif().get(_EXIF_DESCRIPTION)
+                xmp = image.info.get("xmp") or box
+                iptc = IptcImagePlugin.getiptcinfo(image) or {}
     except Exception:  # damaged metadata lets Pillow fail with anything
         return Embedded()
     found = iptc.get(_IPTC_CAPTION)
@@ -60,6 +67,37 @@ def read_embedded(photo: str | os.PathLike[str]) -> Embedded:
     ]
     captions = tuple(text for text in texts if not _PLACEHOLDER.fullmatch(text))
     return Embedded(_packet(xmp), captions)
+
+
+def _open(file: BinaryIO, photo: str) -> "ImageFile":
+    """Open a photo; HEIC and JPEG XL by the packages that decode them."""
+    from PIL import Image
+
+    from captioner.images.extras import open_extra
+
+    file.seek(0)
+    extra = extra_of(file.read(HEADER), os.path.splitext(photo)[1].lower())
+    file.seek(0)
+    if extra in (HEIC, JXL):
+        return cast("ImageFile", open_extra(extra, file, photo, None))
+    return Image.open(file)
+
+
+def _xmp_box(file: BinaryIO) -> bytes | None:
+    """The XMP of a JPEG XL file, which is a box of its container (ISO/IEC 18181-2)."""
+    if file.read(8)[4:] != b"JXL ":
+        return None
+    file.seek(0)
+    while len(start := file.read(8)) == 8:
+        size, kind, length = int.from_bytes(start[:4], "big"), start[4:], 8
+        if size == 1:
+            size, length = int.from_bytes(file.read(8), "big"), 16
+        if kind == b"xml ":
+            return file.read(size - length if size else -1)
+        if size < length:  # 0: up to the end
+            return None
+        file.seek(size - length, os.SEEK_CUR)
+    return None
 
 
 def _packet(xmp: object) -> Packet | None:

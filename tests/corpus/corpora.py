@@ -13,6 +13,7 @@ from PIL import Image
 
 from captioner.corpus.inputs import plan
 from captioner.corpus.output import PARTS, OutputFolder, Run
+from captioner.corpus.storage import locate
 from captioner.corpus.worker import Work, Worker
 
 NO_RUN = Run("input", "auto", 1000, None, (), {})
@@ -54,18 +55,19 @@ def write_table(path: Path, columns: dict[str, list[object]], rows_a_group: int 
     return path
 
 
-def rows_of(output: Path) -> list[dict[str, object]]:
-    """All rows of an output folder, in order."""
-    rows: list[dict[str, object]] = pq.read_table(output / PARTS).to_pylist()
+def rows_of(output: Path | str) -> list[dict[str, object]]:
+    """All rows of an output folder, a path or URL, in order."""
+    system, path = locate(str(output))
+    rows: list[dict[str, object]] = pq.read_table(f"{path}/{PARTS}", filesystem=system).to_pylist()
     return rows
 
 
-def work_of(output: Path, model: Path | None = None, image_column: str | None = None) -> Work:
+def work_of(output: Path | str, model: Path | None = None, image_column: str | None = None) -> Work:
     models = None if model is None else [str(model)]
     return Work(str(output), models, "onnx", None, 8, image_column, {"beam_size": 2})
 
 
-def caption_here(source: object, output: Path, **options: object) -> list[dict[str, object]]:
+def caption_here(source: object, output: Path | str, **options: object) -> list[dict[str, object]]:
     """Caption a corpus in this process, without Ray; its rows."""
     folder = OutputFolder(str(output), NO_RUN)
     folder.start(plan(str(source), **options))  # type: ignore[arg-type]

@@ -4,7 +4,10 @@ import contextlib
 import io
 import re
 import shlex
+import shutil
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,20 +52,46 @@ def test_the_cluster_file_is_one_that_ray_takes() -> None:
     assert config["available_node_types"]["worker"]["resources"] == {"CPU": 8}
 
 
-def test_dask_and_spark_take_the_captioner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cloudpickle = pytest.importorskip("cloudpickle")  # both send functions by it
+def run_examples(engine: str, folder: Path) -> tuple[list[str], list[str | None], dict[str, Any]]:
+    """Execute the page's example of an engine on three photos and a path without one.
+
+    Returns:
+        The paths, the expected captions, and the names that the example defines.
+    """
+    paths = [str(path) for path in write_folder(folder / "photos", range(3))]
+    (folder / "photos.csv").write_text("\n".join(["path", *paths, "nowhere.jpg"]))
+    captions = [caption.text for caption in Captioner.from_pretrained().caption(paths, beam_size=3)]
+    code = [block for block in blocks("python") if "def add_captions(" in block or engine in block]
+    assert len(code) == 2
+    names: dict[str, Any] = {"__name__": "example"}
+    exec("\n".join(code), names)
+    return [*paths, "nowhere.jpg"], [*captions, None], names
+
+
+def test_dask_takes_the_captioner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pq = pytest.importorskip("pyarrow.parquet")
     pytest.importorskip("dask.dataframe")
+    cloudpickle = pytest.importorskip("cloudpickle")  # Dask and Spark send functions by it
     monkeypatch.chdir(tmp_path)
-    paths = [str(path) for path in write_folder(tmp_path / "photos", range(3))]
-    (tmp_path / "photos.csv").write_text("\n".join(["path", *paths, "nowhere.jpg"]))
-    names: dict[str, object] = {"__name__": "example"}
-    exec("\n".join(block for block in blocks("python") if "add_captions" in block), names)
-    captions = [caption.text for caption in Captioner.from_pretrained().caption(paths, beam_size=3)]
+    paths, captions, names = run_examples("dask", tmp_path)
     written = pq.read_table(tmp_path / "dask").to_pydict()
-    assert written["path"] == [*paths, "nowhere.jpg"]
-    assert written["caption"] == [*captions, None]
-    sent = cloudpickle.loads(cloudpickle.dumps(names["add_captions_to_all"]))
-    pandas = pytest.importorskip("pandas")
-    (batch,) = sent(iter([pandas.DataFrame({"path": paths})]))
-    assert batch["caption"].tolist() == captions
+    assert (written["path"], written["caption"]) == (paths, captions)
+    sent = cloudpickle.loads(cloudpickle.dumps(names["add_captions"]))
+    photos = names["pd"].DataFrame({"path": paths[:-1]})
+    assert sent(photos)["caption"].tolist() == captions[:-1]
+
+
+@pytest.mark.slow
+def test_spark_takes_the_captioner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    pytest.importorskip("pyspark")
+    if shutil.which("java") is None:
+        pytest.skip("no Java here")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
+    monkeypatch.setenv("PYTHONPATH", str(DOCS.parent))
+    monkeypatch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+    paths, captions, names = run_examples("spark", tmp_path)
+    names["spark"].stop()
+    written = pq.read_table(tmp_path / "spark").to_pydict()
+    assert (written["path"], written["caption"]) == (paths, captions)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 COMMIT = "c" * 40
+MEMBER = "hf_member"  # the token of who may read private repositories
+EXPIRED = "hf_expired"
 _LARGE = 100_000  # bytes; from here on a file goes by LFS
 
 
@@ -20,7 +22,12 @@ class Hub:
 
     url: str = ""
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    branches: set[str] = field(default_factory=lambda: {"main"})
+    private: set[str] = field(default_factory=set)
+    gated: set[str] = field(default_factory=set)  # listed for all, read by nobody
     damaged: set[str] = field(default_factory=set)  # files that are sent with a wrong byte
+    breaking: set[str] = field(default_factory=set)  # large files that are cut off once
+    is_down: bool = False
     large: dict[str, bytes] = field(default_factory=dict)  # by SHA-256
     asked: list[str] = field(default_factory=list)
 
@@ -81,28 +88,67 @@ def oid_of(content: bytes) -> str:
 def read(request: BaseHTTPRequestHandler, hub: Hub) -> None:
     path = request.path.partition("?")[0]
     hub.asked.append(f"{request.command} {path}")
+    token = (request.headers.get("Authorization") or "").removeprefix("Bearer ")
+    if hub.is_down:
+        send(request, {}, 503)
+    elif path.startswith("/content/"):
+        send_large(request, hub, path.removeprefix("/content/"))
+    elif token == EXPIRED:
+        send(request, {}, 401, {"X-Error-Message": "Invalid credentials in Authorization header"})
+    else:
+        read_repository(request, hub, path, token)
+
+
+def read_repository(request: BaseHTTPRequestHandler, hub: Hub, path: str, token: str) -> None:
     found = re.fullmatch(
         r"(?:/api/models)?/([\w.-]+/[\w.-]+)/(revision|tree|resolve)/([^/]+)/?(.*)", path
     )
     files = hub.repositories.get(found[1]) if found else None
-    if found is None or files is None:
-        send(request, {"error": "none"}, 404, {"X-Error-Code": "RepoNotFound"})
+    if found is None or files is None or (found[1] in hub.private and token != MEMBER):
+        send(request, {"error": "none"}, 401, {"X-Error-Code": "RepoNotFound"})
         return
     kind, revision, name = found[2], found[3], found[4]
-    if revision not in ("main", COMMIT):
+    if revision not in (*hub.branches, COMMIT):
         send(request, {"error": "none"}, 404, {"X-Error-Code": "RevisionNotFound"})
     elif kind == "revision":
         siblings = [{"rfilename": each} for each in files]
         send(request, {"id": found[1], "sha": COMMIT, "siblings": siblings, "tags": []})
     elif kind == "tree":
         send(request, [listed(each, content) for each, content in files.items()])
+    elif found[1] in hub.gated:
+        send(request, {"error": "none"}, 403, {"X-Error-Code": "GatedRepo"})
+    elif len(files[name]) >= _LARGE:
+        oid = hashlib.sha256(files[name]).hexdigest()
+        headers = {"X-Linked-Etag": f'"{oid}"', "X-Linked-Size": str(len(files[name]))}
+        place = f"{hub.url}/content/{found[1]}/{name}".replace("127.0.0.1", "localhost")
+        send(request, b"", 302, {**headers, "X-Repo-Commit": COMMIT, "Location": place})
     else:
-        content = files[name]
-        large = len(content) >= _LARGE
-        etag = hashlib.sha256(content).hexdigest() if large else oid_of(content)
-        if name in hub.damaged:
-            content = content[:-1] + bytes([content[-1] ^ 1])
-        send(request, content, headers={"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
+        headers = {"ETag": f'"{oid_of(files[name])}"', "X-Repo-Commit": COMMIT}
+        send(request, sent_of(hub, name, files[name]), headers=headers)
+
+
+def sent_of(hub: Hub, name: str, content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1]) if name in hub.damaged else content
+
+
+def send_large(request: BaseHTTPRequestHandler, hub: Hub, path: str) -> None:
+    """Send a large file, or the rest of one; it lies on another host, which asks for no token."""
+    owner, repository, name = path.split("/")
+    content = sent_of(hub, name, hub.repositories[f"{owner}/{repository}"][name])
+    size, status, headers = len(content), 200, {}
+    asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range") or "")
+    if asked:
+        hub.asked[-1] += f" from {asked[1]}"
+        first = int(asked[1])
+        headers["Content-Range"] = f"bytes {first}-{size - 1}/{size}"
+        content, status = content[first:], 206
+    if name in hub.breaking:
+        hub.breaking.remove(name)
+        headers["Content-Length"] = str(len(content))
+        send(request, content[: len(content) // 2], status, headers)
+        request.close_connection = True
+        return
+    send(request, content, status, headers)
 
 
 def listed(name: str, content: bytes) -> dict[str, object]:
@@ -134,6 +180,12 @@ def write(request: BaseHTTPRequestHandler, hub: Hub) -> None:
         send(request, {"url": f"{hub.url}/{name}", "name": name})
     elif path == "/api/validate-yaml":
         send(request, {"errors": [], "warnings": []})
+    elif "/branch/" in path:
+        branch = path.rpartition("/")[2]
+        send(request, {}, 409 if branch in hub.branches else 201)
+        hub.branches.add(branch)
+    elif re.search("/(preupload|commit)/", path) and path.rpartition("/")[2] not in hub.branches:
+        send(request, {"error": "none"}, 404, {"X-Error-Code": "RevisionNotFound"})
     elif "/preupload/" in path:
         files = [
             {

@@ -1,6 +1,7 @@
 """Models go to a hub and come from it, over HTTP to a server of this machine."""
 
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from captioner.checkpoint import BUNDLED, FILES
 from captioner.cli import main
 from captioner.hub.sharing import card_with_metadata, scores_in
-from tests.hub.server import Hub, serve
+from tests.hub.server import EXPIRED, MEMBER, Hub, serve
 
 yaml = pytest.importorskip("yaml")
 pytest.importorskip("huggingface_hub")
@@ -25,7 +26,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 def runner(folder: Path, hub: Hub) -> Run:
     """Runs the command in a process of its own: the library reads its settings once."""
 
-    def call(*args: object) -> "subprocess.CompletedProcess[str]":
+    def call(*args: object, **settings: str) -> "subprocess.CompletedProcess[str]":
         environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -34,6 +35,7 @@ def runner(folder: Path, hub: Hub) -> Run:
             "HF_TOKEN": "hf_none",
             "HF_HUB_DISABLE_XET": "1",  # plain HTTP
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            **settings,
         }
         command = [sys.executable, "-m", "captioner", *map(str, args)]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -83,16 +85,113 @@ def test_a_model_is_sent_fetched_and_used_offline(tmp_path: Path) -> None:
 def test_what_is_damaged_or_not_there_is_said(tmp_path: Path) -> None:
     with serve() as hub:
         run = runner(tmp_path, hub)
-        hub.repositories["me/tiny"] = {name: (BUNDLED / name).read_bytes() for name in FILES}
-        hub.damaged = {"model.safetensors"}
-        for model, reason in (
-            ("hf://me/tiny", "model.safetensors was damaged on its way"),
-            ("hf://me/nothing", "The hub has no model hf://me/nothing"),
-            ("hf://me/tiny@v9", "no such revision"),
+        for name in ("me/tiny", "me/private", "me/gated"):
+            hub.repositories[name] = {each: (BUNDLED / each).read_bytes() for each in FILES}
+        hub.damaged, hub.private, hub.gated = {"model.safetensors"}, {"me/private"}, {"me/gated"}
+        for model, token, reason in (
+            ("hf://me/tiny", "hf_none", "model.safetensors was damaged on its way"),
+            ("hf://me/nothing", "hf_none", "The hub has no model hf://me/nothing"),
+            ("hf://me/tiny@v9", "hf_none", "no such revision"),
+            ("hf://me/private", "hf_none", "or it is private. Check its name, or run: hf auth"),
+            ("hf://me/gated", MEMBER, "is gated: request access on its page"),
+            ("hf://me/private", EXPIRED, "The hub refuses your token"),
         ):
-            done = run("info", model)
+            done = run("info", model, HF_TOKEN=token)
             assert done.returncode == 2
             assert done.stderr.startswith("error: ") and reason in done.stderr, done.stderr
+
+
+def test_a_private_model_is_fetched_over_a_line_that_breaks(tmp_path: Path) -> None:
+    with serve() as hub:
+        run = runner(tmp_path, hub)
+        hub.repositories["me/tiny"] = {name: (BUNDLED / name).read_bytes() for name in FILES}
+        hub.private, hub.breaking = {"me/tiny"}, {"model.safetensors"}
+        done = run("info", "hf://me/tiny", HF_TOKEN=MEMBER)
+        assert done.returncode == 0, done.stderr
+        weights = "GET /content/me/tiny/model.safetensors"
+        first, second = (path for path in hub.asked if path.startswith(weights))
+        size = (BUNDLED / "model.safetensors").stat().st_size
+        assert first == weights
+        assert 0 < int(second.removeprefix(f"{weights} from ")) <= size // 2
+
+        hub.asked.clear()
+        assert run("info", "hf://me/tiny", HF_TOKEN=MEMBER).returncode == 0
+        assert not [path for path in hub.asked if "/resolve/" in path or "/content/" in path]
+        hub.asked.clear()
+        offline = run("info", "hf://me/tiny", HF_HUB_OFFLINE="1")
+        assert (offline.stdout, offline.returncode) == (done.stdout, 0), offline.stderr
+        assert not hub.asked
+        hub.is_down = True
+        assert run("info", "hf://me/tiny").stdout == done.stdout
+
+
+def test_a_download_that_was_stopped_is_completed(tmp_path: Path) -> None:
+    with serve() as hub:
+        run = runner(tmp_path, hub)
+        files = {name: (BUNDLED / name).read_bytes() for name in FILES}
+        hub.repositories["me/tiny"] = files
+        assert run("info", "hf://me/tiny").returncode == 0
+        for path in (tmp_path / "cache").rglob("model.safetensors"):
+            path.resolve().unlink()
+            path.unlink()
+        offline = run("info", "hf://me/tiny", HF_HUB_OFFLINE="1")
+        assert offline.returncode == 2 and "or not all of it" in offline.stderr, offline.stderr
+        hub.asked.clear()
+        assert run("info", "hf://me/tiny").returncode == 0
+        assert {path for path in hub.asked if path.startswith("GET /content/")} == {
+            "GET /content/me/tiny/model.safetensors"
+        }
+
+
+class Executed:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.place,)
+
+
+def test_a_pickle_is_never_executed(tmp_path: Path) -> None:
+    trap = tmp_path / "executed"
+    pickled = pickle.dumps(Executed(trap))
+    with serve() as hub:
+        run = runner(tmp_path, hub)
+        torch_only = {"pytorch_model.bin": pickled, "config.json": b'{"model_type": "blip"}'}
+        disguised = {name: (BUNDLED / name).read_bytes() for name in FILES}
+        disguised["model.safetensors"] = pickled
+        hub.repositories = {
+            "me/empty": {},
+            "me/pickle": {"pytorch_model.bin": pickled},
+            "me/torch": torch_only,
+            "me/disguised": {name: disguised[name] for name in FILES if "onnx" not in name},
+        }
+        for name, reason in (
+            ("empty", "hf://me/empty is no captioner model: it has no config.json or vocab"),
+            ("pickle", "hf://me/pickle is no captioner model: it has no config.json or vocab"),
+            ("torch", "hf://me/torch is no captioner model: it has no vocabulary.json"),
+            ("disguised", "model.safetensors"),
+        ):
+            done = run("caption", PHOTO, "--model", f"hf://me/{name}")
+            assert done.returncode == 2, name
+            assert done.stderr.splitlines()[-1].startswith("error: "), done.stderr
+            assert reason in done.stderr and "Traceback" not in done.stderr, done.stderr
+        assert not [path for path in hub.asked if "pytorch_model.bin" in path]
+    assert not trap.exists()
+    pickle.loads(pickled)
+    assert trap.exists()  # it would have been
+
+
+def test_a_branch_is_made_for_a_model(tmp_path: Path) -> None:
+    with serve() as hub:
+        run = runner(tmp_path, hub)
+        for _ in range(2):
+            sent = run("push", BUNDLED, "me/tiny", "--revision", "v2")
+            assert sent.returncode == 0, sent.stderr
+        assert hub.branches == {"main", "v2"}
+        assert "POST /api/models/me/tiny/commit/v2" in hub.asked
+        assert run("info", "hf://me/tiny@v2").returncode == 0
 
 
 @pytest.mark.parametrize("model", ["hf://me", "hf://me/a/b", "hf://me/a@", "hf://../a b"])

@@ -205,6 +205,24 @@ def embed_iptc(path: Path) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
+def embed_heic(path: Path) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    with Image.open(path) as image:
+        heif = pillow_heif.from_pillow(image)
+    heif.save(path, xmp=RICH.format(caption=PERSONS).encode())
+
+
+def embed_jxl(path: Path) -> None:
+    pytest.importorskip("pillow_jxl")
+    with Image.open(path) as image:
+        copy = image.copy()
+    jxl = path.with_suffix(".jxl")
+    copy.save(jxl)
+    command = ["exiftool", "-m", "-XMP-dc:Description=Our dog", str(jxl)]
+    subprocess.run(command, check=True, capture_output=True)
+    jxl.replace(path)
+
+
 @pytest.mark.parametrize(
     ("embed", "kept"),
     [
@@ -213,6 +231,8 @@ def embed_iptc(path: Path) -> None:
         (embed_exif, True),
         (embed_xmp, True),
         (embed_png, True),
+        (embed_heic, True),
+        pytest.param(embed_jxl, True, marks=exiftool),
         pytest.param(embed_iptc, True, marks=exiftool),
     ],
 )
@@ -277,6 +297,18 @@ def test_embedding_keeps_a_copy_and_is_read_by_others(
     assert found["Description"] == "a dog" and set(found["Subject"]) == {"ball", "dog"}
     assert photo.with_name(f"{photo.name}_original").read_bytes() == before, "the first one is kept"
     assert Photos(Rules("2", tags=True)).holds(str(photo))
+
+
+@exiftool
+def test_embedding_into_a_heic_photo_is_done_once(
+    tmp_path: Path, picture: Callable[[int], Image.Image]
+) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    photo = tmp_path / "photo.heic"
+    pillow_heif.from_pillow(picture(1)).save(photo)
+    Photos(Rules("1")).save(str(photo), caption("a cat"))
+    assert by_exiftool(photo)["Description"] == "a cat"
+    assert Photos(Rules("1")).holds(str(photo))
 
 
 @exiftool
