@@ -1,11 +1,15 @@
 """Render pages from Jinja2 templates with escaping."""
 
 import base64
+import os
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+_SHARED = Path(__file__).with_name("page.css")
 
 
 def render(package: str, template: str, **values: object) -> str:
@@ -25,7 +29,23 @@ def render(package: str, template: str, **values: object) -> str:
     return _environment(package).get_template(template).render(values)
 
 
-def policy_hash(text: str) -> str:
+def inlined(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read the style sheet and the script that a page contains.
+
+    Args:
+        path: Of both, without the suffixes .css and .js.
+
+    Returns:
+        `style`, which begins with the style sheet that all pages share, `script`, and the
+        Content-Security-Policy hash sources of both: `style_hash`, `script_hash`.
+    """
+    style = "".join(sheet.read_text("utf-8") for sheet in (_SHARED, Path(f"{path}.css")))
+    script = Path(f"{path}.js").read_text("utf-8")
+    hashes = {"style_hash": _policy_hash(style), "script_hash": _policy_hash(script)}
+    return {"style": style, "script": script, **hashes}
+
+
+def _policy_hash(text: str) -> str:
     """Return the Content-Security-Policy hash source of an inline style or script."""
     import hashlib
 

@@ -13,7 +13,7 @@ from captioner._version import __version__
 from captioner.evaluation import report_view as view
 from captioner.evaluation.findings import Evaluation
 from captioner.evaluation.wording import left_out
-from captioner.templates import policy_hash, render
+from captioner.templates import inlined, render
 
 _HEADINGS = {
     "scores": "Scores",
@@ -48,7 +48,6 @@ def write_page(path: str | os.PathLike[str], evaluation: Evaluation, *, shown: i
         "best": [view.card(evaluation, index) for index in best],
         "worst": [view.card(evaluation, index) for index in worst],
     }
-    style, script = _resource("report.css"), _resource("report.js")
     page = render(
         "captioner.evaluation",
         "report.html",
@@ -62,15 +61,8 @@ def write_page(path: str | os.PathLike[str], evaluation: Evaluation, *, shown: i
         ranking=view.ranking(evaluation),
         lengths=view.lengths(evaluation),
         data=view.table(evaluation),
-        style=style,
-        style_hash=policy_hash(style),
-        script=script,
-        script_hash=policy_hash(script),
+        **inlined(Path(__file__).with_name("report")),
         version=__version__,
     )
     # JSON can contain lone surrogates, which UTF-8 cannot encode.
     Path(path).write_text(page, encoding="utf-8", errors="replace", newline="\n")
-
-
-def _resource(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")

@@ -2,14 +2,13 @@
 
 import os
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 from captioner._version import __version__
 from captioner.caption import Caption
 from captioner.files import replacing
 from captioner.images.thumbnails import Thumbnail, thumbnail
-from captioner.templates import policy_hash, render
+from captioner.templates import inlined, render
 
 _SIZE = (320, 320)  # pixels of a thumbnail, at most
 _GENERATOR = b'<meta name="generator" content="captioner album">'
@@ -66,16 +65,12 @@ class Album:
         Raises:
             OSError: It cannot be written.
         """
-        style, script = (_read(f"album.{suffix}") for suffix in ("css", "js"))
         page = render(
             "captioner.library",
             "album.html",
             title=self.title,
             pictures=self.pictures,
-            style=style,
-            script=script,
-            style_hash=policy_hash(style),
-            script_hash=policy_hash(script),
+            **inlined(Path(__file__).with_name("album")),
             version=__version__,
         )
         with replacing(path) as partial:
@@ -86,7 +81,3 @@ def is_album(path: str | os.PathLike[str]) -> bool:
     """Whether a file is such a page."""
     with open(path, "rb") as file:
         return _GENERATOR in file.read(1024)
-
-
-def _read(name: str) -> str:
-    return (files("captioner.library") / name).read_text(encoding="utf-8")
