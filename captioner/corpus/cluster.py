@@ -73,6 +73,8 @@ def connected(address: str | None, workers: Workers) -> Iterator[None]:
     Raises:
         ConfigError: No cluster answers, or Ray doesn't start.
     """
+    if address is not None:
+        _check_address(address)
     if ray.is_initialized():
         yield
         return
@@ -89,10 +91,7 @@ def connected(address: str | None, workers: Workers) -> Iterator[None]:
                 **quiet,
             )
         else:
-            _check_address(address)
             ray.init(address=address, **quiet)
-    except CaptionerError:
-        raise
     except Exception as error:  # Ray raises anything, up to Exception itself
         where = "on this machine" if address is None else f"at {address}"
         raise ConfigError(f"Ray cannot be reached {where}: {said(error)}") from error
