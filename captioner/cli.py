@@ -47,14 +47,14 @@ _COMMANDS = (
     pretrain,
     prepare_coco,
 )  # in the order of the help
-_INTERRUPTED, _BROKEN_PIPE = 130, 141  # as shells count: 128 + SIGINT, 128 + SIGPIPE
+_INTERRUPTED, _BROKEN_PIPE = 130, 141  # as in shells: 128 + SIGINT, 128 + SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; a user's mistake becomes one line on stderr.
 
     Args:
-        argv: What follows `captioner`; this process's own arguments if None.
+        argv: The arguments after `captioner`; those of the process if None.
 
     Returns:
         The exit status.
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         if (
             argv is None and "torch" not in sys.modules
-        ):  # torch's libraries complain about objects that are not freed
+        ):  # torch's libraries complain about objects that were not freed
             # skip the garbage collection of all imported modules at exit, which takes 30 ms
             gc.freeze()
     return status
@@ -107,7 +107,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse a command line.
 
     Args:
-        argv: What follows `captioner`.
+        argv: The arguments after `captioner`.
 
     Returns:
         The options by name; `run` is the function to call with them, and `operands` are the
@@ -140,4 +140,4 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         return commands.choices[first].parse(rest)
     if first.startswith("-"):
         parser.parse([first])
-    parser.error(f"There is no command {first}.{suggestion(first, commands.choices)}")
+    parser.error(f"Unknown command {first}.{suggestion(first, commands.choices)}")

@@ -6,7 +6,7 @@ import sys
 
 if (
     "PYTEST_XDIST_WORKER" in os.environ
-):  # processes whose threads compete for the cores are many times slower
+):  # competing threads of several processes are many times slower
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable
@@ -45,6 +45,7 @@ def read_operators_once() -> None:
 
 
 @pytest.fixture(scope="session")
+<<<<<<< HEAD
 def graphs() -> dict[str, Any]:
     """The ONNX graphs of `checkpoint_folder`'s network by their first input, once traced."""
     return {}
@@ -73,16 +74,24 @@ def _traced(monkeypatch: pytest.MonkeyPatch, graphs: dict[str, Any]) -> None:
 @pytest.fixture(scope="session")
 def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory, graphs: dict[str, Any]) -> Path:
     """A checkpoint with ONNX files, of a model that gives tags. Read-only: copy it to change it."""
+=======
+def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with ONNX files and tags. Read-only: copy it to change it."""
+>>>>>>> words
     from filelock import FileLock
 
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent  # that of all processes: one exports for all, which takes seconds
+        folder = folder.parent  # shared by all processes, as exporting takes seconds
     with FileLock(folder / "checkpoint.lock"):
         if not (folder / "checkpoint").exists():
+<<<<<<< HEAD
             with pytest.MonkeyPatch.context() as patch:
                 trace_once(patch, graphs)
                 save_tiny_checkpoint(folder / "checkpoint")  # whole or not there
+=======
+            save_tiny_checkpoint(folder / "checkpoint")  # atomic
+>>>>>>> words
     return folder / "checkpoint"
 
 
@@ -107,11 +116,11 @@ def save_tiny_checkpoint(folder: Path) -> None:
     )
     with torch.no_grad():
         for parameter in model.decoder.parameters():
-            parameter.mul_(3)  # so that it has opinions: captions differ in words and in length
+            parameter.mul_(3)  # so that captions differ in words and length
         model.decoder.output.bias[END] += 4
         colours = torch.nn.functional.interpolate(torch.randn(16, 3, 4, 4), 64)
         features = model.eval().encoder(colours).mean(dim=(0, 1))
-        model.classifier.weight.mul_(400)  # that recognises something
+        model.classifier.weight.mul_(400)  # so that some tags are probable
         model.classifier.bias.copy_(-model.classifier.weight @ features)
     save_checkpoint(
         folder,
@@ -131,7 +140,7 @@ def captioner(checkpoint_folder: Path) -> Captioner:
 
 @pytest.fixture(scope="session")
 def picture() -> Callable[[int], Image.Image]:
-    """Makes the picture of a number: colourful blobs, each picture of another size."""
+    """Create the picture of a number: colourful blobs, in different sizes."""
 
     def make(number: int) -> Image.Image:
         random = np.random.default_rng(number)

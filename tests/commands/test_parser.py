@@ -67,9 +67,9 @@ def test_options_may_be_anywhere_before_two_dashes(argv: list[str], operands: li
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["captoin", "photo.jpg"], "There is no command captoin. Did you mean caption?"),
+        (["captoin", "photo.jpg"], "Unknown command captoin. Did you mean caption?"),
         (["--versoin"], "Unknown option --versoin. Did you mean --version?"),
-        (["--"], "There is no command --."),
+        (["--"], "Unknown command --."),
         (["caption"], "Missing argument PATH."),
         (
             ["caption", "a.jpg", "--beam-sise=3"],

@@ -130,7 +130,7 @@ def without_caption(text):
     ("name", "content", "where"),
     [
         ("a.json", without_caption(" \n"), "a.json, annotations[2]: the caption is empty"),
-        ("a.json", without_caption(None), 'a.json, annotations[2]: expected "caption", a text'),
+        ("a.json", without_caption(None), 'a.json, annotations[2]: expected "caption", a string'),
         ("a.csv", 'image,caption\n0.png,a dog\n0.png,""\n', "a.csv, line 3: the caption is empty"),
         ("a.jsonl", '{"image": "0.png", "caption": ""}\n', "a.jsonl, line 1: the caption is empty"),
         (
