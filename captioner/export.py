@@ -6,6 +6,7 @@ large as with copies.
 """
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from onnx import ModelProto, TensorProto, helper, save_model
+from onnx import ModelProto, TensorProto, helper, numpy_helper, save_model
 from onnxscript import ir, optimizer
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -40,6 +41,14 @@ from captioner.vocabulary import START, Vocabulary
 logger = logging.getLogger(__name__)
 
 OPSET = 20
+_OWN = "model."  # what the names of a model's weights begin with in a traced graph
+_FEW = 16  # numbers of a constant that is compared with others
+_CONSTANTS = {
+    "value_int": np.int64,
+    "value_ints": np.int64,
+    "value_float": np.float32,
+    "value_floats": np.float32,
+}
 _KINDS = {"F16": TensorProto.FLOAT16, "F32": TensorProto.FLOAT}  # of safetensors' dtypes
 # Absolute for log-probabilities, relative to the largest for class logits: rounding in float32
 # accumulates to 1e-4 over fifty layers, a bug gives far more.
@@ -262,7 +271,56 @@ def trace(
         del part.metadata_props[
             :
         ]  # stack traces with local paths, many times larger than the graph
+    simplify(proto)
     return proto
+
+
+def simplify(model: ModelProto) -> None:
+    """Drop what an exported graph can do without, so that ONNX Runtime loads it faster.
+
+    Constants become initializers, equal ones the same; convolutions lose biases of zeros, which
+    keep three nodes each; and shapes that ONNX Runtime infers anyway are left out.
+
+    Args:
+        model: The graph, with its weights; changed in place.
+    """
+    graph = model.graph
+    for node in [node for node in graph.node if node.op_type == "Constant"]:
+        (attribute,) = node.attribute
+        value = helper.get_attribute_value(attribute)
+        if attribute.name == "value":
+            array = numpy_helper.to_array(value)
+        elif attribute.name in _CONSTANTS:
+            array = np.array(value, _CONSTANTS[attribute.name])
+        else:
+            continue
+        graph.initializer.append(numpy_helper.from_array(array, node.output[0]))
+        graph.node.remove(node)
+    known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+    names: dict[str, str] = {}
+    zeros: set[str] = set()
+    for tensor in graph.initializer:
+        if tensor.name.startswith(_OWN) or math.prod(tensor.dims) > _FEW:
+            continue  # a weight, which has its place in the checkpoint
+        array = numpy_helper.to_array(tensor)
+        key = array.dtype.str, array.shape, array.tobytes()
+        names[tensor.name] = known.setdefault(key, tensor.name)
+        zeros |= set() if array.any() else {tensor.name}
+    spread = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Expand"}
+    for node in graph.node:
+        if node.op_type == "Conv" and spread.get(node.input[-1]) in zeros:
+            del node.input[-1]  # the bias
+        node.input[:] = [names.get(name, name) for name in node.input]
+    used = {name for node in graph.node for name in node.input}
+    used |= {output.name for output in graph.output}
+    nodes = [node for node in graph.node if used.intersection(node.output)]
+    read = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    for part, rest in ((graph.node, nodes), (graph.initializer, kept)):
+        copies = [type(entry).FromString(entry.SerializeToString()) for entry in rest]
+        del part[:]
+        part.extend(copies)
+    del graph.value_info[:]
 
 
 def _may_fold(node: ir.Node) -> bool | None:
@@ -295,7 +353,7 @@ def _share_weights(proto: ModelProto, stored: Mapping[str, WeightPlace]) -> None
     """
     casts = []
     for tensor in proto.graph.initializer:
-        place = stored.get(tensor.name.removeprefix("model."))
+        place = stored.get(tensor.name.removeprefix(_OWN))
         if place is None:
             continue
         kind = _KINDS[place.dtype]

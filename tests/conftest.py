@@ -45,7 +45,6 @@ def read_operators_once() -> None:
 
 
 @pytest.fixture(scope="session")
-<<<<<<< HEAD
 def graphs() -> dict[str, Any]:
     """The ONNX graphs of `checkpoint_folder`'s network by their first input, once traced."""
     return {}
@@ -73,11 +72,7 @@ def _traced(monkeypatch: pytest.MonkeyPatch, graphs: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="session")
 def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory, graphs: dict[str, Any]) -> Path:
-    """A checkpoint with ONNX files, of a model that gives tags. Read-only: copy it to change it."""
-=======
-def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint with ONNX files and tags. Read-only: copy it to change it."""
->>>>>>> words
     from filelock import FileLock
 
     folder = tmp_path_factory.getbasetemp()
@@ -85,13 +80,9 @@ def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = folder.parent  # shared by all processes, as exporting takes seconds
     with FileLock(folder / "checkpoint.lock"):
         if not (folder / "checkpoint").exists():
-<<<<<<< HEAD
             with pytest.MonkeyPatch.context() as patch:
                 trace_once(patch, graphs)
-                save_tiny_checkpoint(folder / "checkpoint")  # whole or not there
-=======
-            save_tiny_checkpoint(folder / "checkpoint")  # atomic
->>>>>>> words
+                save_tiny_checkpoint(folder / "checkpoint")  # atomic
     return folder / "checkpoint"
 
 
