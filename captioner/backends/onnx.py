@@ -207,7 +207,7 @@ class OnnxStepper:
 
 
 def _pooled(image: Arrays, state: Arrays) -> NDArray[np.float32]:
-    """The mean of the regions' features; of a decoder that keeps none, its first state."""
+    """Return the mean of the regions' features; of a decoder that keeps none, its first state."""
     if "image.values" in image:
         mean: NDArray[np.float32] = image["image.values"].mean(axis=1)
         return mean

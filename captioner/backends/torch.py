@@ -205,7 +205,7 @@ class TorchStepper:
 
 
 def _pooled(image: Arrays, state: Arrays) -> NDArray[np.float32]:
-    """The mean of the regions' features; of a decoder that keeps none, its first state."""
+    """Return the mean of the regions' features; of a decoder that keeps none, its first state."""
     with torch.inference_mode():
         values = image.get("values")
         pooled = torch.cat([*state.values()], dim=1) if values is None else values.mean(dim=1)

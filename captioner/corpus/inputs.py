@@ -56,7 +56,7 @@ def plan(source: str, kind: str = "auto", *, block_size: int = 500) -> Iterator[
 
 
 def _entries(source: str, kind: str) -> Iterator[str]:
-    """The absolute paths or URLs of all images, shards and Parquet files, in order."""
+    """Return the absolute paths or URLs of all images, shards and Parquet files, in order."""
     system, path = locate(source)
     with reading(source):
         # fsspec takes any text with links for a folder.
@@ -108,7 +108,7 @@ def _named(system: Any, source: str, name: str) -> str:
 
 
 def _listed(system: Any, source: str, path: str) -> Iterator[str]:
-    """The lines of a list; relative paths start where the list is."""
+    """Return the lines of a list; relative paths start where the list is."""
     folder = source.rpartition("/")[0]
     with reading(source), system.open(path, "rb") as file:
         for number, line in enumerate(file, 1):

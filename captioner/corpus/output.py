@@ -198,7 +198,7 @@ class OutputFolder:
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def _read(self, name: str) -> Any:
-        """The content of a JSON file; None if it is missing or no JSON."""
+        """Return the content of a JSON file; None if it is missing or no JSON."""
         try:
             return json.loads(self._system.cat_file(join(self._path, name)))
         except (FileNotFoundError, ValueError):
@@ -227,7 +227,7 @@ class OutputFolder:
                 raise ConfigError(f"{self.folder} has captions of another run: {told}. {_ELSE}")
 
     def _find_finished(self) -> None:
-        """The blocks whose parts are there, by the manifest; what it lacks, by the parts."""
+        """Return the blocks whose parts are there, by the manifest; what it lacks, by the parts."""
         with reading(self.folder):
             manifest = self._read(MANIFEST)
             entries = manifest.get("finished", {}) if isinstance(manifest, dict) else {}

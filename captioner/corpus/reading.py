@@ -81,7 +81,7 @@ def _open(path: str) -> Any:
 
 
 def _shard(path: str) -> Iterator[CorpusImage]:
-    """The images of a tar file; a sample's other files, such as its text, are passed over."""
+    """Return the images of a tar file; skip a sample's other files, such as its text."""
     with _open(path) as file:
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
@@ -123,7 +123,7 @@ def _table(path: str, groups: tuple[int, ...], image_column: str | None) -> Iter
 
 
 def _columns(path: str, schema: Any, image_column: str | None) -> tuple[str, str | None]:
-    """The columns of the images and of their keys."""
+    """Return the columns of the images and of their keys."""
     names: list[str] = schema.names
     holding = [name for name in names if _holds_bytes(schema.field(name).type)]
     found = [name for name in _IMAGE_COLUMNS if name in holding]

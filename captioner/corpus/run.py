@@ -188,7 +188,7 @@ class _State:
         self._total = None if None in counts else sum(count or 0 for count in counts)
 
     def open_blocks(self) -> Iterator[tuple[int, Block]]:
-        """The blocks that are not finished."""
+        """Return the blocks that are not finished."""
         for number, block in self.folder.blocks():
             if number not in self.folder.finished:
                 yield number, block

@@ -92,7 +92,7 @@ def locate(url: str) -> tuple[Any, str]:
 
 
 def _web() -> Any:
-    """The file system of web servers; left to itself it waits five minutes for a silent one."""
+    """Return the file system of web servers; by default it waits five minutes for a silent one."""
     from aiohttp import ClientTimeout  # here, as it takes long to import
 
     timeout = ClientTimeout(total=300, sock_connect=_SILENCE, sock_read=_SILENCE)
@@ -152,7 +152,7 @@ def reading(url: str) -> Iterator[None]:
 
 
 def said(error: BaseException, length: int = 200) -> str:
-    """What an error says, as one line."""
+    """Return what an error says, as one line."""
     text = " ".join(str(error).split())
     if not text:
         # asyncio's is another class than the built-in one in Python 3.10

@@ -141,7 +141,7 @@ class _Images:
 
 
 def _row(image: CorpusImage, result: Caption | ImageError) -> tuple[Any, ...]:
-    """The values of the output's columns."""
+    """Return the values of the output's columns."""
     place = _text(image.path), None if image.key is None else _text(image.key)
     if isinstance(result, ImageError):
         return *place, None, None, None, _text(result.reason)

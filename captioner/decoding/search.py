@@ -293,7 +293,7 @@ def _candidates(
 
 
 def _chosen(best: IntArray, words: IntArray, log_probs: FloatArray, ends: FloatArray) -> _Choice:
-    """The candidates `best` (B, W) of all K * k that an image has."""
+    """Return the candidates `best` (B, W) of all K * k that an image has."""
     return _Choice(
         ends,
         beams=best // words.shape[-1],

@@ -15,7 +15,7 @@ _REFERENCE = re.compile(r"hf:/{1,2}(?P<name>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[^
 def local_folder(
     model: str | os.PathLike[str], files: tuple[str, ...], needed: tuple[str, ...] = ()
 ) -> Path:
-    """The folder of a model: the path itself, or for hf://owner/name@revision the cached download.
+    """Return the folder of a model: the path, or the cached download of hf://owner/name@revision.
 
     The hub is asked once a process. Where it cannot be reached, what is cached is used.
 
@@ -116,7 +116,7 @@ def _check_content(path: Path) -> None:
 
 
 def hub_library() -> Any:
-    """The package huggingface_hub.
+    """Return the package huggingface_hub.
 
     Raises:
         MissingExtraError: It is not installed.

@@ -122,7 +122,7 @@ def card_with_metadata(
 
 
 def _results(card: str) -> "list[Any] | None":
-    """The scores in a card's tables."""
+    """Return the scores in a card's tables."""
     hub = hub_library()
     results = [
         hub.EvalResult(
@@ -140,7 +140,7 @@ def _results(card: str) -> "list[Any] | None":
 
 
 def scores_in(card: str) -> Iterator[tuple[str, Mapping[str, float]]]:
-    """The rows of a card's tables of scores.
+    """Return the rows of a card's tables of scores.
 
     Args:
         card: Markdown, such as training writes.

@@ -84,7 +84,7 @@ def _open(file: BinaryIO, photo: str) -> "ImageFile":
 
 
 def _xmp_box(file: BinaryIO) -> bytes | None:
-    """The XMP of a JPEG XL file, which is a box of its container (ISO/IEC 18181-2)."""
+    """Return the XMP of a JPEG XL file, which is a box of its container (ISO/IEC 18181-2)."""
     if file.read(8)[4:] != b"JXL ":
         return None
     file.seek(0)

@@ -242,7 +242,7 @@ def _run_to_end(command: list[str]) -> tuple[int, str]:
 
 
 def sidecar_of(photo: str | os.PathLike[str], *, by_stem: bool) -> Path:
-    """The path of a photo's sidecar: photo.jpg.xmp, or photo.xmp `by_stem`."""
+    """Return the path of a photo's sidecar: photo.jpg.xmp, or photo.xmp `by_stem`."""
     path = Path(photo)
     return path.with_suffix(".xmp") if by_stem else path.with_name(f"{path.name}.xmp")
 

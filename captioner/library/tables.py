@@ -27,12 +27,12 @@ _ROWS = 4096  # of Parquet that are written at once
 
 
 def csv_header() -> str:
-    """The first row of a table."""
+    """Return the first row of a table."""
     return _line(COLUMNS)
 
 
 def csv_rows(name: str, caption: "Caption") -> str:
-    """The rows of an image: one, or one for each alternative.
+    """Return the rows of an image: one, or one for each alternative.
 
     Numbers are numbers; text that a spreadsheet would take for a formula gets a leading apostrophe.
 
@@ -52,7 +52,7 @@ def csv_rows(name: str, caption: "Caption") -> str:
 
 
 def csv_path(record: str) -> str | None:
-    """The path in a record of such a table; None if it isn't one."""
+    """Return the path in a record of such a table; None if it isn't one."""
     try:
         rows = list(csv.reader(StringIO(record, newline="")))
     except csv.Error:
@@ -128,7 +128,7 @@ def write_parquet(rows: str | os.PathLike[str], output: str | os.PathLike[str]) 
 
 
 def _entry(line: str) -> dict[str, Any]:
-    """A row; odd bytes in a path, which UTF-8 lacks, become U+FFFD."""
+    """Return a row; odd bytes in a path, which UTF-8 lacks, become U+FFFD."""
     entry: dict[str, Any] = json.loads(line)
     path = entry["path"].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return {**entry, "path": path}

@@ -57,7 +57,7 @@ class Arrivals:
 
 
 def _state(path: Path) -> State | None:
-    """The state of a file; None if it is empty, no file or gone."""
+    """Return the state of a file; None if it is empty, no file or gone."""
     try:
         found = os.stat(path)
     except OSError:

@@ -161,7 +161,7 @@ class Packet:
         return found
 
     def _items(self, key: str) -> Iterator[Any]:
-        """The entries of a property: elements, or texts where it is no list."""
+        """Return the entries of a property: elements, or texts where it is no list."""
         tag = _name(_DC, key)
         for description in self._descriptions():
             if tag in description.attrib:
@@ -207,7 +207,7 @@ class Packet:
         return first
 
     def _add(self, tag: str) -> Any:
-        """A new property, at the end of the first description."""
+        """Return a new property, at the end of the first description."""
         etree = _etree()
         descriptions = self._descriptions()
         if not descriptions:
@@ -228,7 +228,7 @@ class Packet:
         return element
 
     def _noted(self, key: str) -> str:
-        """A note of ours; other software may have turned the element into an attribute."""
+        """Return a note of ours; other software may have turned the element into an attribute."""
         tag = _name(MARK, key)
         for description in self._descriptions():
             value = description.get(tag) or description.findtext(tag)
