@@ -48,7 +48,7 @@ def test_the_commands_and_the_example_run(
     assert main(evaluate) == 0
     assert "CIDEr-D" in capsys.readouterr().out
     exec(compile(blocks("python")[0], "docs/video-training.md", "exec"), {})
-    assert capsys.readouterr().out.startswith("6\n")
+    assert capsys.readouterr().out.startswith("8\n")
 
     assert comparison == ["scripts/compare_temporal.py"]
     assert compare([*SMALL, DRAWN]) == 0
