@@ -19,6 +19,9 @@ from captioner.decoding import Constraints, DecodingOptions, Hypothesis
 from captioner.decoding.inclusion import of_each_image
 from captioner.decoding.search import search
 from captioner.errors import ConfigError, ImageError
+from captioner.events.config import EventConfig
+from captioner.events.timeline import THRESHOLD as EVENT_THRESHOLD
+from captioner.events.timeline import Event, check_threshold
 from captioner.images import ImageSource, open_image
 from captioner.images.batches import as_iterable, number_name, read_in_batches
 from captioner.images.clips import ClipSource
@@ -59,6 +62,7 @@ class Captioner:
         tags: What the scores of the model's classifier stand for; None to give no tags.
         confidence: How likely captions are good; None to give no confidence.
         frames: How many frames of a clip the model sees; 0 for a model of photos.
+        events: What the model's logits of events stand for; None to tell none.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Captioner:
         tags: TagConfig | None = None,
         confidence: Confidence | None = None,
         frames: int = 0,
+        events: EventConfig | None = None,
     ) -> None:
         self.backend = backend
         self.vocabulary = vocabulary
@@ -78,6 +83,7 @@ class Captioner:
         self.tags = tags
         self.confidence = confidence
         self.frames = frames
+        self.events = events
 
     @classmethod
     def from_pretrained(
@@ -94,7 +100,8 @@ class Captioner:
                 once; the model that is bundled with the package if None. An ensemble of several
                 averages their word probabilities, and uses the first one's decoding defaults; they
                 need the same vocabulary and preprocessing, as models that differ in their seed
-                have. It gives no confidence: each model was calibrated on its own captions.
+                have. It gives no confidence: each model was calibrated on its own captions. Nor
+                does it tell events.
             backend: "onnx" needs no torch and runs on the CPU; "torch" runs on any device; "auto"
                 takes "onnx" if the checkpoint has it and the device is the CPU, else "torch".
             device: "cpu", "cuda", "cuda:1", ...; None is the CPU.
@@ -112,12 +119,13 @@ class Captioner:
         first = checkpoints[0]
         backends = [load_backend(checkpoint, backend, device) for checkpoint in checkpoints]
         together, tags, confidence = backends[0], first.tags, first.confidence
+        events = first.events if len(backends) == 1 else None
         if len(backends) > 1:
             from captioner.backends.ensemble import combine
 
             (together, tags), confidence = combine(checkpoints, backends), None
         facts = (first.vocabulary, first.preprocessing, first.decoding)
-        return cls(together, *facts, tags, confidence, first.frames)
+        return cls(together, *facts, tags, confidence, first.frames, events)
 
     @overload
     def caption(
@@ -228,7 +236,7 @@ class Captioner:
         Raises:
             ConfigError: An option is unknown or out of range.
         """
-        _check_batch_size(batch_size)
+        check_batch_size(batch_size)
         sources = as_iterable(images)
         options, include = self._options(
             decoding, len(sources) if isinstance(sources, Sized) else None
@@ -273,7 +281,7 @@ class Captioner:
         from captioner.video.frames import Frames
         from captioner.video.timeline import caption_frames
 
-        _check_batch_size(batch_size)
+        check_batch_size(batch_size)
         self._options(decoding, None)  # says what is wrong before the clip is read
         frames = Frames(clip, every=every, size=self.preprocessing.size, longest=longest)
         return caption_frames(
@@ -285,6 +293,33 @@ class Captioner:
             first_image=first_image,
             **decoding,
         )
+
+    def find_events(
+        self, clip: ClipSource, *, threshold: float = EVENT_THRESHOLD, batch_size: int = 8
+    ) -> tuple[Event, ...]:
+        """Find events in a clip, by a model that was trained on labelled ones.
+
+        The model looks at as much of the clip at once as a clip of its training lasted, so the clip
+        may be of any length; memory hardly depends on it.
+
+        Args:
+            clip: The path of a clip, or its bytes.
+            threshold: The least probability of an event at each of its steps, above 0 and up to 1.
+            batch_size: How many such parts of the clip are looked at in a batch. It doesn't change
+                the events.
+
+        Returns:
+            The events, in the order of their start.
+
+        Raises:
+            ConfigError: The model recognises no events, or an option is out of range.
+            VideoError: The clip cannot be read.
+            MissingExtraError: PyAV, the extra `video`, is not installed.
+        """
+        from captioner.video.events import scan
+
+        check_threshold(threshold)
+        return scan(self, clip, batch_size=batch_size).events(threshold)
 
     def tag(
         self,
@@ -310,7 +345,7 @@ class Captioner:
             ImageError: An image cannot be read.
             ConfigError: The model has no classifier, or an option is out of range.
         """
-        _check_batch_size(batch_size)
+        check_batch_size(batch_size)
         if self.tags is None:
             raise ConfigError(NO_TAGS)
         tagger = self.tags.tagger
@@ -349,7 +384,7 @@ class Captioner:
             ImageError: An image cannot be read.
             ConfigError: The batch size is out of range.
         """
-        _check_batch_size(batch_size)
+        check_batch_size(batch_size)
         with closing(read_in_batches(iter(as_iterable(images)), batch_size, self._read)) as batches:
             for batch in batches:
                 pixels = []
@@ -492,6 +527,7 @@ class Captioner:
         return captions[0] if wanted == 1 else replace(captions[0], alternatives=captions)
 
 
-def _check_batch_size(batch_size: int) -> None:
+def check_batch_size(batch_size: int) -> None:
+    """Check the size of batches; one out of range is a `ConfigError`."""
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size!r}; expected 1 or more.")

@@ -122,6 +122,8 @@ class Example(NamedTuple):
         record: Which of the split's records it is.
         unreadable: What was wrong with images that could not be read, a sentence each.
         weights: What each caption counts in the loss; empty where all count 1.
+        events: The labels of events at each frame, (F, E), see `captioner.data.events`; None where
+            nobody labelled any.
     """
 
     image: NDArray[np.uint8] | NDArray[np.float16] | None
@@ -129,6 +131,7 @@ class Example(NamedTuple):
     record: int
     unreadable: tuple[str, ...] = ()
     weights: Sequence[float] = ()
+    events: NDArray[np.float32] | None = None
 
 
 class Batch(NamedTuple):
@@ -142,6 +145,7 @@ class Batch(NamedTuple):
         indices: (B,), which of the split's records these are.
         weights: (B, K), what each caption counts in the loss; 0 where there is none.
         unreadable: What was wrong with images that could not be read, a sentence each.
+        events: The labels of events at each frame, (B, F, E); None where nobody labelled any.
     """
 
     images: Tensor
@@ -149,6 +153,7 @@ class Batch(NamedTuple):
     indices: Tensor
     weights: Tensor
     unreadable: list[str]
+    events: Tensor | None = None
 
 
 class CaptionDataset(Dataset[Example]):
@@ -173,6 +178,7 @@ class CaptionDataset(Dataset[Example]):
             captions, so that training batches stay full.
         seed: Of the random choices.
         frames: F, how many frames are taken of each record's clip; 0: the records are images.
+        events: The labels of events of each record, (F, E); None: nobody labelled any.
     """
 
     def __init__(
@@ -189,6 +195,7 @@ class CaptionDataset(Dataset[Example]):
         substitute: bool = False,
         seed: int = 0,
         frames: int = 0,
+        events: Sequence[NDArray[np.float32]] | None = None,
     ) -> None:
         self.records = records
         self.captions = captions
@@ -201,6 +208,7 @@ class CaptionDataset(Dataset[Example]):
         self.substitute = substitute
         self.seed = seed
         self.frames = frames
+        self.events = events
 
     def __len__(self) -> int:
         return len(self.records)
@@ -219,9 +227,9 @@ class CaptionDataset(Dataset[Example]):
             rng = np.random.default_rng((self.seed, epoch, index))
             captions, weights = self._choose(index, rng)
             try:
-                return Example(
-                    self._image(epoch, index, rng), captions, index, tuple(unreadable), weights
-                )
+                image = self._image(epoch, index, rng)
+                events = None if self.events is None else self.events[index]
+                return Example(image, captions, index, tuple(unreadable), weights, events)
             except ImageError as error:
                 unreadable.append(str(error))
         return Example(None, captions, index, tuple(unreadable), weights)
@@ -298,7 +306,7 @@ def collate(examples: Sequence[Example]) -> Batch:
     empty.
     """
     ordered = [
-        (example.image, _longest_first(example), example.record)
+        (example.image, _longest_first(example), example)
         for example in examples
         if example.image is not None
     ]
@@ -317,10 +325,17 @@ def collate(examples: Sequence[Example]) -> Batch:
             else torch.empty(0)
         ),
         captions=padded,
-        indices=torch.tensor([index for _, _, index in ordered], dtype=torch.long),
+        indices=torch.tensor([example.record for _, _, example in ordered], dtype=torch.long),
         weights=weights,
         unreadable=[sentence for example in examples for sentence in example.unreadable],
+        events=_stacked([example.events for _, _, example in ordered]),
     )
+
+
+def _stacked(events: Sequence[NDArray[np.float32] | None]) -> Tensor | None:
+    """The labels of a batch, (B, F, E); None where nobody labelled any."""
+    labelled = [each for each in events if each is not None]
+    return torch.from_numpy(np.stack(labelled)) if labelled else None
 
 
 def _longest_first(example: Example) -> list[tuple[list[int], float]]:

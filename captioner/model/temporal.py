@@ -101,6 +101,14 @@ class TemporalEncoder(nn.Module):
         Returns:
             (B, L', H).
         """
+        return self.read(features)[0]
+
+    def read(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Join the frames of clips; see `forward`.
+
+        Returns:
+            What the decoder attends to, (B, L', H), and the state at each frame, (B, F, H).
+        """
         return self.join(self.embed(features))
 
     def embed(self, features: Tensor) -> Tensor:
@@ -109,17 +117,17 @@ class TemporalEncoder(nn.Module):
         side_by_side = regions.reshape(features.shape[0], self.frames, -1)  # (B, F, L * P)
         return torch.relu(self.norm(self.frame(side_by_side)))
 
-    def join(self, frames: Tensor) -> Tensor:
-        """Join frames' vectors (B, F, H) into what the decoder attends to, (B, L', H)."""
+    def join(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Join frames' vectors (B, F, H) into what `read` returns."""
         raise NotImplementedError
 
 
 class MeanOfFrames(TemporalEncoder):
     """The mean of the frames: what a clip shows, and not in which order."""
 
-    def join(self, frames: Tensor) -> Tensor:
-        """See `TemporalEncoder.join`; (B, 1, H)."""
-        return frames.mean(dim=1, keepdim=True)
+    def join(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """See `TemporalEncoder.join`; (B, 1, H). The state at a frame is the frame's vector."""
+        return frames.mean(dim=1, keepdim=True), frames
 
 
 class Lrcn(TemporalEncoder):
@@ -129,9 +137,10 @@ class Lrcn(TemporalEncoder):
         super().__init__(config, regions, feature_size)
         self.rnn = _Rnn(config.cell, config.hidden_size)
 
-    def join(self, frames: Tensor) -> Tensor:
+    def join(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """See `TemporalEncoder.join`; (B, 1, H)."""
-        return self.rnn(frames)[:, -1:]  # type: ignore[no-any-return]
+        states = self.rnn(frames)
+        return states[:, -1:], states
 
 
 class S2vt(TemporalEncoder):
@@ -142,10 +151,11 @@ class S2vt(TemporalEncoder):
         self.rnn = _Rnn(config.cell, config.hidden_size)
         self.second = _Rnn(config.cell, config.hidden_size)
 
-    def join(self, frames: Tensor) -> Tensor:
-        """See `TemporalEncoder.join`; (B, 2, H)."""
+    def join(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """See `TemporalEncoder.join`; (B, 2, H). The states are those of the second RNN."""
         first = self.rnn(frames)
-        return torch.cat([first[:, -1:], self.second(first)[:, -1:]], dim=1)
+        second = self.second(first)
+        return torch.cat([first[:, -1:], second[:, -1:]], dim=1), second
 
 
 class TemporalAttention(TemporalEncoder):
@@ -156,19 +166,20 @@ class TemporalAttention(TemporalEncoder):
         self.rnn = _Rnn(config.cell, config.hidden_size)
         self.local = nn.Linear(feature_size, config.hidden_size) if config.regions else None
 
-    def forward(self, features: Tensor) -> Tensor:
-        """See `TemporalEncoder.forward`; (B, F, H), or (B, F * L, H) with regions.
+    def read(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """See `TemporalEncoder.read`; (B, F, H), or (B, F * L, H) with regions.
 
         A region's vector is its frame's state plus its own features.
         """
-        states = super().forward(features)  # (B, F, H)
-        if self.local is None:
-            return states
-        return states.repeat_interleave(self.regions, dim=1) + self.local(features)  # type: ignore[no-any-return]
+        attended, states = super().read(features)
+        if self.local is not None:
+            attended = states.repeat_interleave(self.regions, dim=1) + self.local(features)
+        return attended, states
 
-    def join(self, frames: Tensor) -> Tensor:
+    def join(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """See `TemporalEncoder.join`; (B, F, H)."""
-        return self.rnn(frames)  # type: ignore[no-any-return]
+        states = self.rnn(frames)
+        return states, states
 
 
 TEMPORAL_ENCODERS: dict[str, type[TemporalEncoder]] = {
@@ -178,6 +189,27 @@ TEMPORAL_ENCODERS: dict[str, type[TemporalEncoder]] = {
     "attention": TemporalAttention,
 }
 """The temporal encoders by name."""
+
+
+class EventHead(nn.Module):
+    """Logits of events at each frame: linear in the RNN's states there and at both neighbours.
+
+    The next state is needed, as the first frame that shows an event doesn't tell what it begins.
+
+    Args:
+        width: H, the width of the states.
+        labels: E, how many labels there are.
+    """
+
+    def __init__(self, width: int, labels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3 * width, labels)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """The logits (B, F, E) of states (B, F, H); before and after them there are zeros."""
+        padded = nn.functional.pad(states, (0, 0, 1, 1))
+        around = torch.cat([padded[:, :-2], states, padded[:, 2:]], dim=2)  # (B, F, 3 * H)
+        return self.linear(around)  # type: ignore[no-any-return]
 
 
 class _Rnn(nn.Module):

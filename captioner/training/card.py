@@ -39,6 +39,7 @@ def model_card(module: CaptioningModule, trainer: Trainer) -> str:
             f" {len(module.vocabulary):,} words."
         ),
         *_written(data.training.captions_by),
+        *_events(module),
         *(
             [f"- Styles: {', '.join(module.vocabulary.styles)}."]
             if module.vocabulary.styles
@@ -57,6 +58,14 @@ def _temporal(module: CaptioningModule) -> str:
     """How the frames of a clip are joined, in models of clips."""
     frames = module.network.frames
     return f" {frames} frames joined by {module.network.temporal_config.name};" if frames else ""
+
+
+def _events(module: CaptioningModule) -> list[str]:
+    """Describe the events that it tells, if any."""
+    events = module.network.events
+    if events is None:
+        return []
+    return [f"- Tells events in windows of {events.seconds:g} s: {', '.join(events.labels)}."]
 
 
 def _written(captions_by: Mapping[str, int]) -> list[str]:
