@@ -39,7 +39,7 @@ def model_card(module: CaptioningModule, trainer: Trainer) -> str:
             f" {len(module.vocabulary):,} words."
         ),
         *_written(data.training.captions_by),
-        *_events(module),
+        *_events(module, trainer),
         *(
             [f"- Styles: {', '.join(module.vocabulary.styles)}."]
             if module.vocabulary.styles
@@ -60,12 +60,15 @@ def _temporal(module: CaptioningModule) -> str:
     return f" {frames} frames joined by {module.network.temporal_config.name};" if frames else ""
 
 
-def _events(module: CaptioningModule) -> list[str]:
+def _events(module: CaptioningModule, trainer: Trainer) -> list[str]:
     """Describe the events that it tells, if any."""
     events = module.network.events
     if events is None:
         return []
-    return [f"- Tells events in windows of {events.seconds:g} s: {', '.join(events.labels)}."]
+    mean = trainer.callback_metrics.get("events/mAP")
+    score = "" if mean is None else f" Mean average precision (x100) {100 * float(mean):.1f}."
+    labels = ", ".join(events.labels)
+    return [f"- Tells events in windows of {events.seconds:g} s: {labels}.{score}"]
 
 
 def _written(captions_by: Mapping[str, int]) -> list[str]:

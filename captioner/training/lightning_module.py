@@ -392,7 +392,7 @@ class CaptioningModule(LightningModule):
         )
         mean = mean_average_precision(precisions)
         if mean is not None:
-            self._log_scores("val/", {"mAP": mean})
+            self._log_scores("events/", {"mAP": mean})
             logger.info("%s: mean average precision of events %.1f", when, 100 * mean)
 
     def _log_scores(self, prefix: str, scores: Mapping[str, float]) -> None:

@@ -8,9 +8,11 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
+from captioner.annotations.events import load_events
 from captioner.annotations.records import load_records
 from captioner.datasets import clips
 from captioner.datasets.clips import (
+    RATE,
     Happening,
     draw_clips,
     draw_frames,
@@ -144,6 +146,28 @@ def test_what_happens_backwards_is_drawn_as_often() -> None:
         assert abs(there - back) < 4 * np.sqrt(there + back), (one, other)
 
 
+def test_events_say_when_the_pixels_show_it() -> None:
+    """Between the frames around an event it happens; a colour turns in the middle of one."""
+    labels = set()
+    for number in range(COUNT):
+        rng = np.random.default_rng(number)
+        happening = draw_happening(rng)
+        frames = draw_frames(happening, rng)
+        for event in happening.events():
+            labels.add(event.label.split()[0])
+            first, end = (round(time * RATE) for time in (event.start, event.end))
+            if happening.other is None:
+                assert seen_in(frames[first:end]) == {event.label}
+            else:
+                assert (event.start, event.end, event.label) == (0, 2, "swap places")
+            if event.label.startswith("turns"):
+                assert (end - first) / RATE == 0.5
+                middle = (first + end) // 2
+                before, after = (next(iter(look(frames[i]))) for i in (middle - 1, middle))
+                assert before != after
+    assert labels == {"moves", "grows", "shrinks", "turns", "swap"}
+
+
 def test_captions_say_who_does_what_in_which_order() -> None:
     happening = Happening("red", "circle", ("moves left", "turns blue"))
     assert happening.captions()[0] == "a red circle moves left, then turns blue"
@@ -162,6 +186,12 @@ def test_the_folder_has_a_table_of_clips_with_a_fifth_held_out(tmp_path: Path) -
     for record in train + val:
         rng = np.random.default_rng((0, int(record.path.stem)))
         assert list(record.captions) == draw_happening(rng).captions()
+    for name, records in (("events", val + train), ("val_events", val)):
+        events = load_events(folder / f"{name}.csv")
+        assert list(events) == [record.path for record in records]
+        for path, told in events.items():
+            happening = draw_happening(np.random.default_rng((0, int(path.stem))))
+            assert list(told) == happening.events()
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     draw_clips(folder, 50, seed=1)  # what is there is left alone
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
