@@ -87,7 +87,7 @@ def test_labels_follow_the_part_of_the_clip_that_a_record_is(tmp_path: Path) -> 
     assert labels.config.labels == ("a", "b")
     assert labels.config.seconds == 2.0, "the median of 2, 1 and 2"
     whole, half, nothing, unknown = labels.steps["train"]
-    np.testing.assert_array_equal(whole, [[0, 0], [0, 1], [0, 1], [1, 0]])
+    np.testing.assert_array_equal(whole, [[0, 0], [0, 1], [0, 0], [1, 0]])
     np.testing.assert_array_equal(half, [[0, 1], [0, 0], [0, 0], [1, 0]])
     assert not nothing.any()
     assert (unknown == UNKNOWN).all()
