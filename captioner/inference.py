@@ -20,10 +20,8 @@ from captioner.decoding.inclusion import of_each_image
 from captioner.decoding.search import search
 from captioner.errors import ConfigError, ImageError
 from captioner.events.config import EventConfig
-from captioner.events.timeline import THRESHOLD as EVENT_THRESHOLD
-from captioner.events.timeline import Event, check_threshold
 from captioner.images import ImageSource, open_image
-from captioner.images.batches import as_iterable, number_name, read_in_batches
+from captioner.images.batches import as_iterable, check_batch_size, number_name, read_in_batches
 from captioner.images.clips import ClipSource
 from captioner.preprocessing import Preprocessing
 from captioner.tags import Tag, TagConfig
@@ -294,33 +292,6 @@ class Captioner:
             **decoding,
         )
 
-    def find_events(
-        self, clip: ClipSource, *, threshold: float = EVENT_THRESHOLD, batch_size: int = 8
-    ) -> tuple[Event, ...]:
-        """Find events in a clip, by a model that was trained on labelled ones.
-
-        The model looks at as much of the clip at once as a clip of its training lasted, so the clip
-        may be of any length; memory hardly depends on it.
-
-        Args:
-            clip: The path of a clip, or its bytes.
-            threshold: The least probability of an event at each of its steps, above 0 and up to 1.
-            batch_size: How many such parts of the clip are looked at in a batch. It doesn't change
-                the events.
-
-        Returns:
-            The events, in the order of their start.
-
-        Raises:
-            ConfigError: The model recognises no events, or an option is out of range.
-            VideoError: The clip cannot be read.
-            MissingExtraError: PyAV, the extra `video`, is not installed.
-        """
-        from captioner.video.events import scan
-
-        check_threshold(threshold)
-        return scan(self, clip, batch_size=batch_size).events(threshold)
-
     def tag(
         self,
         images: Iterable[ImageSource] | ImageSource,
@@ -525,9 +496,3 @@ class Captioner:
             for rank, hypothesis in enumerate(hypotheses)
         )
         return captions[0] if wanted == 1 else replace(captions[0], alternatives=captions)
-
-
-def check_batch_size(batch_size: int) -> None:
-    """Check the size of batches; one out of range is a `ConfigError`."""
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ConfigError(f"batch_size is {batch_size!r}; expected 1 or more.")

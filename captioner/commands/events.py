@@ -11,8 +11,7 @@ from captioner.commands.model import add_model
 from captioner.commands.parser import Add
 from captioner.commands.terminal import report, show_warnings, track
 from captioner.errors import ConfigError, MissingExtraError, VideoError
-from captioner.events.config import NO_EVENTS
-from captioner.events.timeline import THRESHOLD, check_threshold
+from captioner.events.config import NO_EVENTS, THRESHOLD, check_threshold
 from captioner.video.subtitles import time_span
 
 if TYPE_CHECKING:

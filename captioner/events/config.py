@@ -6,6 +6,8 @@ from typing import Any
 
 from captioner.errors import ConfigError
 
+THRESHOLD = 0.5
+"""The probability from which on an event is told of."""
 NO_EVENTS = (
     "This model recognises no events. Choose one that was trained with data.events, such as that"
     " of: captioner train --config tiny_events"
@@ -61,3 +63,13 @@ class EventConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return {"labels": list(self.labels), "seconds": self.seconds}
+
+
+def check_threshold(threshold: float) -> None:
+    """Check a threshold.
+
+    Raises:
+        ConfigError: It is out of range.
+    """
+    if not 0 < threshold <= 1:
+        raise ConfigError(f"threshold is {threshold}; expected a number above 0 and up to 1.")

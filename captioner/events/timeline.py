@@ -8,10 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from captioner.errors import ConfigError
-
-THRESHOLD = 0.5
-"""The probability from which on an event is told of."""
+from captioner.events.config import THRESHOLD, check_threshold
 
 
 @dataclass(frozen=True)
@@ -75,16 +72,6 @@ def find_events(
             start, end = steps[0] * step, min((steps[-1] + 1) * step, duration)
             events.append(Event(start, end, label, float(column[steps].mean())))
     return tuple(sorted(events, key=lambda event: (event.start, event.end, event.label)))
-
-
-def check_threshold(threshold: float) -> None:
-    """Check a threshold.
-
-    Raises:
-        ConfigError: It is out of range.
-    """
-    if not 0 < threshold <= 1:
-        raise ConfigError(f"threshold is {threshold}; expected a number above 0 and up to 1.")
 
 
 def label_steps(

@@ -355,7 +355,7 @@ class CaptioningModule(LightningModule):
             for index, caption in zip(indices, captioner.decode(stepper, style=style), strict=True):
                 self._captions[index] = caption.text
             if stepper.events is not None:
-                probabilities = 1 / (1 + np.exp(-stepper.events))
+                probabilities = np.exp(-np.logaddexp(0, -stepper.events))
                 self._probabilities |= dict(zip(indices, probabilities, strict=True))
 
     def on_validation_epoch_end(self) -> None:

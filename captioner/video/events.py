@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captioner.errors import ConfigError
-from captioner.events.config import NO_EVENTS
-from captioner.events.timeline import THRESHOLD, Event, find_events
+from captioner.events.config import NO_EVENTS, THRESHOLD
+from captioner.events.timeline import Event, find_events
+from captioner.images.batches import check_batch_size
 from captioner.images.clips import ClipSource
 from captioner.video.parts import Steps
 
@@ -35,7 +36,14 @@ class Scan:
     duration: float
 
     def events(self, threshold: float = THRESHOLD) -> tuple[Event, ...]:
-        """The events; see `find_events`."""
+        """Merge steps into events, in the order of their start.
+
+        Args:
+            threshold: The least probability of an event at each of its steps, above 0 and up to 1.
+
+        Raises:
+            ConfigError: The threshold is out of range.
+        """
         return find_events(
             self.probabilities,
             self.labels,
@@ -46,22 +54,21 @@ class Scan:
 
 
 def scan(captioner: "Captioner", clip: ClipSource, *, batch_size: int = 8) -> Scan:
-    """Look through a clip, in as many windows of the model's own length as it takes.
+    """Look through a clip of any length, window by window.
 
-    The last window is filled up by its last frame, whose probabilities are dropped.
+    A window is as long as the clips that the model was trained on. The last one is filled up by its
+    last frame, whose probabilities are dropped. Memory holds a batch of windows.
 
     Args:
         captioner: A model that recognises events.
         clip: The path of a clip, or its bytes.
-        batch_size: How many windows are looked at in a batch.
+        batch_size: How many windows are looked at in a batch. It doesn't change the events.
 
     Raises:
         ConfigError: The model recognises no events, or the batch size is out of range.
         VideoError: The clip cannot be read.
         MissingExtraError: PyAV is not installed.
     """
-    from captioner.inference import check_batch_size
-
     check_batch_size(batch_size)
     if captioner.events is None:
         raise ConfigError(NO_EVENTS)
@@ -72,7 +79,8 @@ def scan(captioner: "Captioner", clip: ClipSource, *, batch_size: int = 8) -> Sc
         _logits(captioner, windows) for windows in _windows(pixels, captioner.frames, batch_size)
     ]
     scores = np.concatenate(logits)[: len(steps)]  # (T, E)
-    return Scan(1 / (1 + np.exp(-scores)), captioner.events.labels, step, steps.duration)
+    probabilities = np.exp(-np.logaddexp(0, -scores)).astype(np.float32)
+    return Scan(probabilities, captioner.events.labels, step, steps.duration)
 
 
 def _logits(captioner: "Captioner", windows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -64,8 +64,7 @@ def test_a_clip_is_seen_window_by_window(captioner: Captioner, clip: Path, batch
         expected.append(1 / (1 + np.exp(-logits[0])))
     assert seen.probabilities.shape == (10, 2)
     np.testing.assert_allclose(seen.probabilities[:9], np.concatenate(expected), atol=1e-5)
-    events = captioner.find_events(clip, threshold=0.4, batch_size=batch_size)
-    assert events == find_events(
+    assert seen.events(0.4) == find_events(
         seen.probabilities, EVENTS.labels, step=0.5, duration=seen.duration, threshold=0.4
     )
 
@@ -83,7 +82,7 @@ def test_the_command_prints_a_line_for_each_event(
     folder: Path, captioner: Captioner, clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     threshold = float(np.median(scan(captioner, clip).probabilities))
-    events = captioner.find_events(clip, threshold=threshold)
+    events = scan(captioner, clip).events(threshold)
     assert events
     call = ["events", str(clip), "--model", str(folder), "--threshold", str(threshold)]
     assert main(call) == 0
@@ -110,7 +109,7 @@ def test_a_clip_that_cannot_be_read_leaves_the_others(
     assert captured.err.startswith(f"error: {tmp_path / 'bad.mp4'}: ")
     assert [json.loads(line)["path"] for line in captured.out.splitlines()] == [str(clip)]
     with pytest.raises(VideoError):
-        Captioner.from_pretrained(folder).find_events(tmp_path / "bad.mp4")
+        scan(Captioner.from_pretrained(folder), tmp_path / "bad.mp4")
 
 
 def test_what_tells_no_events_is_refused(
@@ -120,9 +119,11 @@ def test_what_tells_no_events_is_refused(
     for model in (["--model", str(plain)], []):  # one of clips, and the bundled one of photos
         assert main(["events", str(clip), *model]) == 2
         assert "This model recognises no events" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="batch_size is 0"):
+        scan(Captioner.from_pretrained(folder), clip, batch_size=0)
     both = Captioner.from_pretrained([folder, folder])
     with pytest.raises(ConfigError, match="recognises no events"):
-        both.find_events(clip)
+        scan(both, clip)
 
 
 @pytest.mark.parametrize(
