@@ -128,8 +128,8 @@ class CaptioningModel(nn.Module):
         """
         if self.temporal is None:
             return Seen(features, None)
-        regions, states = self.temporal.read(features)
-        return Seen(regions, None if self.event_head is None else self.event_head(states))
+        attended, states, frames = self.temporal.read(features)
+        return Seen(attended, None if self.event_head is None else self.event_head(frames, states))
 
     def tell_events(self, events: EventConfig | None) -> None:
         """Tell these events from now on, by a new head unless the labels are the same.

@@ -13,7 +13,7 @@ time. The variants differ in one thing only, what they keep of the order of the 
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,20 @@ class TemporalConfig:
         return 0 if self.name == "none" else self.frames
 
 
+class Read(NamedTuple):
+    """What a temporal encoder makes of a clip.
+
+    Attributes:
+        attended: What the decoder attends to, (B, L', H).
+        states: The RNN's state at each frame, (B, F, H).
+        frames: A vector of each frame, (B, F, H), which the RNN read.
+    """
+
+    attended: Tensor
+    states: Tensor
+    frames: Tensor
+
+
 class TemporalEncoder(nn.Module):
     """Frames' region features (B, F * L, D) -> what the decoder attends to, (B, L', H).
 
@@ -101,15 +115,12 @@ class TemporalEncoder(nn.Module):
         Returns:
             (B, L', H).
         """
-        return self.read(features)[0]
+        return self.read(features).attended
 
-    def read(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Join the frames of clips; see `forward`.
-
-        Returns:
-            What the decoder attends to, (B, L', H), and the state at each frame, (B, F, H).
-        """
-        return self.join(self.embed(features))
+    def read(self, features: Tensor) -> Read:
+        """Join the frames of clips; see `forward`."""
+        frames = self.embed(features)
+        return Read(*self.join(frames), frames)
 
     def embed(self, features: Tensor) -> Tensor:
         """A vector (B, F, H) for each frame, of its region features (B, F * L, D)."""
@@ -118,7 +129,7 @@ class TemporalEncoder(nn.Module):
         return torch.relu(self.norm(self.frame(side_by_side)))
 
     def join(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Join frames' vectors (B, F, H) into what `read` returns."""
+        """Join frames' vectors (B, F, H) into what is attended to and states; see `Read`."""
         raise NotImplementedError
 
 
@@ -166,15 +177,16 @@ class TemporalAttention(TemporalEncoder):
         self.rnn = _Rnn(config.cell, config.hidden_size)
         self.local = nn.Linear(feature_size, config.hidden_size) if config.regions else None
 
-    def read(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, features: Tensor) -> Read:
         """See `TemporalEncoder.read`; (B, F, H), or (B, F * L, H) with regions.
 
         A region's vector is its frame's state plus its own features.
         """
-        attended, states = super().read(features)
-        if self.local is not None:
-            attended = states.repeat_interleave(self.regions, dim=1) + self.local(features)
-        return attended, states
+        read = super().read(features)
+        if self.local is None:
+            return read
+        local = read.states.repeat_interleave(self.regions, dim=1) + self.local(features)
+        return read._replace(attended=local)
 
     def join(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """See `TemporalEncoder.join`; (B, F, H)."""
@@ -192,24 +204,31 @@ TEMPORAL_ENCODERS: dict[str, type[TemporalEncoder]] = {
 
 
 class EventHead(nn.Module):
-    """Logits of events at each frame: linear in the RNN's states there and at both neighbours.
+    """Logits of events at each frame, from what the RNN knows there and at both neighbours.
 
-    The next state is needed, as the first frame that shows an event doesn't tell what it begins.
+    The next frame is needed, as the first one that shows an event doesn't tell what it begins. A
+    layer between, and the frames' own vectors beside the states, more than double the average
+    precision on drawn clips.
 
     Args:
-        width: H, the width of the states.
+        width: H, the width of the states and of the frames' vectors.
         labels: E, how many labels there are.
     """
 
     def __init__(self, width: int, labels: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(3 * width, labels)
+        self.hidden = nn.Linear(6 * width, width)
+        self.output = nn.Linear(width, labels)
 
-    def forward(self, states: Tensor) -> Tensor:
-        """The logits (B, F, E) of states (B, F, H); before and after them there are zeros."""
-        padded = nn.functional.pad(states, (0, 0, 1, 1))
-        around = torch.cat([padded[:, :-2], states, padded[:, 2:]], dim=2)  # (B, F, 3 * H)
-        return self.linear(around)  # type: ignore[no-any-return]
+    def forward(self, frames: Tensor, states: Tensor) -> Tensor:
+        """The logits (B, F, E) of frames' vectors and states, (B, F, H) each.
+
+        Before the first frame and after the last there are zeros.
+        """
+        known = torch.cat([frames, states], dim=2)
+        padded = nn.functional.pad(known, (0, 0, 1, 1))
+        around = torch.cat([padded[:, :-2], known, padded[:, 2:]], dim=2)  # (B, F, 6 * H)
+        return self.output(torch.relu(self.hidden(around)))  # type: ignore[no-any-return]
 
 
 class _Rnn(nn.Module):

@@ -42,23 +42,26 @@ def test_order_counts_for_all_but_the_mean(name: str, cell: str) -> None:
     assert torch.allclose(there, back, atol=1e-6) is (name == "mean")
 
 
-def test_events_are_linear_in_a_state_and_its_neighbours() -> None:
-    states = torch.randn(B, F, H)
+def test_events_are_told_from_a_frame_and_its_neighbours() -> None:
+    frames, states = torch.randn(2, B, F, H)
     head = EventHead(H, 2)
-    weights = head.linear.weight.detach().reshape(2, 3, H)
+    weights = head.hidden.weight.detach().reshape(H, 3, 2, H)
     for frame in range(F):
-        expected = head.linear.bias.detach().expand(B, 2)
+        hidden = head.hidden.bias.detach().expand(B, H)
         for place, other in enumerate((frame - 1, frame, frame + 1)):
             if 0 <= other < F:
-                expected = expected + states[:, other] @ weights[:, place].T
-        torch.testing.assert_close(head(states)[:, frame], expected)
+                hidden = hidden + frames[:, other] @ weights[:, place, 0].T
+                hidden = hidden + states[:, other] @ weights[:, place, 1].T
+        expected = hidden.clamp(min=0) @ head.output.weight.T + head.output.bias
+        torch.testing.assert_close(head(frames, states)[:, frame], expected)
 
 
 @pytest.mark.parametrize("name", ["lrcn", "s2vt", "attention"])
 def test_the_states_are_those_of_the_last_rnn(name: str) -> None:
     encoder = make(name)
     features = torch.randn(B, F * L, D)
-    attended, states = encoder.read(features)
+    attended, states, frames = encoder.read(features)
+    torch.testing.assert_close(frames, encoder.embed(features))
     torch.testing.assert_close(attended, encoder(features))
     assert states.shape == (B, F, H)
     torch.testing.assert_close(states[:, -1], attended[:, -1])
