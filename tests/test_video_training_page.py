@@ -61,8 +61,7 @@ def test_the_commands_and_the_example_run(
     assert main([*with_events, *SMALL, DRAWN]) == 0
     assert main([*find, "--threshold", "0.01"]) == 0
     assert "\t00:00:00.00-00:00:0" in capsys.readouterr().out
-    more = f"from captioner import Captioner\n{blocks('python')[1]}"
-    exec(compile(more, "docs/video-training.md", "exec"), {})
+    exec(compile(blocks("python")[1], "docs/video-training.md", "exec"), {})
     capsys.readouterr()
     assert main(score) == 0
     assert "mean" in capsys.readouterr().out
