@@ -208,7 +208,7 @@ class EventHead(nn.Module):
 
     The next frame is needed, as the first one that shows an event doesn't tell what it begins. A
     layer between, and the frames' own vectors beside the states, more than double the average
-    precision on drawn clips.
+    precision on drawn clips after the same number of epochs.
 
     Args:
         width: H, the width of the states and of the frames' vectors.
