@@ -1,7 +1,7 @@
 """Read, write and describe checkpoint folders.
 
     config.json                  format_version, package_version, architecture, preprocessing,
-                                 decoding defaults, tags, confidence
+                                 decoding defaults, tags, confidence, events
     vocabulary.json              words in id order
     model.safetensors            all weights
     encoder.onnx, decoder.onnx   for inference without torch; weights are in model.safetensors
@@ -23,6 +23,7 @@ from captioner._version import __version__
 from captioner.confidence import Confidence
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CheckpointError, ConfigError
+from captioner.events.config import EventConfig
 from captioner.hub.download import local_folder
 from captioner.preprocessing import Preprocessing
 from captioner.tags import TagConfig
@@ -46,7 +47,8 @@ _SECTIONS = ("architecture", "preprocessing", "decoding")
 _TAGS = "tags"  # only where the model has a classifier; since format 3 its table may be a list
 _CONFIDENCE = "confidence"  # only where it was calibrated
 _QUANTIZED = "quantized"  # only where weights are stored as integers
-_OPTIONAL = {_TAGS: 2, _CONFIDENCE: 2, _QUANTIZED: 3}
+_EVENTS = "events"  # only where a model of clips tells events
+_OPTIONAL = {_TAGS: 2, _CONFIDENCE: 2, _QUANTIZED: 3, _EVENTS: 3}
 _TEMPORAL = "temporal"  # of the architecture, since format 3: how frames of clips are joined
 _KEYS = ("format_version", "package_version", *_SECTIONS)
 
@@ -65,6 +67,7 @@ class Checkpoint:
         tags: The meaning of its classifier's logits; None for a model without one.
         confidence: The calibration of its captions; None if it was not calibrated.
         quantized: In how many bits which weights are stored; None for floats.
+        events: The meaning of its logits of events; None for a model without.
     """
 
     folder: Path
@@ -76,6 +79,7 @@ class Checkpoint:
     tags: TagConfig | None = None
     confidence: Confidence | None = None
     quantized: dict[str, Any] | None = None
+    events: EventConfig | None = None
 
     @property
     def frames(self) -> int:
@@ -119,6 +123,7 @@ def read_checkpoint(folder: str | os.PathLike[str] | None = None) -> Checkpoint:
         tags = TagConfig.from_dict(config[_TAGS]) if _TAGS in config else None
         confidence = Confidence.from_dict(config[_CONFIDENCE]) if _CONFIDENCE in config else None
         _check_confidence(confidence, tags)
+        events = EventConfig.from_dict(config[_EVENTS]) if _EVENTS in config else None
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
     vocabulary = Vocabulary.load(folder / VOCABULARY)
@@ -134,6 +139,7 @@ def read_checkpoint(folder: str | os.PathLike[str] | None = None) -> Checkpoint:
         tags,
         confidence,
         config.get(_QUANTIZED),
+        events,
     )
 
 
@@ -198,6 +204,7 @@ def write_checkpoint(
     fill: Callable[[Path], object],
     tags: TagConfig | None = None,
     quantized: dict[str, Any] | None = None,
+    events: EventConfig | None = None,
 ) -> None:
     """Write a checkpoint folder atomically.
 
@@ -216,6 +223,7 @@ def write_checkpoint(
             files.
         tags: The meaning of the classifier's logits; None for a model without one.
         quantized: In how many bits which weights are stored; None for floats.
+        events: The meaning of the logits of events; None for a model without.
 
     Raises:
         CheckpointError: `folder` exists and is not a checkpoint, or cannot be written.
@@ -237,6 +245,7 @@ def write_checkpoint(
         "decoding": decoding.to_dict(),
         **({} if tags is None else {_TAGS: tags.to_dict()}),
         **({} if quantized is None else {_QUANTIZED: quantized}),
+        **({} if events is None else {_EVENTS: events.to_dict()}),
     }
     config["format_version"] = _oldest_format(config)
     import secrets  # here, because it loads OpenSSL, which reading doesn't need
@@ -279,8 +288,9 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     Returns:
         folder, package_version, files (name -> size in bytes), words (the number of words, without
         special ones), styles (their names, if any), architecture, frames (for a model of clips),
-        preprocessing, decoding, tags (None without a classifier), confidence (by style; None
-        without calibration), and card (the first lines of the model card).
+        events (for a model that recognises them), preprocessing, decoding, tags (None without a
+        classifier), confidence (by style; None without calibration), and card (the first lines of
+        the model card).
     """
     vocabulary = checkpoint.vocabulary
     paths = [checkpoint.folder / name for name in FILES]
@@ -292,6 +302,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         **({"styles": list(vocabulary.styles)} if vocabulary.styles else {}),
         "architecture": checkpoint.architecture,
         **({"frames": checkpoint.frames} if checkpoint.frames else {}),
+        **({"events": list(checkpoint.events.labels)} if checkpoint.events else {}),
         "preprocessing": checkpoint.preprocessing.to_dict(),
         "decoding": checkpoint.decoding.to_dict(),
         "tags": None if checkpoint.tags is None else checkpoint.tags.to_dict(),

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from captioner.backends.onnx import CLASSES, OnnxBackend
+from captioner.backends.onnx import CLASSES, EVENTS, OnnxBackend
 from captioner.backends.protocol import Encoded
 from captioner.backends.torch import TorchBackend
 from captioner.checkpoint import (
@@ -104,6 +104,7 @@ def save_checkpoint(
         card=card,
         fill=fill,
         tags=model.tags,
+        events=model.events,
     )
     return read_checkpoint(folder)
 
@@ -127,9 +128,9 @@ def export_onnx(folder: Path) -> None:
     with torch.no_grad():  # tracing takes no tensors of inference mode, and would begin anew
         image, state = model.decoder.start(model.regions_of(model.encoder(pixels)))
     names = [f"image.{name}" for name in image], [f"state.{name}" for name in state]
-    classes = [] if model.classifier is None else [CLASSES]
+    scores = [CLASSES] * (model.classifier is not None) + [EVENTS] * (model.event_head is not None)
     encoder = trace(
-        _EncoderGraph(model), (pixels,), ["pixels"], [*names[0], *names[1], *classes], ({0: "B"},)
+        _EncoderGraph(model), (pixels,), ["pixels"], [*names[0], *names[1], *scores], ({0: "B"},)
     )
 
     rows = torch.tensor([[0, 0, 0], [1, 1, 1]])
@@ -187,7 +188,7 @@ def export_onnx(folder: Path) -> None:
 
 
 class _EncoderGraph(nn.Module):
-    """From pixels to the decoder's inputs of the image, and the classifier's logits if any."""
+    """From pixels to the decoder's inputs of the image, and the logits of classes and events."""
 
     def __init__(self, model: CaptioningModel) -> None:
         super().__init__()
@@ -195,9 +196,10 @@ class _EncoderGraph(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         features = self.model.encoder(pixels)
-        image, state = self.model.decoder.start(self.model.regions_of(features))
-        classes = self.model.classes(features)
-        return (*image.values(), *state.values(), *(() if classes is None else (classes,)))
+        regions, events = self.model.look(features)
+        image, state = self.model.decoder.start(regions)
+        scores = (self.model.classes(features), events)
+        return (*image.values(), *state.values(), *(each for each in scores if each is not None))
 
 
 class _DecoderGraph(nn.Module):
@@ -383,8 +385,8 @@ def _verify(expected: TorchBackend, exported: OnnxBackend, pixels: np.ndarray) -
     """Compare two backends over two steps with a reordering between them.
 
     Raises:
-        CheckpointError: Their log-probabilities, or their scores of classes, differ by more than
-            `TOLERANCE`.
+        CheckpointError: Their log-probabilities, or their scores of classes or events, differ by
+            more than `TOLERANCE`.
     """
 
     def run(stepper: Encoded) -> list[np.ndarray]:
@@ -406,12 +408,10 @@ def _verify(expected: TorchBackend, exported: OnnxBackend, pixels: np.ndarray) -
             )
 
     ours, theirs = expected.encode(pixels), exported.encode(pixels)
-    if ours.classes is not None and theirs.classes is not None:
-        check(
-            ours.classes,
-            theirs.classes,
-            "scores of classes",
-            max(1.0, float(np.abs(ours.classes).max())),
-        )
+    for what in (CLASSES, EVENTS):
+        scores, exported_scores = getattr(ours, what), getattr(theirs, what)
+        if scores is not None and exported_scores is not None:
+            scale = max(1.0, float(np.abs(scores).max()))
+            check(scores, exported_scores, f"scores of {what}", scale)
     for own, other in zip(run(ours), run(theirs), strict=True):
         check(own, other, "log-probabilities")

@@ -19,8 +19,9 @@ from captioner.decoding import Constraints, DecodingOptions, Hypothesis
 from captioner.decoding.inclusion import of_each_image
 from captioner.decoding.search import search
 from captioner.errors import ConfigError, ImageError
+from captioner.events.config import EventConfig
 from captioner.images import ImageSource, open_image
-from captioner.images.batches import as_iterable, number_name, read_in_batches
+from captioner.images.batches import as_iterable, check_batch_size, number_name, read_in_batches
 from captioner.images.clips import ClipSource
 from captioner.preprocessing import Preprocessing
 from captioner.tags import Tag, TagConfig
@@ -60,6 +61,7 @@ class Captioner:
         tags: The meaning of the classifier's logits; None for a model without tags.
         confidence: The confidence calibration; None for a model without one.
         frames: The number of frames that a model of clips sees; 0 for a model of photos.
+        events: The meaning of the logits of events; None for a model without events.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Captioner:
         tags: TagConfig | None = None,
         confidence: Confidence | None = None,
         frames: int = 0,
+        events: EventConfig | None = None,
     ) -> None:
         self.backend = backend
         self.vocabulary = vocabulary
@@ -79,6 +82,7 @@ class Captioner:
         self.tags = tags
         self.confidence = confidence
         self.frames = frames
+        self.events = events
 
     @classmethod
     def from_pretrained(
@@ -95,7 +99,7 @@ class Captioner:
                 once; the bundled model if None. An ensemble averages the word probabilities of
                 several models and uses the first one's decoding defaults; all need the same
                 vocabulary and preprocessing, for example models trained with different seeds. It
-                has no confidence, as each model was calibrated on its own captions.
+                has no confidence, as each model was calibrated on its own captions, and no events.
             backend: "onnx" doesn't require torch and runs on the CPU; "torch" runs on any device;
                 "auto" is "onnx" if the checkpoint has it and the device is the CPU, else "torch".
             device: "cpu", "cuda", "cuda:1", ...; None is the CPU.
@@ -113,12 +117,13 @@ class Captioner:
         first = checkpoints[0]
         backends = [load_backend(checkpoint, backend, device) for checkpoint in checkpoints]
         together, tags, confidence = backends[0], first.tags, first.confidence
+        events = first.events if len(backends) == 1 else None
         if len(backends) > 1:
             from captioner.backends.ensemble import combine
 
             (together, tags), confidence = combine(checkpoints, backends), None
         facts = (first.vocabulary, first.preprocessing, first.decoding)
-        return cls(together, *facts, tags, confidence, first.frames)
+        return cls(together, *facts, tags, confidence, first.frames, events)
 
     @overload
     def caption(
@@ -228,7 +233,7 @@ class Captioner:
         Raises:
             ConfigError: An option is unknown or out of range.
         """
-        _check_batch_size(batch_size)
+        check_batch_size(batch_size)
         sources = as_iterable(images)
         options, include = self._options(
             decoding, len(sources) if isinstance(sources, Sized) else None
@@ -272,7 +277,7 @@ class Captioner:
         from captioner.video.frames import Frames
         from captioner.video.timeline import caption_frames
 
-        _check_batch_size(batch_size)
+        check_batch_size(batch_size)
         self._options(decoding, None)  # fails early, before the clip is read
         frames = Frames(clip, every=every, size=self.preprocessing.size, longest=longest)
         return caption_frames(
@@ -309,7 +314,7 @@ class Captioner:
             ImageError: An image cannot be read.
             ConfigError: The model has no classifier, or an option is out of range.
         """
-        _check_batch_size(batch_size)
+        check_batch_size(batch_size)
         if self.tags is None:
             raise ConfigError(NO_TAGS)
         tagger = self.tags.tagger
@@ -348,7 +353,7 @@ class Captioner:
             ImageError: An image cannot be read.
             ConfigError: The batch size is out of range.
         """
-        _check_batch_size(batch_size)
+        check_batch_size(batch_size)
         with closing(read_in_batches(iter(as_iterable(images)), batch_size, self._read)) as batches:
             for batch in batches:
                 pixels = []
@@ -493,8 +498,3 @@ class Captioner:
             for rank, hypothesis in enumerate(hypotheses)
         )
         return captions[0] if wanted == 1 else replace(captions[0], alternatives=captions)
-
-
-def _check_batch_size(batch_size: int) -> None:
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ConfigError(f"batch_size is {batch_size!r}; expected 1 or more.")

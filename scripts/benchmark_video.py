@@ -1,8 +1,8 @@
 """Clips: the parts `video` and `shots` of scripts/benchmark.py.
 
-`video` tells how many seconds of a clip are captioned in a second, on what that time is spent, and
-how much memory it takes: of a minute of 1280x720, and of a minute and of many at 320x180, whose
-peaks should be the same.
+`video` tells how many seconds of a clip are captioned in a second, and in a second of one core
+(which a busy machine hardly changes), on what that time is spent, and how much memory it takes: of
+a minute of 1280x720, and of a minute and of many at 320x180, whose peaks should be the same.
 
 `shots` compares ways to find cuts on drawn clips whose cuts are known: photos under a moving,
 shaking camera, joined by cuts, dissolves and fades through black, with flashes, changes of light,
@@ -12,6 +12,7 @@ scenedetect).
 """
 
 import argparse
+import json
 import subprocess
 import sys
 import time
@@ -41,14 +42,14 @@ _SHOT = 4  # seconds of a clip that is captioned
 _CROP = 0.8  # of a photo's sides that the camera sees
 # The largest number of resident pages, from Linux itself: that of getrusage begins with the
 # parent's.
-_MEMORY = """
-import sys
+_CHILD = """
+import json, sys
 from pathlib import Path
-from captioner import Captioner
-captioner = Captioner.from_pretrained(sys.argv[2] or None)
-captioner.caption_video(sys.argv[1])
+from scripts.benchmark_video import timed
+figures = timed(Path(sys.argv[1]), sys.argv[2] or None)
 status = Path("/proc/self/status").read_text().splitlines()
-print(next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM")))
+peak = next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
+print(json.dumps({**figures, "MB": peak}))
 """
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
@@ -73,29 +74,34 @@ def video(options: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
 
 
 def _measure(name: str, path: Path, model: Path | None) -> dict[str, Any]:
-    captioner = Captioner.from_pretrained(model)
-    watched = _Watched(captioner)
-    frames = _TimedFrames(path, size=captioner.preprocessing.size)
-    start = time.perf_counter()
-    clip = caption_frames(watched, frames, path, steps=False, batch_size=32)
-    total = time.perf_counter() - start
-    decoding, cnn, rnn = frames.seconds, watched.encoding, watched.decoding_seconds
-    peak = subprocess.run(
-        [sys.executable, "-c", _MEMORY, str(path), str(model or "")],
+    """Caption a clip in a process of its own, whose peak of memory is that of the clip alone."""
+    done = subprocess.run(
+        [sys.executable, "-c", _CHILD, str(path), str(model or "")],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     )
+    return {"": name, **json.loads(done.stdout)}
+
+
+def timed(path: Path, model: str | None) -> dict[str, Any]:
+    """How long it takes to caption a clip, and which share of the time goes into what."""
+    captioner = Captioner.from_pretrained(model)
+    watched = _Watched(captioner)
+    frames = _TimedFrames(path, size=captioner.preprocessing.size)
+    start, start_cpu = time.perf_counter(), time.process_time()
+    clip = caption_frames(watched, frames, path, steps=False, batch_size=32)
+    total, cpu = time.perf_counter() - start, time.process_time() - start_cpu
+    decoding, cnn, rnn = frames.seconds, watched.encoding, watched.decoding_seconds
     return {
-        "": name,
         "shots": len(clip.shots),
         "s/s": clip.duration / total,
+        "s/CPU s": clip.duration / cpu,
         "decoding": decoding / total,
         "CNN": cnn / total,
         "RNN": rnn / total,
         "rest": 1 - (decoding + cnn + rnn) / total,
-        "MB": float(peak.stdout),
     }
 
 

@@ -10,7 +10,7 @@ probability than what would be seen if the clip were played backwards. Half of t
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,11 +22,14 @@ from captioner.annotations.records import Record, load_records
 from captioner.backends.torch import TorchBackend
 from captioner.checkpoint import read_checkpoint
 from captioner.data.dataset import as_input, load_pixels
+from captioner.data.sampling import Key
+from captioner.data.views import ImageViews
 from captioner.datasets.clips import draw_happening
 from captioner.decoding.scoring import log_probs_of
 from captioner.inference import Captioner
 from captioner.model.temporal import TEMPORAL_ENCODERS
 from captioner.tokenizer import tokenize
+from captioner.training.feature_cache import cached_features
 from captioner.training.train import main as train
 
 CONFIG = Path(__file__).parents[1] / "configs" / "tiny_video.yaml"
@@ -47,17 +50,20 @@ class Row(NamedTuple):
 
 
 def encode(folder: Path, records: Sequence[Record]) -> Tensor:
-    """The features of clips' frames (N, F, L, D), by a checkpoint's encoder."""
+    """The features of clips' frames (N, F, L, D), by a checkpoint's encoder; cached by training."""
     checkpoint = read_checkpoint(folder)
+    preprocessing = checkpoint.preprocessing
     model = TorchBackend.from_checkpoint(checkpoint).model
-    features = []
-    with torch.inference_mode():
-        for record in records:
-            pixels = load_pixels(record, checkpoint.preprocessing, model.frames)
-            features.append(
-                model.encoder(as_input(torch.from_numpy(pixels), checkpoint.preprocessing))
-            )
-    return torch.stack(features)
+
+    def load(views: ImageViews, keys: Sequence[Key]) -> Iterator[tuple[Tensor, Tensor]]:
+        for key in keys:
+            pixels = torch.from_numpy(load_pixels(records[key[1]], preprocessing, views.frames))
+            yield as_input(pixels[None], preprocessing), torch.tensor([key[1]])
+
+    views = ImageViews(records, preprocessing, frames=model.frames)
+    features = cached_features(Path("data/features"), model.encoder, views, load)
+    clips = [torch.from_numpy(features[0, index]).float() for index in range(len(records))]
+    return torch.stack(clips).unflatten(1, (model.frames, -1))
 
 
 def arrange(features: Tensor, condition: str, seed: int = 0) -> Tensor:

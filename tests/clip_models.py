@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from captioner.decoding import DecodingOptions
+from captioner.events.config import EventConfig
 from captioner.export import save_checkpoint
 from captioner.model.captioning import CaptioningModel
 from captioner.model.decoder import DecoderConfig
@@ -19,7 +20,13 @@ VOCABULARY = Vocabulary([*SPECIAL_WORDS, *WORDS.split()])
 
 
 def save_clip_model(
-    folder: Path, name: str, *, seed: int = 0, onnx: bool = True, **options: object
+    folder: Path,
+    name: str,
+    *,
+    seed: int = 0,
+    onnx: bool = True,
+    events: EventConfig | None = None,
+    **options: object,
 ) -> Path:
     """A checkpoint folder of a small model of clips with random weights."""
     torch.manual_seed(seed)
@@ -29,10 +36,12 @@ def save_clip_model(
         image_size=SIZE,
         vocab_size=len(VOCABULARY),
         temporal=TemporalConfig(name, frames=3, hidden_size=8, region_size=4, **options),
+        events=events,
     )
     with torch.no_grad():
-        for parameter in (*model.decoder.parameters(), *model.temporal.parameters()):
-            parameter.mul_(3)  # so that it has opinions
+        for part in (model.decoder, model.temporal, model.event_head):
+            for parameter in () if part is None else part.parameters():
+                parameter.mul_(3)  # so that it has opinions
     save_checkpoint(
         folder,
         model,

@@ -28,6 +28,7 @@ def test_it_measures_clips(tmp_path: Path) -> None:
         assert sum(shares) == pytest.approx(1)
         assert min(shares) > 0
         assert row["s/s"] > 0
+        assert row["s/CPU s"] > 0
         assert row["MB"] > 10
 
 

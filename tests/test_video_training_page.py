@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from captioner.annotations.events import load_events
 from captioner.annotations.records import load_records
 from captioner.cli import main
 from captioner.datasets.clips import draw_clips
@@ -42,13 +43,13 @@ def test_the_commands_and_the_example_run(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "1")  # as the command does, but put back
     commands = "".join(blocks("sh")).strip().splitlines()
-    train, evaluate, comparison, own = (shlex.split(command)[1:] for command in commands)
+    train, evaluate, comparison, *events, own = (shlex.split(command)[1:] for command in commands)
 
     assert main([*train, *SMALL, DRAWN]) == 0
     assert main(evaluate) == 0
     assert "CIDEr-D" in capsys.readouterr().out
     exec(compile(blocks("python")[0], "docs/video-training.md", "exec"), {})
-    assert capsys.readouterr().out.startswith("6\n")
+    assert capsys.readouterr().out.startswith("8\n")
 
     assert comparison == ["scripts/compare_temporal.py"]
     assert compare([*SMALL, DRAWN]) == 0
@@ -56,13 +57,24 @@ def test_the_commands_and_the_example_run(
     assert [row.split(" | ")[0].strip("| ") for row in rows] == list(TEMPORAL_ENCODERS)
     assert all(f"`{name}`" in PAGE for name in TEMPORAL_ENCODERS)
 
+    with_events, find, score = events
+    assert main([*with_events, *SMALL, DRAWN]) == 0
+    assert main([*find, "--threshold", "0.01"]) == 0
+    assert "\t00:00:00.00-00:00:0" in capsys.readouterr().out
+    exec(compile(blocks("python")[1], "docs/video-training.md", "exec"), {})
+    capsys.readouterr()
+    assert main(score) == 0
+    assert "mean" in capsys.readouterr().out
+
     draw_clips(tmp_path / "data" / "own", 10)
     (tmp_path / "data" / "own" / "train.csv").rename(tmp_path / "data" / "own" / "clips.csv")
     assert main([*own, *SMALL]) == 0
 
 
 def test_the_table_of_own_clips_is_read(tmp_path: Path) -> None:
-    (table,) = blocks("csv")
+    events, table = blocks("csv")
+    (tmp_path / "events.csv").write_text(events)
+    assert [len(each) for each in load_events(tmp_path / "events.csv").values()] == [2, 0]
     (tmp_path / "clips.csv").write_text(table)
     spans = [(record.start, record.end) for record in load_records(tmp_path / "clips.csv")]
     assert spans == [(3, 7.5), (7.5, 12), (None, None)]

@@ -104,3 +104,21 @@ def get_caption(where: str, entry: Any, key: str) -> str:
     if not value.strip():
         raise DataError(f"{where}: the caption is empty")
     return value
+
+
+def get_seconds(where: str, row: Mapping[Any, Any], key: str) -> float | None:
+    """Return the seconds of a key of the row at `where`; None if empty.
+
+    Raises:
+        DataError: The value is not a number of seconds, 0 or more.
+    """
+    value = row.get(key)
+    if value is None or value == "":
+        return None
+    try:
+        seconds = float("" if isinstance(value, bool) else value)
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise DataError(f'{where}: "{key}" is {value!r}; expected seconds, 0 or more')
+    return seconds

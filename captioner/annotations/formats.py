@@ -25,6 +25,7 @@ from captioner.annotations.entries import (
     add_id,
     get_caption,
     get_id,
+    get_seconds,
     get_text,
     parse_json,
     read_json,
@@ -327,23 +328,10 @@ def _gather(rows: Iterable[Row]) -> list[Entry]:
 
 def _span(where: str, row: Mapping[Any, Any]) -> tuple[float | None, float | None]:
     """Read the captioned part of a clip: start and end in seconds."""
-    start, end = (_seconds(where, row, key) for key in ("start", "end"))
+    start, end = (get_seconds(where, row, key) for key in ("start", "end"))
     if end is not None and end <= (start or 0.0):
         raise DataError(f'{where}: "end" is {end:g}; expected seconds, greater than "start"')
     return start, end
-
-
-def _seconds(where: str, row: Mapping[Any, Any], key: str) -> float | None:
-    value = row.get(key)
-    if value is None or value == "":
-        return None
-    try:
-        seconds = float("" if isinstance(value, bool) else value)
-    except (TypeError, ValueError):
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise DataError(f'{where}: "{key}" is {value!r}; expected seconds, 0 or more')
-    return seconds
 
 
 def _span_id(name: str, start: float | None, end: float | None) -> str:

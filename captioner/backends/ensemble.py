@@ -79,7 +79,10 @@ class EnsembleStepper:
     Attributes:
         classes: Log-probabilities of the classes, (B, C); None if no model has a classifier.
         pooled: The mean features of each model, each of length 1, side by side, (B, D).
+        events: None; an ensemble tells no events.
     """
+
+    events: NDArray[np.float32] | None = None
 
     def __init__(
         self, steppers: Sequence[Encoded], temperatures: Sequence[float | None] = ()

@@ -20,6 +20,7 @@ _GIVE_BYTES = "add_external_initializers_from_files_in_memory"
 # 600 MB in EfficientNet-Lite3, these 130.
 _AT_ONCE = 4
 CLASSES = "classes"  # an output of the encoder, where the model has a classifier
+EVENTS = "events"  # another, where it tells events
 _Sessions = tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession]
 
 
@@ -87,7 +88,8 @@ class OnnxBackend:
         }
         image = {name: array for name, array in arrays.items() if name.startswith("image.")}
         state = {name: array for name, array in arrays.items() if name.startswith("state.")}
-        return OnnxStepper(decoder, image, state, len(pixels), arrays.get(CLASSES))
+        scores = arrays.get(CLASSES), arrays.get(EVENTS)
+        return OnnxStepper(decoder, image, state, len(pixels), *scores)
 
     def abandon_sessions(self) -> None:
         """Drop the sessions inherited by fork, without freeing them.
@@ -106,7 +108,7 @@ class OnnxBackend:
     def _load(self) -> "_Sessions":
         first, second = (self._folder / name for name in self._pair)
         encoder, decoder = _session(first, self._threads), _session(second, self._threads)
-        outputs = {output.name for output in encoder.get_outputs()} - {CLASSES}
+        outputs = {output.name for output in encoder.get_outputs()} - {CLASSES, EVENTS}
         if (
             _inputs(encoder) != {"pixels"}
             or _inputs(decoder) != {"parents", "words", "k"} | outputs
@@ -143,6 +145,7 @@ class OnnxStepper:
         state: The first state, (B, H) each, named "state.*".
         batch_size: B.
         classes: The classifier's scores of the images, (B, C); None for a model without it.
+        events: The logits of events at each frame, (B, F, E); None for a model without.
     """
 
     def __init__(
@@ -152,9 +155,11 @@ class OnnxStepper:
         state: Arrays,
         batch_size: int,
         classes: NDArray[np.float32] | None = None,
+        events: NDArray[np.float32] | None = None,
     ) -> None:
         self.batch_size = batch_size
         self.classes = classes
+        self.events = events
         self.pooled = _pooled(image, state)
         self._decoder = decoder
         self._image = image

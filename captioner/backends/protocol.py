@@ -18,6 +18,10 @@ class Encoded(Stepper, Protocol):
         """The classifier's logits, (B, C); None for a model without a classifier."""
 
     @property
+    def events(self) -> NDArray[np.float32] | None:
+        """The logits of events at each frame, (B, F, E); None for a model that tells none."""
+
+    @property
     def pooled(self) -> NDArray[np.float32]:
         """The mean features of each image, (B, D): what tells how much two images differ."""
 

@@ -68,6 +68,7 @@ class TorchBackend:
                 vocab_size=len(checkpoint.vocabulary),
                 pad=PAD,
                 tags=checkpoint.tags,
+                events=checkpoint.events,
             )
         except (KeyError, TypeError, ConfigError) as error:
             raise CheckpointError(
@@ -113,10 +114,13 @@ class TorchBackend:
         self._survive_fork()
         with torch.inference_mode(), evaluating(self.model):
             features = features.to(self.device)
-            image, state = self.model.decoder.start(self.model.regions_of(features))
-            scores = self.model.classes(features)
-        classes = None if scores is None else scores.float().cpu().numpy()
-        return TorchStepper(self.model.decoder, image, state, len(features), classes)
+            regions, events = self.model.look(features)
+            image, state = self.model.decoder.start(regions)
+            scores = [
+                None if each is None else each.float().cpu().numpy()
+                for each in (self.model.classes(features), events)
+            ]
+        return TorchStepper(self.model.decoder, image, state, len(features), *scores)
 
     def _survive_fork(self) -> None:
         """Use one thread in a forked process: torch would wait forever for its parent's threads."""
@@ -144,6 +148,7 @@ class TorchStepper:
         state: The first state, (B, H) each.
         batch_size: B.
         classes: The classifier's logits of the images, (B, C); None for a model without it.
+        events: The logits of events at each frame, (B, F, E); None for a model without.
     """
 
     def __init__(
@@ -153,9 +158,11 @@ class TorchStepper:
         state: Arrays,
         batch_size: int,
         classes: NDArray[np.float32] | None = None,
+        events: NDArray[np.float32] | None = None,
     ) -> None:
         self.batch_size = batch_size
         self.classes = classes
+        self.events = events
         self.pooled = _pooled(image, state)
         self._decoder = decoder
         self._image = image

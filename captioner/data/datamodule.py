@@ -16,6 +16,7 @@ from captioner.annotations.leaks import find_leaks
 from captioner.annotations.records import Record, Split
 from captioner.checkpoint import read_checkpoint
 from captioner.data.dataset import Augmentation, Batch, CaptionDataset, Example, Features, as_input
+from captioner.data.events import EventLabels, event_labels
 from captioner.data.features import FeatureSource
 from captioner.data.loading import StagedLoader
 from captioner.data.resumable import ResumableData
@@ -26,6 +27,7 @@ from captioner.data.views import ImageViews
 from captioner.datasets.clips import draw_clips
 from captioner.datasets.shapes import draw_shapes
 from captioner.errors import ConfigError, DataError
+from captioner.events.config import EventConfig
 from captioner.preprocessing import Preprocessing
 from captioner.tokenizer import tokenize
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
@@ -74,6 +76,10 @@ class CaptionData(ResumableData):
             of `train` if it is missing.
         draw_clips: Draw a data set with this number of clips of coloured shapes into the folder of
             `train` if it is missing; requires the extra `video`.
+        events: Table of events in the clips of both splits, with the columns `clip`, `start`, `end`
+            in seconds and `label`: the model learns to recognise them. A clip without events has a
+            row with empty times and label; clips without any row are not labelled. Paths are
+            relative to `train_images`, or to the table's folder. Null for a model without events.
         seed: The random seed of the order of images, their augmentation and the choice of captions.
         init_from: Linked from the model: the checkpoint folder whose words and preprocessing are
             used.
@@ -107,6 +113,7 @@ class CaptionData(ResumableData):
         cache_folder: Path = Path("data/features"),
         draw_shapes: int = 0,
         draw_clips: int = 0,
+        events: Path | None = None,
         seed: int = 0,
         init_from: str | None = None,
         frames: int = 0,
@@ -129,6 +136,11 @@ class CaptionData(ResumableData):
         self.cache_folder = cache_folder
         self.feature_source: FeatureSource | None = None
         self.shapes, self.clips = draw_shapes, draw_clips
+        self._events = None if events is None else Path(events), train_images
+        if events is not None and not self.frames:
+            raise ConfigError(
+                "data.events labels clips, and the model is one of photos; set model.temporal."
+            )
         for name in ("min_count", "max_length", "captions_per_image", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"data.{name} is {getattr(self, name)}; expected 1 or more.")
@@ -247,6 +259,17 @@ class CaptionData(ResumableData):
             for captions, own in zip(tokens, styles, strict=True)
         ]
 
+    @cached_property
+    def labels(self) -> EventLabels | None:
+        """The events of each record; None where nobody labelled any."""
+        table, clips = self._events
+        return None if table is None else event_labels(table, clips, self.records, self.frames)
+
+    @property
+    def event_config(self) -> EventConfig | None:
+        """Which events the model learns to tell."""
+        return None if self.labels is None else self.labels.config
+
     # --- Batches ---
 
     def train_dataloader(self) -> DataLoader[Example] | StagedLoader:
@@ -279,6 +302,7 @@ class CaptionData(ResumableData):
             substitute=split == "train" and self.unreadable == "skip",
             seed=self.seed,
             frames=self.frames,
+            events=None if self.labels is None else self.labels.steps[split],
         )
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

@@ -122,6 +122,8 @@ class Example(NamedTuple):
         record: The index of its record in the split.
         unreadable: Why images could not be read, a sentence each.
         weights: The weight of each caption in the loss; empty if all are 1.
+        events: The labels of events at each frame, (F, E), see `captioner.data.events`; None if not
+            labelled.
     """
 
     image: NDArray[np.uint8] | NDArray[np.float16] | None
@@ -129,6 +131,7 @@ class Example(NamedTuple):
     record: int
     unreadable: tuple[str, ...] = ()
     weights: Sequence[float] = ()
+    events: NDArray[np.float32] | None = None
 
 
 class Batch(NamedTuple):
@@ -142,6 +145,7 @@ class Batch(NamedTuple):
         indices: (B,), the indices of the images' records in the split.
         weights: (B, K), the weight of each caption in the loss; 0 for padding.
         unreadable: Why images could not be read, a sentence each.
+        events: The labels of events at each frame, (B, F, E); None if not labelled.
     """
 
     inputs: Tensor
@@ -149,6 +153,7 @@ class Batch(NamedTuple):
     indices: Tensor
     weights: Tensor
     unreadable: list[str]
+    events: Tensor | None = None
 
 
 class CaptionDataset(Dataset[Example]):
@@ -173,6 +178,7 @@ class CaptionDataset(Dataset[Example]):
             training batches stay full.
         seed: The random seed.
         frames: F, the number of frames to read of each clip; 0 for images.
+        events: The labels of events of each record, (F, E); None if not labelled.
     """
 
     def __init__(
@@ -189,6 +195,7 @@ class CaptionDataset(Dataset[Example]):
         substitute: bool = False,
         seed: int = 0,
         frames: int = 0,
+        events: Sequence[NDArray[np.float32]] | None = None,
     ) -> None:
         self.records = records
         self.captions = captions
@@ -201,6 +208,7 @@ class CaptionDataset(Dataset[Example]):
         self.substitute = substitute
         self.seed = seed
         self.frames = frames
+        self.events = events
 
     def __len__(self) -> int:
         return len(self.records)
@@ -219,9 +227,9 @@ class CaptionDataset(Dataset[Example]):
             rng = np.random.default_rng((self.seed, epoch, index))
             captions, weights = self._choose(index, rng)
             try:
-                return Example(
-                    self._image(epoch, index, rng), captions, index, tuple(unreadable), weights
-                )
+                image = self._image(epoch, index, rng)
+                events = None if self.events is None else self.events[index]
+                return Example(image, captions, index, tuple(unreadable), weights, events)
             except ImageError as error:
                 unreadable.append(str(error))
         return Example(None, captions, index, tuple(unreadable), weights)
@@ -299,7 +307,7 @@ def collate(examples: Sequence[Example]) -> Batch:
     empty.
     """
     ordered = [
-        (example.image, _longest_first(example), example.record)
+        (example.image, _longest_first(example), example)
         for example in examples
         if example.image is not None
     ]
@@ -318,10 +326,17 @@ def collate(examples: Sequence[Example]) -> Batch:
             else torch.empty(0)
         ),
         captions=padded,
-        indices=torch.tensor([index for _, _, index in ordered], dtype=torch.long),
+        indices=torch.tensor([example.record for _, _, example in ordered], dtype=torch.long),
         weights=weights,
         unreadable=[sentence for example in examples for sentence in example.unreadable],
+        events=_stacked([example.events for _, _, example in ordered]),
     )
+
+
+def _stacked(events: Sequence[NDArray[np.float32] | None]) -> Tensor | None:
+    """Return the labels of a batch, (B, F, E); None if not labelled."""
+    labelled = [each for each in events if each is not None]
+    return torch.from_numpy(np.stack(labelled)) if labelled else None
 
 
 def _longest_first(example: Example) -> list[tuple[list[int], float]]:

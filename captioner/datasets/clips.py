@@ -2,7 +2,9 @@
 
 What happens in a clip is told by the order of its frames alone: a clip played backwards shows
 something else that could happen as well, and is drawn as often. So whoever sees the frames in no
-order, or one of them, can but guess.
+order, or one of them, can but guess. This also holds for any odd share of the frames that
+`captioner.video.parts` samples evenly, such as 8 of 24: they are the same frames backwards, to the
+pixel, as each is drawn and compressed by itself.
 """
 
 import csv
@@ -17,13 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from captioner.annotations.events import COLUMNS as EVENT_COLUMNS
 from captioner.datasets.shapes import COLORS, SHAPES, VAL_SHARE
 from captioner.errors import MissingExtraError
+from captioner.events.timeline import Event
 
 SIZE = 96  # pixels a side
-FRAMES = 16  # of a clip
-RATE = 8  # frames a second
+FRAMES = 24  # of a clip
+RATE = 12  # frames a second
 MOVES = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
+SECONDS = FRAMES / RATE  # of a clip
+_TURN = 0.5  # seconds around the moment in which a colour turns
 _BACK = {"left": "right", "right": "left", "up": "down", "down": "up"}
 _PATH, _SMALL, _LARGE, _MIDDLE = 0.36, 0.08, 0.2, 0.14  # shares of the side: way, and radii
 
@@ -58,6 +64,20 @@ class Happening:
             return [f"{name} {self.steps[0]}", f"there is {name} that {self.steps[0]}"]
         first, second = self.steps
         return [f"{name} {first}, then {second}", f"{name} {first} and then {second}"]
+
+    def events(self) -> list[Event]:
+        """When it happens: each step in its part of the clip, but a colour turns in the middle."""
+        if self.other is not None:
+            return [Event(0.0, SECONDS, "swap places")]
+        part = SECONDS / len(self.steps)
+        events = []
+        for number, step in enumerate(self.steps):
+            start, end = number * part, (number + 1) * part
+            if step.startswith("turns"):
+                middle = (start + end) / 2
+                start, end = middle - _TURN / 2, middle + _TURN / 2
+            events.append(Event(start, end, step))
+        return events
 
     def backwards(self) -> "Happening":
         """What happens in the clip played backwards."""
@@ -147,7 +167,8 @@ def _state(
 def _draw_shape(
     draw: ImageDraw.ImageDraw, color: str, shape: str, center: NDArray[np.float64], radius: float
 ) -> None:
-    x, y = center.tolist()
+    # Rounded, so that a shape at the same place is the same to the pixel, however it got there.
+    x, y, radius = (round(float(value), 6) for value in (*center, radius))
     box = (x - radius, y - radius, x + radius, y + radius)
     if shape == "circle":
         draw.ellipse(box, fill=COLORS[color])
@@ -163,7 +184,8 @@ def draw_clips(folder: Path, count: int, seed: int = 0) -> None:
 
     The folder gets `clips/`, MP4 files of two seconds, and `train.csv` and `val.csv` with the
     columns `clip` and `caption`: a fifth of the clips is held out for validation. Each clip has two
-    captions.
+    captions. When what happens in them is in `events.csv`, and of those held out in
+    `val_events.csv`, with the columns `clip`, `start`, `end` and `label`.
 
     Args:
         folder: Where; written beside and renamed, so that it is there whole or not at all.
@@ -178,18 +200,24 @@ def draw_clips(folder: Path, count: int, seed: int = 0) -> None:
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     try:
         (temporary / "clips").mkdir(parents=True)
-        rows = []
+        rows, events = [], []
         for number in range(count):
             rng = np.random.default_rng((seed, number))
             happening = draw_happening(rng)
             name = f"clips/{number:05d}.mp4"
-            write_clip(temporary / name, draw_frames(happening, rng))
+            write_clip(temporary / name, draw_frames(happening, rng), key_frames_alone=True)
             rows.append([(name, caption) for caption in happening.captions()])
+            events.append([(name, each.start, each.end, each.label) for each in happening.events()])
         held_out = round(count * VAL_SHARE)
-        for split, chosen in (("val", rows[:held_out]), ("train", rows[held_out:])):
-            with (temporary / f"{split}.csv").open("w", newline="", encoding="utf-8") as file:
+        for table, columns, chosen in (
+            ("val", ("clip", "caption"), rows[:held_out]),
+            ("train", ("clip", "caption"), rows[held_out:]),
+            ("events", EVENT_COLUMNS, events),
+            ("val_events", EVENT_COLUMNS, events[:held_out]),
+        ):
+            with (temporary / f"{table}.csv").open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
-                writer.writerow(("clip", "caption"))
+                writer.writerow(columns)
                 writer.writerows(row for clip in chosen for row in clip)
         temporary.rename(folder)
     except OSError:
@@ -199,13 +227,21 @@ def draw_clips(folder: Path, count: int, seed: int = 0) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_clip(path: Path, frames: Sequence[NDArray[np.uint8]], rate: int = RATE) -> None:
+def write_clip(
+    path: Path,
+    frames: Sequence[NDArray[np.uint8]],
+    rate: int = RATE,
+    *,
+    key_frames_alone: bool = False,
+) -> None:
     """Write frames as an MP4 file.
 
     Args:
         path: Where.
         frames: The frames, (H, W, 3) each; sides are even numbers.
         rate: Frames a second.
+        key_frames_alone: Compress each frame by itself: what is read of a frame then doesn't depend
+            on the frames before it.
 
     Raises:
         MissingExtraError: PyAV is not installed.
@@ -219,6 +255,8 @@ def write_clip(path: Path, frames: Sequence[NDArray[np.uint8]], rate: int = RATE
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt, stream.time_base = "yuv420p", Fraction(1, rate)
         stream.codec_context.qmin = stream.codec_context.qmax = 2  # nearly as drawn
+        if key_frames_alone:
+            stream.codec_context.gop_size = 1
         for number, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts = number

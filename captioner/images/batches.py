@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
+from captioner.errors import ConfigError
 from captioner.images.sources import ImageSource
 
 Read = TypeVar("Read")
@@ -68,3 +69,13 @@ def number_name(number: int, source: object) -> str | None:
         return None
     kind = {bytes: "bytes", np.ndarray: "array"}.get(type(source), type(source).__name__)
     return f"image {number} ({kind})"
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Check the size of batches.
+
+    Raises:
+        ConfigError: It is no whole number from 1 on.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size!r}; expected 1 or more.")

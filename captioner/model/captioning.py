@@ -5,17 +5,37 @@ The classifier is that of the encoder's pretrained weights; tags are computed fr
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from captioner.errors import CheckpointError, ConfigError
+from captioner.events.config import EventConfig
 from captioner.model.classifier import LinearHead
 from captioner.model.decoder import DECODERS, DecoderConfig, TeacherForced
 from captioner.model.encoder import Encoder, EncoderConfig
-from captioner.model.temporal import TEMPORAL_ENCODERS, TemporalConfig, TemporalEncoder
+from captioner.model.temporal import (
+    TEMPORAL_ENCODERS,
+    EventHead,
+    MeanOfFrames,
+    TemporalConfig,
+    TemporalEncoder,
+)
 from captioner.tags import TagConfig
+
+
+class Seen(NamedTuple):
+    """What a model makes of the encoder's features, before the decoder.
+
+    Attributes:
+        regions: What the decoder attends to: of photos the features as they are; of clips (B, L',
+            H), see `TemporalEncoder`.
+        events: The logits of events at each frame, (B, F, E); None for a model without.
+    """
+
+    regions: Tensor
+    events: Tensor | None
 
 
 class CaptioningModel(nn.Module):
@@ -30,15 +50,20 @@ class CaptioningModel(nn.Module):
         tags: The meaning of the classifier's classes; None for a model without a classifier.
         temporal: How the frames of a clip are joined; None, or one named "none", for a model of
             photos.
+        events: What the logits of events stand for; None for a model without.
 
     Attributes:
         tags: The meaning of the classifier's classes.
         temporal: The temporal encoder; None for a model of photos.
+        events: The meaning of the logits of events.
+        event_head: Computes the logits of events at each frame of a clip; None for a model without
+            events.
         classifier: The linear layer that computes class logits from the mean of an image's region
             features. It never trains. None for a model without a classifier.
 
     Raises:
-        ConfigError: The network or its grid is not supported, or doesn't fit the classifier.
+        ConfigError: The network or its grid is not supported, doesn't fit the classifier, or
+            has no RNN over frames to recognise events from.
     """
 
     def __init__(
@@ -51,6 +76,7 @@ class CaptioningModel(nn.Module):
         pad: int = 0,
         tags: TagConfig | None = None,
         temporal: TemporalConfig | None = None,
+        events: EventConfig | None = None,
     ) -> None:
         super().__init__()
         self.configs = (encoder, decoder)
@@ -67,6 +93,9 @@ class CaptioningModel(nn.Module):
         self.classifier: nn.Linear | None = None
         if tags is not None:
             self._add_classifier(tags)
+        self.events: EventConfig | None = None
+        self.event_head: EventHead | None = None
+        self.tell_events(events)
 
     def forward(
         self, pixels: Tensor, captions: Tensor, scheduled_sampling: float = 0.0
@@ -89,7 +118,40 @@ class CaptioningModel(nn.Module):
         Returns:
             The same features for photos; (B, L', H) for clips, see `TemporalEncoder`.
         """
-        return features if self.temporal is None else self.temporal(features)
+        return self.look(features).regions
+
+    def look(self, features: Tensor) -> Seen:
+        """Join frames, and score events.
+
+        Args:
+            features: The encoder's: (B, L, D) of photos, (B, F * L, D) of clips.
+        """
+        if self.temporal is None:
+            return Seen(features, None)
+        attended, states, frames = self.temporal.read(features)
+        return Seen(attended, None if self.event_head is None else self.event_head(frames, states))
+
+    def tell_events(self, events: EventConfig | None) -> None:
+        """Tell these events from now on, by a new head unless the labels are the same.
+
+        Args:
+            events: What they are; None for none.
+
+        Raises:
+            ConfigError: No RNN reads frames.
+        """
+        if events is not None and (
+            self.temporal is None or isinstance(self.temporal, MeanOfFrames)
+        ):
+            raise ConfigError(
+                f"temporal.name is {self.temporal_config.name!r}, and events are told from the"
+                " states of an RNN over the frames; expected lrcn, s2vt or attention."
+            )
+        before, self.events = self.events, events
+        if events is None or self.temporal is None:
+            self.event_head = None
+        elif before is None or before.labels != events.labels:
+            self.event_head = EventHead(self.temporal.width, len(events.labels))
 
     def classes(self, features: Tensor) -> Tensor | None:
         """Compute the classifier's logits (B, C) of region features (B, L, D).
@@ -199,6 +261,7 @@ class CaptioningModel(nn.Module):
         vocab_size: int,
         pad: int = 0,
         tags: TagConfig | None = None,
+        events: EventConfig | None = None,
     ) -> "CaptioningModel":
         """Build a network with random weights from the value of `architecture`."""
         encoder = EncoderConfig(**architecture["encoder"])
@@ -212,6 +275,7 @@ class CaptioningModel(nn.Module):
             pad=pad,
             tags=tags,
             temporal=temporal,
+            events=events,
         )
 
 

@@ -13,7 +13,7 @@ time. The variants differ in one thing only, what they keep of the order of the 
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,20 @@ class TemporalConfig:
         return 0 if self.name == "none" else self.frames
 
 
+class Read(NamedTuple):
+    """What a temporal encoder makes of a clip.
+
+    Attributes:
+        attended: What the decoder attends to, (B, L', H).
+        states: The RNN's state at each frame, (B, F, H).
+        frames: A vector of each frame, (B, F, H), which the RNN read.
+    """
+
+    attended: Tensor
+    states: Tensor
+    frames: Tensor
+
+
 class TemporalEncoder(nn.Module):
     """Frames' region features (B, F * L, D) -> what the decoder attends to, (B, L', H).
 
@@ -101,7 +115,12 @@ class TemporalEncoder(nn.Module):
         Returns:
             (B, L', H).
         """
-        return self.join(self.embed(features))
+        return self.read(features).attended
+
+    def read(self, features: Tensor) -> Read:
+        """Join the frames of clips; see `forward`."""
+        frames = self.embed(features)
+        return Read(*self.join(frames), frames)
 
     def embed(self, features: Tensor) -> Tensor:
         """A vector (B, F, H) for each frame, of its region features (B, F * L, D)."""
@@ -109,17 +128,17 @@ class TemporalEncoder(nn.Module):
         side_by_side = regions.reshape(features.shape[0], self.frames, -1)  # (B, F, L * P)
         return torch.relu(self.norm(self.frame(side_by_side)))
 
-    def join(self, frames: Tensor) -> Tensor:
-        """Join frames' vectors (B, F, H) into what the decoder attends to, (B, L', H)."""
+    def join(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Join frames' vectors (B, F, H) into what is attended to and states; see `Read`."""
         raise NotImplementedError
 
 
 class MeanOfFrames(TemporalEncoder):
     """The mean of the frames: what a clip shows, and not in which order."""
 
-    def join(self, frames: Tensor) -> Tensor:
-        """See `TemporalEncoder.join`; (B, 1, H)."""
-        return frames.mean(dim=1, keepdim=True)
+    def join(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """See `TemporalEncoder.join`; (B, 1, H). The state at a frame is the frame's vector."""
+        return frames.mean(dim=1, keepdim=True), frames
 
 
 class Lrcn(TemporalEncoder):
@@ -129,9 +148,10 @@ class Lrcn(TemporalEncoder):
         super().__init__(config, regions, feature_size)
         self.rnn = _Rnn(config.cell, config.hidden_size)
 
-    def join(self, frames: Tensor) -> Tensor:
+    def join(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """See `TemporalEncoder.join`; (B, 1, H)."""
-        return self.rnn(frames)[:, -1:]  # type: ignore[no-any-return]
+        states = self.rnn(frames)
+        return states[:, -1:], states
 
 
 class S2vt(TemporalEncoder):
@@ -142,10 +162,11 @@ class S2vt(TemporalEncoder):
         self.rnn = _Rnn(config.cell, config.hidden_size)
         self.second = _Rnn(config.cell, config.hidden_size)
 
-    def join(self, frames: Tensor) -> Tensor:
-        """See `TemporalEncoder.join`; (B, 2, H)."""
+    def join(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """See `TemporalEncoder.join`; (B, 2, H). The states are those of the second RNN."""
         first = self.rnn(frames)
-        return torch.cat([first[:, -1:], self.second(first)[:, -1:]], dim=1)
+        second = self.second(first)
+        return torch.cat([first[:, -1:], second[:, -1:]], dim=1), second
 
 
 class TemporalAttention(TemporalEncoder):
@@ -156,19 +177,21 @@ class TemporalAttention(TemporalEncoder):
         self.rnn = _Rnn(config.cell, config.hidden_size)
         self.local = nn.Linear(feature_size, config.hidden_size) if config.regions else None
 
-    def forward(self, features: Tensor) -> Tensor:
-        """See `TemporalEncoder.forward`; (B, F, H), or (B, F * L, H) with regions.
+    def read(self, features: Tensor) -> Read:
+        """See `TemporalEncoder.read`; (B, F, H), or (B, F * L, H) with regions.
 
         A region's vector is its frame's state plus its own features.
         """
-        states = super().forward(features)  # (B, F, H)
+        read = super().read(features)
         if self.local is None:
-            return states
-        return states.repeat_interleave(self.regions, dim=1) + self.local(features)  # type: ignore[no-any-return]
+            return read
+        local = read.states.repeat_interleave(self.regions, dim=1) + self.local(features)
+        return read._replace(attended=local)
 
-    def join(self, frames: Tensor) -> Tensor:
+    def join(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """See `TemporalEncoder.join`; (B, F, H)."""
-        return self.rnn(frames)  # type: ignore[no-any-return]
+        states = self.rnn(frames)
+        return states, states
 
 
 TEMPORAL_ENCODERS: dict[str, type[TemporalEncoder]] = {
@@ -178,6 +201,34 @@ TEMPORAL_ENCODERS: dict[str, type[TemporalEncoder]] = {
     "attention": TemporalAttention,
 }
 """The temporal encoders by name."""
+
+
+class EventHead(nn.Module):
+    """Logits of events at each frame, from what the RNN knows there and at both neighbours.
+
+    The next frame is needed, as the first one that shows an event doesn't tell what it begins. A
+    layer between, and the frames' own vectors beside the states, more than double the average
+    precision on drawn clips after the same number of epochs.
+
+    Args:
+        width: H, the width of the states and of the frames' vectors.
+        labels: E, how many labels there are.
+    """
+
+    def __init__(self, width: int, labels: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(6 * width, width)
+        self.output = nn.Linear(width, labels)
+
+    def forward(self, frames: Tensor, states: Tensor) -> Tensor:
+        """The logits (B, F, E) of frames' vectors and states, (B, F, H) each.
+
+        Before the first frame and after the last there are zeros.
+        """
+        known = torch.cat([frames, states], dim=2)
+        padded = nn.functional.pad(known, (0, 0, 1, 1))
+        around = torch.cat([padded[:, :-2], known, padded[:, 2:]], dim=2)  # (B, F, 6 * H)
+        return self.output(torch.relu(self.hidden(around)))  # type: ignore[no-any-return]
 
 
 class _Rnn(nn.Module):

@@ -39,6 +39,7 @@ def model_card(module: CaptioningModule, trainer: Trainer) -> str:
             f" {len(module.vocabulary):,} words."
         ),
         *_written(data.training.captions_by),
+        *_events(module, trainer),
         *(
             [f"- Styles: {', '.join(module.vocabulary.styles)}."]
             if module.vocabulary.styles
@@ -57,6 +58,17 @@ def _temporal(module: CaptioningModule) -> str:
     """Describe how the frames of a clip are joined; "" for models of photos."""
     frames = module.network.frames
     return f" {frames} frames joined by {module.network.temporal_config.name};" if frames else ""
+
+
+def _events(module: CaptioningModule, trainer: Trainer) -> list[str]:
+    """Describe the events that it tells, if any."""
+    events = module.network.events
+    if events is None:
+        return []
+    mean = trainer.callback_metrics.get("events/mAP")
+    score = "" if mean is None else f" Mean average precision (x100) {100 * float(mean):.1f}."
+    labels = ", ".join(events.labels)
+    return [f"- Tells events in windows of {events.seconds:g} s: {labels}.{score}"]
 
 
 def _written(captions_by: Mapping[str, int]) -> list[str]:

@@ -25,15 +25,15 @@ TOLERANCE = 1e-3  # maximum difference between engines, relative to the largest 
 
 
 def fastest_encode(
-    encoder: nn.Module, image_size: int, n_images: int, *, clips: bool = False
+    encoder: nn.Module, image_size: int, n_images: int, *, frames: int = 1
 ) -> Encode:
     """Find the fastest way to encode images with a frozen encoder in evaluation mode.
 
     Args:
         encoder: Pixels (B, 3, S, S) -> features (B, L, D).
         image_size: S.
-        n_images: The number of images to encode.
-        clips: Whether they are clips, which only torch encodes.
+        n_images: The number of images or clips to encode.
+        frames: The number of frames of each; more than 1 for clips.
     """
     device = next(encoder.parameters()).device
 
@@ -42,7 +42,8 @@ def fastest_encode(
             features: NDArray[np.float16] = encoder(pixels.to(device)).half().cpu().numpy()
         return features
 
-    if clips or device.type != "cpu" or torch.is_autocast_enabled("cpu") or n_images < WORTHWHILE:
+    few = n_images * frames < WORTHWHILE
+    if few or device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return by_torch
     try:
         return onnx_encode(encoder, image_size)
@@ -79,10 +80,12 @@ def onnx_encode(encoder: nn.Module, image_size: int) -> Encode:
         raise ValueError(f"its features differ by {difference:.1e}")
 
     def encode(pixels: Tensor) -> NDArray[np.float16]:
+        images = pixels.flatten(0, -4)  # of clips, their frames one by one
         parts = [
             session.run(None, {"pixels": part.numpy()})[0]
-            for part in (pixels[start : start + 4] for start in range(0, len(pixels), 4))
+            for part in (images[start : start + 4] for start in range(0, len(images), 4))
         ]
-        return np.concatenate(parts).astype(np.float16)
+        features = np.concatenate(parts).astype(np.float16)
+        return features.reshape(len(pixels), -1, features.shape[2])
 
     return encode

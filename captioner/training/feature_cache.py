@@ -170,8 +170,8 @@ def _write_parts(
     """Compute the missing features of each view, part by part, and log the progress."""
     count, done = sum(map(len, missing)), 0
     training = encoder.training
-    clips = views.frames > 0
-    encode = fastest_encode(encoder.eval(), views.preprocessing.size, count, clips=clips)
+    frames = max(1, views.frames)
+    encode = fastest_encode(encoder.eval(), views.preprocessing.size, count, frames=frames)
     unit = "images" if views.count == 1 else "views of images"
     lines = ProgressLines("Computing features", count, unit, logger.info)
     try:

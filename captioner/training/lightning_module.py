@@ -7,10 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from numpy.typing import NDArray
 from torch import Tensor
 
 from captioner.backends.torch import TorchBackend
@@ -19,19 +21,21 @@ from captioner.data.dataset import Batch
 from captioner.decoding.search import DecodingOptions
 from captioner.errors import ConfigError
 from captioner.evaluation.results import save_results
+from captioner.events.config import EventConfig
 from captioner.inference import Captioner
 from captioner.model.decoder import DecoderConfig
 from captioner.model.encoder import EncoderConfig
 from captioner.model.pretrained import warn_of_preprocessing
 from captioner.model.temporal import TemporalConfig
 from captioner.preprocessing import Preprocessing
+from captioner.training.average_precision import average_precisions, mean_average_precision
 from captioner.training.distillation import DistillationConfig, Teachers
 from captioner.training.feature_cache import FeatureCache
 from captioner.training.keeping import OriginalClasses
-from captioner.training.loss import CaptionLoss
+from captioner.training.loss import CaptionLoss, event_loss
 from captioner.training.network import continued_network, new_network
 from captioner.training.optimization import FinetuneConfig, cosine_rate, make_optimizer
-from captioner.training.processes import gather_captions, shares
+from captioner.training.processes import gather, shares
 from captioner.training.samples import log_samples
 from captioner.training.seeding import seed_step
 from captioner.training.self_critical import Critic, SelfCriticalConfig, with_drawn
@@ -50,6 +54,7 @@ class CaptioningModule(LightningModule):
         word_counts: How often each word occurs in the training captions, in id order; linked from
             the data. They initialise the bias of the output layer, so that training need not learn
             the frequencies (Karpathy and Fei-Fei 2015).
+        events: The events that are labelled in the clips; linked from the data.
         init_from: A checkpoint folder, or "bundled", to continue from. Its architecture (except
             dropout) and preprocessing override those given here; new words are appended to its
             vocabulary.
@@ -61,6 +66,7 @@ class CaptioningModule(LightningModule):
             "bundled" (whose encoder is used), or null for random weights.
         tags: Whether to keep the classifier of `weights` or `init_from`, if there is one, so that
             the model gives tags too; it is not trained.
+        events_weight: Weight of the loss of labelled events beside that of the captions.
         finetune: When and how the encoder trains.
         learning_rate: The decoder's peak learning rate.
         weight_decay: AdamW's weight decay, on matrices and kernels only.
@@ -88,12 +94,14 @@ class CaptioningModule(LightningModule):
         vocabulary: Vocabulary,
         preprocessing: Preprocessing,
         word_counts: list[int] | None = None,
+        events: EventConfig | None = None,
         init_from: str | None = None,
         encoder: EncoderConfig = EncoderConfig(),  # noqa: B008
         decoder: DecoderConfig = DecoderConfig(),  # noqa: B008
         temporal: TemporalConfig = TemporalConfig(),  # noqa: B008
         weights: str | None = None,
         tags: bool = True,
+        events_weight: float = 1.0,
         finetune: FinetuneConfig = FinetuneConfig(),  # noqa: B008
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-2,
@@ -123,6 +131,7 @@ class CaptioningModule(LightningModule):
             distillation.weight,
             vocabulary.never,
         )
+        self.events_weight = events_weight
         self.scheduled_sampling = scheduled_sampling
         self.decoding = decoding
         self.self_critical = self_critical
@@ -133,6 +142,8 @@ class CaptioningModule(LightningModule):
         vocabulary.start(decoding.style)  # fail early if there is no such style
         if learning_rate <= 0:
             raise ConfigError(f"model.learning_rate is {learning_rate}; expected a number above 0.")
+        if not 0 <= events_weight < math.inf:
+            raise ConfigError(f"model.events_weight is {events_weight}; expected 0 or more.")
         for name, share in (
             ("label_smoothing", label_smoothing),
             ("scheduled_sampling", scheduled_sampling),
@@ -145,7 +156,9 @@ class CaptioningModule(LightningModule):
                 f"model.self_critical and model.{other} cannot be combined; turn one off."
             )
         if init_from is not None:
-            self.network = continued_network(init_from, vocabulary, decoder.dropout, tags=tags)
+            self.network = continued_network(
+                init_from, vocabulary, decoder.dropout, tags=tags, events=events
+            )
         else:
             self.network = new_network(
                 encoder,
@@ -156,6 +169,7 @@ class CaptioningModule(LightningModule):
                 weights,
                 tags=tags,
                 temporal=temporal,
+                events=events,
             )
             if weights is not None:
                 warn_of_preprocessing(encoder.name, preprocessing, weights)
@@ -167,6 +181,7 @@ class CaptioningModule(LightningModule):
         if self.network.classifier is not None and finetune.stages and finetune.keep_classifier:
             self.original = OriginalClasses(self.network, finetune.stages)
         self._captions: dict[int, str] = {}
+        self._probabilities: dict[int, NDArray[np.float32]] = {}  # of events, (F, E) each
         self._styles: list[str] = []  # of the validation images
         self._last_loss = torch.zeros(())
         self._critic: Critic | None = None
@@ -203,7 +218,8 @@ class CaptioningModule(LightningModule):
             features, kept = self.original.encode(self.network, inputs)
         else:
             features = self(inputs)
-        batch = batch._replace(inputs=self.network.regions_of(features))
+        regions, events = self.network.look(features)
+        batch = batch._replace(inputs=regions)
         if self._critic is not None:
             batch, advantages, drawn = with_drawn(
                 batch, self.network.decoder, self._critic, self.self_critical
@@ -218,6 +234,9 @@ class CaptioningModule(LightningModule):
         loss, figures = self.loss(
             output, batch.captions, batch.weights, own, advantages=advantages, taught=taught
         )
+        if events is not None and batch.events is not None:
+            told, figures["events"] = event_loss(events, batch.events, own)
+            loss = loss + self.events_weight * told
         if kept is not None:
             figures["kept"] = kept.detach()
             loss = loss + self.finetune.keep_classifier * kept
@@ -331,14 +350,19 @@ class CaptioningModule(LightningModule):
         styles = [self._styles[index] for index in batch.indices.tolist()]
         for style in dict.fromkeys(styles):
             chosen = [row for row, own in enumerate(styles) if own == style]
-            captions = captioner.decode(backend.start(features[chosen]), style=style)
-            for index, caption in zip(batch.indices[chosen].tolist(), captions, strict=True):
+            stepper = backend.start(features[chosen])
+            indices = batch.indices[chosen].tolist()
+            for index, caption in zip(indices, captioner.decode(stepper, style=style), strict=True):
                 self._captions[index] = caption.text
+            if stepper.events is not None:
+                probabilities = np.exp(-np.logaddexp(0, -stepper.events))
+                self._probabilities |= dict(zip(indices, probabilities, strict=True))
 
     def on_validation_epoch_end(self) -> None:
         """Score the captions of all processes against the raw references; save and log them."""
-        captions = gather_captions(self._captions, ranks=self.trainer.world_size)
-        self._captions = {}
+        captions = gather(self._captions, ranks=self.trainer.world_size)
+        probabilities = gather(self._probabilities, ranks=self.trainer.world_size)
+        self._captions, self._probabilities = {}, {}
         first = self.trainer.sanity_checking
         whole = not first or self.trainer.num_sanity_val_steps == math.inf  # else a few batches
         sets = CaptionData.of(self.trainer).validation_sets
@@ -353,8 +377,23 @@ class CaptioningModule(LightningModule):
             when = "Before training" if first else f"Epoch {self.current_epoch}"
             for each, own in zip(validated, scores, strict=True):
                 self._tell(each, own, when)
+            self._score_events(probabilities, when)
             if len(validated) > 1:
                 logger.info("%s, mean: CIDEr-D %.1f", when, 100 * mean["CIDEr-D"])
+
+    def _score_events(self, probabilities: Mapping[int, NDArray[np.float32]], when: str) -> None:
+        """Log the mean average precision of the events in the validation clips."""
+        labels = CaptionData.of(self.trainer).labels
+        if labels is None or not probabilities:
+            return
+        steps = [labels.steps["val"][index] for index in probabilities]
+        precisions = average_precisions(
+            np.concatenate([*probabilities.values()]), np.concatenate(steps), labels.config.labels
+        )
+        mean = mean_average_precision(precisions)
+        if mean is not None:
+            self._log_scores("events/", {"mAP": mean})
+            logger.info("%s: mean average precision of events %.1f", when, 100 * mean)
 
     def _log_scores(self, prefix: str, scores: Mapping[str, float]) -> None:
         for name, value in scores.items():
@@ -387,6 +426,7 @@ class CaptioningModule(LightningModule):
         return {
             **self.network.architecture(),
             "tags": tags,
+            "events": None if self.network.events is None else self.network.events.to_dict(),
             "finetune.stages": list(self.finetune.stages),
         }
 
@@ -402,10 +442,13 @@ class CaptioningModule(LightningModule):
                 " captions or data.min_count have changed. Start a new run, or restore the"
                 " captions."
             )
-        before, now = {"tags": None, **checkpoint.get("network", {})}, self._described()
+        before, now = (
+            {"tags": None, "events": None, **checkpoint.get("network", {})},
+            self._described(),
+        )
         if before != now:
             raise ConfigError(
                 f"Architecture mismatch: the checkpoint has {before}, the config {now}. Restore"
-                " model.encoder, model.decoder, model.temporal, model.tags and"
+                " model.encoder, model.decoder, model.temporal, model.tags, data.events and"
                 " model.finetune.stages, or start a new run."
             )

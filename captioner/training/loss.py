@@ -117,6 +117,29 @@ class CaptionLoss:
         return loss, figures
 
 
+def event_loss(logits: Tensor, labels: Tensor, shares: Shares) -> tuple[Tensor, Tensor]:
+    """Compute the binary cross-entropy of events, summed over labels and averaged over frames.
+
+    Args:
+        logits: (B, F, E).
+        labels: (B, F, E), 1 where an event happens, else 0; below 0 for frames that nobody
+            labelled, which don't count. On the CPU, as the captions may be.
+        shares: As for `CaptionLoss`.
+
+    Returns:
+        The loss, and itself for the log.
+    """
+    known = labels[:, :, :1] >= 0  # (B, F, 1)
+    count = float(known.sum())
+    labels, known = (each.to(logits.device, non_blocking=True) for each in (labels, known))
+    losses = nn.functional.binary_cross_entropy_with_logits(
+        logits.float(), labels.clamp(min=0), reduction="none"
+    )
+    (share,) = shares([count])
+    loss = (losses * known).sum() / max(1.0, count)
+    return loss * share, loss.detach()
+
+
 def _divide(
     output: TeacherForced, weights: Tensor, advantages: Tensor | None
 ) -> tuple[Words, Words, Tensor | None]:

@@ -10,6 +10,7 @@ import torch
 from captioner.backends.torch import TorchBackend
 from captioner.checkpoint import BUNDLED, read_checkpoint
 from captioner.errors import CaptionerError
+from captioner.events.config import EventConfig
 from captioner.model.captioning import CaptioningModel
 from captioner.model.classifier import linear_head, stored_head
 from captioner.model.decoder import DecoderConfig
@@ -33,6 +34,7 @@ def new_network(
     *,
     tags: bool = False,
     temporal: TemporalConfig | None = None,
+    events: EventConfig | None = None,
 ) -> CaptioningModel:
     """Create a network with random weights, except for pretrained ones and the output bias.
 
@@ -46,6 +48,7 @@ def new_network(
         weights: See `CaptioningModule`.
         tags: Whether to keep the classifier of the weights, if it fits the encoder.
         temporal: How the frames of a clip are joined; None for a model of photos.
+        events: Which events it tells; None for none.
     """
     network = CaptioningModel(
         encoder,
@@ -54,6 +57,7 @@ def new_network(
         vocab_size=vocab_size,
         pad=PAD,
         temporal=temporal,
+        events=events,
     )
     if word_counts is not None:
         frequencies = torch.tensor(word_counts) + 0.1
@@ -84,7 +88,12 @@ def _keep_classifier(network: CaptioningModel, weights: str) -> None:
 
 
 def continued_network(
-    folder: str, vocabulary: Vocabulary, dropout: float, *, tags: bool = True
+    folder: str,
+    vocabulary: Vocabulary,
+    dropout: float,
+    *,
+    tags: bool = True,
+    events: EventConfig | None = None,
 ) -> CaptioningModel:
     """Load the network of a checkpoint folder, or "bundled", and add new words and styles.
 
@@ -94,6 +103,7 @@ def continued_network(
             with START's embedding.
         dropout: The decoder's new dropout.
         tags: Whether to keep its classifier, if it has one.
+        events: Which events it tells from now on; None for none.
     """
     checkpoint = read_checkpoint(None if folder == "bundled" else folder)
     network = TorchBackend.from_checkpoint(checkpoint).model
@@ -107,6 +117,7 @@ def continued_network(
                 rows[starts] = rows[START].clone()
     if not tags:
         network.drop_classifier()
+    network.tell_events(events)
     network.decoder.dropout.p = dropout
     network.configs = (network.configs[0], replace(network.configs[1], dropout=dropout))
     logger.info(

@@ -60,7 +60,8 @@ def make_optimizer(
 ) -> torch.optim.AdamW:
     """Create AdamW with separate rates for the decoder and the encoder's trained stages.
 
-    The temporal encoder of a model of clips trains with the decoder, from the start.
+    The temporal encoder of a model of clips and its head for events train with the decoder, from
+    the start.
 
     Args:
         network: The network; its encoder is left frozen.
@@ -73,6 +74,8 @@ def make_optimizer(
     }
     if network.temporal is not None:
         trained["temporal"] = (learning_rate, network.temporal.parameters())
+    if network.event_head is not None:
+        trained["events"] = (learning_rate, network.event_head.parameters())
     if finetune.stages:
         network.encoder.unfreeze(finetune.stages, freeze_batchnorm=finetune.freeze_batchnorm)
         trained["encoder"] = (finetune.learning_rate, list(network.encoder.trained_parameters()))

@@ -1,9 +1,12 @@
 """Communication between the processes of distributed training."""
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def shares(
@@ -24,14 +27,19 @@ def shares(
     return list(own * ranks / total)
 
 
-def gather_captions(own: Mapping[int, str], *, ranks: int) -> dict[int, str]:
-    """Gather the captions of all processes by their record's index, in order.
+def gather(own: Mapping[int, T], *, ranks: int) -> dict[int, T]:
+    """Gather what all processes found of their records by their index, in order.
 
     Args:
-        own: The captions of this process.
+        own: Of this process.
         ranks: The number of processes.
     """
-    parts: list[Mapping[int, str]] = [own] * ranks
+    parts: list[Mapping[int, T]] = [own] * ranks
     if ranks > 1:
         torch.distributed.all_gather_object(parts, own)
-    return dict(sorted((index, text) for part in parts for index, text in part.items()))
+    return dict(
+        sorted(
+            ((index, found) for part in parts for index, found in part.items()),
+            key=lambda pair: pair[0],
+        )
+    )

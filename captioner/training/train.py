@@ -140,6 +140,7 @@ class TrainCLI(RunCLI):
         parser.link_arguments("model.temporal", "data.frames", compute_fn=_clip_frames)
         parser.link_arguments("data.vocabulary", "model.vocabulary", apply_on="instantiate")
         parser.link_arguments("data.word_counts", "model.word_counts", apply_on="instantiate")
+        parser.link_arguments("data.event_config", "model.events", apply_on="instantiate")
         parser.link_arguments("data.preprocessing", "model.preprocessing", apply_on="instantiate")
 
 

@@ -1,5 +1,6 @@
 """Evenly spaced frames of a clip, upright and in sRGB's RGB: what a model of clips sees of it."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ ClipInput: TypeAlias = ClipSource | ClipPart | Sequence[ImageSource]
 """What a model of clips captions: a file, a part of it, or frames in their order."""
 
 _SEEK = 10.0  # seconds ahead from which on seeking is quicker than decoding all that lies between
+_EMPTY = "has no frame that can be decoded: it is empty or damaged"
 _PHOTOS = IMAGE_SUFFIXES - {".gif"}  # FFmpeg reads what moves in a GIF
 
 
@@ -52,13 +54,82 @@ def read_frames(clip: ClipPart, count: int) -> list[Image.Image]:
     with open_clip(clip.path, name) as file, open_container(file, name) as container:
         stream = video_stream(container, name)
         try:
-            times = _times(container, stream, clip, count)
+            start, end = _span(container, stream, clip)
+            first = _first(stream) + start
+            times = [first + (end - start) * (i + 0.5) / count for i in range(count)]
             frames = list(_shown_at(container, stream, name, times))
         except av.FFmpegError as error:
             raise VideoError(name, f"cannot be read as a clip ({error.strerror})") from error
     if not frames:
-        raise VideoError(name, "has no frame that can be decoded: it is empty or damaged")
+        raise VideoError(name, _EMPTY)
     return frames + frames[-1:] * (count - len(frames))
+
+
+def span_of(clip: ClipPart) -> tuple[float, float]:
+    """Say where a part of a clip begins and ends, in seconds; nothing is decoded.
+
+    Raises:
+        VideoError: The clip cannot be read, or has nothing between its start and its end.
+        MissingExtraError: PyAV is not installed.
+    """
+    if not can_read_clips():
+        raise MissingExtraError("Reading clips", "video")
+    import av
+
+    name = clip_name(clip.path)
+    with open_clip(clip.path, name) as file, open_container(file, name) as container:
+        try:
+            return _span(container, video_stream(container, name), clip)
+        except av.FFmpegError as error:
+            raise VideoError(name, f"cannot be read as a clip ({error.strerror})") from error
+
+
+class Steps:
+    """The frames of a clip in equal steps; memory holds one at a time.
+
+    The frame of a step is that shown in its middle, as `read_frames` takes them.
+
+    Args:
+        source: A path, or the bytes of a file.
+        step: Seconds of a step.
+
+    Attributes:
+        duration: How long the clip lasts, in seconds.
+
+    Raises:
+        VideoError: The clip cannot be read.
+        MissingExtraError: PyAV is not installed.
+    """
+
+    def __init__(self, source: ClipSource, step: float) -> None:
+        self._source, self._step = source, step
+        self.duration = span_of(ClipPart(source))[1]
+
+    def __len__(self) -> int:
+        return max(1, math.ceil(self.duration / self._step - 0.5))
+
+    def __iter__(self) -> Iterator[Image.Image]:
+        """Give the frames, in mode "RGB".
+
+        Raises:
+            VideoError: No frame can be decoded.
+        """
+        import av
+
+        name = clip_name(self._source)
+        with open_clip(self._source, name) as file, open_container(file, name) as container:
+            stream = video_stream(container, name)
+            first = _first(stream)
+            times = [first + (index + 0.5) * self._step for index in range(len(self))]
+            count = 0
+            try:
+                for image in _shown_at(container, stream, name, times):
+                    yield image
+                    count += 1
+            except av.FFmpegError as error:
+                raise VideoError(name, f"cannot be read as a clip ({error.strerror})") from error
+        if not count:
+            raise VideoError(name, _EMPTY)
 
 
 def frames_of(source: ClipInput | ImageSource, count: int, min_size: int) -> list[Image.Image]:
@@ -98,8 +169,8 @@ def _is_photo(path: str | os.PathLike[str]) -> bool:
     return Path(os.fsdecode(path)).suffix.lower() in _PHOTOS
 
 
-def _times(container: Any, stream: Any, clip: ClipPart, count: int) -> list[float]:
-    """The middles of `count` equal parts of a clip, in seconds of its timestamps."""
+def _span(container: Any, stream: Any, clip: ClipPart) -> tuple[float, float]:
+    """Where a part of a clip begins and ends, in seconds since the clip's first frame."""
     length = promised_length(container, stream)
     if length is None:
         length = _length(container, stream) if clip.end is None else clip.end
@@ -108,9 +179,12 @@ def _times(container: Any, stream: Any, clip: ClipPart, count: int) -> list[floa
         span = f"from {start:g} s to {end:g} s"
         reason = f"has nothing {span}; expected a part of its {length:g} s"
         raise VideoError(clip_name(clip.path), reason)
-    end = min(end, length)
-    first = float((stream.start_time or 0) * (stream.time_base or 0))
-    return [first + start + (end - start) * (i + 0.5) / count for i in range(count)]
+    return start, min(end, length)
+
+
+def _first(stream: Any) -> float:
+    """When the first frame is shown, in seconds of the clip's timestamps."""
+    return float((stream.start_time or 0) * (stream.time_base or 0))
 
 
 def _length(container: Any, stream: Any) -> float:

@@ -50,7 +50,7 @@ def test_a_config_is_found_by_its_name_or_its_path(
 def test_an_unknown_config_lists_the_existing_ones(config: str) -> None:
     with pytest.raises(
         ConfigError,
-        match=r"Expected a YAML file, or one of cifar10, coco, .*, tiny, tiny_video, video\.$",
+        match=r"Expected a YAML file, or one of cifar10, .*, tiny_events, tiny_video, video\.$",
     ) as caught:
         find_config(config)
     assert ("Did you mean tiny?" in str(caught.value)) == ("tinny" in config)

@@ -17,7 +17,7 @@ from captioner.inference import Captioner
 from captioner.model.captioning import CaptioningModel
 from captioner.model.decoder import DecoderConfig
 from captioner.model.encoder import EncoderConfig
-from captioner.model.temporal import TEMPORAL_ENCODERS, TemporalConfig
+from captioner.model.temporal import TEMPORAL_ENCODERS, EventHead, TemporalConfig
 from captioner.preprocessing import Preprocessing
 from tests.clip_models import SIZE, VOCABULARY
 from tests.clip_models import save_clip_model as save
@@ -40,6 +40,31 @@ def test_order_counts_for_all_but_the_mean(name: str, cell: str) -> None:
     there, back = (encoder(each.flatten(1, 2)) for each in (features, features.flip(1)))
     assert there.shape == (B, LENGTHS[name], H)
     assert torch.allclose(there, back, atol=1e-6) is (name == "mean")
+
+
+def test_events_are_told_from_a_frame_and_its_neighbours() -> None:
+    frames, states = torch.randn(2, B, F, H)
+    head = EventHead(H, 2)
+    weights = head.hidden.weight.detach().reshape(H, 3, 2, H)
+    for frame in range(F):
+        hidden = head.hidden.bias.detach().expand(B, H)
+        for place, other in enumerate((frame - 1, frame, frame + 1)):
+            if 0 <= other < F:
+                hidden = hidden + frames[:, other] @ weights[:, place, 0].T
+                hidden = hidden + states[:, other] @ weights[:, place, 1].T
+        expected = hidden.clamp(min=0) @ head.output.weight.T + head.output.bias
+        torch.testing.assert_close(head(frames, states)[:, frame], expected)
+
+
+@pytest.mark.parametrize("name", ["lrcn", "s2vt", "attention"])
+def test_the_states_are_those_of_the_last_rnn(name: str) -> None:
+    encoder = make(name)
+    features = torch.randn(B, F * L, D)
+    attended, states, frames = encoder.read(features)
+    torch.testing.assert_close(frames, encoder.embed(features))
+    torch.testing.assert_close(attended, encoder(features))
+    assert states.shape == (B, F, H)
+    torch.testing.assert_close(states[:, -1], attended[:, -1])
 
 
 def test_it_is_known_where_in_a_frame_something_is() -> None:

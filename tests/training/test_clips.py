@@ -46,15 +46,15 @@ def test_a_run_on_clips_leaves_a_folder_that_captions_them(caplog: pytest.LogCap
     assert main(arguments) == 0, caplog.text
 
     best = Path("runs/tiny_video/best")
-    assert "6 frames joined by attention" in (best / "README.md").read_text()
+    assert "8 frames joined by attention" in (best / "README.md").read_text()
     captioner = Captioner.from_pretrained(best)
-    assert captioner.frames == 6
+    assert captioner.frames == 8
     records = load_records("data/clips/val.csv")
     captions = captioner.caption([record.path for record in records])
     validated = json.loads(Path("runs/tiny_video/validation.json").read_text())
     if "epoch 1" in (best / "README.md").read_text().lower():  # the last is the best
         assert [caption.text for caption in captions] == [row["caption"] for row in validated]
-    frames = read_frames(records[0].clip, 6)
+    frames = read_frames(records[0].clip, 8)
     alone = captioner.caption_clip(frames)
     assert alone.text == captions[0].text
     assert alone.log_prob == pytest.approx(captions[0].log_prob, abs=1e-4)
@@ -65,7 +65,7 @@ def test_a_run_on_clips_leaves_a_folder_that_captions_them(caplog: pytest.LogCap
 
     again = ["--model.init_from=runs/tiny_video/best", "--trainer.default_root_dir=again"]
     assert main([f"--config={TINY_VIDEO}", *SMALL, *again, "--model.temporal.frames=3"]) == 0
-    assert Captioner.from_pretrained("again/best").frames == 6, "as in the model it begins with"
+    assert Captioner.from_pretrained("again/best").frames == 8, "as in the model it begins with"
 
 
 def test_the_config_for_clips_of_ones_own():

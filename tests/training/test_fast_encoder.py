@@ -37,8 +37,8 @@ def test_features_are_those_of_torch(residual: Encoder, joint: bool) -> None:
     if joint:
         encoder = JointEncoder([residual, Encoder(EncoderConfig(SMALL_RESNET), 64)]).eval()
     encode = onnx_encode(encoder, 64)
-    for count in (1, 7):
-        pixels = torch.randn(count, 3, 64, 64)
+    for shape in ((1,), (7,), (2, 3)):  # images, and two clips of three frames
+        pixels = torch.randn(*shape, 3, 64, 64)
         with torch.inference_mode():
             same(encode(pixels), encoder(pixels))
 

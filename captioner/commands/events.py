@@ -1,0 +1,119 @@
+"""`captioner events`: what happens in clips, and when; how well a model tells it."""
+
+import json
+import math
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from captioner.commands.captions_file import escape
+from captioner.commands.model import add_model
+from captioner.commands.parser import Add
+from captioner.commands.terminal import report, show_warnings, track
+from captioner.errors import ConfigError, MissingExtraError, VideoError
+from captioner.events.config import NO_EVENTS, THRESHOLD, check_threshold
+from captioner.video.subtitles import time_span
+
+if TYPE_CHECKING:
+    from captioner.inference import Captioner
+    from captioner.video.events import Scan
+
+
+def declare(add: Add) -> None:
+    """Say what the command takes."""
+    parser = add(
+        "events",
+        usage="captioner events (CLIP... | --annotations FILE) --model DIR [OPTIONS]",
+        operands=("CLIP", 0, math.inf),
+        help="Say which events happen in clips, and when.",
+        description="""\
+Find events in each CLIP, by a model that was trained on labelled ones (data.events): a
+line for each event with the clip, its time, its label and its probability.
+
+With --annotations, print instead how well the model tells the events of a table with the
+columns clip, start, end, label: the average precision of each label.""",
+        epilog="""\
+examples:
+  captioner events clip.mp4 --model runs/tiny_events/best
+  captioner events clip.mp4 --model runs/tiny_events/best --threshold 0.8 --json
+  captioner events --annotations data/clips/val_events.csv --model runs/tiny_events/best""",
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=THRESHOLD,
+        metavar="P",
+        help=f"The least probability of an event, above 0 and up to 1. [default: {THRESHOLD:g}]",
+    )
+    parser.add_argument("--json", action="store_true", help="Print a JSON object a clip.")
+    parser.add_argument(
+        "--annotations",
+        type=Path,
+        metavar="FILE",
+        help="Score the model on this table; needs the extra train.",
+    )
+    parser.add_argument(
+        "--clips",
+        type=Path,
+        metavar="DIR",
+        help="Folder that paths of FILE start from. [default: that of FILE]",
+    )
+    add_model(parser, batches=False, which="Checkpoint folder, or hf://owner/name. [required]")
+
+
+def run(options: Namespace) -> int:
+    """Print the events of clips, or how well they are told."""
+    from captioner.inference import Captioner
+
+    show_warnings()
+    check_threshold(options.threshold)
+    if bool(options.operands) == (options.annotations is not None):
+        raise ConfigError("Give clips, or a table with --annotations: one of the two.")
+    if len(options.model or ()) > 1:
+        raise ConfigError("Several models are given; events are told by one --model.")
+    captioner = Captioner.from_pretrained(
+        options.model, backend=options.backend, device=options.device
+    )
+    if captioner.events is None:
+        raise ConfigError(NO_EVENTS)
+    if options.annotations is not None:
+        return _score(captioner, options)
+    from captioner.video.events import scan
+
+    failed = False
+    for clip in options.operands:
+        try:
+            _print(clip, scan(captioner, clip), options)
+        except VideoError as error:
+            report(str(error))
+            failed = True
+    return int(failed)
+
+
+def _print(clip: str, seen: "Scan", options: Namespace) -> None:
+    events = seen.events(options.threshold)
+    if options.json:
+        found = [event.to_dict() for event in events]
+        facts = {"path": clip, "duration": round(seen.duration, 3), "events": found}
+        print(json.dumps(facts, ensure_ascii=False), flush=True)
+        return
+    for event in events:
+        when = time_span(event.start, event.end)
+        print(escape(clip), when, event.label, f"{event.probability:.2f}", sep="\t", flush=True)
+
+
+def _score(captioner: "Captioner", options: Namespace) -> int:
+    try:
+        from captioner.training.average_precision import mean_average_precision, score_events
+    except ImportError as error:
+        raise MissingExtraError("Scoring events", "train") from error
+    precisions = score_events(captioner, options.annotations, options.clips, track=track)
+    mean = mean_average_precision(precisions)
+    if options.json:
+        print(json.dumps({"average_precision": precisions, "mean": mean}, ensure_ascii=False))
+        return 0
+    width = max(map(len, (*precisions, "mean")))
+    for label, value in {**precisions, "mean": mean}.items():
+        print(f"{label:{width}}  {'-' if value is None else f'{100 * value:.1f}':>5}")
+    return 0

@@ -1,0 +1,1 @@
+"""Events in clips: what a model says of them, and how its steps become a timeline."""
