@@ -288,13 +288,13 @@ class Method:
     alpha: float | None = None
 
 
-_TEACHER = {"model.distillation": {"teachers": [INIT_FROM], "weight": TAUGHT}}
 METHODS: dict[str, Method] = {
     "plain": Method(),
     "replay": Method(replay=True),
-    "distillation": Method(config=_TEACHER),
+    "distillation": Method(
+        config={"model.distillation": {"teachers": [INIT_FROM], "weight": TAUGHT}}
+    ),
     "averaging": Method(alpha=ALPHA),
-    "distillation + averaging": Method(config=_TEACHER, alpha=ALPHA),
 }
 
 
@@ -402,7 +402,7 @@ class Learner:
         """
         model, rows, earlier = self.start, [list(first)], list(self.known)
         for domain in self.sequence:
-            run = self.folder / name.replace(" ", "") / domain.name
+            run = self.folder / name / domain.name
             tuned = self._fine_tune(run, model, domain, method, earlier)
             if method.alpha is not None:
                 average(run / "averaged", [tuned, model], method.alpha)
