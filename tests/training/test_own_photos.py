@@ -152,9 +152,7 @@ def test_without_replay_the_old_domain_is_forgotten(old, new):
     assert measure(best, old.val)[0] < 0.2 * measure(old.best, old.val)[0]
 
 
-CIRCLES, OTHERS = (
-    [thing for thing in OLD if ("circle" in thing) is kind] for kind in (True, False)
-)
+CIRCLES = [thing for thing in OLD if "circle" in thing]
 
 
 def correct(folder):
@@ -177,33 +175,6 @@ def caption_circles(folder, place):
     """Captions of new photos of the kind that was corrected."""
     records = load_records(draw_domain(place, CIRCLES, 20, seed=6))
     return caption_all(folder, [record.path for record in records])
-
-
-@pytest.mark.slow
-def test_twenty_corrections_of_one_kind_change_that_kind_alone(old, tmp_path):
-    """Claim, with replay: 9 of 10 new photos get the better word, others lose 10 % of CIDEr-D."""
-    table = draw_domain(tmp_path / "others", OTHERS, 24, seed=7)
-    best = finetune(
-        "run",
-        correct(tmp_path),
-        *SIZES,
-        f"--model.init_from={old.best}",
-        "--model.learning_rate=5e-3",
-        f"{EARLIER}.annotations={replayable(old, tmp_path)}",
-    )
-    said = caption_circles(best, tmp_path / "new")
-    assert sum("disc" in text.split() for text in said) >= 18
-    assert not any("circle" in text.split() for text in said)
-    (before, _), (after, _) = measure(old.best, table), measure(best, table)
-    assert after >= 0.9 * before
-
-
-def replayable(old, folder):
-    """Earlier photos, those of the kind that is corrected left out."""
-    lines = old.train.read_text().splitlines()
-    kept = [f"{old.train.parent}/{line}" for line in lines[1:] if "circle" not in line]
-    (folder / "earlier.csv").write_text("\n".join([lines[0], *kept]))
-    return folder / "earlier.csv"
 
 
 @pytest.mark.slow
