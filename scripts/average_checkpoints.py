@@ -1,60 +1,120 @@
-"""Average the weights of checkpoints: scripts/average_checkpoints.py OUTPUT DIR DIR [DIR ...].
+"""Average checkpoints: scripts/average_checkpoints.py [--alpha A] OUTPUT DIR DIR [DIR ...].
 
 The mean of weights along a run often generalises better than its last epoch (Izmailov et al. 2018).
-It is meaningful only for checkpoints that share most of their training. OUTPUT gets the other files
-of the first checkpoint; its ONNX graphs read the averaged weights, because they refer to them.
+With --alpha, of two checkpoints, a fine-tuned one and the one that it began with, in this order:
+OUTPUT gets A times the first plus 1 - A times the second, which keeps much of what the second knew
+(WiSE-FT, Wortsman et al. 2022). It is meaningful only for checkpoints that share most of their
+training. OUTPUT gets the other files of the first checkpoint; its ONNX graphs read the averaged
+weights, because they refer to them.
 """
 
+import argparse
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from captioner.checkpoint import WEIGHTS, read_checkpoint, weight_places
-from captioner.errors import CaptionerError, CheckpointError
+from captioner.checkpoint import WEIGHTS, Checkpoint, read_checkpoint, weight_places
+from captioner.errors import CaptionerError, CheckpointError, ConfigError
+from captioner.model.efficientnet_lite import NETWORKS, current_names, is_lite
+
+Value = TypeVar("Value")
 
 
-def average(output: Path, folders: Sequence[Path]) -> None:
+def average(output: Path, folders: Sequence[Path | None], alpha: float | None = None) -> None:
     """Write a checkpoint with the mean of the weights of others.
 
     Args:
         output: The new folder.
-        folders: Two or more checkpoints of the same architecture and vocabulary.
+        folders: Two or more checkpoints of the same architecture; None is the bundled one. The
+            vocabulary of each is that of the first, or the beginning of it: words that a checkpoint
+            lacks have the first's weights.
+        alpha: Of two checkpoints, the weight of the first; 1 - alpha is the second's. None weighs
+            all alike.
 
     Raises:
         CheckpointError: A folder is not a checkpoint, the checkpoints don't match, or `output`
             exists.
+        ConfigError: `alpha` is no share, or there are more than two checkpoints.
     """
-    checkpoints = [read_checkpoint(folder) for folder in folders]
-    first = checkpoints[0]
-    for other in checkpoints[1:]:
-        for what in ("architecture", "vocabulary", "preprocessing"):
-            if getattr(first, what) != getattr(other, what):
-                raise CheckpointError(f"{first.folder} and {other.folder} differ in their {what}.")
+    if alpha is not None and (len(folders) != 2 or not 0 <= alpha <= 1):
+        raise ConfigError(
+            f"alpha is {alpha}, with {len(folders)} checkpoints; expected a share from 0 to 1, and"
+            " two: the fine-tuned one and the one that it began with."
+        )
+    shares = [1 / len(folders)] * len(folders) if alpha is None else [alpha, 1 - alpha]
+    first, *others = [read_checkpoint(folder) for folder in folders]
+    for other in others:
+        _check(first, other)
     if output.exists():
         raise CheckpointError(f"{output} exists; choose another folder.")
-    weights = [load_file(checkpoint.folder / WEIGHTS) for checkpoint in checkpoints]
+    weights = [_weights(checkpoint) for checkpoint in (first, *others)]
     shutil.copytree(first.folder, output)
     with (output / WEIGHTS).open("r+b") as file:
-        for name, place in weight_places(first.folder / WEIGHTS).items():
+        for name, place in _current_names(first, weight_places(first.weights)).items():
             tensor = weights[0][name]
-            mean = np.mean([each[name].astype(np.float64) for each in weights], axis=0)
+            mean = sum(
+                share * _with_rows(each[name], tensor).astype(np.float64)
+                for share, each in zip(shares, weights, strict=True)
+            )
             file.seek(place.offset)
-            file.write(mean.astype(tensor.dtype).tobytes())
+            file.write(np.asarray(mean).astype(tensor.dtype).tobytes())
+
+
+def _check(first: Checkpoint, other: Checkpoint) -> None:
+    words = other.vocabulary.words
+    same = {
+        "architecture": _architecture(first) == _architecture(other),
+        "vocabulary": first.vocabulary.words[: len(words)] == words,
+        "preprocessing": first.preprocessing == other.preprocessing,
+    }
+    for what, is_same in same.items():
+        if not is_same:
+            raise CheckpointError(f"{first.folder} and {other.folder} differ in their {what}.")
+
+
+def _architecture(checkpoint: Checkpoint) -> dict[str, object]:
+    """The architecture without the dropout, which has no weights, and by the current name."""
+    encoder, decoder = (checkpoint.architecture[part] for part in ("encoder", "decoder"))
+    name = NETWORKS.get(encoder["name"], encoder["name"])
+    changed = {"encoder": encoder | {"name": name}, "decoder": decoder | {"dropout": None}}
+    return checkpoint.architecture | changed
+
+
+def _weights(checkpoint: Checkpoint) -> dict[str, NDArray[np.floating]]:
+    return _current_names(checkpoint, load_file(checkpoint.weights))
+
+
+def _current_names(checkpoint: Checkpoint, state: Mapping[str, Value]) -> dict[str, Value]:
+    lite = is_lite(checkpoint.architecture["encoder"]["name"])
+    return current_names(state, "encoder.cnn.") if lite else dict(state)
+
+
+def _with_rows(tensor: NDArray[np.floating], first: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Add the first checkpoint's rows for words that a checkpoint lacks."""
+    return np.concatenate([tensor, first[len(tensor) :]]) if tensor.ndim else tensor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Average the checkpoints that are named; return the exit status."""
-    arguments = sys.argv[1:] if argv is None else argv
-    if len(arguments) < 3:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("output", type=Path, metavar="OUTPUT")
+    parser.add_argument("folders", type=Path, nargs="*", metavar="DIR")
+    parser.add_argument("--alpha", type=float, metavar="A", help="the weight of the first of two")
+    options = parser.parse_args(argv)
+    if len(options.folders) < 2:
         print(__doc__, file=sys.stderr)
         return 2
-    output, *folders = map(Path, arguments)
+    folders = [None if str(folder) == "bundled" else folder for folder in options.folders]
     try:
-        average(output, folders)
+        average(options.output, folders, options.alpha)
     except CaptionerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

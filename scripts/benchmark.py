@@ -297,6 +297,7 @@ PARTS: dict[str, Part] = {
         "benchmark_adversarial", "adversarial", ("torch", "Attacking photos", "train")
     ),
     "peers": _in("benchmark_peers", "peers"),
+    "continual": _in("benchmark_continual", "continual", ("lightning", "Training", "train")),
 }
 
 
@@ -326,7 +327,8 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
         "--photos",
         type=int,
         metavar="N",
-        help="of attention [300], corpus [300], robustness [60] or adversarial [10], at most",
+        help="of attention [300], corpus [300], robustness [60], adversarial [10], at most; of"
+        " each domain of continual [300]",
     )
     parser.add_argument(
         "--minutes", type=float, metavar="N", default=60, help="of the long clip of video [60]"
@@ -344,8 +346,21 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--severities", metavar="NUMBERS", default="1,3,5", help="of robustness [1,3,5]"
     )
+    parser.add_argument(
+        "--domains", type=Path, metavar="FILE", help="of continual: a YAML file, see its page"
+    )
+    parser.add_argument(
+        "--sequence", metavar="NAMES", default="shapes,digits", help="what it learns, in order"
+    )
+    parser.add_argument("--methods", metavar="NAMES", help="by which, with commas between [all]")
+    parser.add_argument(
+        "--epochs", type=int, metavar="N", default=3, help="of each domain of continual [3]"
+    )
+    parser.add_argument(
+        "--scored", type=int, metavar="N", default=100, help="photos of each domain to score [100]"
+    )
     parser.add_argument("--seed", type=int, metavar="N", default=0, help="of what is random [0]")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="for the report of robustness")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="of robustness, continual")
     parser.add_argument(
         "--target", metavar="SENTENCE", help="what adversarial photos are made to say"
     )
@@ -372,7 +387,7 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     options, options.changes = parser.parse_known_args(args)
     for change in options.changes:
-        if options.part not in ("training", "all") or not re.fullmatch(
+        if options.part not in ("training", "continual", "all") or not re.fullmatch(
             r"--(data|model|trainer)\..+=.*", change
         ):
             parser.error(f"unrecognized argument: {change}")

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 from captioner import Captioner
-from captioner.checkpoint import BUNDLED, VOCABULARY, WEIGHTS
+from captioner.backends.torch import TorchBackend
+from captioner.checkpoint import BUNDLED, VOCABULARY, WEIGHTS, read_checkpoint
+from captioner.export import save_checkpoint
 from scripts.average_checkpoints import main
 
 PHOTO = Path(__file__).parents[1] / "examples" / "cat.jpg"
@@ -41,6 +44,50 @@ def test_weights_are_averaged_and_both_backends_agree_on_them(other: Path, tmp_p
     )
     assert onnx.text == torch.text
     assert onnx.log_prob == pytest.approx(torch.log_prob, abs=1e-3)
+
+
+def test_a_fine_tuned_model_is_averaged_with_the_one_before(
+    checkpoint_folder: Path, tmp_path: Path
+) -> None:
+    """WiSE-FT; words that the one before lacks have the fine-tuned model's weights."""
+    before = read_checkpoint(checkpoint_folder)
+    model = TorchBackend.from_checkpoint(before).model
+    words = len(before.vocabulary)
+    model.enlarge_vocabulary(words + 1)
+    with torch.no_grad():
+        for parameter in model.decoder.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    save_checkpoint(
+        tmp_path / "tuned",
+        model,
+        vocabulary=before.vocabulary.extended(["zorb"]),
+        preprocessing=before.preprocessing,
+        decoding=before.decoding,
+        card="",
+        onnx=False,
+    )
+    call = [str(tmp_path / "mean"), str(tmp_path / "tuned"), str(checkpoint_folder)]
+    assert main(["--alpha", "0.3", *call]) == 0
+    mean, tuned, old = (
+        load_file(folder / WEIGHTS)
+        for folder in (tmp_path / "mean", tmp_path / "tuned", checkpoint_folder)
+    )
+    for name, tensor in mean.items():
+        rows = len(old[name])
+        expected = 0.3 * tuned[name][:rows].astype(np.float64) + 0.7 * old[name]
+        np.testing.assert_allclose(tensor[:rows], expected, rtol=2e-3, atol=1e-3)
+        assert np.array_equal(tensor[rows:], tuned[name][rows:])
+    assert len(mean["decoder.embedding.weight"]) == words + 1
+    assert read_checkpoint(tmp_path / "mean").vocabulary.words[-1] == "zorb"
+
+
+@pytest.mark.parametrize("alpha", ["1.5", "-0.1"])
+def test_a_share_is_from_0_to_1(
+    alpha: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ["--alpha", alpha, str(tmp_path / "mean"), "bundled", "bundled"]
+    assert main(call) == 1
+    assert "expected a share from 0 to 1" in capsys.readouterr().err
 
 
 def test_what_cannot_be_averaged_is_an_error(

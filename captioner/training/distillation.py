@@ -15,9 +15,11 @@ from captioner.model.captioning import CaptioningModel
 from captioner.model.decoder import TeacherForced
 from captioner.model.encoder import Encoder
 from captioner.preprocessing import Preprocessing
-from captioner.vocabulary import Vocabulary
+from captioner.vocabulary import UNKNOWN, Vocabulary
 
 logger = logging.getLogger(__name__)
+
+INIT_FROM = "init_from"  # as a teacher: the checkpoint that the run begins with
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,11 @@ class DistillationConfig:
     """The teachers that a model learns from, besides the captions.
 
     Args:
-        teachers: Checkpoint folders with the same vocabulary and preprocessing; the probabilities
-            of several teachers are averaged. Empty to learn from captions only.
+        teachers: Checkpoint folders with the same preprocessing and vocabulary, or one that lacks
+            the model's newest words; the probabilities of several teachers are averaged.
+            "init_from" is the checkpoint that the run begins with: the model then keeps what it
+            knew (learning without forgetting; Li and Hoiem 2016). Empty to learn from
+            captions only.
         weight: Share of the loss that comes from the teachers; the rest is cross-entropy with the
             captions.
     """
@@ -39,6 +44,22 @@ class DistillationConfig:
             raise ConfigError(
                 f"model.distillation.weight is {self.weight}; expected a share from 0 to 1."
             )
+
+    def folders(self, init_from: str | None) -> list[str]:
+        """Return the teachers' folders; "bundled" stays as it is.
+
+        Args:
+            init_from: The checkpoint folder that the run begins with.
+
+        Raises:
+            ConfigError: It is a teacher, and the run begins with a new network.
+        """
+        if init_from is None and INIT_FROM in self.teachers:
+            raise ConfigError(
+                f"model.distillation.teachers has {INIT_FROM}, but model.init_from is null; name"
+                " the checkpoint that the run begins with there."
+            )
+        return [str(init_from) if each == INIT_FROM else each for each in self.teachers]
 
 
 class JointEncoder(nn.Module):
@@ -68,9 +89,12 @@ class Teachers:
     """Frozen models that predict the probability of each next word of a caption.
 
     Args:
-        folders: Their checkpoint folders.
-        vocabulary: The vocabulary that they must have.
+        folders: Their checkpoint folders, or "bundled".
+        vocabulary: The model's vocabulary: theirs, and perhaps more words behind it.
         preprocessing: The preprocessing that they must have.
+
+    Attributes:
+        words: The number of words that they know, the first of the vocabulary.
 
     Raises:
         CheckpointError: A folder is not a checkpoint.
@@ -85,14 +109,22 @@ class Teachers:
     ) -> None:
         self.models: list[CaptioningModel] = []
         self._parts: dict[int, slice] = {}  # each teacher's slice of the joint features
+        self.words = 0
         for folder in folders:
-            checkpoint = read_checkpoint(folder)
-            if checkpoint.vocabulary != vocabulary or checkpoint.preprocessing != preprocessing:
+            checkpoint = read_checkpoint(None if folder == "bundled" else folder)
+            words = checkpoint.vocabulary.words
+            known = words == vocabulary.words[: len(words)]
+            if (
+                not known
+                or self.words not in (0, len(words))
+                or (checkpoint.preprocessing != preprocessing)
+            ):
                 raise ConfigError(
                     f"The vocabulary or the preprocessing of the teacher {folder} differs from the"
                     " model's. Train it with the same data.min_count, data.train and"
                     " data.preprocessing."
                 )
+            self.words = len(words)
             self.models.append(TorchBackend.from_checkpoint(checkpoint).model.requires_grad_(False))
         logger.info("Teachers: %s", ", ".join(map(str, folders)))
 
@@ -134,15 +166,16 @@ class Teachers:
 
     @torch.no_grad()
     def probabilities(self, inputs: Tensor, captions: Tensor) -> Tensor:
-        """Compute the mean of the teachers' probabilities of all words.
+        """Compute the mean of the teachers' probabilities of all words that they know.
 
         Args:
             inputs: Pixels, or the features (B, L, D) of the joint encoder.
-            captions: (B, K, T) ids, padded.
+            captions: (B, K, T) ids, padded; a word that they don't know is unknown to them.
 
         Returns:
-            (N, V), in the order of `Decoder.forward`.
+            (N, V), in the order of `Decoder.forward`; V is their number of words.
         """
+        captions = captions.masked_fill(captions >= self.words, UNKNOWN)
         total: Tensor | None = None
         for index, model in enumerate(self.models):
             model.to(inputs.device).eval()
@@ -164,5 +197,10 @@ def _same(one: Encoder, other: Encoder) -> bool:
 
 
 def soft_cross_entropy(output: TeacherForced, expected: Tensor) -> Tensor:
-    """Compute the cross-entropy of each word (N,) with expected probabilities (N, V)."""
-    return -(expected * output.logits.float().log_softmax(dim=1)).sum(dim=1)
+    """Compute the cross-entropy of each word (N,) with expected probabilities (N, V).
+
+    If V is less than the number of logits, the model's probabilities are those among the first V
+    words: new words are learnt from captions alone, as in learning without forgetting.
+    """
+    logits = output.logits[:, : expected.shape[1]].float()
+    return -(expected * logits.log_softmax(dim=1)).sum(dim=1)

@@ -187,7 +187,8 @@ class CaptioningModule(LightningModule):
         self._critic: Critic | None = None
         self.teachers: Teachers | None = None
         if distillation.teachers:
-            self.teachers = Teachers(distillation.teachers, vocabulary, preprocessing)
+            folders = distillation.folders(init_from)
+            self.teachers = Teachers(folders, vocabulary, preprocessing)
 
     def setup(self, stage: str) -> None:
         """Set the data module's source of features for the epochs with a frozen encoder."""

@@ -36,7 +36,7 @@ def test_events_are_gathered_by_clip(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("clip,start,end\na.mp4,0,1\n", "no column 'label'.*expected clip,start,end,label"),
-        ("clip;start;end;label\na.mp4;0;1;x\n", "semicolons; save it with commas"),
+        ("clip;start;end;label\na.mp4;0;1;x\n", "semicolons; save the file with commas"),
         (f"{HEADER}a.mp4,0,,waves\n", 'line 2: no "end"; expected the seconds'),
         (f"{HEADER}a.mp4,,1,waves\n", 'line 2: no "start"; expected the seconds'),
         (f"{HEADER}a.mp4,soon,1,waves\n", "line 2: \"start\" is 'soon'; expected seconds"),
@@ -44,7 +44,7 @@ def test_events_are_gathered_by_clip(tmp_path: Path) -> None:
         (f"{HEADER}a.mp4,2,2,waves\n", 'line 2: "end" is 2; expected a time after "start"'),
         (f"{HEADER}a.mp4,0,1,waves\nb.mp4,0,1, \n", 'line 3: expected "label"'),
         (f"{HEADER},0,1,waves\n", 'line 2: expected "clip"'),
-        (f"{HEADER}a.mp4,0,1,sits, down\n", "more values than columns; put a label"),
+        (f"{HEADER}a.mp4,0,1,sits, down\n", "more values than columns; enclose a label"),
         (f"{HEADER}a.mp4,,,\n", "no events in it"),
         (HEADER, "no events in it"),
     ],

@@ -8,11 +8,12 @@ from torch import nn
 from captioner.backends.torch import TorchBackend
 from captioner.checkpoint import read_checkpoint
 from captioner.errors import ConfigError
+from captioner.export import save_checkpoint
 from captioner.model.encoder import Encoder, EncoderConfig
 from captioner.preprocessing import Preprocessing
 from captioner.training.distillation import DistillationConfig, Teachers, soft_cross_entropy
 from captioner.training.train import main
-from captioner.vocabulary import START, Vocabulary
+from captioner.vocabulary import START, UNKNOWN, Vocabulary
 from tests.model.decoders import CAPTIONS, make_decoder, make_features
 from tests.training.runs import QUICK, SMALL_RESNET, TINY, train_with
 from tests.training.test_self_critical import Watch
@@ -55,13 +56,67 @@ def test_the_loss_is_cross_entropy_where_they_are_certain_and_still_where_they_a
 @pytest.mark.parametrize("what", ["words", "preprocessing"])
 def test_one_that_knows_other_words_or_sees_differently_is_refused(checkpoint, what):
     vocabulary = (
-        Vocabulary([*checkpoint.vocabulary.words, "new"])
+        Vocabulary([*checkpoint.vocabulary.words[:-1], "new"])
         if what == "words"
         else checkpoint.vocabulary
     )
     preprocessing = Preprocessing(size=96) if what == "preprocessing" else checkpoint.preprocessing
     with pytest.raises(ConfigError, match="differs from the model"):
         Teachers([checkpoint.folder], vocabulary, preprocessing)
+
+
+def test_one_that_lacks_the_newest_words_teaches_its_own(checkpoint):
+    """The model has learnt words since: learning without forgetting."""
+    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    words = len(checkpoint.vocabulary)
+    vocabulary = checkpoint.vocabulary.extended(["zorb"])
+    teachers = Teachers([checkpoint.folder], vocabulary, checkpoint.preprocessing)
+    captions = torch.tensor([[[START, 5, words, 7]]] * 2)
+    said = teachers.probabilities(pixels, captions)
+    assert said.shape == (6, words)
+    unknown = captions.masked_fill(captions == words, UNKNOWN)
+    torch.testing.assert_close(said, teachers.probabilities(pixels, unknown))
+    torch.testing.assert_close(said.sum(dim=1), torch.ones(6))
+
+
+def test_words_that_teachers_lack_are_learned_from_captions_alone():
+    output = make_decoder("show_attend_tell")(make_features(), CAPTIONS)
+    logits = output.logits.detach().requires_grad_()
+    known = logits.shape[1] - 2
+    taught = torch.rand(len(logits), known).softmax(dim=1)
+    expected = nn.functional.cross_entropy(logits[:, :known], taught)
+    found = soft_cross_entropy(output._replace(logits=logits), taught).mean()
+    torch.testing.assert_close(found, expected)
+    found.backward()
+    assert not logits.grad[:, known:].any()
+    assert logits.grad[:, :known].any()
+
+
+def test_teachers_agree_on_their_words(checkpoint, tmp_path):
+    vocabulary = checkpoint.vocabulary
+    model = TorchBackend.from_checkpoint(checkpoint).model
+    model.enlarge_vocabulary(len(vocabulary) + 1)
+    grown = vocabulary.extended(["zorb"])
+    save_checkpoint(
+        tmp_path / "grown",
+        model,
+        vocabulary=grown,
+        preprocessing=checkpoint.preprocessing,
+        decoding=checkpoint.decoding,
+        card="",
+        onnx=False,
+    )
+    folders = [checkpoint.folder, tmp_path / "grown"]
+    with pytest.raises(ConfigError, match="expected the same"):
+        Teachers(folders, grown, checkpoint.preprocessing)
+    assert Teachers(folders[1:], grown, checkpoint.preprocessing).words == len(grown)
+
+
+def test_the_checkpoint_that_a_run_begins_with_can_teach():
+    config = DistillationConfig(["init_from", "other"])
+    assert config.folders("runs/photos/best") == ["runs/photos/best", "other"]
+    with pytest.raises(ConfigError, match=r"but model\.init_from is null"):
+        config.folders(None)
 
 
 def test_a_share_beyond_one_is_refused():

@@ -14,6 +14,7 @@ from captioner.annotations.records import load_records
 from captioner.checkpoint import read_checkpoint
 from captioner.data.datamodule import CaptionData
 from captioner.data.sources import Source
+from captioner.demo.corrections import Corrections
 from captioner.evaluation.assess import score
 from captioner.model.efficientnet_lite import current_names
 from captioner.tokenizer import tokenize
@@ -149,6 +150,47 @@ def test_without_replay_the_old_domain_is_forgotten(old, new):
     best = learn(old, new, "forgotten", "--trainer.max_epochs=20")  # as many steps as with replay
     assert measure(best, new[1])[1] >= 0.4
     assert measure(best, old.val)[0] < 0.2 * measure(old.best, old.val)[0]
+
+
+CIRCLES = [thing for thing in OLD if "circle" in thing]
+
+
+def correct(folder):
+    """Collect 20 corrections as the demo does: circles that are to be called discs."""
+    corrections = Corrections(folder / "corrections.csv")
+    for record in load_records(draw_domain(folder / "photos", CIRCLES, 20, seed=5)):
+        for caption in record.captions:
+            assert corrections.add(record.path, caption.replace("circle", "disc"), True)
+    return f"--data.train={corrections.file}"
+
+
+def caption_all(folder, paths):
+    return [
+        caption.text
+        for caption in Captioner.from_pretrained(folder, backend="torch").caption(paths)
+    ]
+
+
+def caption_circles(folder, place):
+    """Captions of new photos of the kind that was corrected."""
+    records = load_records(draw_domain(place, CIRCLES, 20, seed=6))
+    return caption_all(folder, [record.path for record in records])
+
+
+@pytest.mark.slow
+def test_twenty_corrections_leave_most_of_what_the_bundled_model_says(tmp_path):
+    """Claim, shipped config: 7 of 10 new photos get the better word, of 7 others at most 2 do."""
+    best = finetune("run", correct(tmp_path), "--data.cache_features=1")
+    said = caption_circles(best, tmp_path / "new")
+    assert not any("disc" in text.split() for text in caption_circles(None, tmp_path / "before"))
+    assert sum("disc" in text.split() for text in said) >= 14
+    photos = sorted((ROOT / "examples").glob("*.jpg"))
+    before, after = caption_all(None, photos), caption_all(best, photos)
+    assert sum("disc" in text.split() for text in after) <= 2
+    same = [
+        len(set(one.split()) & set(two.split())) for one, two in zip(before, after, strict=True)
+    ]
+    assert sum(same) >= 0.6 * sum(len(set(text.split())) for text in before)
 
 
 @pytest.mark.slow
