@@ -79,7 +79,7 @@ def _check(first: Checkpoint, other: Checkpoint) -> None:
 
 
 def _architecture(checkpoint: Checkpoint) -> dict[str, object]:
-    """Return the architecture without the dropout, which has no weights, and by the current name."""
+    """Return the architecture by its current name, without the dropout, which has no weights."""
     encoder, decoder = (checkpoint.architecture[part] for part in ("encoder", "decoder"))
     name = NETWORKS.get(encoder["name"], encoder["name"])
     changed = {"encoder": encoder | {"name": name}, "decoder": decoder | {"dropout": None}}

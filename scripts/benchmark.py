@@ -75,7 +75,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def machine() -> dict[str, str]:
-    """What the figures depend on."""
+    """Return what the figures depend on."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -110,7 +110,7 @@ def in_turn(cases: Mapping[Any, Case], rounds: int) -> dict[Any, list[float]]:
 
 
 def timed(action: Callable[[], object], items: int = 1) -> float:
-    """The seconds that an action takes, per item."""
+    """Return the seconds that an action takes, per item."""
     start = time.perf_counter()
     action()
     return (time.perf_counter() - start) / items
@@ -194,7 +194,7 @@ def inference(options: argparse.Namespace) -> tuple[str, list[Row]]:
 def inference_cases(
     captioner: Captioner, pixels: np.ndarray, paths: list[Path], batch_size: int
 ) -> dict[str, Case]:
-    """What is measured of one backend at one batch size."""
+    """Return what is measured of one backend at one batch size."""
     batches = [pixels[start : start + batch_size] for start in range(0, len(pixels), batch_size)]
 
     def encode() -> float:
@@ -264,7 +264,7 @@ def start(options: argparse.Namespace) -> tuple[str, list[Row]]:
 
 
 def _in(module: str, part: str, needs: tuple[str, str, str] | None = None) -> Part:
-    """A part that is in a module of its own, which is imported when the part runs.
+    """Return a part that is in a module of its own, which is imported when the part runs.
 
     Args:
         module: The module of scripts/.
@@ -302,7 +302,7 @@ PARTS: dict[str, Part] = {
 
 
 def parse(args: Sequence[str] | None) -> argparse.Namespace:
-    """What the command line says; changes of the config of training are its `changes`."""
+    """Return what the command line says; changes of the config of training are its `changes`."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[2])
     parser.add_argument(
         "part", nargs="?", choices=[*PARTS, "all"], default="all", help="what to measure [all]"

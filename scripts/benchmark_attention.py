@@ -123,7 +123,7 @@ def most_attended(captioner: Captioner, photo: Path) -> NDArray[np.bool_]:
 
 
 def masks_of(attention: NDArray[Any] | None) -> NDArray[np.bool_]:
-    """The largest values of each map (..., h, w): a fifth of them."""
+    """Return the largest values of each map (..., h, w): a fifth of them."""
     if attention is None:
         raise ConfigError(
             "This model has no attention to measure; expected one with attention, such as the"
@@ -138,7 +138,7 @@ def masks_of(attention: NDArray[Any] | None) -> NDArray[np.bool_]:
 
 
 def rows_of(words: Sequence[Word]) -> list[dict[str, Any]]:
-    """The rows of the table."""
+    """Return the rows of the table."""
     content = [word for word in words if is_content(word.text)]
     function = [word for word in words if not is_content(word.text)]
     cases = [
@@ -155,7 +155,7 @@ def rows_of(words: Sequence[Word]) -> list[dict[str, Any]]:
 
 
 def row_of(name: str, words: Sequence[Word], other: str) -> dict[str, Any]:
-    """The averages over words, and the interval of their difference."""
+    """Return the averages over words, and the interval of their difference."""
     photos = np.unique([word.photo for word in words], return_inverse=True)[1]
     attended = np.array([word.attended for word in words])
     instead = np.array([word.others[other] for word in words])

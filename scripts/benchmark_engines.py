@@ -59,7 +59,7 @@ def engines(options: Namespace) -> tuple[str, list[Row]]:
 def encoders(
     checkpoint: Checkpoint, quantized: Path | None, threads: int
 ) -> Iterator[tuple[str, Encode]]:
-    """The encoder of a checkpoint by each engine that is installed."""
+    """Return the encoder of a checkpoint by each engine that is installed."""
     yield "ONNX Runtime", by_onnx(checkpoint.folder, threads)
     if quantized is not None:
         yield "ONNX Runtime, int8", by_onnx(quantized, threads)
@@ -81,7 +81,7 @@ def encoders(
 
 
 def by_onnx(folder: Path, threads: int) -> Encode:
-    """The encoder of a folder on ONNX Runtime, as captioner sets it up."""
+    """Return the encoder of a folder on ONNX Runtime, as captioner sets it up."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
@@ -93,7 +93,7 @@ def by_onnx(folder: Path, threads: int) -> Encode:
 
 
 def by_openvino(folder: Path, threads: int, precision: str) -> Encode:
-    """The encoder of a folder on OpenVINO."""
+    """Return the encoder of a folder on OpenVINO."""
     import openvino
 
     settings = {
@@ -106,7 +106,7 @@ def by_openvino(folder: Path, threads: int, precision: str) -> Encode:
 
 
 def by_torch(encoder: Callable[..., object], threads: int, pixels: Pixels) -> object:
-    """The region features by torch, in float32."""
+    """Return the region features by torch, in float32."""
     import torch
 
     torch.set_num_threads(threads)

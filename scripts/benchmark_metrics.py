@@ -98,13 +98,13 @@ def draw_captions() -> Texts:
 
 
 def mixed(texts: Sequence[str]) -> str:
-    """The first half of one caption, and the second half of another."""
+    """Return the first half of one caption, and the second half of another."""
     first, second = texts[0].split(), texts[-1].split()
     return " ".join(first[: len(first) // 2] + second[len(second) // 2 :])
 
 
 def ours(references: Texts, candidates: Texts) -> tuple[Stages, list[float]]:
-    """The seconds of each stage, and the scores."""
+    """Return the seconds of each stage, and the scores."""
     tokenizer._tokens_of_piece.cache_clear()
     clock = Clock()
     tokens = tokens_of(references)
@@ -120,7 +120,7 @@ def ours(references: Texts, candidates: Texts) -> tuple[Stages, list[float]]:
 
 
 def official(references: Texts, candidates: Texts) -> tuple[Stages, list[float]]:
-    """The same by pycocoevalcap."""
+    """Return the same by pycocoevalcap."""
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
@@ -151,7 +151,7 @@ class Clock:
         self._last = self._now()
 
     def lap(self, name: str) -> None:
-        """Ends a lap."""
+        """End a lap."""
         now = self._now()
         self.laps[name], self._last = now - self._last, now
         self.laps[ALL] = sum((laps for name, laps in self.laps.items() if name != ALL), np.zeros(2))
@@ -162,7 +162,7 @@ class Clock:
 
 
 def tokens_of(references: Texts) -> dict[Any, list[list[str]]]:
-    """References as tokens."""
+    """Return references as tokens."""
     return {image_id: [tokenize(text) for text in texts] for image_id, texts in references.items()}
 
 

@@ -116,12 +116,12 @@ def caption(name: str, folder: Path, photos: Sequence[Path]) -> tuple[float, str
 
 
 def command(*args: str) -> list[str]:
-    """The call of `scripts.peers`."""
+    """Return the call of `scripts.peers`."""
     return [sys.executable, "-m", "scripts.peers", *args]
 
 
 def last_line(text: str) -> str:
-    """The last line that says something."""
+    """Return the last line that says something."""
     return ([line.strip() for line in text.splitlines() if line.strip()] or ["no output"])[-1]
 
 

@@ -27,7 +27,7 @@ PHOTOS = 60
 
 
 def robustness(options: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
-    """What CIDEr-D loses under each damage; all files of the report, if a folder is given."""
+    """Return the loss of CIDEr-D under each damage; write the report to a folder, if given."""
     damages = find_damages(options.damages or SUBSET)
     severities = parse_severities(options.severities)
     captioner = Captioner.from_pretrained(options.model)
@@ -50,7 +50,7 @@ def robustness(options: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
 
 
 def rows_of(found: Robustness) -> list[dict[str, Any]]:
-    """A row for each damage, and one for their mean."""
+    """Return a row for each damage, and one for their mean."""
     severities = sorted({each.severity for each in found.damaged})
     rows: list[dict[str, Any]] = []
     for name in found.damages:
@@ -75,7 +75,7 @@ def rows_of(found: Robustness) -> list[dict[str, Any]]:
 def find_photos(
     options: argparse.Namespace, most: int = PHOTOS
 ) -> tuple[dict[ImageId, Path], dict[ImageId, tuple[str, ...]] | None]:
-    """The photos of annotations with their references, evenly chosen, or those of a folder."""
+    """Return photos of annotations, evenly chosen, with references; or those of a folder."""
     most = options.photos or most
     if options.annotations is None:
         folder = options.images or ROOT / "examples"
@@ -94,7 +94,7 @@ def find_photos(
 
 
 def parse_severities(text: str) -> tuple[int, ...]:
-    """The severities of a list with commas."""
+    """Return the severities of a list with commas."""
     known = {str(severity): severity for severity in SEVERITIES}
     parts = [part.strip() for part in text.split(",")]
     if not all(part in known for part in parts):

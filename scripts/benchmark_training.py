@@ -256,7 +256,7 @@ def make_cases(plan: Plan, folder: Path) -> dict[str, Case]:
 
 
 def build(plan: Plan, changes: Sequence[str]) -> TrainCLI:
-    """The Trainer, the module and the data of a config, but for some changes."""
+    """Return the Trainer, the module and the data of a config, but for some changes."""
     return TrainCLI(
         CaptioningModule,
         CaptionData,
@@ -269,7 +269,7 @@ def build(plan: Plan, changes: Sequence[str]) -> TrainCLI:
 
 
 def plain(plan: Plan, changes: Sequence[str], *, stored: bool = False) -> Case:
-    """A plain loop that is ready to run."""
+    """Return a plain loop that is ready to run."""
     cli = build(plan, changes)
     loader = plain_loop.make_loader(cli, stored=stored)
 
@@ -353,7 +353,7 @@ def timed(
 
 
 def now() -> float:
-    """The time at which the device has done all that was asked of it."""
+    """Return the time at which the device has done all that was asked of it."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -408,7 +408,7 @@ def _captions_a_second(run: Figures) -> float:
 
 
 def about(plan: Plan, rounds: Sequence[dict[str, Figures]], config: str) -> str:
-    """What was measured, and how long the config takes to train on COCO, but for validation."""
+    """Return the measurements, and how long the config trains on COCO without validation."""
 
     def hours(name: str, figure: str, images: int) -> float:
         return COCO / images * median(figures[name][figure] for figures in rounds) / 3600

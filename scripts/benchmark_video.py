@@ -213,7 +213,7 @@ def matched(times: Sequence[float], boundaries: Sequence[Boundary]) -> list[tupl
 
 
 def _detected(path: Path, captioner: Captioner) -> dict[str, list[float]]:
-    """The boundaries that each way finds, in seconds."""
+    """Return the boundaries that each way finds, in seconds."""
     found = {}
     frames = list(Frames(path, size=captioner.preprocessing.size))
     pixels = [captioner.preprocessing(frame.image) for frame in frames]
@@ -299,7 +299,7 @@ def draw_film(
 def _shot(
     photo: Image.Image, random: np.random.Generator, count: int, size: tuple[int, int]
 ) -> list[Pixels]:
-    """A photo under a moving camera, with what disturbs those who look for cuts."""
+    """Return a photo under a moving camera, with what disturbs those who look for cuts."""
     room = 1 - _CROP
     start, end = random.uniform(0, room, (2, 2))
     shake = random.normal(0, 0.004, (count, 2))

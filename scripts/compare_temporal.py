@@ -50,7 +50,7 @@ class Row(NamedTuple):
 
 
 def encode(folder: Path, records: Sequence[Record]) -> Tensor:
-    """The features of clips' frames (N, F, L, D), by a checkpoint's encoder; cached by training."""
+    """Return the features of clips' frames (N, F, L, D) by a checkpoint's encoder, cached."""
     checkpoint = read_checkpoint(folder)
     preprocessing = checkpoint.preprocessing
     model = TorchBackend.from_checkpoint(checkpoint).model

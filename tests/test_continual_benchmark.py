@@ -16,7 +16,8 @@ from captioner.cli import main
 from captioner.data.sources import Source
 from captioner.errors import ConfigError, DataError
 from scripts import average_checkpoints, benchmark, benchmark_continual
-from scripts.benchmark_continual import METHODS, draw_digits, find_domains, transfer
+from scripts.benchmark_continual import METHODS, draw_digits, find_domains
+from scripts.transfer import transfer
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "continual.md").read_text(encoding="utf-8")

@@ -52,7 +52,7 @@ class Happening:
     other: tuple[str, str] | None = None
 
     def captions(self) -> list[str]:
-        """What is said about it: the first sentence, and the same in other words."""
+        """Return what is said about it: the first sentence, and the same in other words."""
         name = f"a {self.color} {self.shape}"
         if self.other is not None:
             other = f"a {' '.join(self.other)}"
@@ -80,7 +80,7 @@ class Happening:
         return events
 
     def backwards(self) -> "Happening":
-        """What happens in the clip played backwards."""
+        """Return what happens in the clip played backwards."""
         if self.other is not None:
             return Happening(*self.other, self.steps, (self.color, self.shape))
         color, steps = self.color, []

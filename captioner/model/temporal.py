@@ -123,7 +123,7 @@ class TemporalEncoder(nn.Module):
         return Read(*self.join(frames), frames)
 
     def embed(self, features: Tensor) -> Tensor:
-        """A vector (B, F, H) for each frame, of its region features (B, F * L, D)."""
+        """Return a vector (B, F, H) for each frame, of its region features (B, F * L, D)."""
         regions = torch.relu(self.region(features))  # (B, F * L, P)
         side_by_side = regions.reshape(features.shape[0], self.frames, -1)  # (B, F, L * P)
         return torch.relu(self.norm(self.frame(side_by_side)))
@@ -221,7 +221,7 @@ class EventHead(nn.Module):
         self.output = nn.Linear(width, labels)
 
     def forward(self, frames: Tensor, states: Tensor) -> Tensor:
-        """The logits (B, F, E) of frames' vectors and states, (B, F, H) each.
+        """Return the logits (B, F, E) of frames' vectors and states, (B, F, H) each.
 
         Before the first frame and after the last there are zeros.
         """
@@ -245,7 +245,7 @@ class _Rnn(nn.Module):
             nn.init.ones_(self.cell.bias_ih[size : 2 * size])
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """The hidden states (B, F, H) at all steps of inputs (B, F, H)."""
+        """Return the hidden states (B, F, H) at all steps of inputs (B, F, H)."""
         hidden = memory = inputs.new_zeros(inputs.shape[0], inputs.shape[2])
         states = []
         for step in range(inputs.shape[1]):

@@ -84,7 +84,7 @@ def scan(captioner: "Captioner", clip: ClipSource, *, batch_size: int = 8) -> Sc
 
 
 def _logits(captioner: "Captioner", windows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The logits (B * F, E) of windows (B, F, 3, S, S)."""
+    """Return the logits (B * F, E) of windows (B, F, 3, S, S)."""
     events = captioner.backend.encode(windows).events
     assert events is not None
     return events.reshape(-1, events.shape[2])

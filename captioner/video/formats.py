@@ -86,7 +86,7 @@ def _without_clips(folder: Path, found: Iterator[Path]) -> Iterator[Path]:
 
 @cache
 def demuxers() -> str:
-    """The demuxers of FFmpeg that may open a file, as its option `format_whitelist` takes them."""
+    """Return FFmpeg's demuxers that may open a file, as a value of `format_whitelist`."""
     import av
 
     return ",".join(

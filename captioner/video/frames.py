@@ -229,7 +229,7 @@ def check_every(every: float | None) -> None:
 
 
 def _points(frame: Any) -> NDArray[np.int32]:
-    """The brightness of points of a frame on a grid; of packed formats, whatever lies there."""
+    """Return the brightness of points of a frame on a grid; for packed formats, any bytes."""
     plane = frame.planes[0]
     wide = frame.format.components[0].bits > 8
     values = np.frombuffer(plane, np.uint16 if wide else np.uint8)

@@ -63,7 +63,7 @@ def open_container(file: BinaryIO, name: str) -> Any:
 
 
 def video_stream(container: Any, name: str) -> Any:
-    """The stream of pictures that is shown.
+    """Return the stream of pictures that is shown.
 
     Raises:
         VideoError: There is none, or none that can be decoded.

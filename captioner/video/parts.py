@@ -188,7 +188,7 @@ def _first(stream: Any) -> float:
 
 
 def _length(container: Any, stream: Any) -> float:
-    """The length in seconds of a clip that doesn't say it: all of its file is read to find out."""
+    """Return the length in seconds of a clip that doesn't state it, by reading the whole file."""
     last = first = None
     for packet in container.demux(stream):
         if packet.pts is not None:
@@ -201,7 +201,7 @@ def _length(container: Any, stream: Any) -> float:
 def _shown_at(
     container: Any, stream: Any, name: str, times: Sequence[float]
 ) -> Iterator[Image.Image]:
-    """The frames that are shown at some times, which rise; the last frame for those after it."""
+    """Return the frames shown at ascending times; the last frame for later times."""
     shown = None
     decoded = decode(container, stream, name)
     left = list(times)

@@ -118,12 +118,12 @@ def _caption_parts(
 
 
 def _pixels(captioner: "Captioner", image: Image.Image) -> NDArray[np.float32]:
-    """What the encoder takes of a frame, (3, S, S)."""
+    """Return what the encoder takes of a frame, (3, S, S)."""
     return captioner.preprocessing(image)
 
 
 def _colors(image: Image.Image) -> NDArray[np.float32]:
-    """The square roots of the shares of 64 colours in a frame, (64,), a vector of length 1.
+    """Return the square roots of the shares of 64 colours in a frame, (64,), a vector of length 1.
 
     Their product with those of another frame is the Bhattacharyya coefficient.
     """

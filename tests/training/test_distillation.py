@@ -107,7 +107,7 @@ def test_teachers_agree_on_their_words(checkpoint, tmp_path):
         onnx=False,
     )
     folders = [checkpoint.folder, tmp_path / "grown"]
-    with pytest.raises(ConfigError, match="expected the same"):
+    with pytest.raises(ConfigError, match="differs from the model's"):
         Teachers(folders, grown, checkpoint.preprocessing)
     assert Teachers(folders[1:], grown, checkpoint.preprocessing).words == len(grown)
 
