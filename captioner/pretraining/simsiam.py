@@ -3,6 +3,8 @@
 Source: X. Chen and K. He, "Exploring Simple Siamese Representation Learning", CVPR 2021.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
@@ -93,5 +95,5 @@ def spread(projections: Tensor) -> Tensor:
     Args:
         projections: (N, D).
     """
-    directions = normalize(projections)
-    return directions.std(0, correction=0).mean() * projections.shape[1] ** 0.5
+    each = normalize(projections).std(0, correction=0)  # (D,)
+    return each.mean() * math.sqrt(len(each))
