@@ -7,8 +7,13 @@ the defences. See docs/robustness.md.
 
 import argparse
 import io
-from collections.abc import Callable, Sequence
-from statistics import mean, median
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from itertools import product
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -16,6 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from captioner.backends.torch import TorchBackend
 from captioner.caption import Caption
 from captioner.commands.terminal import track
 from captioner.errors import DataError
@@ -27,16 +33,16 @@ from captioner.tags import TagTable
 from captioner.tags.matching import NounMatcher
 from scripts.benchmark_robustness import find_photos
 
-EPSILONS = (1, 2, 4, 8)  # of 255: whole numbers, so that what is captioned can be a file
-STEPS = 10
-TARGET_EPSILONS = (4, 8)  # below them it takes more steps
+LEVELS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2)  # of 255: where the smallest is searched
+EPSILONS = (1, 4)  # of the defences: whole numbers, so that what is captioned can be a file
+STEPS = 5
+TARGET_EPSILON = 8
 TARGET_STEPS = 20
 TARGET = "a man riding a wave on a surfboard"
 PHOTOS = 10
 JPEG = 75
 
 Photos = list[Image.Image]
-Defence = Callable[[Image.Image], Image.Image]
 
 
 class Nouns:
@@ -54,161 +60,260 @@ class Nouns:
 
 
 def adversarial(options: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
-    """The share of photos whose nouns change, by attack, defence and epsilon."""
+    """Return the share of photos whose nouns change, by attack, defence and epsilon.
+
+    Ctrl-C ends it with the photos that are done by then.
+    """
     captioner = Captioner.from_pretrained(options.model, backend="torch")
+    assert isinstance(captioner.backend, TorchBackend)
+    captioner.backend.model.requires_grad_(False)  # the gradient of pixels is enough
     target = ids_of(captioner, options.target or TARGET)
     paths, _ = find_photos(options, PHOTOS)
-    photos = [
-        captioner.preprocessing.fit(open_image(path, min_size=captioner.preprocessing.size))
-        for path in paths.values()
-    ]
-    nouns, captions = Nouns(), captioner.caption(photos)
-    kept = [row for row, caption in enumerate(captions) if nouns(caption.text)]
-    if not kept:
-        raise DataError(f"No caption of {len(photos)} photos names a thing; expected one at least.")
-    study = Study(
-        captioner,
-        [photos[row] for row in kept],
-        [captions[row] for row in kept],
-        nouns,
-        seed=options.seed,
-        batch_size=options.batch_size or 10,
-    )
-    rows = study.rows(target)
-    smallest = study.smallest
-    found = [value for value in smallest if value is not None]
-    middle = f"{median(found):g}/255" if len(found) == len(smallest) else "above that of some"
+    size = options.batch_size or 10
+    files = list(paths.values())
+    parts = [files[start : start + size] for start in range(0, len(files), size)]
+    nouns, outcomes, seen = Nouns(), list[Outcome](), 0
+    try:
+        for part in track(parts, len(parts)):
+            photos = [
+                captioner.preprocessing.fit(open_image(path, min_size=captioner.preprocessing.size))
+                for path in part
+            ]
+            outcomes += Attacked(captioner, photos, nouns, options.seed).outcomes(target)
+            seen += len(part)
+    except KeyboardInterrupt:
+        if not outcomes:
+            raise
+    if not outcomes:
+        raise DataError(f"No caption of {seen} photos names a thing; expected one at least.")
     about = (
-        f"Adversarial photos: {len(kept)} of {len(photos)} photos, whose captions name things;"
-        " percent whose nouns change, by epsilon of 255 (0: the defence alone); the smallest"
-        f" epsilon of PGD changes the nouns of {len(found)}, median {middle}"
+        f"Adversarial photos: {len(outcomes)} of {seen} photos, whose captions name things; percent"
+        " whose nouns change, by epsilon of 255 (0: the defence alone); smallest epsilon: "
+        + ", ".join(f"{name} {_quartiles(name, outcomes)}" for name in ("FGSM", "PGD"))
     )
-    return about, rows
+    return about, rows_of(outcomes)
 
 
-class Study:
-    """Attacks on some photos.
+@dataclass(frozen=True)
+class Outcome:
+    """What attacks did to a photo.
+
+    Attributes:
+        smallest: The smallest epsilon of `LEVELS` at which each attack changes its nouns; infinity
+            where none does.
+        changed: Whether its nouns change, by the row of the table and the epsilon.
+        confidence: The confidence of its caption, by the epsilon of PGD, 0 for none; None where the
+            model has none.
+        said: Whether it was made to say the sentence.
+    """
+
+    smallest: Mapping[str, float]
+    changed: Mapping[tuple[str, float], bool]
+    confidence: Mapping[float, float | None]
+    said: bool
+
+
+class Attacked:
+    """Photos that are attacked together; those whose captions name nothing are left out.
 
     Args:
         captioner: The model, on the torch backend.
-        photos: N photos as the encoder sees them.
-        captions: Their captions.
+        photos: Photos as the encoder sees them.
         nouns: Says which nouns a caption names.
         seed: Of what is random.
-        batch_size: The most photos that are attacked at once.
-
-    Attributes:
-        smallest: The smallest epsilon of PGD that changes each photo's nouns; None where none
-            does. Empty before `rows`.
     """
 
-    def __init__(
-        self,
-        captioner: Captioner,
-        photos: Photos,
-        captions: Sequence[Caption],
-        nouns: Nouns,
-        *,
-        seed: int,
-        batch_size: int,
-    ) -> None:
-        self.smallest: list[int | None] = []
+    def __init__(self, captioner: Captioner, photos: Photos, nouns: Nouns, seed: int) -> None:
+        captions = captioner.caption(photos)
+        kept = [row for row, caption in enumerate(captions) if nouns(caption.text)]
         self._captioner = captioner
-        self._photos = photos
-        self._captions = captions
-        self._nouns = [nouns(caption.text) for caption in captions]
         self._nouns_of = nouns
         self._seed = seed
-        self._batch_size = batch_size
+        self._captions = [captions[row] for row in kept]
+        self._nouns = [nouns(caption.text) for caption in self._captions]
+        self._pixels = to_pixels([photos[row] for row in kept]) if kept else torch.empty(0)
 
-    def rows(self, target: Sequence[int]) -> list[dict[str, Any]]:
-        """Attack all photos with each epsilon; the table.
+    def outcomes(self, target: Sequence[int]) -> list[Outcome]:
+        """Attack the photos.
 
         Args:
             target: The word ids of the sentence that the photos are made to say.
         """
-        own = [[self._captioner.vocabulary.index(w) for w in c.words] for c in self._captions]
+        if not self._captions:
+            return []
+        rows = range(len(self._captions))
+        pgds = {epsilon: self._attack(rows, [epsilon] * len(rows), STEPS) for epsilon in EPSILONS}
+        after = {epsilon: self._say(pixels) for epsilon, pixels in pgds.items()}
+
+        def changes(steps: int, rows: Sequence[int], epsilons: Sequence[float]) -> list[bool]:
+            return self._differ(rows, self._say(self._attack(rows, epsilons, steps)))
+
+        by_fgsm = find_smallest(partial(changes, 1), [math.inf] * len(rows))
+        smallest = {"FGSM": by_fgsm, "PGD": find_smallest(partial(changes, STEPS), by_fgsm)}
+        changed = self._under_defences(pgds)
         said = self._captioner.vocabulary.text(list(target))
-        defences: dict[str, Defence] = {f"JPEG {JPEG}": recompress, "half size": halve}
-        table: dict[str, dict[int, float | None]] = {}
-
-        def note(name: str, epsilon: int, value: float | None) -> None:
-            table.setdefault(name, {})[epsilon] = value
-
-        for name, defend in defences.items():
-            note(f"PGD, then {name}", 0, self._share(self._changed([*map(defend, self._photos)])))
-        note("confidence, PGD", 0, _confidence(self._captions))
-        flags: list[list[bool]] = []
-        for epsilon in track(EPSILONS, len(EPSILONS)):
-            note("random signs", epsilon, self._share(self._changed(self._random(epsilon))))
-            note("FGSM", epsilon, self._share(self._changed(self._attack(own, epsilon, 1))))
-            attacked = self._attack(own, epsilon, STEPS)
-            after = self._captioner.caption(attacked)
-            flags.append(self._differ(after))
-            note("PGD", epsilon, self._share(flags[-1]))
-            note("confidence, PGD", epsilon, _confidence(after))
-            for name, defend in defences.items():
-                changed = self._changed([*map(defend, attacked)])
-                note(f"PGD, then {name}", epsilon, self._share(changed))
-            if epsilon in TARGET_EPSILONS:
-                aimed = self._attack([target] * len(own), epsilon, TARGET_STEPS, sign=-1)
-                texts = [caption.text for caption in self._captioner.caption(aimed)]
-                note("says the sentence", epsilon, self._share([text == said for text in texts]))
-        self.smallest = [
-            next((e for e, flag in zip(EPSILONS, column, strict=True) if flag), None)
-            for column in zip(*flags, strict=True)
-        ]
-        order = ["random signs", "FGSM", "PGD", *(f"PGD, then {name}" for name in defences)]
-        order += ["confidence, PGD", "says the sentence"]
-        columns = (0, *EPSILONS)
+        aimed = self._attack(rows, [TARGET_EPSILON] * len(rows), TARGET_STEPS, target=target)
+        texts = [caption.text for caption in self._say(aimed)]
         return [
-            {"": name, **{str(column): table[name].get(column) for column in columns}}
-            for name in order
+            Outcome(
+                {name: found[row] for name, found in smallest.items()},
+                {key: flags[row] for key, flags in changed.items()},
+                {
+                    0: self._captions[row].confidence,
+                    **{epsilon: after[epsilon][row].confidence for epsilon in EPSILONS},
+                },
+                texts[row] == said,
+            )
+            for row in rows
         ]
+
+    def _under_defences(self, pgds: Mapping[int, Tensor]) -> dict[tuple[str, float], list[bool]]:
+        """Whether the nouns of each photo change, by the row of the table and the epsilon."""
+        rows = range(len(self._captions))
+        changed = {}
+        for epsilon in EPSILONS:
+            captions = self._say(self._random(epsilon))
+            changed["random signs", float(epsilon)] = self._differ(rows, captions)
+        shown = {0: self._pixels, **pgds}
+        for (name, defend), (epsilon, pixels) in product(DEFENCES.items(), shown.items()):
+            captions = self._say(to_pixels([*map(defend, to_images(pixels))]))
+            changed[f"PGD, then {name}", float(epsilon)] = self._differ(rows, captions)
+        return changed
 
     def _attack(
-        self, captions: Sequence[Sequence[int]], epsilon: int, steps: int, sign: int = 1
-    ) -> Photos:
-        """Attacked photos, as 8-bit images; one step is FGSM."""
-        found: Photos = []
-        for start in range(0, len(self._photos), self._batch_size):
-            part = slice(start, start + self._batch_size)
-            loss = caption_loss(self._captioner, captions[part])
-            pixels = to_pixels(self._photos[part])
+        self,
+        rows: Sequence[int],
+        epsilons: Sequence[float],
+        steps: int,
+        target: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Attack some photos, each by its own epsilon; one step is FGSM.
 
-            def raised(at: Tensor, loss: Any = loss) -> Tensor:
-                return sign * loss(at)  # type: ignore[no-any-return]
+        Returns:
+            (B, 3, S, S) in 0..1: what an 8-bit file holds where the epsilon is a whole number.
+        """
+        index = self._captioner.vocabulary.index
+        own = [[index(word) for word in self._captions[row].words] for row in rows]
+        words = caption_loss(self._captioner, own if target is None else [target] * len(rows))
 
-            if steps == 1:
-                moved = fgsm(raised, pixels, epsilon / 255)
-            else:
-                moved = pgd(raised, pixels, epsilon / 255, steps=steps, seed=self._seed)
-            found += to_images(moved)
-        return found
+        def raised(at: Tensor) -> Tensor:
+            return words(at) if target is None else -words(at)
 
-    def _random(self, epsilon: int) -> Photos:
+        each = torch.tensor(epsilons, dtype=torch.float32).view(-1, 1, 1, 1)
+        pixels = self._pixels[list(rows)]
+        if steps == 1:
+            moved = fgsm(raised, pixels, each / 255)
+        else:
+            moved = pgd(raised, pixels, each / 255, steps=steps, seed=self._seed)
+        return torch.where(each >= 1, (255 * moved).round() / 255, moved)
+
+    def _random(self, epsilon: float) -> Tensor:
         random = torch.Generator().manual_seed(self._seed)
-        pixels = to_pixels(self._photos)
-        signs = torch.randint(0, 2, pixels.shape, generator=random) * 2 - 1
-        return to_images((pixels + epsilon / 255 * signs).clamp(0, 1))
+        signs = torch.randint(0, 2, self._pixels.shape, generator=random) * 2 - 1
+        return (self._pixels + epsilon / 255 * signs).clamp(0, 1)
 
-    def _changed(self, photos: Photos) -> list[bool]:
-        return self._differ(self._captioner.caption(photos))
+    def _say(self, pixels: Tensor) -> list[Caption]:
+        """Caption pixels (B, 3, S, S) in 0..1, which need not be those of a file."""
+        preprocessing = self._captioner.preprocessing
+        mean_, std = (
+            torch.tensor(values).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std)
+        )
+        encoded = self._captioner.backend.encode(((pixels - mean_) / std).numpy())
+        return self._captioner.decode(encoded)
 
-    def _differ(self, captions: Sequence[Caption]) -> list[bool]:
+    def _differ(self, rows: Iterable[int], captions: Sequence[Caption]) -> list[bool]:
         """Whether each photo's caption names other things than before."""
         return [
-            self._nouns_of(caption.text) != before
-            for caption, before in zip(captions, self._nouns, strict=True)
+            self._nouns_of(caption.text) != self._nouns[row]
+            for row, caption in zip(rows, captions, strict=True)
         ]
 
-    def _share(self, flags: Sequence[bool]) -> float:
-        return 100 * mean(flags)
+
+def find_smallest(
+    changes: Callable[[Sequence[int], Sequence[float]], list[bool]], known: Sequence[float]
+) -> list[float]:
+    """Find the smallest epsilon of `LEVELS` at which photos change, all by bisection at once.
+
+    What changes a photo at one epsilon is taken to change it at all larger ones.
+
+    Args:
+        changes: Whether some of the photos, given by their rows, change, each by its own epsilon.
+        known: An epsilon of `LEVELS` at which each photo is known to change; infinity for none.
+
+    Returns:
+        The epsilon of each; infinity where none changes it.
+    """
+    levels = [*LEVELS, math.inf]
+    low, high = [0] * len(known), [levels.index(level) for level in known]
+    while rows := [row for row in range(len(known)) if low[row] < high[row]]:
+        middle = [(low[row] + high[row]) // 2 for row in rows]
+        flags = changes(rows, [levels[level] for level in middle])
+        for row, level, changed in zip(rows, middle, flags, strict=True):
+            if changed:
+                high[row] = level
+            else:
+                low[row] = level + 1
+    return [levels[level] for level in high]
 
 
-def _confidence(captions: Sequence[Caption]) -> float | None:
-    """The mean confidence in percent; None where there is none."""
-    known = [caption.confidence for caption in captions if caption.confidence is not None]
+def rows_of(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Return the table: a row for each attack, defence, and what confidence tells."""
+    columns = sorted({0.0, *map(float, LEVELS), *map(float, EPSILONS), float(TARGET_EPSILON)})
+    table: dict[str, dict[float, float | None]] = {"random signs": {}}
+    for name in ("FGSM", "PGD"):
+        table[name] = {
+            level: _share(each.smallest[name] <= level for each in outcomes) for level in LEVELS
+        }
+    for name, epsilon in outcomes[0].changed:
+        share = _share(each.changed[name, epsilon] for each in outcomes)
+        table.setdefault(name, {})[epsilon] = share
+    clean, *attacked = (
+        [each.confidence[epsilon] for each in outcomes] for epsilon in (0, *EPSILONS)
+    )
+    table["confidence, PGD"] = {
+        float(epsilon): _percent(values)
+        for epsilon, values in zip((0, *EPSILONS), (clean, *attacked), strict=True)
+    }
+    table["AUC of confidence, PGD"] = {
+        float(epsilon): auc(clean, values)
+        for epsilon, values in zip(EPSILONS, attacked, strict=True)
+    }
+    table["says the sentence"] = {float(TARGET_EPSILON): _share(each.said for each in outcomes)}
+    return [
+        {"": name, **{str(Fraction(column)): row.get(column) for column in columns}}
+        for name, row in table.items()
+    ]
+
+
+def auc(clean: Sequence[float | None], attacked: Sequence[float | None]) -> float | None:
+    """Return the probability in percent that a clean photo's confidence is above an attacked one's.
+
+    50 tells nothing, 100 tells them apart. A tie counts half. None without confidence.
+    """
+    pairs = [(c, a) for c, a in product(clean, attacked) if c is not None and a is not None]
+    return 100 * mean((c > a) + (c == a) / 2 for c, a in pairs) if pairs else None
+
+
+def _quartiles(name: str, outcomes: Sequence[Outcome]) -> str:
+    """Return the median and the quartiles of an attack's smallest epsilon."""
+    found = sorted(each.smallest[name] for each in outcomes)
+    first, middle, third = (
+        _told(found[min(len(found) - 1, int(share * len(found)))]) for share in (0.25, 0.5, 0.75)
+    )
+    return f"{middle} (quartiles {first} and {third})"
+
+
+def _told(epsilon: float) -> str:
+    return str(Fraction(epsilon)) if epsilon < math.inf else f"above {Fraction(LEVELS[-1])}"
+
+
+def _share(flags: Iterable[bool]) -> float:
+    return 100 * mean(flags)
+
+
+def _percent(values: Sequence[float | None]) -> float | None:
+    """Return the mean in percent; None where there is none."""
+    known = [value for value in values if value is not None]
     return 100 * mean(known) if known else None
 
 
@@ -226,13 +331,19 @@ def to_images(pixels: Tensor) -> Photos:
 
 
 def recompress(photo: Image.Image) -> Image.Image:
-    """The photo after JPEG."""
+    """Return the photo after JPEG."""
     file = io.BytesIO()
     photo.save(file, "JPEG", quality=JPEG)
     return Image.open(file).convert("RGB")
 
 
 def halve(photo: Image.Image) -> Image.Image:
-    """The photo at half its size and back."""
+    """Return the photo at half its size and back."""
     small = photo.resize((photo.width // 2, photo.height // 2), Image.Resampling.BICUBIC)
     return small.resize(photo.size, Image.Resampling.BICUBIC)
+
+
+DEFENCES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    f"JPEG {JPEG}": recompress,
+    "half size": halve,
+}

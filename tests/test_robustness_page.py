@@ -43,10 +43,11 @@ def folder(
     kinds = [{"id": 1, "name": "dining table"}]
     instances = {"images": images, "annotations": objects, "categories": kinds}
     (tmp_path / "instances.json").write_text(json.dumps(instances))
+    (tmp_path / "README.md").write_text("# A captioner\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(benchmark_adversarial, "EPSILONS", (16,))
     monkeypatch.setattr(benchmark_adversarial, "STEPS", 2)
-    monkeypatch.setattr(benchmark_adversarial, "TARGET_EPSILONS", (16,))
+    monkeypatch.setattr(benchmark_adversarial, "LEVELS", (16,))
     monkeypatch.setattr(benchmark_adversarial, "TARGET_STEPS", 2)
     monkeypatch.setattr(benchmark_adversarial, "TARGET", "a red dog")
     return tmp_path, ["--model", str(checkpoint_folder)]
@@ -64,6 +65,8 @@ def test_its_commands_run(
     if words[0] == "captioner":
         assert main([*words[1:], *model]) == 0
         assert "CHAIR_i" in capsys.readouterr().out
+        card = (where / "README.md").read_text(encoding="utf-8")
+        assert ("Hallucination rate" in card) is ("--card" in words)
         return
     assert words[:2] == ["python", "scripts/benchmark.py"]
     assert benchmark.main([*words[2:], *model, *SMALL]) == 0, capsys.readouterr().err

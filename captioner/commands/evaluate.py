@@ -72,6 +72,12 @@ examples:
         metavar="DIR",
         help="Folder for report.html, scores.json, per_image.csv and results.json.",
     )
+    parser.add_argument(
+        "--card",
+        type=Path,
+        metavar="FILE",
+        help="Write the scores into this model card too: README.md of a checkpoint folder.",
+    )
     add_model(parser)
     parser.set_defaults(
         backend=None, batch_size=None
@@ -83,6 +89,7 @@ def run(options: Namespace) -> int:
     """Caption annotated images and score the captions, or score a results file."""
     from captioner.evaluation.callbacks import Callbacks
     from captioner.evaluation.captioning import Captioning
+    from captioner.evaluation.card import check_card, write_card
     from captioner.evaluation.evaluate import Scoring, evaluate
     from captioner.evaluation.text_report import as_text
 
@@ -105,6 +112,8 @@ def run(options: Namespace) -> int:
         for name in ("model", "backend", "device", "batch_size")
         if name in running
     }
+    if options.card is not None:
+        check_card(options.card)
     evaluation = evaluate(
         options.annotations,
         options.images,
@@ -121,5 +130,7 @@ def run(options: Namespace) -> int:
         ),
         callbacks=Callbacks(track, fail),
     )
+    if options.card is not None:
+        write_card(options.card, evaluation)
     print(as_text(evaluation))
     return 1 if failed else 0

@@ -3,7 +3,7 @@
 import copy
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from captioner.annotations.records import Record
+from captioner.data.corruptions import Corruptions
 from captioner.errors import ConfigError, ImageError
 from captioner.images import open_image
 from captioner.preprocessing import Preprocessing
@@ -35,11 +36,13 @@ class Augmentation:
         flip: Mirror half of the images, but for those whose captions speak of left or right.
         color: Largest relative change of brightness, contrast and saturation, each; 0 leaves
             colours alone.
+        corruptions: Which share of the images is damaged, and how; last of all.
     """
 
     crop: float = 1.0
     flip: bool = False
     color: float = 0.0
+    corruptions: Corruptions = field(default=Corruptions(), repr=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.crop <= 1 or not 0 <= self.color < 1:
@@ -51,7 +54,7 @@ class Augmentation:
     def __call__(
         self, image: Image.Image, rng: np.random.Generator, *, may_flip: bool
     ) -> Image.Image:
-        """Vary one image, keeping its size in pixels to the crop's."""
+        """Vary one image, keeping its size in pixels to the crop's where it is not damaged."""
         mirrored = self.draw_flip(rng) and may_flip
         if self.crop < 1:
             image = _random_crop(image, self.crop, rng)
@@ -60,7 +63,7 @@ class Augmentation:
         if self.color:
             for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
                 image = enhance(image).enhance(rng.uniform(1 - self.color, 1 + self.color))
-        return image
+        return self.corruptions(image, rng)
 
     def draw_flip(self, rng: np.random.Generator) -> bool:
         """Whether an image is mirrored if it may be: what is drawn first for it."""

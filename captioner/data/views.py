@@ -75,7 +75,9 @@ class ImageViews(Dataset[Example]):
         mirrored = self.augmentation.draw_flip(self._rng(view, index)) and not speaks_of_sides(
             record.captions
         )
-        return (*file, self.augmentation, self.seed, view, mirrored)
+        corruptions = self.augmentation.corruptions
+        damaged = (corruptions,) if corruptions.share else ()  # older caches stay valid
+        return (*file, self.augmentation, self.seed, view, mirrored, *damaged)
 
     def _rng(self, view: int, index: int) -> np.random.Generator:
         name = hashlib.sha256(str(self.records[index].path.resolve()).encode()).digest()

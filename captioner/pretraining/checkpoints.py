@@ -88,7 +88,7 @@ class PretrainingCheckpoints(RunCheckpoints):
 
 
 def _test(trainer: Trainer, module: PretrainingModule, path: Path) -> float | None:
-    """The share of the test images that weights in a file classify right; None without any."""
+    """Return the accuracy of weights in a file on the test images; None without test images."""
     data = PretrainingData.of(trainer)
     batches = data.test_batches()
     if batches is None:

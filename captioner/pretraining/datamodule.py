@@ -47,7 +47,7 @@ class PretrainingData(ResumableData):
 
     A split is a folder with a folder of images for each class, or a CSV file with the columns
     `image` and `label`. In place of all splits there may be a data set of torchvision. Without
-    labels, for `method: rotation`, a split is a folder of images.
+    labels, for `method: rotation` or `simsiam`, a split is a folder of images.
 
     Args:
         train: The training images.
@@ -69,7 +69,7 @@ class PretrainingData(ResumableData):
         workers: Processes that load images, for each training process; 0 loads in the training
             process itself.
         seed: Of the order of images and their variations.
-        method: Linked from the model: whether labels are needed.
+        method: Linked from the model: whether labels are needed, and whether two views are.
     """
 
     def __init__(
@@ -114,11 +114,12 @@ class PretrainingData(ResumableData):
         self.augmentation = augmentation
         self.warp = warp
         self.labelled = method == "supervised"
+        self.paired = method == "simsiam"
         self._unreadable_images = UnreadableImages(unreadable)
 
     @classmethod
     def of(cls, trainer: Trainer) -> "PretrainingData":
-        """The data module that a trainer trains with."""
+        """Return the data module that a trainer trains with."""
         data = getattr(trainer, "datamodule", None)  # which Lightning sets, but doesn't declare
         assert isinstance(data, cls)
         return data
@@ -172,15 +173,18 @@ class PretrainingData(ResumableData):
         """Training batches, shuffled; the loader, and its workers, serve all epochs."""
         train = self.splits.train
         batches = self._training_batches([Draws(len(train), len(train))])
-        dataset = LabelledDataset(
-            train, self.preprocessing, self.augmentation, self.warp, self.seed
-        )
-        return self._loader(dataset, batches)
+        return self._loader(self._varied(train), batches)
 
     def val_dataloader(self) -> DataLoader[LabelledExample]:
-        """The validation split, in order."""
-        dataset = LabelledDataset(self.splits.val, self.preprocessing)
+        """Return the validation split, in order."""
+        val = self.splits.val
+        dataset = self._varied(val) if self.paired else LabelledDataset(val, self.preprocessing)
         return self._loader(dataset, self._validation_batches(len(dataset)))
+
+    def _varied(self, images: LabelledImages) -> LabelledDataset:
+        return LabelledDataset(
+            images, self.preprocessing, self.augmentation, self.warp, self.seed, self.paired
+        )
 
     def test_batches(self) -> DataLoader[LabelledExample] | None:
         """The test split, in order, whole in each process; None if there is none."""

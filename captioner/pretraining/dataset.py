@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -21,7 +22,7 @@ class LabelledExample(NamedTuple):
     """An image with its class.
 
     Attributes:
-        image: (S, S, 3) uint8; None if it cannot be read.
+        image: (S, S, 3) uint8, or two views of it (2, S, S, 3); None if it cannot be read.
         label: Which class it has.
         unreadable: What was wrong with an image that could not be read; empty otherwise.
     """
@@ -35,7 +36,8 @@ class LabelledBatch(NamedTuple):
     """Images with their classes.
 
     Attributes:
-        images: (B, S, S, 3) uint8, or (B, 3, S, S) float once they are normalized.
+        images: (B, S, S, 3) uint8, or (B, 3, S, S) float once they are normalized; two views of
+            each are (B, 2, S, S, 3) and (B, 2, 3, S, S).
         labels: (B,) which class each has.
         unreadable: What was wrong with images that could not be read, a sentence each.
     """
@@ -54,6 +56,7 @@ class LabelledDataset(Dataset[LabelledExample]):
         augmentation: How images are varied before; null leaves them.
         warp: How they are warped after; null leaves them.
         seed: Of the variations.
+        paired: Whether there are two views of each image, varied independently.
     """
 
     def __init__(
@@ -63,12 +66,14 @@ class LabelledDataset(Dataset[LabelledExample]):
         augmentation: Augmentation | None = None,
         warp: Warp | None = None,
         seed: int = 0,
+        paired: bool = False,
     ) -> None:
         self.images = images
         self.preprocessing = preprocessing
         self.augmentation = augmentation
         self.warp = warp
         self.seed = seed
+        self.paired = paired
 
     def __len__(self) -> int:
         return len(self.images)
@@ -81,12 +86,18 @@ class LabelledDataset(Dataset[LabelledExample]):
             image = self.images.open(index, self.preprocessing.size)
         except ImageError as error:
             return LabelledExample(None, label, str(error))
+        if self.paired:
+            views = [self._vary(image, rng) for _ in range(2)]
+            return LabelledExample(np.stack(views), label)
+        return LabelledExample(self._vary(image, rng), label)
+
+    def _vary(self, image: Image.Image, rng: np.random.Generator) -> NDArray[np.uint8]:
         if self.augmentation is not None:
             image = self.augmentation(image, rng, may_flip=True)
         image = self.preprocessing.fit(image)
         if self.warp is not None:
             image = self.warp(image, rng)
-        return LabelledExample(np.array(image), label)
+        return np.array(image)
 
 
 def collate(examples: Sequence[LabelledExample]) -> LabelledBatch:

@@ -1,11 +1,11 @@
-"""What an encoder is taught: the classes of images, or without labels how they were turned."""
+"""What an encoder is taught: classes, or without labels turns or what two views share."""
 
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-Method = Literal["supervised", "rotation"]
+Method = Literal["supervised", "rotation", "simsiam"]
 
 TURNS = 4
 

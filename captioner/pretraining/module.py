@@ -20,14 +20,24 @@ from captioner.preprocessing import Preprocessing
 from captioner.pretraining.dataset import LabelledBatch
 from captioner.pretraining.methods import TURNS, Method, turned
 from captioner.pretraining.network import new_network, scores
+from captioner.pretraining.simsiam import (
+    WIDTH,
+    SimSiam,
+    find_partners,
+    join_views,
+    simsiam_loss,
+    spread,
+)
 from captioner.training.optimization import cosine_rate, parameter_groups
 from captioner.training.seeding import seed_step
 
 logger = logging.getLogger(__name__)
 
+COLLAPSED = 0.1  # of the spread of SimSiam's outputs, which is near 1 if all goes well
+
 
 class PretrainingModule(LightningModule):
-    """Cross-entropy training of a classification network; below its classifier it is an encoder.
+    """Training of a classification network; below its classifier it is an encoder.
 
     Args:
         classes: The names of the classes; linked from the data.
@@ -38,16 +48,17 @@ class PretrainingModule(LightningModule):
             `.safetensors` or `.pth` file, a checkpoint folder or "bundled" (its encoder is taken),
             or null for random weights.
         method: "supervised" learns the classes; "rotation" learns by which quarter turn each image
-            was turned, without labels (Gidaris et al. 2018).
+            was turned, without labels (Gidaris et al. 2018); "simsiam" learns that two views of an
+            image show the same, without labels (Chen and He 2021).
         learning_rate: The peak learning rate.
         weight_decay: Of AdamW, on matrices and kernels only.
         warmup_steps: Steps in which the learning rate rises from 0 to its peak; it falls as a half
             cosine after.
         final_share: Share of the peak at which the learning rate ends.
         label_smoothing: Share of the probability that is spread over all classes (Szegedy et al.
-            2016).
+            2016); of no use to SimSiam.
         mixup: Alpha of the Beta distribution by which images and their labels are mixed in pairs
-            (Zhang et al. 2018); 0 for none.
+            (Zhang et al. 2018); 0 for none. Of no use to SimSiam.
     """
 
     def __init__(
@@ -80,20 +91,23 @@ class PretrainingModule(LightningModule):
         self.warmup_steps = warmup_steps
         self.final_share = final_share
         self.label_smoothing = label_smoothing
-        size, outputs = preprocessing.size, len(classes) if method == "supervised" else TURNS
+        size = preprocessing.size
+        outputs = {"supervised": len(classes), "rotation": TURNS, "simsiam": WIDTH}[method]
         Encoder(EncoderConfig(encoder), size)  # refuses now what no captioner could use
         self.network = new_network(encoder, size, outputs, weights)
         if weights is not None:
             warn_of_preprocessing(encoder, preprocessing, weights)
-        self.mix = v2.MixUp(alpha=mixup, num_classes=outputs) if mixup else None
-        self._counts = torch.zeros(2)  # of the validation: images that are right, all images
+        self.simsiam = SimSiam() if method == "simsiam" else None
+        mixes = mixup and self.simsiam is None
+        self.mix = v2.MixUp(alpha=mixup, num_classes=outputs) if mixes else None
+        self._counts = torch.zeros(3)  # of the validation: right, all, and their spread in sum
 
     def facts(self, reached: dict[str, float]) -> Pretrained:
-        """What a file of these weights says of itself, with the scores that it has reached."""
+        """Return the metadata of a weights file, with the scores reached."""
         return Pretrained(self.name, self.classes, self.preprocessing, reached)
 
     def portable_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What of a state dict belongs into a file: without labels, not the classifier."""
+        """Return what of a state dict belongs into a file: without labels, not the classifier."""
         left_out = frozenset() if self.classes else head_names(self.name, self.preprocessing.size)
         return {name: tensor for name, tensor in state.items() if name not in left_out}
 
@@ -102,35 +116,57 @@ class PretrainingModule(LightningModule):
         seed_step(self, batch_idx)
 
     def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
-        """The loss of one batch."""
-        images, labels = self._task(batch)
-        if self.mix is not None:
-            images, labels = self.mix(images, labels)
-        output = scores(self.network, images)
-        loss = cross_entropy(output, labels, label_smoothing=self.label_smoothing)
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(images))
+        """Return the loss of one batch."""
+        if self.simsiam is not None:
+            projections, predictions = self.simsiam(scores(self.network, join_views(batch.images)))
+            loss = simsiam_loss(projections, predictions)
+            self.log("train/std", spread(projections.detach()), batch_size=len(batch.images))
+        else:
+            images, labels = self._task(batch)
+            if self.mix is not None:
+                images, labels = self.mix(images, labels)
+            output = scores(self.network, images)
+            loss = cross_entropy(output, labels, label_smoothing=self.label_smoothing)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.images))
         return loss
 
     def on_validation_epoch_start(self) -> None:
         """Count anew, and refuse to score numbers that are none."""
-        self._counts = torch.zeros(2, device=self.device)
+        self._counts = torch.zeros(3, device=self.device)
         self._check_weights()
 
     def validation_step(self, batch: LabelledBatch, batch_idx: int) -> None:
-        """Count the images whose class is found."""
-        if len(batch.labels):
+        """Count the images whose class is found; of SimSiam, the views whose partner is nearest."""
+        if not len(batch.labels):
+            return
+        if self.simsiam is not None:
+            projections, _ = self.simsiam(scores(self.network, join_views(batch.images)))
+            right, varied = find_partners(projections), spread(projections)
+        else:
             images, labels = self._task(batch)
             right = scores(self.network, images).argmax(1) == labels
-            self._counts += torch.stack([right.sum(), torch.tensor(len(right)).to(right.device)])
+            varied = torch.zeros((), device=right.device)
+        count = torch.tensor(len(right), device=right.device)
+        self._counts += torch.stack([right.sum(), count, count * varied])
 
     def on_validation_epoch_end(self) -> None:
         """Say the accuracy, of the images of all processes."""
         counts = self.all_gather(self._counts)
         assert isinstance(counts, Tensor)
-        right, count = counts.reshape(-1, 2).sum(0).tolist()
+        right, count, varied = counts.reshape(-1, 3).sum(0).tolist()
         accuracy = right / max(1, count)
         self.log("val/accuracy", accuracy, prog_bar=True, rank_zero_only=False)
         logger.info("Epoch %d: accuracy %.2f %%", self.current_epoch, 100 * accuracy)
+        if self.simsiam is not None:
+            std = varied / max(1, count)
+            self.log("val/std", std, rank_zero_only=False)
+            if std < COLLAPSED:
+                logger.warning(
+                    "SimSiam has collapsed: its outputs for different images are the same (std"
+                    " %.3f; near 1 is healthy). Lower model.learning_rate, or raise"
+                    " data.batch_size.",
+                    std,
+                )
 
     def _task(self, batch: LabelledBatch) -> tuple[Tensor, Tensor]:
         return (batch.images, batch.labels) if self.classes else turned(batch.images)
@@ -138,7 +174,7 @@ class PretrainingModule(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW; warm-up, then a half cosine."""
         groups = parameter_groups(
-            {"network": (self.learning_rate, self.network.parameters())}, self.weight_decay
+            {"network": (self.learning_rate, self.parameters())}, self.weight_decay
         )
         optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
@@ -177,7 +213,7 @@ class PretrainingModule(LightningModule):
         return {"encoder": self.name, "method": self.method, "classes": list(self.classes)}
 
     def _check_weights(self) -> None:
-        if not all(bool(tensor.isfinite().all()) for tensor in self.network.parameters()):
+        if not all(bool(tensor.isfinite().all()) for tensor in self.parameters()):
             raise ConfigError(
                 f"A weight is no finite number at step {self.global_step}. Lower"
                 " model.learning_rate or use another trainer.precision; whatever was saved before"

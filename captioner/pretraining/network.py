@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def new_network(name: str, image_size: int, classes: int, weights: str | None = None) -> nn.Module:
-    """A whole network, from random or pretrained weights; its classifier begins from random ones.
+    """Return a whole network with random or pretrained weights and a new, random classifier.
 
     Args:
         name: Its name, as in `EncoderConfig`.
@@ -40,6 +40,6 @@ def new_network(name: str, image_size: int, classes: int, weights: str | None = 
 
 
 def scores(network: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
-    """The scores (B, C) of images (B, 3, S, S), of networks with auxiliary classifiers too."""
+    """Return the logits (B, C) of images (B, 3, S, S), without auxiliary classifiers."""
     output = network(pixels)
     return output if isinstance(output, torch.Tensor) else output.logits

@@ -59,14 +59,14 @@ class LabelledImages:
         return Image.fromarray(image).convert("RGB")
 
     def names(self) -> list[str]:
-        """What each image is called: its path, or its number."""
+        """Return what each image is called: its path, or its number."""
         return [
             str(image) if isinstance(image, Path) else str(index)
             for index, image in enumerate(self.images)
         ]
 
     def chosen(self, indices: Sequence[int]) -> "LabelledImages":
-        """Some of the images, in the order of their indices."""
+        """Return some of the images, in the order of their indices."""
         images = (
             self.images[list(indices)]
             if isinstance(self.images, np.ndarray)

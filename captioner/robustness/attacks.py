@@ -21,13 +21,13 @@ Loss: TypeAlias = Callable[[Tensor], Tensor]  # (B, 3, S, S) -> (B,), one number
 _STEP = 2.5  # times epsilon, over all steps (Madry et al. 2018)
 
 
-def fgsm(loss: Loss, pixels: Tensor, epsilon: float) -> Tensor:
+def fgsm(loss: Loss, pixels: Tensor, epsilon: float | Tensor) -> Tensor:
     """Change each value by epsilon to where the loss rises (Goodfellow et al. 2015).
 
     Args:
         loss: What to raise.
         pixels: (B, 3, S, S) in 0..1.
-        epsilon: The largest change of a value.
+        epsilon: The largest change of a value; a tensor (B, 1, 1, 1) has one for each photo.
 
     Returns:
         The changed pixels (B, 3, S, S) in 0..1.
@@ -38,7 +38,7 @@ def fgsm(loss: Loss, pixels: Tensor, epsilon: float) -> Tensor:
 def pgd(
     loss: Loss,
     pixels: Tensor,
-    epsilon: float,
+    epsilon: float | Tensor,
     *,
     steps: int = 10,
     step_size: float | None = None,
@@ -49,7 +49,7 @@ def pgd(
     Args:
         loss: What to raise.
         pixels: (B, 3, S, S) in 0..1.
-        epsilon: The largest change of a value.
+        epsilon: The largest change of a value; a tensor (B, 1, 1, 1) has one for each photo.
         steps: How many steps.
         step_size: The change of a step; 2.5 epsilon over all steps together if None.
         seed: Of the random start; None starts at the photo itself.
@@ -65,7 +65,7 @@ def pgd(
         found = (pixels + epsilon * noise).clamp(0, 1)
     for _ in range(steps):
         moved = found + size * _gradient(loss, found).sign()
-        found = (pixels + (moved - pixels).clamp(-epsilon, epsilon)).clamp(0, 1)
+        found = torch.clamp(moved, pixels - epsilon, pixels + epsilon).clamp(0, 1)
     return found
 
 
@@ -122,7 +122,7 @@ def ids_of(captioner: Captioner, text: str) -> list[int]:
 
 
 def _gradient(loss: Loss, pixels: Tensor) -> Tensor:
-    """The gradient of each photo's loss by its own pixels."""
+    """Return the gradient of each photo's loss by its own pixels."""
     with torch.enable_grad():
         at = pixels.detach().clone().requires_grad_()
         (gradient,) = torch.autograd.grad(loss(at).sum(), at)

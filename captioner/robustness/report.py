@@ -177,7 +177,7 @@ def _uri(data: bytes, kind: str) -> str:
 
 
 def _save_captions(path: Path, found: Robustness) -> None:
-    """A row for each photo and condition."""
+    """Return a row for each photo and condition."""
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         table = csv.writer(file)
         table.writerow(["image_id", "damage", "severity", "caption", MAIN])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -155,6 +155,7 @@ def test_captions_that_speak_of_sides_are_told_by_their_words(caption: str, spea
     assert speaks_of_sides(["A dog.", caption, "A cat."]) is speaks
 
 
+@settings(deadline=None)
 @given(
     width=st.integers(1, 150),
     height=st.integers(1, 150),

@@ -1,20 +1,31 @@
 """Attacks, compared with hand computation, torchattacks if installed, and the search."""
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import rankdata
 from torch import Tensor
 
 from captioner.errors import ConfigError
 from captioner.inference import Captioner
 from captioner.robustness.attacks import caption_loss, fgsm, ids_of, pgd
 from scripts import benchmark, benchmark_adversarial
-from scripts.benchmark_adversarial import Nouns, to_images, to_pixels
+from scripts.benchmark_adversarial import (
+    LEVELS,
+    Nouns,
+    Outcome,
+    auc,
+    find_smallest,
+    rows_of,
+    to_images,
+    to_pixels,
+)
 
 EPSILON = 8 / 255
 
@@ -133,6 +144,60 @@ def test_nouns_are_things_and_not_words() -> None:
     assert not nouns("it is very nice")
 
 
+def test_an_epsilon_of_its_own_for_each_photo(pixels: Tensor) -> None:
+    weights = torch.randn(pixels.shape[1:], generator=torch.Generator().manual_seed(1))
+
+    def loss(at: Tensor) -> Tensor:
+        return (at * weights).sum(dim=(1, 2, 3))
+
+    epsilons = torch.tensor([0.01, 0.2]).view(2, 1, 1, 1)
+    for attack in (fgsm, pgd):
+        together = attack(loss, pixels, epsilons)
+        for row, epsilon in enumerate((0.01, 0.2)):
+            alone = attack(loss, pixels[row : row + 1], epsilon)
+            assert torch.allclose(together[row : row + 1], alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("known", [[*LEVELS, math.inf], [math.inf] * (len(LEVELS) + 1)])
+def test_the_smallest_epsilon_is_found_in_few_attacks(known: list[float]) -> None:
+    levels = [*LEVELS, math.inf]
+    asked = []
+
+    def changes(rows: Sequence[int], epsilons: Sequence[float]) -> list[bool]:
+        asked.append(len(rows))
+        return [epsilon >= levels[row] for row, epsilon in zip(rows, epsilons, strict=True)]
+
+    assert find_smallest(changes, known) == levels
+    assert len(asked) <= 3, "bisection of eight outcomes"
+
+
+def test_auc_is_that_of_ranks() -> None:
+    random = np.random.default_rng(0)
+    clean, attacked = random.integers(0, 9, 40) / 9, random.integers(0, 7, 50) / 9
+    ranks = rankdata(np.concatenate([clean, attacked]))[:40].sum()
+    expected = 100 * (ranks - 40 * 41 / 2) / (40 * 50)  # Mann and Whitney's U
+    assert auc(clean.tolist(), attacked.tolist()) == pytest.approx(expected)
+    assert auc([None], [0.5]) is None
+
+
+def test_the_table_counts_photos() -> None:
+    outcomes = [
+        Outcome(
+            {"FGSM": fgsm, "PGD": pgd},
+            {("random signs", 1.0): False, ("PGD, then half size", 0.0): changed},
+            {0: 0.8, 1: 0.4, 4: 0.8},
+            changed,
+        )
+        for fgsm, pgd, changed in ((0.5, 0.25, True), (math.inf, 2, False))
+    ]
+    rows = {row.pop(""): row for row in rows_of(outcomes)}
+    assert rows["FGSM"]["1/4"] == 0 and rows["FGSM"]["1/2"] == rows["FGSM"]["2"] == 50
+    assert rows["PGD"]["1/4"] == 50 and rows["PGD"]["2"] == 100 and rows["PGD"]["4"] is None
+    assert rows["PGD, then half size"]["0"] == 50 and rows["says the sentence"]["8"] == 50
+    assert rows["AUC of confidence, PGD"]["1"] == 100
+    assert rows["AUC of confidence, PGD"]["4"] == 50
+
+
 def test_the_benchmark_attacks(
     checkpoint_folder: Path,
     tmp_path: Path,
@@ -142,7 +207,7 @@ def test_the_benchmark_attacks(
 ) -> None:
     monkeypatch.setattr(benchmark_adversarial, "EPSILONS", (1, 16))
     monkeypatch.setattr(benchmark_adversarial, "STEPS", 3)
-    monkeypatch.setattr(benchmark_adversarial, "TARGET_EPSILONS", (16,))
+    monkeypatch.setattr(benchmark_adversarial, "LEVELS", (1, 4, 16))
     monkeypatch.setattr(benchmark_adversarial, "TARGET_STEPS", 2)
     for number in range(4):
         picture(number).save(tmp_path / f"{number}.png")
@@ -158,12 +223,14 @@ def test_the_benchmark_attacks(
         "PGD, then JPEG 75",
         "PGD, then half size",
         "confidence, PGD",
+        "AUC of confidence, PGD",
         "says the sentence",
     ]
     for name, row in rows.items():
-        assert list(row) == ["0", "1", "16"]
+        assert list(row) == ["0", "1", "4", "8", "16"]
         shares = [value for value in row.values() if value is not None]
         assert all(0 <= share <= 100 for share in shares), name
     assert "PGD, then JPEG 75" in capsys.readouterr().out
+    assert rows["PGD"]["16"] >= rows["FGSM"]["16"] and rows["FGSM"]["16"] >= rows["FGSM"]["1"]
     assert benchmark.main([*call, "--target", "a zebra"]) == 2
     assert "lacks the words zebra" in capsys.readouterr().err

@@ -1,0 +1,48 @@
+"""scripts/probe_encoder.py: its measure against scikit-learn's, and drawn photos."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import average_precision_score
+
+from scripts.probe_encoder import main, mean_average_precision, probe
+
+
+def test_the_measure_is_that_of_scikit_learn() -> None:
+    random = np.random.default_rng(0)
+    scores, labels = random.normal(size=(40, 5)).astype(np.float32), random.random((40, 5)) < 0.3
+    labels[:, 4] = False  # of which there is nothing to tell
+    expected = [average_precision_score(labels[:, word], scores[:, word]) for word in range(4)]
+    assert mean_average_precision(scores, labels) == pytest.approx(np.mean(expected))
+
+
+def test_what_features_say_linearly_is_found_and_noise_is_not() -> None:
+    torch.manual_seed(0)
+    features = torch.randn(300, 8)
+    labels = (features[:, :2] > 0.5).numpy()
+    found = probe(features[:200], labels[:200], features[200:])
+    assert mean_average_precision(found, labels[200:]) > 0.95
+    found = probe(torch.randn(200, 8), labels[:200], torch.randn(100, 8))
+    assert mean_average_precision(found, labels[200:]) < 0.6
+
+
+def test_the_script_probes_an_encoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split, count in (("train", 12), ("val", 6)):
+        images, captions = [], []
+        for number in range(count):
+            colour, thing = (("red", "dog"), ("blue", "cat"))[number % 2]
+            Image.new("RGB", (32, 32), colour).save(tmp_path / f"{split}{number}.png")
+            images.append({"id": number, "file_name": f"{split}{number}.png"})
+            captions.append({"id": number, "image_id": number, "caption": f"a {thing} sits"})
+        content = {"images": images, "annotations": captions}
+        (tmp_path / f"{split}.json").write_text(json.dumps(content))
+    call = [str(tmp_path / "train.json"), str(tmp_path / "val.json"), "--images", str(tmp_path)]
+    call += ["--encoder", "plain_cnn", "--size", "16"]
+    assert main(call) == 0
+    assert "nouns 100.0 [100.0, 100.0]" in capsys.readouterr().out
+    assert main([*call, "--weights", "gone.pth"]) == 2
+    assert "gone.pth: no such file" in capsys.readouterr().err
