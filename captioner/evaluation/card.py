@@ -43,7 +43,8 @@ def section(evaluation: Evaluation) -> str:
     scores, intervals = evaluation.scores, evaluation.intervals
     name = Path(str(evaluation.facts.get("annotations", "validation"))).name
     values = [points(value) for value in scores.values()]
-    rows = [["", *scores], ["---"] * (len(scores) + 1), [f"{name}, {evaluation.n_images:,}", *values]]
+    row = [f"{name}, {evaluation.n_images:,}", *values]
+    rows = [["", *scores], ["---"] * (len(scores) + 1), row]
     if intervals:
         ends = [intervals.get(metric, (float("nan"),) * 2) for metric in scores]
         rows.append(["95 % interval", *(f"{points(low)} to {points(high)}" for low, high in ends)])
