@@ -39,7 +39,7 @@ def read_card(description: dict[str, Any]) -> Card:
         text = ""
     title = re.search(r"^# +(.+)$", text, re.MULTILINE)
     facts = re.search(r"^## Facts\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-    items = re.findall(r"^- (.+)$", facts[1], re.MULTILINE) if facts else []
+    items = re.findall(r"^- (.+(?:\n +.+)*)$", facts[1], re.MULTILINE) if facts else []
     tables = re.findall(r"([^\n|]*)\n+(\|.*\|)\n\|[-:| ]+\|\n(\|.*\|)", text)
     scored, names, numbers = tables[-1] if tables else ("", "", "")
     made_of = [
@@ -51,7 +51,8 @@ def read_card(description: dict[str, Any]) -> Card:
             if title
             else f"{' and '.join(filter(None, made_of)) or 'A captioner model'}"
         ),
-        facts=tuple(item.rstrip(".") for item in items) or (f"{description['words']:,} words",),
+        facts=tuple(" ".join(item.split()).rstrip(".") for item in items)
+        or (f"{description['words']:,} words",),
         scores=tuple(
             (name, number)
             for name, number in zip(_cells(names), _cells(numbers), strict=False)

@@ -40,3 +40,8 @@ def test_a_card_cannot_bring_images_or_html_onto_the_page(tmp_path):
     )
     assert "![" not in card.text
     assert "<" not in card.text
+
+
+def test_a_fact_may_take_several_lines(tmp_path):
+    card = written(tmp_path, "# Mine\n\n## Facts\n\n- Small,\n  and quick.\n- Good.\n\nMore.\n")
+    assert card.facts == ("Small, and quick", "Good")
