@@ -125,7 +125,7 @@ def test_what_nas_and_photo_managers_keep_is_left_out_and_said_once(tmp_path, ca
         (tmp_path / name).touch()
     assert list(find_images(tmp_path)) == sorted(tmp_path / name for name in photos)
     (record,) = caplog.records
-    assert "left out" in record.getMessage()
+    assert "skipped" in record.getMessage()
     assert "@eaDir (2)" in record.getMessage()
 
 

@@ -91,6 +91,7 @@ def test_each_image_is_captioned_once_as_by_the_captioner(tmp_path: Path) -> Non
     assert kept == {name: (part.parent / name).stat().st_mtime_ns for name in kept}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_a_worker_that_is_killed_costs_nothing(tmp_path: Path) -> None:
     write_folder(tmp_path / "photos", range(30))

@@ -138,7 +138,7 @@ def frames(count: int, seed: int = 0) -> list[Image.Image]:
     [
         pytest.param("attention", {}, (3,), marks=pytest.mark.slow),
         ("attention", {"regions": True, "cell": "gru"}, (3, 3, 3)),
-        ("s2vt", {}, None),
+        pytest.param("s2vt", {}, None, marks=pytest.mark.slow),
     ],
 )
 def test_both_backends_caption_a_clip_alike(

@@ -198,6 +198,7 @@ def test_teachers_with_another_grid_need_images(first_stage, tmp_path, caplog):
     assert main([*other, *seen]) == 0
 
 
+@pytest.mark.slow
 def test_it_is_resumed_where_the_encoder_has_moved_on(first_stage, tmp_path):
     arguments = [
         *options(first_stage, tmp_path / "run"),

@@ -34,6 +34,7 @@ def translate(table: Path) -> dict[str, str]:
     return said
 
 
+@pytest.mark.slow
 def test_a_model_that_is_trained_on_chinese_captions_writes_chinese(tmp_path):
     train = draw_domain(tmp_path / "train", OLD, 96)
     val = draw_domain(tmp_path / "val", OLD, 24, seed=1)

@@ -268,6 +268,7 @@ class Watch(Callback):
         self.values.append(float(trainer.callback_metrics[self.name]))
 
 
+@pytest.mark.slow
 def test_the_reward_rises(first_stage, tmp_path):
     watch, changes = (
         Watch(),
