@@ -5,6 +5,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from captioner.training.train import main
 from tests.training.domains import OLD, draw_domain
 from tests.training.runs import QUICK, TINY
