@@ -162,7 +162,7 @@ def room_for(workers: Workers) -> int:
     if not count:
         raise ConfigError(
             f"A worker requires {workers.cpus} CPUs and {workers.gpus:g} GPUs; Ray has"
-        """Request one more worker, which joins as soon as resources are free."""
+            f" {resources.get('CPU', 0):g} and {resources.get('GPU', 0):g}. If the cluster grows on"
             " demand, set the number of workers."
         )
     return count

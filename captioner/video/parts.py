@@ -69,7 +69,7 @@ def span_of(clip: ClipPart) -> tuple[float, float]:
     """Return the start and the end of a part of a clip in seconds, without decoding.
 
     Raises:
-        VideoError: The clip cannot be read, or has nothing between its start and its end.
+        VideoError: The clip cannot be read, or has no frames between its start and its end.
         MissingExtraError: PyAV is not installed.
     """
     if not can_read_clips():

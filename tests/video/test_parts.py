@@ -97,7 +97,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         (ClipPart(tmp_path / "text.mp4"), "text.mp4: is not a clip"),
         (ClipPart(tmp_path / "sound.wav"), "sound.wav: has sound, but no video"),
         (ClipPart(whole, 5.0, 6.0), "whole.mp4: has no frames from 5 s to 6 s"),
-        (ClipPart(whole, 1.0, 1.0), "whole.mp4: has nothing from 1 s to 1 s"),
+        (ClipPart(whole, 1.0, 1.0), "whole.mp4: has no frames from 1 s to 1 s"),
     ):
         with pytest.raises(VideoError) as caught:
             read_frames(clip, 4)
