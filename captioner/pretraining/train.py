@@ -1,4 +1,4 @@
-"""A config -> an encoder of one's own."""
+"""A config -> a pretrained encoder."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ class PretrainCLI(RunCLI):
     begin_with = ("model.weights", ENCODER)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the checkpoints too, and link what the model takes from the data."""
+        """Add the options of checkpoints, and link the model's options to the data's."""
         super().add_arguments_to_parser(parser)
         parser.add_lightning_class_args(PretrainingCheckpoints, "checkpoint")
         parser.link_arguments("model.method", "data.method")

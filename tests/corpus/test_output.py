@@ -62,7 +62,7 @@ def test_a_part_that_is_none_of_ours_is_not_finished(tmp_path: Path) -> None:
 def test_a_part_that_a_worker_wrote_elsewhere_is_missed(tmp_path: Path) -> None:
     folder = OutputFolder(str(tmp_path), NO_RUN)
     folder.start(iter(blocks(1)))
-    with pytest.raises(DataError, match="Every machine of a cluster must reach the same folder"):
+    with pytest.raises(DataError, match="All machines of a cluster must access the same folder"):
         folder.finish(0, DONE)
 
 

@@ -183,7 +183,7 @@ def test_an_output_that_cannot_be_written_ends_it(tmp_path: Path) -> None:
             (output / PARTS).rmdir()
             (output / PARTS).write_text("a file")
 
-    with pytest.raises(DataError, match="Every machine of a cluster must reach it"):
+    with pytest.raises(DataError, match="All machines of a cluster must access it"):
         corpus = Corpus(str(tmp_path / "photos"))
         caption_corpus(corpus, str(output), GREEDY, workers=ONE, tell=spoil)
 
