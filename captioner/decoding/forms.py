@@ -1,4 +1,4 @@
-"""Which words are forms of one another: cat and cats, ride, rides and riding, man and men.
+"""Find words that are forms of one another: cat and cats, ride and riding, man and men.
 
 `base` strips plural and verb endings with the first and the last step of the English Snowball
 stemmer (Porter 2001, "Snowball: A language for stemming algorithms"). It skips the steps between

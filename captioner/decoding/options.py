@@ -42,7 +42,7 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Control:
-    """How the demo shows an option: a slider for a number, a checkbox, a text field for words.
+    """An option's field in the demo: a slider for a number, a checkbox, a text field for words.
 
     A name that the model defines, such as a style, is chosen from a dropdown.
 

@@ -90,7 +90,7 @@ class PhotoStore(Protocol):
     """Keeps captions with their photos."""
 
     def holds(self, photo: str) -> bool:
-        """Whether there is nothing to do for a photo."""
+        """Return whether there is nothing to do for a photo."""
 
     def save(self, photo: str, caption: Caption) -> None:
         """Write the caption of a photo.
@@ -115,7 +115,7 @@ class Sidecars:
         Packet()  # fails early if lxml is missing
 
     def holds(self, photo: str) -> bool:
-        """Whether there is nothing to do for a photo."""
+        """Return whether there is nothing to do for a photo."""
         try:
             packet = _read_sidecar(sidecar_of(photo, by_stem=self.rules.by_stem)) or Packet()
         except (DataError, OSError):
@@ -164,7 +164,7 @@ class Photos:
         Packet()
 
     def holds(self, photo: str) -> bool:
-        """Whether there is nothing to do for a photo."""
+        """Return whether there is nothing to do for a photo."""
         packet, foreign = self._read(photo)
         return not self.rules.wants(packet, foreign)
 

@@ -106,7 +106,7 @@ def read_labelled(
     unknown = sorted(counts.keys() - set(known))
     if unknown:
         raise DataError(
-            f"{path}: the class {unknown[0]!r} is none of the training images'; expected one of"
+            f"{path}: the class {unknown[0]!r} is not in the training images; expected one of"
             f" {', '.join(known)}"
         )
     if len(known) < 2:

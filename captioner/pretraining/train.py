@@ -31,7 +31,7 @@ def main(args: Sequence[str] | None = None) -> int:
         args: The arguments; those of the process by default.
 
     Returns:
-        The exit status: 0, or 2 after a user's mistake, which is reported in a line.
+        The exit status: 0, or 2 after a user's mistake, reported on one line.
     """
 
     def open_cli(given: list[str] | None) -> RunCLI:

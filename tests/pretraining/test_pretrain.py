@@ -110,7 +110,7 @@ def test_what_was_learned_is_where_the_next_run_begins() -> None:
         (["--data.train=train", "--model.mixup=-1"], "mixup -1"),
         (["--data.train=train", "--data.warp.shift=2"], "expected shares"),
         (["--data.train=train", "--data.held_out=0"], "data.held_out is 0"),
-        (["--data.train=train", "--data.val=other"], "'triangle' is none of the training images'"),
+        (["--data.train=train", "--data.val=other"], "'triangle' is not in the training images"),
         (["--data.train=train", "--model.weights=gone.pth"], "gone.pth: no such file"),
         (["--data.train=train", "--checkpoint.monitor=val/CIDEr-D"], "expected one of val/accu"),
     ],

@@ -44,7 +44,7 @@ def test_a_table_says_the_same(tmp_path: Path) -> None:
         ("image,label\n0.png,dog\n1.png,dog", "all images are of the class 'dog'"),
         ("image,label\n0.png,a hot,dog", "enclose a label with commas"),
         ("image,label\n", "no labelled images"),
-        ("image,label\n0.png,dog\n1.png,cat", "the class 'cat' is none of the training images'"),
+        ("image,label\n0.png,dog\n1.png,cat", "the class 'cat' is not in the training images"),
     ],
 )
 def test_tables_that_cannot_be_used_are_refused(rows: str, said: str, tmp_path: Path) -> None:
