@@ -87,7 +87,7 @@ def test_nothing_to_include_changes_nothing(
         ({"include": "cat"}, "include is 'cat'; expected a list of words"),
         (
             {"include": ["cat", "dog"], "max_length": 1, "min_length": 1},
-            "Raise max_length, or include less",
+            "Raise max_length, or include fewer",
         ),
         (
             {"include": ["cat"], "sample": True},
