@@ -71,7 +71,7 @@ def test_the_bundle_says_that_it_is_quantized(
         Captioner.from_pretrained(bundle, backend="torch")
     with pytest.raises(CheckpointError, match="quantized already"):
         quantize(bundle, tmp_path / "twice", photos)
-    with pytest.raises(CheckpointError, match="no photo"):
+    with pytest.raises(CheckpointError, match="No photos for calibration"):
         quantize(checkpoint_folder, tmp_path / "none", [])
 
 
