@@ -41,8 +41,8 @@ from captioner.vocabulary import START, Vocabulary
 logger = logging.getLogger(__name__)
 
 OPSET = 20
-_OWN = "model."  # what the names of a model's weights begin with in a traced graph
-_FEW = 16  # numbers of a constant that is compared with others
+_OWN = "model."  # prefix of the names of a model's weights in a traced graph
+_FEW = 16  # maximum size of a constant that is compared with others
 _CONSTANTS = {
     "value_int": np.int64,
     "value_ints": np.int64,
@@ -51,7 +51,7 @@ _CONSTANTS = {
 }
 _KINDS = {"F16": TensorProto.FLOAT16, "F32": TensorProto.FLOAT}  # of safetensors' dtypes
 # Absolute for log-probabilities, relative to the largest for class logits: rounding in float32
-# accumulates to 1e-4 over fifty layers, a bug gives far more.
+# accumulates to 1e-4 over fifty layers, a bug causes far more.
 TOLERANCE = 1e-3
 
 
@@ -69,17 +69,17 @@ def save_checkpoint(
     """Write a model as a checkpoint folder.
 
     Args:
-        folder: Where; replaced if it is there.
+        folder: The output folder; replaced if it exists.
         model: The model, on any device.
         vocabulary: Its words.
         preprocessing: Its preprocessing.
         decoding: The decoding defaults.
         card: The model card, Markdown.
-        half: Store weights as float16; they are computed with in float32 all the same.
-        onnx: Export the ONNX pair too; `export_onnx` adds it later otherwise.
+        half: Whether to store weights as float16; computations still use float32.
+        onnx: Whether to export the ONNX pair too; otherwise `export_onnx` can add it later.
 
     Returns:
-        The checkpoint as written. The model itself is left as it was.
+        The checkpoint as written. The model itself is unchanged.
     """
 
     def fill(temporary: Path) -> None:
@@ -125,7 +125,7 @@ def export_onnx(folder: Path) -> None:
     model, size = backend.model.eval(), checkpoint.preprocessing.size
     shape = (2, model.frames, 3, size, size) if model.frames else (2, 3, size, size)
     pixels = torch.from_numpy(np.random.default_rng(0).normal(size=shape).astype(np.float32))
-    with torch.no_grad():  # tracing takes no tensors of inference mode, and would begin anew
+    with torch.no_grad():  # tracing doesn't accept tensors of inference mode
         image, state = model.decoder.start(model.regions_of(model.encoder(pixels)))
     names = [f"image.{name}" for name in image], [f"state.{name}" for name in state]
     scores = [CLASSES] * (model.classifier is not None) + [EVENTS] * (model.event_head is not None)
@@ -188,7 +188,7 @@ def export_onnx(folder: Path) -> None:
 
 
 class _EncoderGraph(nn.Module):
-    """From pixels to the decoder's inputs of the image, and the logits of classes and events."""
+    """Pixels -> the decoder's inputs for the image, and the logits of classes and events."""
 
     def __init__(self, model: CaptioningModel) -> None:
         super().__init__()
@@ -236,10 +236,10 @@ def trace(
 
     Args:
         graph: The module; put into evaluation mode.
-        inputs: Examples of what it is called with.
-        names: Of the graph's inputs.
-        outputs: Of its outputs.
-        shapes: The sizes of the inputs that may vary, as `torch.onnx.export` takes them.
+        inputs: Example inputs.
+        names: The names of the graph's inputs.
+        outputs: The names of its outputs.
+        shapes: The dynamic sizes of the inputs, as for `torch.onnx.export`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -258,7 +258,7 @@ def trace(
     optimizer.fold_constants(program.model, should_fold=_may_fold)
     optimizer.remove_unused_nodes(
         program.model
-    )  # they would keep ONNX Runtime from fusing their inputs
+    )  # they would prevent ONNX Runtime from fusing their inputs
     proto = program.model_proto
     graph = proto.graph
     for part in (
@@ -278,10 +278,10 @@ def trace(
 
 
 def simplify(model: ModelProto) -> None:
-    """Drop what an exported graph can do without, so that ONNX Runtime loads it faster.
+    """Remove redundant parts of an exported graph, so that ONNX Runtime loads it faster.
 
-    Constants become initializers, equal ones the same; convolutions lose biases of zeros, which
-    keep three nodes each; and shapes that ONNX Runtime infers anyway are left out.
+    Constants become initializers, shared if equal; convolutions lose biases of zeros, which cost
+    three nodes each; and shapes that ONNX Runtime infers anyway are removed.
 
     Args:
         model: The graph, with its weights; changed in place.
@@ -303,7 +303,7 @@ def simplify(model: ModelProto) -> None:
     zeros: set[str] = set()
     for tensor in graph.initializer:
         if tensor.name.startswith(_OWN) or math.prod(tensor.dims) > _FEW:
-            continue  # a weight, which has its place in the checkpoint
+            continue  # a weight, which is stored in the checkpoint
         array = numpy_helper.to_array(tensor)
         key = array.dtype.str, array.shape, array.tobytes()
         names[tensor.name] = known.setdefault(key, tensor.name)
@@ -351,7 +351,7 @@ def _share_weights(proto: ModelProto, stored: Mapping[str, WeightPlace]) -> None
 
     Args:
         proto: The graph.
-        stored: The model's name of a tensor -> its place; tied tensors have the same one.
+        stored: The model's name of a tensor -> its location; tied tensors share one.
     """
     casts = []
     for tensor in proto.graph.initializer:
@@ -385,7 +385,7 @@ def _verify(expected: TorchBackend, exported: OnnxBackend, pixels: np.ndarray) -
     """Compare two backends over two steps with a reordering between them.
 
     Raises:
-        CheckpointError: Their log-probabilities, or their scores of classes or events, differ by
+        CheckpointError: Their log-probabilities, or their logits of classes or events, differ by
             more than `TOLERANCE`.
     """
 

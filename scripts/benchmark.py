@@ -1,9 +1,9 @@
 """Benchmarks: python scripts/benchmark.py [PART] [--model DIR] [--images DIR] ...
 
-What is compared runs in turn, round after round, so that a machine that is busy for a while slows
-all of it alike; the figures are medians over the rounds. Training, and rows about torch, need the
-extra `train`. Whatever looks like --data.KEY=VALUE, --model.KEY=VALUE or --trainer.KEY=VALUE
-changes the config of training.
+The cases of a comparison run alternately, round after round, so that temporary load slows all of
+them alike; the results are medians over the rounds. Training and the rows about torch require the
+extra `train`. Options such as --data.KEY=VALUE, --model.KEY=VALUE or --trainer.KEY=VALUE change the
+training config.
 """
 
 import argparse
@@ -24,9 +24,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-os.environ.setdefault(
-    "THP_MEM_ALLOC_ENABLE", "1"
-)  # torch on huge pages, as `captioner train` has it
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch on huge pages, as in `captioner train`
 
 import numpy as np
 
@@ -42,13 +40,13 @@ FEW = 8  # images of a round at batch size 1
 READ, ENCODER = "read and preprocess, one thread", "encoder alone"
 IMPORTS = "import numpy, PIL, onnxruntime"
 
-Case = Callable[[], float]  # does something once, and says how many seconds it took, per item
+Case = Callable[[], float]  # runs something once, and returns the seconds per item
 Row = dict[str, str | float | None]
 Part = Callable[[argparse.Namespace], tuple[str, list[Row]]]
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the requested parts, print a table for each, and write all figures to a file if asked.
+    """Run the requested parts, print a table for each, and optionally write all results to a file.
 
     Args:
         args: The arguments; those of the process by default.
@@ -75,7 +73,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def machine() -> dict[str, str]:
-    """Return what the figures depend on."""
+    """Return the hardware and software that the results depend on."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -102,7 +100,7 @@ def machine() -> dict[str, str]:
 
 
 def in_turn(cases: Mapping[Any, Case], rounds: int) -> dict[Any, list[float]]:
-    """Run all cases in turn, once to warm up and then so many rounds; the seconds of each."""
+    """Run all cases alternately, once to warm up and then `rounds` times; return their seconds."""
     for case in cases.values():
         case()
     measured = [{name: case() for name, case in cases.items()} for _ in range(rounds)]
@@ -133,16 +131,16 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 
 def write_table(page: Path, part: str, title: str, rows: Sequence[Row]) -> None:
-    """Write a part's table between its marks in a Markdown page.
+    """Write a part's table between its markers in a Markdown page.
 
     Raises:
-        ConfigError: The page has no marks of this part.
+        ConfigError: The page has no markers for this part.
     """
     begin, end = f"<!-- {part}: begin -->", f"<!-- {part}: end -->"
     before, found, rest = page.read_text(encoding="utf-8").partition(begin)
     _, ended, after = rest.partition(end)
     if not (found and ended):
-        raise ConfigError(f"{page} lacks the marks {begin} and {end}.")
+        raise ConfigError(f"{page} lacks the markers {begin} and {end}.")
     lines = [list(rows[0]), ["---"] * len(rows[0])]
     lines += [[formatted(value) for value in row.values()] for row in rows]
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -162,7 +160,7 @@ def formatted(value: str | float | None) -> str:
 
 
 def inference(options: argparse.Namespace) -> tuple[str, list[Row]]:
-    """Images per second of each stage and of the whole way, by batch size and backend."""
+    """Measure images per second of each stage and end to end, by batch size and backend."""
     backends = ["onnx", "torch"] if find_spec("torch") else ["onnx"]
     captioners = {name: Captioner.from_pretrained(options.model, backend=name) for name in backends}
     preprocessing = captioners["onnx"].preprocessing
@@ -194,7 +192,7 @@ def inference(options: argparse.Namespace) -> tuple[str, list[Row]]:
 def inference_cases(
     captioner: Captioner, pixels: np.ndarray, paths: list[Path], batch_size: int
 ) -> dict[str, Case]:
-    """Return what is measured of one backend at one batch size."""
+    """Return the cases of one backend at one batch size."""
     batches = [pixels[start : start + batch_size] for start in range(0, len(pixels), batch_size)]
 
     def encode() -> float:
@@ -220,7 +218,7 @@ def inference_cases(
 
 
 def inference_rows(seconds: Mapping[tuple[int, str, str], list[float]]) -> list[Row]:
-    """Return images/s, and the median over rounds of the share of the encoder alone."""
+    """Return images/s, and the speed relative to the encoder alone (median over rounds)."""
     rows: list[Row] = []
     for (batch_size, what, backend), taken in sorted(seconds.items(), key=lambda item: item[0][0]):
         alone = seconds.get((batch_size, ENCODER, backend), [])
@@ -242,8 +240,8 @@ def inference_rows(seconds: Mapping[tuple[int, str, str], list[float]]) -> list[
 
 
 def start(options: argparse.Namespace) -> tuple[str, list[Row]]:
-    """Seconds from typing a command to its end, beside importing what captioning needs at least."""
-    read_checkpoint(options.model)  # says what is wrong with it, if anything
+    """Measure the running time of commands, and of the minimal imports for captioning."""
+    read_checkpoint(options.model)  # fails early if it is damaged
     image = next(find_images(ROOT / "examples"))
     model = ["--model", str(options.model)] if options.model else []
     commands = {
@@ -264,18 +262,18 @@ def start(options: argparse.Namespace) -> tuple[str, list[Row]]:
 
 
 def _in(module: str, part: str, needs: tuple[str, str, str] | None = None) -> Part:
-    """Return a part that is in a module of its own, which is imported when the part runs.
+    """Return a part that has its own module, which is imported when the part runs.
 
     Args:
-        module: The module of scripts/.
+        module: The module in scripts/.
         part: The name of its function.
-        needs: A package without which it cannot run, what that is for, and the extra with it.
+        needs: A package that it requires, the purpose of the package, and the extra with it.
     """
 
     def run(options: argparse.Namespace) -> tuple[str, list[Row]]:
         if needs is not None and find_spec(needs[0]) is None:
             raise MissingExtraError(*needs[1:])
-        sys.path.append(str(ROOT))  # a script finds what stands beside it, but not as scripts.NAME
+        sys.path.append(str(ROOT))  # a script can import its neighbours, but not as scripts.NAME
         run_part: Part = getattr(import_module(f"scripts.{module}"), part)
         return run_part(options)
 
@@ -302,7 +300,7 @@ PARTS: dict[str, Part] = {
 
 
 def parse(args: Sequence[str] | None) -> argparse.Namespace:
-    """Return what the command line says; changes of the config of training are its `changes`."""
+    """Parse the command line; changes to the training config are in `changes`."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[2])
     parser.add_argument(
         "part", nargs="?", choices=[*PARTS, "all"], default="all", help="what to measure [all]"
@@ -311,10 +309,13 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
         "--model", type=Path, metavar="DIR", help="checkpoint folder [the bundled model]"
     )
     parser.add_argument(
-        "--images", type=Path, metavar="DIR", help="to caption [examples/], or to train on"
+        "--images", type=Path, metavar="DIR", help="images to caption [examples/] or to train on"
     )
     parser.add_argument(
-        "--annotations", type=Path, metavar="FILE", help="to train on or score [drawn photos, COCO]"
+        "--annotations",
+        type=Path,
+        metavar="FILE",
+        help="annotations to train on or score [drawn photos, COCO]",
     )
     parser.add_argument(
         "--config",
@@ -327,64 +328,90 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
         "--photos",
         type=int,
         metavar="N",
-        help="of attention [300], corpus [300], robustness [60], adversarial [10], at most; of"
-        " each domain of continual [300]",
+        help="number of photos: at most, for attention [300], corpus [300], robustness [60],"
+        " adversarial [10]; per domain, for continual [300]",
     )
     parser.add_argument(
-        "--minutes", type=float, metavar="N", default=60, help="of the long clip of video [60]"
+        "--minutes",
+        type=float,
+        metavar="N",
+        default=60,
+        help="minutes of the long clip of video [60]",
     )
     parser.add_argument(
-        "--short", type=float, metavar="N", default=1, help="minutes of its short clips [1]"
-    )
-    parser.add_argument("--clips", type=int, metavar="N", default=20, help="that shots draws [20]")
-    parser.add_argument(
-        "--film-shots", type=int, metavar="N", default=8, help="of a clip that shots draws [8]"
-    )
-    parser.add_argument(
-        "--damages", metavar="NAMES", help="of robustness: all, groups or names with commas"
+        "--short",
+        type=float,
+        metavar="N",
+        default=1,
+        help="minutes of the short clips of video [1]",
     )
     parser.add_argument(
-        "--severities", metavar="NUMBERS", default="1,3,5", help="of robustness [1,3,5]"
+        "--clips", type=int, metavar="N", default=20, help="clips to draw for shots [20]"
     )
     parser.add_argument(
-        "--domains", type=Path, metavar="FILE", help="of continual: a YAML file, see its page"
+        "--film-shots", type=int, metavar="N", default=8, help="shots in each of these clips [8]"
     )
     parser.add_argument(
-        "--sequence", metavar="NAMES", default="shapes,digits", help="what it learns, in order"
+        "--damages",
+        metavar="NAMES",
+        help="damages for robustness: all, groups or names, separated by commas",
     )
-    parser.add_argument("--methods", metavar="NAMES", help="by which, with commas between [all]")
     parser.add_argument(
-        "--epochs", type=int, metavar="N", default=3, help="of each domain of continual [3]"
+        "--severities", metavar="NUMBERS", default="1,3,5", help="severities for robustness [1,3,5]"
+    )
+    parser.add_argument(
+        "--domains",
+        type=Path,
+        metavar="FILE",
+        help="domains for continual: a YAML file, see its page",
+    )
+    parser.add_argument(
+        "--sequence",
+        metavar="NAMES",
+        default="shapes,digits",
+        help="domains that it learns, in order",
+    )
+    parser.add_argument(
+        "--methods", metavar="NAMES", help="methods for continual, separated by commas [all]"
+    )
+    parser.add_argument(
+        "--epochs", type=int, metavar="N", default=3, help="epochs per domain of continual [3]"
     )
     parser.add_argument(
         "--scored", type=int, metavar="N", default=100, help="photos of each domain to score [100]"
     )
-    parser.add_argument("--seed", type=int, metavar="N", default=0, help="of what is random [0]")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="of robustness, continual")
+    parser.add_argument("--seed", type=int, metavar="N", default=0, help="random seed [0]")
     parser.add_argument(
-        "--target", metavar="SENTENCE", help="what adversarial photos are made to say"
+        "--output", type=Path, metavar="DIR", help="output folder of robustness, continual"
     )
-    parser.add_argument("--repeat", type=int, metavar="N", help="rounds [7, of training 3]")
+    parser.add_argument("--target", metavar="SENTENCE", help="target caption of adversarial photos")
+    parser.add_argument("--repeat", type=int, metavar="N", help="rounds [7, for training 3]")
     parser.add_argument(
-        "--steps", type=int, metavar="N", default=4, help="of training, each round [4]"
+        "--steps", type=int, metavar="N", default=4, help="training steps per round [4]"
     )
     parser.add_argument(
-        "--batch-size", type=int, metavar="N", help="of inference, beside 1 [32], or of training"
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="batch size of inference, besides 1 [32], or of training",
     )
     parser.add_argument(
         "--int8", type=Path, metavar="DIR", help="a quantized copy of the model, for engines"
     )
     parser.add_argument(
-        "--page", type=Path, metavar="FILE", help="write the tables between their marks there"
+        "--page",
+        type=Path,
+        metavar="FILE",
+        help="write the tables between the markers in this page",
     )
-    parser.add_argument("--rows", metavar="NAMES", help="of peers, with commas between [all]")
     parser.add_argument(
-        "--count", type=int, metavar="N", default=4, help="images of each of the peers [4]"
+        "--rows", metavar="NAMES", help="peers to measure, separated by commas [all]"
     )
+    parser.add_argument("--count", type=int, metavar="N", default=4, help="images per peer [4]")
     parser.add_argument(
-        "--docs", type=Path, metavar="FILE", help="write the table of peers into that page"
+        "--docs", type=Path, metavar="FILE", help="write the table of peers to this page"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to this file")
     options, options.changes = parser.parse_known_args(args)
     for change in options.changes:
         if options.part not in ("training", "continual", "all") or not re.fullmatch(

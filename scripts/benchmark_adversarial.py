@@ -1,8 +1,8 @@
 """Adversarial photos: the part `adversarial` of scripts/benchmark.py.
 
-How large must a change be, chosen to mislead, until a caption names other things; can it be made to
-say a given sentence; and what do simple defences bring? The attacks know the model and don't know
-the defences. See docs/robustness.md.
+How large must an adversarial change be until a caption names other things? Can a model be made to
+generate a given sentence? Do simple defences help? The attacks have full access to the model, but
+don't know the defences. See docs/robustness.md.
 """
 
 import argparse
@@ -33,8 +33,8 @@ from captioner.tags import TagTable
 from captioner.tags.matching import NounMatcher
 from scripts.benchmark_robustness import find_photos
 
-LEVELS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2)  # of 255: where the smallest is searched
-EPSILONS = (1, 4)  # of the defences: whole numbers, so that what is captioned can be a file
+LEVELS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2)  # of 255: candidates for the smallest epsilon
+EPSILONS = (1, 4)  # for the defences: whole numbers, so that the result can be an 8-bit file
 STEPS = 5
 TARGET_EPSILON = 8
 TARGET_STEPS = 20
@@ -46,14 +46,14 @@ Photos = list[Image.Image]
 
 
 class Nouns:
-    """Says which things a caption names: nouns of the tags, and COCO's objects."""
+    """Finds the things that a caption names: nouns of the tags, and COCO's objects."""
 
     def __init__(self) -> None:
         self._table = TagTable.imagenet()
         self._matcher = NounMatcher(self._table)
 
     def __call__(self, caption: str) -> frozenset[str]:
-        """Give the nouns."""
+        """Return the nouns of a caption."""
         flags = self._matcher.named([caption]).tolist()
         own = {noun for noun, flag in zip(self._table.nouns, flags, strict=True) if flag}
         return frozenset(own | set(objects_named(caption)))
@@ -62,11 +62,11 @@ class Nouns:
 def adversarial(options: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
     """Return the share of photos whose nouns change, by attack, defence and epsilon.
 
-    Ctrl-C ends it with the photos that are done by then.
+    Ctrl-C stops it and returns the results for the photos so far.
     """
     captioner = Captioner.from_pretrained(options.model, backend="torch")
     assert isinstance(captioner.backend, TorchBackend)
-    captioner.backend.model.requires_grad_(False)  # the gradient of pixels is enough
+    captioner.backend.model.requires_grad_(False)  # only the gradient of the pixels is needed
     target = ids_of(captioner, options.target or TARGET)
     paths, _ = find_photos(options, PHOTOS)
     size = options.batch_size or 10
@@ -85,7 +85,7 @@ def adversarial(options: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]
         if not outcomes:
             raise
     if not outcomes:
-        raise DataError(f"No caption of {seen} photos names a thing; expected one at least.")
+        raise DataError(f"No caption of {seen} photos names a thing; expected at least one.")
     about = (
         f"Adversarial photos: {len(outcomes)} of {seen} photos, whose captions name things; percent"
         " whose nouns change, by epsilon of 255 (0: the defence alone); smallest epsilon: "
@@ -96,15 +96,15 @@ def adversarial(options: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What attacks did to a photo.
+    """The results of attacks on a photo.
 
     Attributes:
         smallest: The smallest epsilon of `LEVELS` at which each attack changes its nouns; infinity
-            where none does.
+            if none does.
         changed: Whether its nouns change, by the row of the table and the epsilon.
-        confidence: The confidence of its caption, by the epsilon of PGD, 0 for none; None where the
-            model has none.
-        said: Whether it was made to say the sentence.
+        confidence: The confidence of its caption, by the epsilon of PGD, 0 for none; None if the
+            model provides none.
+        said: Whether the targeted attack produced the sentence.
     """
 
     smallest: Mapping[str, float]
@@ -114,13 +114,13 @@ class Outcome:
 
 
 class Attacked:
-    """Photos that are attacked together; those whose captions name nothing are left out.
+    """A batch of photos to attack; photos whose captions name nothing are skipped.
 
     Args:
         captioner: The model, on the torch backend.
         photos: Photos as the encoder sees them.
-        nouns: Says which nouns a caption names.
-        seed: Of what is random.
+        nouns: Finds the nouns of a caption.
+        seed: The random seed.
     """
 
     def __init__(self, captioner: Captioner, photos: Photos, nouns: Nouns, seed: int) -> None:
@@ -137,7 +137,7 @@ class Attacked:
         """Attack the photos.
 
         Args:
-            target: The word ids of the sentence that the photos are made to say.
+            target: The word ids of the sentence that targeted attacks aim for.
         """
         if not self._captions:
             return []
@@ -168,7 +168,7 @@ class Attacked:
         ]
 
     def _under_defences(self, pgds: Mapping[int, Tensor]) -> dict[tuple[str, float], list[bool]]:
-        """Whether the nouns of each photo change, by the row of the table and the epsilon."""
+        """Return whether each photo's nouns change, by the row of the table and the epsilon."""
         rows = range(len(self._captions))
         changed = {}
         for epsilon in EPSILONS:
@@ -187,10 +187,10 @@ class Attacked:
         steps: int,
         target: Sequence[int] | None = None,
     ) -> Tensor:
-        """Attack some photos, each by its own epsilon; one step is FGSM.
+        """Attack some photos, each with its own epsilon; one step is FGSM.
 
         Returns:
-            (B, 3, S, S) in 0..1: what an 8-bit file holds where the epsilon is a whole number.
+            (B, 3, S, S) in 0..1, representable in 8 bits if the epsilon is a whole number.
         """
         index = self._captioner.vocabulary.index
         own = [[index(word) for word in self._captions[row].words] for row in rows]
@@ -213,7 +213,7 @@ class Attacked:
         return (self._pixels + epsilon / 255 * signs).clamp(0, 1)
 
     def _say(self, pixels: Tensor) -> list[Caption]:
-        """Caption pixels (B, 3, S, S) in 0..1, which need not be those of a file."""
+        """Caption pixels (B, 3, S, S) in 0..1, which need not be representable in 8 bits."""
         preprocessing = self._captioner.preprocessing
         mean_, std = (
             torch.tensor(values).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std)
@@ -222,7 +222,7 @@ class Attacked:
         return self._captioner.decode(encoded)
 
     def _differ(self, rows: Iterable[int], captions: Sequence[Caption]) -> list[bool]:
-        """Whether each photo's caption names other things than before."""
+        """Return whether each photo's caption names other things than before."""
         return [
             self._nouns_of(caption.text) != self._nouns[row]
             for row, caption in zip(rows, captions, strict=True)
@@ -232,16 +232,16 @@ class Attacked:
 def find_smallest(
     changes: Callable[[Sequence[int], Sequence[float]], list[bool]], known: Sequence[float]
 ) -> list[float]:
-    """Find the smallest epsilon of `LEVELS` at which photos change, all by bisection at once.
+    """Find the smallest epsilon of `LEVELS` at which photos change, by batched bisection.
 
-    What changes a photo at one epsilon is taken to change it at all larger ones.
+    Assumes that a photo that changes at one epsilon changes at all larger ones.
 
     Args:
-        changes: Whether some of the photos, given by their rows, change, each by its own epsilon.
+        changes: Whether the given photos change, by their rows and each with its own epsilon.
         known: An epsilon of `LEVELS` at which each photo is known to change; infinity for none.
 
     Returns:
-        The epsilon of each; infinity where none changes it.
+        The epsilon of each photo; infinity if none changes it.
     """
     levels = [*LEVELS, math.inf]
     low, high = [0] * len(known), [levels.index(level) for level in known]
@@ -257,7 +257,7 @@ def find_smallest(
 
 
 def rows_of(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Return the table: a row for each attack, defence, and what confidence tells."""
+    """Return the table: a row for each attack, each defence, and the confidence."""
     columns = sorted({0.0, *map(float, LEVELS), *map(float, EPSILONS), float(TARGET_EPSILON)})
     table: dict[str, dict[float, float | None]] = {"random signs": {}}
     for name in ("FGSM", "PGD"):
@@ -288,7 +288,7 @@ def rows_of(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 def auc(clean: Sequence[float | None], attacked: Sequence[float | None]) -> float | None:
     """Return the probability in percent that a clean photo's confidence is above an attacked one's.
 
-    50 tells nothing, 100 tells them apart. A tie counts half. None without confidence.
+    50 is chance, 100 is perfect separation. A tie counts half. None without confidence.
     """
     pairs = [(c, a) for c, a in product(clean, attacked) if c is not None and a is not None]
     return 100 * mean((c > a) + (c == a) / 2 for c, a in pairs) if pairs else None
@@ -312,33 +312,33 @@ def _share(flags: Iterable[bool]) -> float:
 
 
 def _percent(values: Sequence[float | None]) -> float | None:
-    """Return the mean in percent; None where there is none."""
+    """Return the mean in percent; None if there are no values."""
     known = [value for value in values if value is not None]
     return 100 * mean(known) if known else None
 
 
 def to_pixels(photos: Photos) -> Tensor:
-    """(B, 3, S, S) in 0..1."""
+    """Convert photos to pixels (B, 3, S, S) in 0..1."""
     return torch.from_numpy(np.stack([np.asarray(photo) for photo in photos])).permute(
         0, 3, 1, 2
     ) / torch.tensor(255.0)
 
 
 def to_images(pixels: Tensor) -> Photos:
-    """8-bit images of (B, 3, S, S) in 0..1."""
+    """Convert pixels (B, 3, S, S) in 0..1 to 8-bit images."""
     values = (255 * pixels).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(each) for each in values]
 
 
 def recompress(photo: Image.Image) -> Image.Image:
-    """Return the photo after JPEG."""
+    """Return the photo after JPEG compression."""
     file = io.BytesIO()
     photo.save(file, "JPEG", quality=JPEG)
     return Image.open(file).convert("RGB")
 
 
 def halve(photo: Image.Image) -> Image.Image:
-    """Return the photo at half its size and back."""
+    """Return the photo scaled to half its size and back."""
     small = photo.resize((photo.width // 2, photo.height // 2), Image.Resampling.BICUBIC)
     return small.resize(photo.size, Image.Resampling.BICUBIC)
 

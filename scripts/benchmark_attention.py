@@ -1,17 +1,17 @@
-"""Whether attention maps mean something: the part `attention` of scripts/benchmark.py.
+"""Whether attention maps are meaningful: the part `attention` of scripts/benchmark.py.
 
-For each word of a caption the regions that it attends most are hidden, a fifth of the photo, and
-the caption is scored
-again: by how much does the log-probability of that word fall, and by how much if other regions are
-    hidden, as many?
+For each word of a caption, hide the regions that it attends to most, a fifth of the photo, and
+score the caption again. How much does the log-probability of that word drop, compared with hiding
+the same number of other regions?
 
-- random regions, of which several draws are averaged;
-- what other words of the caption attend most: a map about the photo rather than about the word
-  would do as well;
-- what words attend most in another photo: so would a map that lies in the middle of every photo.
+- random regions, averaged over several draws;
+- the regions that other words of the caption attend to most: they would do as well if maps depended
+  on the photo rather than on the word;
+- the regions that words attend to most in another photo: they would do as well if maps were simply
+  centred.
 
-The differences are paired, word by word. Intervals are of 95 %, by drawing whole photos anew (the
-bootstrap), since the words of a photo belong together.
+The differences are paired, word by word. The 95 % intervals are bootstrapped over whole photos,
+since the words of a photo are not independent.
 """
 
 import argparse
@@ -32,9 +32,9 @@ from captioner.images import find_images, open_image
 from captioner.inference import Captioner
 
 ROOT = Path(__file__).parents[1]
-SHARE = 0.2  # of the regions that are hidden
+SHARE = 0.2  # share of the regions to hide
 PHOTOS = 300
-DRAWS = 8  # of random regions, a photo
+DRAWS = 8  # draws of random regions per photo
 RANDOM, OTHER_WORDS, OTHER_PHOTO = (
     "random regions",
     "those of other words",
@@ -43,7 +43,7 @@ RANDOM, OTHER_WORDS, OTHER_PHOTO = (
 
 
 class Word(NamedTuple):
-    """The drop of a word's log-probability, in nats, if attended or other regions are hidden."""
+    """The drop of a word's log-probability in nats when attended or other regions are hidden."""
 
     photo: int
     text: str
@@ -52,7 +52,7 @@ class Word(NamedTuple):
 
 
 def attention(options: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
-    """Measure how much less probable words become if attended or other regions are hidden."""
+    """Measure the drop of words' log-probabilities when attended or other regions are hidden."""
     captioner = Captioner.from_pretrained(options.model)
     photos = find_photos(
         options.images, options.annotations, PHOTOS if options.photos is None else options.photos
@@ -77,8 +77,8 @@ def find_photos(images: Path | None, annotations: Path | None, most: int) -> lis
         found = list(islice(find_images(images or ROOT / "examples"), max(most, 0)))
     if len(found) < 2:
         raise ConfigError(
-            f"{annotations or images or 'examples/'}: {len(found)} photos to look at; expected two"
-            " or more."
+            f"{annotations or images or 'examples/'}: {len(found)} photos found; expected two or"
+            " more."
         )
     return found
 
@@ -117,17 +117,16 @@ def falls(captioner: Captioner, photos: Sequence[Path]) -> list[Word]:
 
 
 def most_attended(captioner: Captioner, photo: Path) -> NDArray[np.bool_]:
-    """(T, h, w): what each word of a photo's caption attends most."""
+    """Return the regions that each word of a photo's caption attends to most, (T, h, w)."""
     (caption,) = captioner.caption(photo)
     return masks_of(caption.attention)
 
 
 def masks_of(attention: NDArray[Any] | None) -> NDArray[np.bool_]:
-    """Return the largest values of each map (..., h, w): a fifth of them."""
+    """Return masks of the largest values of each map (..., h, w): a fifth of them."""
     if attention is None:
         raise ConfigError(
-            "This model has no attention to measure; expected one with attention, such as the"
-            " bundled."
+            "This model has no attention; expected a model with attention, such as the bundled one."
         )
     flat = attention.reshape(len(attention), -1)
     masks = np.zeros(flat.shape, np.bool_)

@@ -1,8 +1,8 @@
-"""What a model forgets when it learns: the part `continual` of scripts/benchmark.py.
+"""Forgetting in continual learning: the part `continual` of scripts/benchmark.py.
 
-A model learns domains one after the other, by configs/finetune.yaml, and is scored after each on
-all of them, and on what it knew before. The methods differ in what they do against forgetting. See
-docs/continual.md.
+A model learns domains one after the other with configs/finetune.yaml. After each it is scored on
+all of them and on the domains that it knew before. The methods differ in how they prevent
+forgetting. See docs/continual.md.
 """
 
 import argparse
@@ -40,12 +40,12 @@ from scripts.transfer import transfer
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs" / "finetune.yaml"
-PHOTOS = 300  # to learn from each domain
+PHOTOS = 300  # training photos per domain
 EPOCHS = 3
-REPLAYED = 0.5  # share of the images of an epoch
-TAUGHT = 0.5  # share of the loss that comes from the model before
+REPLAYED = 0.5  # share of replayed images in an epoch
+TAUGHT = 0.5  # share of the distillation loss
 ALPHA = 0.5  # weight of the fine-tuned model in the average
-BATCH = 16  # images that are encoded at once
+BATCH = 16  # images to encode at once
 
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 Row = dict[str, str | float | None]
@@ -57,13 +57,13 @@ Row = dict[str, str | float | None]
 
 @dataclass(frozen=True)
 class Domain:
-    """Photos with captions: to learn from, or to replay, and to score.
+    """Photos with captions: for training or replay, and for scoring.
 
     Attributes:
         name: Its name.
-        source: A table of the photos to learn from, as a config of training has it.
+        source: A table of the training photos, as in a training config.
         scored: The photos to score.
-        style: The style in which these are captioned.
+        style: The style of their captions.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Domain:
 
 
 def draw_digits(folder: Path, count: int, seed: int = 0) -> Path:
-    """Draw rows of three printed digits on gray, unless they are there; return their table."""
+    """Draw rows of three printed digits on gray unless they exist; return their table."""
     if folder.exists():
         return folder / "digits.csv"
     rng = np.random.default_rng(seed)
@@ -118,21 +118,21 @@ DRAWN: dict[str, Callable[[Path, int], Path]] = {"shapes": _draw_shapes, "digits
 def find_domains(
     file: Path | None, sequence: Sequence[str], photos: int, scored: int, folder: Path
 ) -> list[Domain]:
-    """Find what the model knew before and then the domains of a sequence, in their order.
+    """Find the domains that the model already knows, then those of a sequence, in order.
 
     Args:
-        file: A YAML file with the sections `sources` and `validation`, as `data` has them in a
-            config of training; None for drawn domains only. Of a source without validation, some
-            photos are not learned from but scored. Sources that are not in the sequence are what
-            the model knew.
+        file: A YAML file with the sections `sources` and `validation`, as in `data` of a training
+            config; None for drawn domains only. If a source has no validation, some of its photos
+            are held out for scoring. Sources that are not in the sequence are those that the model
+            already knows.
         sequence: Names of sources of the file, and of `DRAWN`.
-        photos: How many photos to learn from each, at most.
-        scored: How many to score of each, at most.
-        folder: Where tables and drawings are put.
+        photos: The maximum number of training photos per domain.
+        scored: The maximum number of scored photos per domain.
+        folder: The folder for tables and drawings.
 
     Raises:
-        ConfigError: The file or a name cannot be used.
-        DataError: Annotations cannot be used.
+        ConfigError: The file or a name is invalid.
+        DataError: Annotations are invalid.
     """
     sources, validation = _read_domains(file)
     unknown = [name for name in sequence if name not in sources and name not in DRAWN]
@@ -182,7 +182,7 @@ def _make_domain(
     scored: int,
     folder: Path,
 ) -> Domain:
-    """Choose the photos of a domain, and write the table of those to learn from."""
+    """Choose the photos of a domain, and write the table of its training photos."""
     records = source.load("error")
     if validation is None or validation.annotations is None:
         own, style = _evenly(records, min(scored, len(records) // 2)), source.style
@@ -222,13 +222,13 @@ def _write_table(path: Path, records: Sequence[Record]) -> None:
 
 @dataclass(frozen=True)
 class Method:
-    """What is done against forgetting.
+    """A method against forgetting.
 
     Attributes:
-        replay: Whether earlier domains are replayed.
-        config: More options of training, by their dotted names.
-        alpha: The weight of the fine-tuned model in the average with the one before; None for no
-            average.
+        replay: Whether to replay earlier domains.
+        config: Further training options, by their dotted names.
+        alpha: The weight of the fine-tuned model in the average with the previous one; None for no
+            averaging.
     """
 
     replay: bool = False
@@ -250,9 +250,9 @@ class Scorer:
     """Scores checkpoints on all domains; they share the frozen encoder of the first one.
 
     Args:
-        start: The checkpoint folder that the sequence begins with; None for the bundled one.
+        start: The checkpoint folder that the sequence starts from; None for the bundled one.
         domains: The domains.
-        decoding: How captions are found, whichever model finds them.
+        decoding: The decoding options for all models.
     """
 
     def __init__(
@@ -275,12 +275,12 @@ class Scorer:
         self.features = torch.cat(found).split([len(domain.scored) for domain in domains])
 
     def scores(self, folder: Path | None) -> list[float]:
-        """CIDEr-D x 100 of a checkpoint folder on each domain."""
+        """Return CIDEr-D x 100 of a checkpoint folder on each domain."""
         checkpoint = read_checkpoint(folder)
         return self._score(checkpoint, TorchBackend.from_checkpoint(checkpoint).model)
 
     def baseline(self) -> list[float]:
-        """Return the same of a decoder of random weights."""
+        """Return the scores of a decoder with random weights."""
         start = self.checkpoint
         torch.manual_seed(0)
         network = CaptioningModel.from_architecture(
@@ -320,13 +320,13 @@ class Learner:
     """Learns domains one after the other.
 
     Attributes:
-        start: The checkpoint folder to begin with; None for the bundled one.
+        start: The checkpoint folder to start from; None for the bundled one.
         known: The domains that it knows.
         sequence: The domains to learn.
-        epochs: Passes over the photos of each.
-        seed: Of what is random in training.
-        changes: More options of training, as on its command line.
-        folder: Where runs and features are put.
+        epochs: The number of epochs per domain.
+        seed: The random seed of training.
+        changes: Further training options, as on the command line.
+        folder: The folder for runs and features.
     """
 
     start: Path | None
@@ -340,10 +340,10 @@ class Learner:
     def learn(
         self, name: str, method: Method, scorer: Scorer, first: Sequence[float]
     ) -> list[list[float]]:
-        """Learn the sequence by a method; return the scores of all domains after each step.
+        """Learn the sequence with a method; return the scores of all domains after each step.
 
         Args:
-            name: The method's name, in the names of folders.
+            name: The method's name, used in the names of folders.
             method: The method.
             scorer: Scores models.
             first: The scores before the first step.
@@ -393,7 +393,7 @@ class Learner:
             for name, value in config.items()
         ]
         if train([f"--config={CONFIG}", *options, *self.changes]):
-            raise ConfigError(f"Training in {run} has failed; its error is told above.")
+            raise ConfigError(f"Training in {run} has failed; see the error above.")
         return run / "best"
 
 
@@ -406,7 +406,7 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def continual(options: argparse.Namespace) -> tuple[str, list[Row]]:
-    """Scores after each domain on all of them, and what is forgotten, for each method."""
+    """Return each method's scores on all domains after each domain, and the forgetting."""
     chosen = _chosen_methods(options.methods)
     with TemporaryDirectory() as temporary:
         folder = (options.output or Path(temporary)).absolute()

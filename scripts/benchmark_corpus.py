@@ -1,7 +1,7 @@
 """Compare `captioner corpus` and `captioner caption`: scripts/benchmark.py corpus --photos 2000.
 
-Whole commands, from their start to their end; and a corpus where Ray runs already, as on a cluster,
-whose workers still load the model.
+Measures whole commands, including their start, and a corpus where Ray is already running, as on a
+cluster, whose workers still load the model.
 """
 
 import argparse
@@ -30,11 +30,11 @@ PLAIN, WHOLE, RUNNING = (
     "captioner corpus, Ray's start included",
     "captioner corpus, Ray running",
 )
-_BLOCKS = 4  # of each core, so that none is idle for long at the end
+_BLOCKS = 4  # per core, so that none is idle for long at the end
 
 
 def corpus(options: argparse.Namespace) -> tuple[str, list[Row]]:
-    """Images per second of each way, and as a share of the plain command's."""
+    """Return images per second of each way, and as a share of the plain command's."""
     found = list(find_images(options.images or ROOT / "examples"))
     if not found:
         raise ConfigError(f"{options.images} has no images.")

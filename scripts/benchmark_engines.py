@@ -1,8 +1,8 @@
-"""The encoder by several engines, side by side: ONNX Runtime, OpenVINO, torch and torch.compile.
+"""Compare engines for the encoder: ONNX Runtime, OpenVINO, torch and torch.compile.
 
-An image is a JPEG of 640 x 480 or of 12 megapixels, from its file to its region features, in
-batches of 4, with one thread and with two. Engines that are not installed are left out; bfloat16
-rows are those of processors that have it.
+Measures the time from a JPEG file of 640 x 480 or of 12 megapixels to its region features, in
+batches of 4, with one thread and with two. Engines that are not installed are skipped; bfloat16
+rows require a processor that supports it.
 """
 
 from argparse import Namespace
@@ -31,7 +31,7 @@ Encode = Callable[[Pixels], object]
 
 
 def engines(options: Namespace) -> tuple[str, list[Row]]:
-    """Images per second of each engine, and the times that it is as fast as ONNX Runtime."""
+    """Return images per second of each engine, and its speed relative to ONNX Runtime."""
     checkpoint = read_checkpoint(options.model)
     ways = {
         (name, threads): encode
@@ -59,7 +59,7 @@ def engines(options: Namespace) -> tuple[str, list[Row]]:
 def encoders(
     checkpoint: Checkpoint, quantized: Path | None, threads: int
 ) -> Iterator[tuple[str, Encode]]:
-    """Return the encoder of a checkpoint by each engine that is installed."""
+    """Yield the encoder of a checkpoint on each installed engine."""
     yield "ONNX Runtime", by_onnx(checkpoint.folder, threads)
     if quantized is not None:
         yield "ONNX Runtime, int8", by_onnx(quantized, threads)
@@ -106,7 +106,7 @@ def by_openvino(folder: Path, threads: int, precision: str) -> Encode:
 
 
 def by_torch(encoder: Callable[..., object], threads: int, pixels: Pixels) -> object:
-    """Return the region features by torch, in float32."""
+    """Compute the region features with torch, in float32."""
     import torch
 
     torch.set_num_threads(threads)
@@ -115,7 +115,7 @@ def by_torch(encoder: Callable[..., object], threads: int, pixels: Pixels) -> ob
 
 
 def draw(folder: Path, sides: tuple[int, int]) -> list[Path]:
-    """Draw JPEGs of a size."""
+    """Draw JPEGs of a given size."""
     paths = [folder / f"{sides[0]}-{number}.jpg" for number in range(COUNT)]
     for number, path in enumerate(paths):
         blobs = np.random.default_rng(number).integers(0, 256, (30, 40, 3), np.uint8)

@@ -1,10 +1,10 @@
 """The part `metrics` of scripts/benchmark.py: scoring, compared with the official COCO scorer.
 
-5,000 images with 5 references each, and for each a caption that is the first half of one of them
-and the second half of another. Both sides begin with text and remember nothing from the round
-before; the official one (pycocoevalcap, where it and Java are installed) begins with its tokenizer,
-a Java program. `times` compares the clock's seconds, `processor` those of the processor, child
-processes included: on a busy machine they say more.
+The data are 5,000 images with 5 references each, and a caption per image that joins the first half
+of one reference and the second half of another. Both sides start from text and cache nothing
+between rounds; the official one (pycocoevalcap, if it and Java are installed) starts with its
+tokenizer, a Java program. `times` compares wall-clock time, `processor` CPU time including child
+processes, which is more reliable on a busy machine.
 """
 
 import contextlib
@@ -30,17 +30,15 @@ from captioner.tokenizer import tokenize
 
 COCO = Path(__file__).parents[1] / "data/coco-captions/captions_val2017.json"
 IMAGES, REFERENCES, WORDS = 5000, 5, 10_000  # WORDS: of drawn sentences
-REWARDED, SAMPLES = 200, 5  # images of a training step, and captions drawn of each
+REWARDED, SAMPLES = 200, 5  # images per training step, and captions sampled for each
 ALL, REWARD = "all three, from raw text", "CIDEr-D as a reward"
 
 Texts = dict[Any, list[str]]
-Stages = dict[
-    str, np.ndarray
-]  # seconds of each stage by name, by the clock and of the processor (2,)
+Stages = dict[str, np.ndarray]  # seconds of each stage by name: wall-clock and CPU time (2,)
 
 
 def metrics(options: Namespace) -> tuple[str, list[dict[str, Any]]]:
-    """Seconds of each metric, by our own code and by the official scorer's."""
+    """Measure the seconds of each metric, with our code and with the official scorer."""
     references, source = read_captions(options.annotations)
     candidates = {image_id: [mixed(texts)] for image_id, texts in references.items()}
     sides: dict[str, Callable[[Texts, Texts], tuple[Stages, list[float]]]] = {"captioner": ours}
@@ -120,7 +118,7 @@ def ours(references: Texts, candidates: Texts) -> tuple[Stages, list[float]]:
 
 
 def official(references: Texts, candidates: Texts) -> tuple[Stages, list[float]]:
-    """Return the same by pycocoevalcap."""
+    """Return the same for pycocoevalcap."""
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
@@ -144,7 +142,7 @@ def official(references: Texts, candidates: Texts) -> tuple[Stages, list[float]]
 
 
 class Clock:
-    """Seconds between laps, by name, and of all of them."""
+    """Measures the seconds of laps, by name, and in total."""
 
     def __init__(self) -> None:
         self.laps: Stages = {}
@@ -188,7 +186,7 @@ def rows_of(rounds: Sequence[Mapping[str, Stages]]) -> list[dict[str, Any]]:
 def reward_seconds(references: Texts, candidates: Texts, rounds: int) -> tuple[float, int]:
     """Time the scoring of a training step's captions; return seconds and the number of captions.
 
-    The seconds are the least of all rounds, as timeit advises.
+    The seconds are the minimum over all rounds, as timeit recommends.
     """
     built = CiderD(tokens_of(references))
     image_ids = [image_id for image_id in list(references)[:REWARDED] for _ in range(SAMPLES)]

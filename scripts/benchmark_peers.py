@@ -1,9 +1,9 @@
-"""Compare captioner with what people would pick instead: scripts/benchmark.py peers --rows blip.
+"""Compare captioner with the alternatives: scripts/benchmark.py peers --rows blip.
 
-Each captioner runs in processes of its own, by `scripts.peers`, one after the other: a first writes
-its random weights, a second loads them and captions. The time to the first caption is that of the
-second process from its start, imports and loading included, with its files in the page cache. The
-speed is that of what follows. The rows of transformers need it: pip install transformers.
+Each captioner runs in its own processes (`scripts.peers`), one after the other: the first writes
+random weights, the second loads them and captions. The time to the first caption is measured from
+the start of the second process, including imports and loading, with its files in the page cache.
+The speed is measured after that. The rows of transformers require: pip install transformers.
 """
 
 import argparse
@@ -32,13 +32,13 @@ class LeftOut(CaptionerError):
 
 
 def peers(options: argparse.Namespace) -> tuple[str, list[Row]]:
-    """Speed, start, memory and size of each captioner; fill the page of `--docs` with them."""
+    """Measure speed, start, memory and size of each captioner; write them to the `--docs` page."""
     names = options.rows.split(",") if options.rows else list(PEERS)
     unknown = [name for name in names if name not in PEERS]
     if unknown:
         raise ConfigError(f"--rows has {', '.join(unknown)}; expected some of {', '.join(PEERS)}.")
     if options.docs:
-        fill(options.docs, None)  # says what is wrong with it before anything is measured
+        fill(options.docs, None)  # fails early if the page is invalid
     folder = options.images or ROOT / "examples"
     found = list(find_images(folder))
     if not found:
@@ -97,7 +97,7 @@ def run(*args: str) -> str:
 
 
 def caption(name: str, folder: Path, photos: Sequence[Path]) -> tuple[float, str]:
-    """Run one captioner; the seconds until it has its first caption, and its last line."""
+    """Run one captioner; return the seconds to its first caption, and its last line."""
     call = command("caption", name, str(folder), *map(str, (path.resolve() for path in photos)))
     with tempfile.TemporaryFile("w+") as errors:
         start = time.perf_counter()
@@ -116,17 +116,17 @@ def caption(name: str, folder: Path, photos: Sequence[Path]) -> tuple[float, str
 
 
 def command(*args: str) -> list[str]:
-    """Return the call of `scripts.peers`."""
+    """Return the command line of `scripts.peers`."""
     return [sys.executable, "-m", "scripts.peers", *args]
 
 
 def last_line(text: str) -> str:
-    """Return the last line that says something."""
+    """Return the last non-empty line."""
     return ([line.strip() for line in text.splitlines() if line.strip()] or ["no output"])[-1]
 
 
 def count_weights(folder: Path) -> int:
-    """Count the weights of a checkpoint folder, by the header of their file."""
+    """Count the weights of a checkpoint folder from the header of their file."""
     with (folder / WEIGHTS).open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     total = 0
@@ -138,7 +138,7 @@ def count_weights(folder: Path) -> int:
 
 
 def fill(page: Path, rows: Sequence[Row] | None) -> None:
-    """Put the table between the markers of a page; without rows, check that it has them.
+    """Write the table between the markers of a page; without rows, only check the markers.
 
     Raises:
         ConfigError: The page is missing, or has no such markers.

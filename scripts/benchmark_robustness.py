@@ -1,8 +1,8 @@
-"""How captions hold up where photos are damaged: the part `robustness` of scripts/benchmark.py.
+"""Robustness of captions to damaged photos: the part `robustness` of scripts/benchmark.py.
 
-Photos with captions by people are captioned whole and under each damage and severity; what CIDEr-D
-loses is told. Without annotations the captions are held against those of the whole photos. See
-docs/robustness.md.
+Photos with reference captions are captioned intact and under each damage and severity, and the drop
+of CIDEr-D is reported. Without annotations the references are the captions of the intact photos.
+See docs/robustness.md.
 """
 
 import argparse
@@ -21,13 +21,13 @@ from captioner.robustness.measure import Robustness, measure
 from captioner.robustness.report import save_report, title
 
 ROOT = Path(__file__).parents[1]
-# One of each group, and all damages of real photos: ends in minutes on two cores.
+# One of each group, and all damages of real photos: takes minutes on two cores.
 SUBSET = "gaussian_noise,motion_blur,frost,contrast,jpeg_compression,real"
 PHOTOS = 60
 
 
 def robustness(options: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
-    """Return the loss of CIDEr-D under each damage; write the report to a folder, if given."""
+    """Return the drop of CIDEr-D under each damage; write the report to a folder, if given."""
     damages = find_damages(options.damages or SUBSET)
     severities = parse_severities(options.severities)
     captioner = Captioner.from_pretrained(options.model)
@@ -94,7 +94,7 @@ def find_photos(
 
 
 def parse_severities(text: str) -> tuple[int, ...]:
-    """Return the severities of a list with commas."""
+    """Parse a comma-separated list of severities."""
     known = {str(severity): severity for severity in SEVERITIES}
     parts = [part.strip() for part in text.split(",")]
     if not all(part in known for part in parts):

@@ -1,8 +1,8 @@
 """The part `training` of scripts/benchmark.py: training compared with a plain loop; a profile.
 
-Ours is the Trainer's own run of a config, callbacks and all: `Feed` hands it its batches, and looks
-at the clock. Each round is a new run, whose first steps are not counted; in between, no processes
-of others load anything.
+Ours is the Trainer's own run of a config with all callbacks: `Feed` passes it its batches and
+measures the time. Each round is a new run, whose first steps are not counted; no loader processes
+of other cases run at the same time.
 """
 
 import gc
@@ -42,10 +42,9 @@ PHOTOS, SIDES, QUALITY = (
     98,
 )  # of drawn JPEGs: COCO's sides, and files almost as large as its 160 kB
 WORDS = 10_000  # about COCO's vocabulary
-# more steps of warming up: on a CPU, torch makes kernels for each number of rows that it hasn't
-# seen yet
+# more warm-up steps: on a CPU, torch creates kernels for each new number of rows
 SETTLE = 8
-KEPT = 16  # batches that are trained on again and again, to see how fast it goes without loading
+KEPT = 16  # batches that are reused, to measure training without loading
 
 PLAIN, PLAIN_SAME = "plain loop, encoder frozen", "plain loop, frozen, in our precision"
 STORED = "plain loop, frozen, images resized before"
@@ -54,21 +53,21 @@ READ = "ours, frozen, images read"
 PLAIN_TUNED, TUNED = "plain loop, fine-tuned", "ours, fine-tuned"
 
 Row = dict[str, str | float | None]
-Figures = dict[str, float]  # of a run: seconds a step of what was timed, and what else was found
+Figures = dict[str, float]  # of a run: seconds per step of each timed part, and other results
 Case = Callable[[], Figures]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured.
+    """The plan of a measurement.
 
     Attributes:
-        arguments: What the config and the command line say, and what measuring changes.
-        config: What they say, read.
-        warm_up: Steps before the clock is looked at: they use up what was loaded in advance.
-        steps: Steps of ours that are timed; half as many of the plain loop's, which take several
-            times as long.
-        images: What images they are.
+        arguments: The arguments of the config and the command line, changed for the measurement.
+        config: The parsed config.
+        warm_up: Steps before timing starts: they consume the prefetched batches.
+        steps: Timed steps of ours; the plain loop, which is several times slower, runs half as
+            many.
+        images: A description of the images.
     """
 
     arguments: list[str]
@@ -79,12 +78,12 @@ class Plan:
 
     @property
     def batch_size(self) -> int:
-        """Images a step; a step of the plain loop has as many captions as these."""
+        """Images per step; a step of the plain loop has as many captions as these."""
         return int(self.config.data.batch_size)
 
     @property
     def epochs(self) -> tuple[int, int]:
-        """With the encoder frozen, and with it fine-tuned."""
+        """Epochs with the encoder frozen, and with it fine-tuned."""
         epochs, finetune = self.config.trainer.max_epochs or 1, self.config.model.finetune
         frozen = min(epochs, finetune.from_epoch) if finetune.stages else epochs
         return frozen, epochs - frozen
@@ -94,14 +93,12 @@ def training(options: Namespace) -> tuple[str, list[Row]]:
     """Measure captions/s and images/s of training and of the plain loop in turn; estimate a run.
 
     Args:
-        options: What the command line says.
+        options: The parsed command line.
 
     Returns:
-        What was measured, and the rows of a table.
+        A description of the measurement, and the rows of a table.
     """
-    logging.disable(
-        logging.WARNING
-    )  # of Lightning about its surroundings, which is of no interest here
+    logging.disable(logging.WARNING)  # Lightning's warnings about its environment, irrelevant here
     try:
         with TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -125,11 +122,11 @@ def training(options: Namespace) -> tuple[str, list[Row]]:
 
 
 def make_plan(options: Namespace, folder: Path) -> Plan:
-    """Read the config, and write as much data as it needs: of given ones, or drawn.
+    """Read the config, and write as much data as it needs, given or drawn.
 
     Args:
-        options: What the command line says.
-        folder: Where the data are written.
+        options: The parsed command line.
+        folder: The folder for the data.
     """
     asked = [f"--config={options.config}", *options.changes]
     if options.batch_size:
@@ -188,8 +185,8 @@ def draw_photos(folder: Path, count: int) -> list[Record]:
     """Draw images like COCO's: crops of example photos, with five random sentences each.
 
     Args:
-        folder: Where at most `PHOTOS` files are written.
-        count: How many records there shall be; a file serves several.
+        folder: The folder for the files, at most `PHOTOS`.
+        count: The number of records; several records share a file.
     """
     rng = np.random.default_rng(0)
     sources = [open_image(path) for path in find_images(EXAMPLES)]
@@ -239,7 +236,7 @@ def make_cases(plan: Plan, folder: Path) -> dict[str, Case]:
     """Return the ways of training to measure: the config's, and a frozen encoder without cache."""
     read = "--data.cache_features=0"
     frozen, tuned = ["--model.finetune.stages=[]"], ["--model.finetune.from_epoch=0", read]
-    full = "--trainer.precision=32-true"  # as the tutorial has it
+    full = "--trainer.precision=32-true"  # as in the tutorial
     cases = {
         name: plain(plan, [*frozen, read, full], stored=name == STORED) for name in (PLAIN, STORED)
     }
@@ -256,7 +253,7 @@ def make_cases(plan: Plan, folder: Path) -> dict[str, Case]:
 
 
 def build(plan: Plan, changes: Sequence[str]) -> TrainCLI:
-    """Return the Trainer, the module and the data of a config, but for some changes."""
+    """Build the Trainer, the module and the data of a config with some changes."""
     return TrainCLI(
         CaptioningModule,
         CaptionData,
@@ -269,7 +266,7 @@ def build(plan: Plan, changes: Sequence[str]) -> TrainCLI:
 
 
 def plain(plan: Plan, changes: Sequence[str], *, stored: bool = False) -> Case:
-    """Return a plain loop that is ready to run."""
+    """Prepare a plain loop."""
     cli = build(plan, changes)
     loader = plain_loop.make_loader(cli, stored=stored)
 
@@ -289,8 +286,8 @@ def plain(plan: Plan, changes: Sequence[str], *, stored: bool = False) -> Case:
 
 
 def ours(plan: Plan, folder: Path, changes: Sequence[str]) -> Figures:
-    """Train as a config says, but for some changes; features are computed anew."""
-    gc.collect()  # the run before is in circles; its loader's processes end with it
+    """Train with a config and some changes; recompute the features."""
+    gc.collect()  # the previous run has reference cycles; its loader processes end with it
     figures: Figures = {}
     with TemporaryDirectory(dir=folder) as cache:
         cli = build(plan, [*changes, f"--data.cache_folder={cache}"])
@@ -304,11 +301,11 @@ class Feed:
     """A loader for the Trainer: the real loader's batches, then a few of them repeatedly.
 
     Args:
-        load: Makes the loader, and computes the features that it needs.
-        plan: How many steps.
-        figures: Where it notes the seconds an image takes until its "features" are computed, and
-            the seconds a step takes of "loading" without training, of both "together", and of a
-            training "step" without loading.
+        load: Creates the loader, and computes the features that it needs.
+        plan: The plan, with the number of steps.
+        figures: Receives the seconds per image of computing "features", and the seconds per step of
+            "loading" without training, of both "together", and of a training "step" without
+            loading.
     """
 
     def __init__(self, load: Callable[[], DataLoader[Any]], plan: Plan, figures: Figures) -> None:
@@ -353,21 +350,21 @@ def timed(
 
 
 def now() -> float:
-    """Return the time at which the device has done all that was asked of it."""
+    """Return the time after the device has finished all pending work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
-# --- What is told
+# --- Results
 # ----------------------------------------------------------------------------
 
 
 def rows(plan: Plan, rounds: Sequence[dict[str, Figures]]) -> list[Row]:
     """Captions and images per second, medians over the rounds.
 
-    On a GPU also the share of its steps' time in that of training, which is less than 1 where it
-    waits for images; and the memory that it needed.
+    On a GPU also the share of the training time spent in steps, which is below 1 if the GPU waits
+    for images, and the peak memory.
     """
     table: list[Row] = []
     for name in (PLAIN, STORED, PLAIN_SAME, CACHED, COMPUTED, READ, PLAIN_TUNED, TUNED):
@@ -408,7 +405,7 @@ def _captions_a_second(run: Figures) -> float:
 
 
 def about(plan: Plan, rounds: Sequence[dict[str, Figures]], config: str) -> str:
-    """Return the measurements, and how long the config trains on COCO without validation."""
+    """Describe the measurements, and estimate the time to train on COCO without validation."""
 
     def hours(name: str, figure: str, images: int) -> float:
         return COCO / images * median(figures[name][figure] for figures in rounds) / 3600

@@ -1,14 +1,14 @@
 """Clips: the parts `video` and `shots` of scripts/benchmark.py.
 
-`video` tells how many seconds of a clip are captioned in a second, and in a second of one core
-(which a busy machine hardly changes), on what that time is spent, and how much memory it takes: of
-a minute of 1280x720, and of a minute and of many at 320x180, whose peaks should be the same.
+`video` measures the seconds of video captioned per second of wall-clock time and of CPU time (which
+other load hardly affects), the share of each stage, and the memory: for a minute of 1280x720, and
+for one minute and many minutes of 320x180, whose peaks should be the same.
 
-`shots` compares ways to find cuts on drawn clips whose cuts are known: photos under a moving,
+`shots` compares methods of shot detection on drawn clips with known cuts: photos under a moving,
 shaking camera, joined by cuts, dissolves and fades through black, with flashes, changes of light,
-noise and things that pass before the lens. A boundary is found if one of theirs lies within half a
-second of it, or of the dissolve. PySceneDetect is measured too if it is installed (pip install
-scenedetect).
+noise and objects passing in front of the lens. A boundary counts as found if a detected one is
+within half a second of it, or of the dissolve. PySceneDetect is measured too if it is installed
+(pip install scenedetect).
 """
 
 import argparse
@@ -38,10 +38,9 @@ from captioner.video.timeline import caption_frames
 
 ROOT = Path(__file__).parents[1]
 TOLERANCE = 0.5  # seconds
-_SHOT = 4  # seconds of a clip that is captioned
-_CROP = 0.8  # of a photo's sides that the camera sees
-# The largest number of resident pages, from Linux itself: that of getrusage begins with the
-# parent's.
+_SHOT = 4  # seconds per shot of a captioned clip
+_CROP = 0.8  # share of a photo's sides that the camera sees
+# The peak of resident memory, from /proc: the peak that getrusage reports includes the parent's.
 _CHILD = """
 import json, sys
 from pathlib import Path
@@ -56,7 +55,7 @@ Pixels = NDArray[np.uint8]  # (H, W, 3)
 
 
 def video(options: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
-    """How fast clips are captioned, what takes the time, and how much memory it takes."""
+    """Measure the speed of captioning clips, the share of each stage, and the memory."""
     _check_reader()
     photos = _photos(options.images, 15)
     rows = []
@@ -74,7 +73,7 @@ def video(options: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
 
 
 def _measure(name: str, path: Path, model: Path | None) -> dict[str, Any]:
-    """Caption a clip in a process of its own, whose peak of memory is that of the clip alone."""
+    """Caption a clip in a separate process, so that its peak memory is that of the clip alone."""
     done = subprocess.run(
         [sys.executable, "-c", _CHILD, str(path), str(model or "")],
         cwd=ROOT,
@@ -86,7 +85,7 @@ def _measure(name: str, path: Path, model: Path | None) -> dict[str, Any]:
 
 
 def timed(path: Path, model: str | None) -> dict[str, Any]:
-    """How long it takes to caption a clip, and which share of the time goes into what."""
+    """Measure the time to caption a clip, and the share of each stage."""
     captioner = Captioner.from_pretrained(model)
     watched = _Watched(captioner)
     frames = _TimedFrames(path, size=captioner.preprocessing.size)
@@ -106,7 +105,7 @@ def timed(path: Path, model: str | None) -> dict[str, Any]:
 
 
 class _TimedFrames(Frames):
-    """Frames that know how long it took to decode them."""
+    """Frames that measure the time of decoding."""
 
     seconds = 0.0
 
@@ -122,7 +121,7 @@ class _TimedFrames(Frames):
 
 
 class _Watched(Captioner):
-    """A captioner that knows how long its CNN and its RNN took."""
+    """A captioner that measures the time of its CNN and its RNN."""
 
     def __init__(self, other: Captioner) -> None:
         self._encode = other.backend.encode
@@ -130,14 +129,14 @@ class _Watched(Captioner):
         self.encoding = self.decoding_seconds = 0.0
 
     def encode(self, pixels: NDArray[np.float32]) -> Encoded:
-        """Encode, as a backend does."""
+        """Encode like a backend."""
         start = time.perf_counter()
         encoded = self._encode(pixels)
         self.encoding += time.perf_counter() - start
         return encoded
 
     def decode(self, stepper: Encoded, *, first_image: int = 0, **decoding: Any) -> list[Caption]:
-        """Decode, as a captioner does."""
+        """Decode like a captioner."""
         start = time.perf_counter()
         captions = super().decode(stepper, first_image=first_image, **decoding)
         self.decoding_seconds += time.perf_counter() - start
@@ -149,14 +148,14 @@ class _Watched(Captioner):
 
 @dataclass(frozen=True)
 class Boundary:
-    """Where one shot of a drawn clip passes into the next, in seconds; a cut takes no time."""
+    """The transition between two shots of a drawn clip, in seconds; a cut has no duration."""
 
     start: float
     end: float
 
 
 def shots(options: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
-    """How many boundaries of drawn clips are found, and how many of those found are none."""
+    """Measure the recall and the precision of shot boundaries on drawn clips."""
     _check_reader()
     photos = _photos(options.images, 200)
     found: dict[str, list[tuple[int, int, int]]] = {}
@@ -196,7 +195,7 @@ def shots(options: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
 
 
 def matched(times: Sequence[float], boundaries: Sequence[Boundary]) -> list[tuple[int, int]]:
-    """Pair times with the boundaries they find, each with one at most; indices of both."""
+    """Match times with boundaries, each with at most one; return the indices of both."""
     pairs = []
     free = set(range(len(times)))
     for number, boundary in enumerate(boundaries):
@@ -213,7 +212,7 @@ def matched(times: Sequence[float], boundaries: Sequence[Boundary]) -> list[tupl
 
 
 def _detected(path: Path, captioner: Captioner) -> dict[str, list[float]]:
-    """Return the boundaries that each way finds, in seconds."""
+    """Return the boundaries that each method detects, in seconds."""
     found = {}
     frames = list(Frames(path, size=captioner.preprocessing.size))
     pixels = [captioner.preprocessing(frame.image) for frame in frames]
@@ -258,14 +257,14 @@ def draw_film(
     size: tuple[int, int] = (320, 240),
     rate: int = 24,
 ) -> tuple[Iterator[Pixels], list[Boundary]]:
-    """Draw a clip of shots of photos, and say where they pass into each other.
+    """Draw a clip of shots of photos, and return their boundaries.
 
     Args:
-        photos: What is shown; a photo is never followed by itself.
-        random: Draws everything.
-        shots: How many.
+        photos: The photos; one is never followed by itself.
+        random: The random generator.
+        shots: The number of shots.
         size: Width and height.
-        rate: Frames a second.
+        rate: Frames per second.
 
     Returns:
         Its frames, and its boundaries.
@@ -299,7 +298,7 @@ def draw_film(
 def _shot(
     photo: Image.Image, random: np.random.Generator, count: int, size: tuple[int, int]
 ) -> list[Pixels]:
-    """Return a photo under a moving camera, with what disturbs those who look for cuts."""
+    """Return a photo under a moving camera, with disturbances that complicate shot detection."""
     room = 1 - _CROP
     start, end = random.uniform(0, room, (2, 2))
     shake = random.normal(0, 0.004, (count, 2))
@@ -330,9 +329,9 @@ def write_clip(
     """Encode a clip, quickly.
 
     Args:
-        path: The file; its suffix says the container.
-        frames: Its frames, RGB, all of one size, of even sides.
-        rate: Frames a second.
+        path: The file; its suffix determines the container.
+        frames: Its frames, RGB, all of the same size, with even sides.
+        rate: Frames per second.
         codec: FFmpeg's name of the encoder.
     """
     import av
@@ -353,7 +352,7 @@ def write_clip(
 def _panned(
     photos: Sequence[Image.Image], seconds: int, size: tuple[int, int], rate: int
 ) -> Iterator[Pixels]:
-    """Photos one after the other, each under a camera that moves to the right."""
+    """Yield frames of photos one after the other, each under a camera that moves right."""
     width, height = size
     wide = [
         np.asarray(photo.resize((width + width // 4, height), Image.Resampling.BILINEAR))

@@ -298,7 +298,7 @@ def test_file_names_of_any_bytes_pass_through(
         (["PHOTO", "--alternatives", "9"], "error: alternatives is 9"),
         (
             ["PHOTO", "--include", "dogg"],
-            "error: The model doesn't know the word dogg; the nearest that it has: dog",
+            "error: The model doesn't know the word dogg; the closest words that it knows: dog",
         ),
         (
             ["PHOTO", "--temperature", "2"],

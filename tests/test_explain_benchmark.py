@@ -83,7 +83,7 @@ def test_a_fifth_of_the_regions_the_largest_is_hidden() -> None:
     assert masks.sum(axis=(1, 2)).tolist() == [10] * 4
     for values, mask in zip(attention, masks, strict=True):
         assert values[mask].min() > values[~mask].max()
-    with pytest.raises(ConfigError, match="no attention to measure"):
+    with pytest.raises(ConfigError, match="has no attention; expected a model"):
         masks_of(None)
 
 

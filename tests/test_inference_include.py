@@ -83,11 +83,11 @@ def test_nothing_to_include_changes_nothing(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"include": ["birt"]}, "doesn't know the word birt; the nearest that it has: bird"),
+        ({"include": ["birt"]}, "know the word birt; the closest words that it knows: bird"),
         ({"include": "cat"}, "include is 'cat'; expected a list of words"),
         (
             {"include": ["cat", "dog"], "max_length": 1, "min_length": 1},
-            "Raise max_length, or include less",
+            "Raise max_length, or include fewer",
         ),
         (
             {"include": ["cat"], "sample": True},

@@ -1,1 +1,1 @@
-"""Backends that run the network for the search: ONNX Runtime, torch, and ensembles of them."""
+"""Backends that run the network for decoding: ONNX Runtime, torch, and ensembles of them."""

@@ -1,4 +1,4 @@
-"""The backends by name, and which of them runs a checkpoint."""
+"""The available backends, and the choice of one for a checkpoint."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ BACKENDS: dict[str, tuple[str, str | None]] = {
     "onnx": ("captioner.backends.onnx:OnnxBackend", None),
     "torch": ("captioner.backends.torch:TorchBackend", "train"),
 }
-"""Each backend's class as "module:class", and its extra; "auto" takes the first that suits."""
+"""Each backend's class as "module:class", and its extra; "auto" uses the first suitable one."""
 
 
 def load_backend(
@@ -23,13 +23,13 @@ def load_backend(
 
     Args:
         checkpoint: The checkpoint.
-        name: One of `BACKENDS`, or "auto" for the first of them that suits the checkpoint and the
-            device.
+        name: One of `BACKENDS`, or "auto" for the first one that is suitable for the checkpoint and
+            the device.
         device: "cpu", "cuda", "cuda:1", ...; None is the CPU.
 
     Raises:
-        CheckpointError: The folder is damaged, or lacks what the backend reads.
-        ConfigError: There is no such backend, or it cannot use the device.
+        CheckpointError: The folder is damaged, or lacks files that the backend requires.
+        ConfigError: The backend is unknown, or cannot use the device.
         MissingExtraError: The backend's package is not installed.
     """
     check_backend(name)
@@ -44,17 +44,17 @@ def load_backend(
 
 
 def check_backend(name: str) -> None:
-    """Check that there is a backend of this name.
+    """Check that a backend exists.
 
     Raises:
-        ConfigError: There is no such backend.
+        ConfigError: The backend is unknown.
     """
     if name not in ("auto", *BACKENDS):
         raise ConfigError(f"backend is {name!r}; expected auto, {' or '.join(BACKENDS)}.")
 
 
 def find_backend(name: str) -> "BackendType":
-    """Import a backend's class, lazily, so that help needs no library.
+    """Import a backend's class lazily, so that the help doesn't load its library.
 
     Raises:
         MissingExtraError: The backend's package is not installed.

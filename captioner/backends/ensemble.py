@@ -1,4 +1,4 @@
-"""Ensembles: the search's `Stepper` on the mean of several models' probabilities."""
+"""Ensembles: a `Stepper` that averages the probabilities of several models."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ def combine(
         backends: Their backends, in the same order.
 
     Returns:
-        The ensemble, and its tags' table if a model has a classifier.
+        The ensemble, and its table of tags if a model has a classifier.
 
     Raises:
         ConfigError: Vocabularies, preprocessing, frames of clips or tables of tags differ.
@@ -32,13 +32,13 @@ def combine(
         for what in ("vocabulary", "preprocessing", "frames"):
             if getattr(first, what) != getattr(other, what):
                 raise ConfigError(
-                    f"{first.folder} and {other.folder} differ in their {what}; models that"
-                    " decide together need the same."
+                    f"{first.folder} and {other.folder} differ in their {what}; the models of an"
+                    " ensemble must agree."
                 )
     known = [each.tags for each in checkpoints if each.tags is not None]
     if any(each.table != known[0].table for each in known):
         raise ConfigError(
-            "The models tag with different tables; models that decide together need the same."
+            "The models use different tables of tags; the models of an ensemble must agree."
         )
     temperatures = [None if each.tags is None else each.tags.temperature for each in checkpoints]
     return Ensemble(backends, temperatures), TagConfig(known[0].table) if known else None
@@ -49,9 +49,9 @@ class Ensemble:
 
     Args:
         backends: The models' backends, with the same vocabulary.
-        temperatures: The temperature of each model's class logits. The ensemble's class logits give
-            the mean of the calibrated probabilities, at a temperature of 1. None skips a model,
-            such as one without a classifier; if all are skipped, there are no class logits.
+        temperatures: The temperature of each model's class logits. The ensemble's class logits
+            yield the mean of the calibrated probabilities at a temperature of 1. None skips a
+            model, such as one without a classifier; if all are skipped, there are no class logits.
     """
 
     name = "ensemble"
@@ -63,14 +63,14 @@ class Ensemble:
         self.temperatures = tuple(temperatures)
 
     def encode(self, pixels: NDArray[np.float32]) -> "EnsembleStepper":
-        """Encode preprocessed images or clips by each model; return a stepper over them."""
+        """Encode preprocessed images or clips with each model; return a stepper over them."""
         return EnsembleStepper(
             [backend.encode(pixels) for backend in self.backends], self.temperatures
         )
 
 
 class EnsembleStepper:
-    """Decode one batch of encoded images by several models; a `captioner.decoding.search.Stepper`.
+    """Decode a batch of encoded images with several models; see `captioner.decoding.search`.
 
     Args:
         steppers: The models' steppers over the same images.
@@ -78,8 +78,8 @@ class EnsembleStepper:
 
     Attributes:
         classes: Log-probabilities of the classes, (B, C); None if no model has a classifier.
-        pooled: The mean features of each model, each of length 1, side by side, (B, D).
-        events: None; an ensemble tells no events.
+        pooled: The concatenated mean features of the models, each of unit length, (B, D).
+        events: None; an ensemble recognises no events.
     """
 
     events: NDArray[np.float32] | None = None
@@ -121,7 +121,7 @@ class EnsembleStepper:
         )  # (B, K, V)
         best = np.sort(np.argpartition(-log_probs, k - 1, axis=2)[:, :, :k], axis=2)
         order = np.argsort(-np.take_along_axis(log_probs, best, axis=2), axis=2, kind="stable")
-        best = np.take_along_axis(best, order, axis=2)  # best first, ties by the lower id
+        best = np.take_along_axis(best, order, axis=2)  # best first, ties in the order of their ids
         maps = [step.attention for step in steps if step.attention is not None]
         together = len(maps) == len(steps) and len({each.shape for each in maps}) == 1
         return Step(
@@ -138,14 +138,14 @@ class EnsembleStepper:
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scale vectors (..., D) to length 1, so that all count alike; those of length 0 stay."""
+    """Scale vectors (..., D) to unit length, for equal weights; leave zero vectors unchanged."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     scaled: NDArray[np.float32] = vectors / np.maximum(lengths, np.float32(1e-12))
     return scaled
 
 
 def _mean_log_probs(scores: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Compute the logarithm of the mean of the probabilities of logits (B, C)."""
+    """Compute the logarithm of the mean of the softmax probabilities of logits (B, C)."""
     log_probs = [each - np.logaddexp.reduce(each, axis=1, keepdims=True) for each in scores]
     mean: NDArray[np.float32] = np.logaddexp.reduce(log_probs, axis=0) - np.float32(
         np.log(len(scores))

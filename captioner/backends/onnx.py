@@ -1,4 +1,4 @@
-"""The search's `Stepper` on ONNX Runtime: what captions without torch."""
+"""A `Stepper` on ONNX Runtime: captioning without torch."""
 
 import ctypes
 import os
@@ -16,27 +16,27 @@ from captioner.errors import CheckpointError, ConfigError
 
 Arrays = dict[str, NDArray[np.float32]]
 _GIVE_BYTES = "add_external_initializers_from_files_in_memory"
-# Images that the CNN sees at once. More are no faster and take more memory: 32 of 256 pixels take
-# 600 MB in EfficientNet-Lite3, these 130.
+# The batch size of the CNN. Larger ones are no faster and take more memory: 32 images of 256 pixels
+# take 600 MB in EfficientNet-Lite3, this one 130 MB.
 _AT_ONCE = 4
-CLASSES = "classes"  # an output of the encoder, where the model has a classifier
-EVENTS = "events"  # another, where it tells events
+CLASSES = "classes"  # an output of the encoder, if the model has a classifier
+EVENTS = "events"  # another output, if it recognises events
 _Sessions = tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession]
 
 
 class OnnxBackend:
     """Runs the ONNX pair of a checkpoint folder, on the CPU.
 
-    It can be copied and sent to other processes, which load the folder again; a forked process does
-    so too.
+    It can be copied and sent to other processes, which load the folder again; a forked process also
+    loads it again.
 
     Args:
         folder: The checkpoint folder.
-        threads: Threads per operation; null takes OMP_NUM_THREADS, or else one per core.
-        pair: The names of the files in it.
+        threads: Threads per operation; None uses OMP_NUM_THREADS, or else one per core.
+        pair: The names of its two files.
 
     Raises:
-        CheckpointError: The pair is missing, damaged or foreign.
+        CheckpointError: The pair is missing, damaged, or not one of ours.
     """
 
     name = "onnx"
@@ -53,7 +53,7 @@ class OnnxBackend:
 
     @staticmethod
     def suits(checkpoint: Checkpoint, device: str | None) -> bool:
-        """Say whether the folder has its ONNX pair, and the CPU is asked for."""
+        """Return whether the folder has its ONNX pair and the device is the CPU."""
         return device in (None, "cpu") and checkpoint.has_onnx
 
     @classmethod
@@ -61,13 +61,13 @@ class OnnxBackend:
         """Load a checkpoint's ONNX pair.
 
         Raises:
-            CheckpointError: The pair is missing, damaged or foreign.
-            ConfigError: Another device than the CPU is asked for.
+            CheckpointError: The pair is missing, damaged, or not one of ours.
+            ConfigError: The device is not the CPU.
         """
         if device not in (None, "cpu"):
             raise ConfigError(
-                f"The ONNX backend runs on the CPU, not on {device!r}; use the torch backend for"
-                " that."
+                f"The ONNX backend runs on the CPU, not on {device!r}; use the torch backend"
+                " instead."
             )
         return cls(checkpoint.folder)
 
@@ -134,10 +134,10 @@ def _load_backend(folder: str | None, threads: int | None) -> OnnxBackend:
 
 
 class OnnxStepper:
-    """One batch of encoded images, being decoded; see `captioner.decoding.search.Stepper`.
+    """Decode a batch of encoded images; see `captioner.decoding.search.Stepper`.
 
-    Arrays go in and come out as NumPy's: ONNX Runtime uses their memory as it is, so keeping them
-    on its side (`OrtValue`, IO binding) is no quicker.
+    Inputs and outputs are NumPy arrays: ONNX Runtime uses their memory without copying, so its own
+    containers (`OrtValue`, IO binding) are no faster.
 
     Args:
         decoder: The session of decoder.onnx, which also reorders the states by the parents.
@@ -165,7 +165,7 @@ class OnnxStepper:
         self._image = image
         self._state = state
         self._start = image, state
-        self._grid = (batch_size, 1)  # (B, K) of the last step, whose rows `_state` has
+        self._grid = (batch_size, 1)  # (B, K) of the last step, the rows of `_state`
         self._attends = any(output.name == "attention" for output in decoder.get_outputs())
 
     def step(
@@ -212,7 +212,7 @@ class OnnxStepper:
 
 
 def _pooled(image: Arrays, state: Arrays) -> NDArray[np.float32]:
-    """Return the mean of the regions' features; of a decoder that keeps none, its first state."""
+    """Return the mean of the regions' features, or the first state if the decoder keeps none."""
     if "image.values" in image:
         mean: NDArray[np.float32] = image["image.values"].mean(axis=1)
         return mean
@@ -223,19 +223,18 @@ def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
     if not path.is_file():
         raise CheckpointError(f"{path} is missing. {_advice(path.parent)}")
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # errors are raised, and said by us
+    options.log_severity_level = 4  # we raise and report errors ourselves
     options.intra_op_num_threads = threads or _usual_threads()
-    # Threads that wait by spinning gain little on an idle machine, and on a busy one they double
-    # the time.
+    # Spinning threads gain little on an idle machine, and double the time on a busy one.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     weights = path.parent / WEIGHTS
-    # Newer versions of ONNX Runtime follow no links into another folder; older ones do, and cannot
-    # be given the bytes. Nor do any take a path that is no UTF-8.
+    # Newer versions of ONNX Runtime don't follow links to another folder; older ones do, and don't
+    # accept bytes. No version accepts a path that is not UTF-8.
     odd = not _is_utf8(path)
     by_bytes = (odd or path.is_symlink() or weights.is_symlink()) and hasattr(options, _GIVE_BYTES)
     if odd and not by_bytes:
         raise CheckpointError(
-            f"{path}: this ONNX Runtime takes no path that isn't UTF-8; rename the folder."
+            f"{path}: this ONNX Runtime requires a path in UTF-8; rename the folder."
         )
     try:
         if not by_bytes:
@@ -245,16 +244,16 @@ def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
         session = onnxruntime.InferenceSession(
             path.read_bytes(), options, providers=["CPUExecutionProvider"]
         )
-        session.weights = content  # it uses their memory as it is, without keeping it
+        session.weights = content  # it uses their memory without keeping a reference
         return session
-    except Exception as error:  # ONNX Runtime's exceptions have no common base but this
+    except Exception as error:  # ONNX Runtime's exceptions share no other base class
         raise CheckpointError(
             f"{path} cannot be loaded: {_short(error)}. {_advice(path.parent)}"
         ) from error
 
 
 def _usual_threads() -> int:
-    """Return OMP_NUM_THREADS, which schedulers set; 0, all cores, if it is unset."""
+    """Return OMP_NUM_THREADS, which schedulers set; 0, for all cores, if it is unset."""
     said = os.environ.get("OMP_NUM_THREADS", "")
     return int(said) if said.isdecimal() else 0
 

@@ -1,4 +1,4 @@
-"""The interfaces of backends, as the search and their loader use them."""
+"""The interfaces of backends, used by the search and the loader."""
 
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from captioner.decoding.arrays import IntArray
 
 
 class Encoded(Stepper, Protocol):
-    """Encoded images, for the search, with their class logits."""
+    """Encoded images for the search, with their class logits."""
 
     @property
     def classes(self) -> NDArray[np.float32] | None:
@@ -19,11 +19,11 @@ class Encoded(Stepper, Protocol):
 
     @property
     def events(self) -> NDArray[np.float32] | None:
-        """The logits of events at each frame, (B, F, E); None for a model that tells none."""
+        """The logits of events at each frame, (B, F, E); None for a model without events."""
 
     @property
     def pooled(self) -> NDArray[np.float32]:
-        """The mean features of each image, (B, D): what tells how much two images differ."""
+        """The mean features of each image, (B, D), to compare images."""
 
     def again(self, images: IntArray) -> "Encoded":
         """Return a stepper before its first step over some of the images.
@@ -37,7 +37,7 @@ class Backend(Protocol):
     """Runs the network."""
 
     def encode(self, pixels: NDArray[np.float32]) -> Encoded:
-        """Encode preprocessed images (B, 3, S, S); a stepper over them.
+        """Encode preprocessed images (B, 3, S, S); return a stepper over them.
 
         A model of clips takes their frames, (B, F, 3, S, S).
         """
@@ -47,12 +47,12 @@ class BackendType(Protocol):
     """A backend's class, as `captioner.backends.choice` loads it."""
 
     def suits(self, checkpoint: Checkpoint, device: str | None) -> bool:
-        """Tell whether it can run the checkpoint on the device, so that "auto" may choose it."""
+        """Return whether it can run the checkpoint on the device, so that "auto" may choose it."""
 
     def from_checkpoint(self, checkpoint: Checkpoint, device: str | None) -> Backend:
         """Load the checkpoint's network.
 
         Raises:
-            CheckpointError: The folder is damaged, or lacks what the backend reads.
+            CheckpointError: The folder is damaged, or lacks files that the backend requires.
             ConfigError: The device cannot be used.
         """

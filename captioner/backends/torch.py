@@ -1,4 +1,4 @@
-"""The search's `Stepper` on a torch model, on any device."""
+"""A `Stepper` on a torch model, on any device."""
 
 import copy
 import os
@@ -27,7 +27,7 @@ class TorchBackend:
 
     Args:
         model: The model; it is in evaluation mode only while it is used.
-        device: Where it runs: "cpu", "cuda", "cuda:1", ...; null leaves it where it is.
+        device: "cpu", "cuda", "cuda:1", ...; None keeps the model's device.
 
     Raises:
         ConfigError: The device is not available.
@@ -53,13 +53,13 @@ class TorchBackend:
         """Load a checkpoint folder's model.
 
         Raises:
-            CheckpointError: The weights are missing, damaged or of another architecture.
+            CheckpointError: The weights are missing, damaged or don't match the architecture.
             ConfigError: The device is not available.
         """
         if checkpoint.quantized is not None:
             raise CheckpointError(
-                f"{checkpoint.folder} is quantized, and runs on ONNX Runtime alone: backend onnx,"
-                " device cpu. For anything else use the checkpoint that it was made from."
+                f"{checkpoint.folder} is quantized and requires ONNX Runtime: backend onnx, device"
+                " cpu. For anything else use the original checkpoint."
             )
         try:
             model = CaptioningModel.from_architecture(
@@ -88,7 +88,7 @@ class TorchBackend:
         if self._folder is None:
             raise ConfigError(
                 "A model in training cannot be sent to another process, because it is not saved"
-                " yet. Save it, and load it there with Captioner.from_pretrained."
+                " yet. Save it, then load it there with Captioner.from_pretrained."
             )
         bundled = self._folder == BUNDLED  # which lies elsewhere on another machine
         return _load_backend, (None if bundled else os.path.abspath(self._folder), str(self.device))
@@ -123,13 +123,13 @@ class TorchBackend:
         return TorchStepper(self.model.decoder, image, state, len(features), *scores)
 
     def _survive_fork(self) -> None:
-        """Use one thread in a forked process: torch would wait forever for its parent's threads."""
+        """Use one thread in a forked process: torch would wait forever for the parent's threads."""
         if self._process == os.getpid():
             return
         if self.device.type != "cpu":
             raise ConfigError(
                 f"A model on {self.device} doesn't work in a forked process. Load it in that"
-                " process, or start processes by spawn: multiprocessing.get_context('spawn')."
+                " process, or use the spawn method: multiprocessing.get_context('spawn')."
             )
         torch.set_num_threads(1)
         self._process = os.getpid()
@@ -140,7 +140,7 @@ def _load_backend(folder: str | None, device: str) -> TorchBackend:
 
 
 class TorchStepper:
-    """Decode one batch of encoded images; a `captioner.decoding.search.Stepper`.
+    """Decode a batch of encoded images; see `captioner.decoding.search.Stepper`.
 
     Args:
         decoder: The decoder.
@@ -212,7 +212,7 @@ class TorchStepper:
 
 
 def _pooled(image: Arrays, state: Arrays) -> NDArray[np.float32]:
-    """Return the mean of the regions' features; of a decoder that keeps none, its first state."""
+    """Return the mean of the regions' features, or the first state if the decoder keeps none."""
     with torch.inference_mode():
         values = image.get("values")
         pooled = torch.cat([*state.values()], dim=1) if values is None else values.mean(dim=1)

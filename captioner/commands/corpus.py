@@ -18,12 +18,12 @@ from captioner.progress import ProgressLines
 if TYPE_CHECKING:
     from captioner.corpus.run import Progress, Summary
 
-_NAMED = 20  # files that are named on stderr; summary.json has all
-_KINDS = ("auto", "images", "list", "shards", "parquet")  # as captioner.corpus.inputs has them
+_NAMED = 20  # files to list on stderr; summary.json lists all
+_KINDS = ("auto", "images", "list", "shards", "parquet")  # as in captioner.corpus.inputs
 
 
 def declare(add: Add) -> None:
-    """Say what the command takes."""
+    """Declare the command's options."""
     parser = add(
         "corpus",
         usage="captioner corpus INPUT --output DIR [OPTIONS]",
@@ -32,12 +32,12 @@ def declare(add: Add) -> None:
         description="""\
 Caption a corpus and write Parquet files: path, key, caption, log_prob, confidence, error.
 
-INPUT is a folder of images; a text file with a path or URL a line; a folder, a pattern or
-a file of WebDataset shards (.tar) or of Parquet files with the bytes of images. All of it
-may lie on any file system that fsspec knows: s3://, gs://, hdfs://, https://.
+INPUT is a folder of images; a text file with one path or URL per line; a folder, a
+pattern or a file of WebDataset shards (.tar) or of Parquet files with the bytes of images.
+All file systems that fsspec supports work: s3://, gs://, hdfs://, https://.
 
-The same call goes on where an earlier one was stopped, and captions no image twice. A
-broken image costs its own row, a shard that is cut off what is missing.""",
+Run the same command again to resume where it was stopped; no image is captioned twice. A
+damaged image gets a row with its error; a truncated shard is captioned up to the damage.""",
         epilog="""\
 examples:
   captioner corpus photos/ --output captions
@@ -50,7 +50,7 @@ examples:
         type=str,
         required=True,
         metavar="DIR",
-        help="Output folder, a path or URL; new, or of the same call. [required]",
+        help="Output folder, a path or URL; new, or to resume. [required]",
     )
     corpus = parser.add_argument_group("corpus")
     corpus.add_argument(
@@ -58,40 +58,40 @@ examples:
         choices=_KINDS,
         default="auto",
         metavar="KIND",
-        help="images, list, shards or parquet. [default: by what INPUT is]",
+        help="images, list, shards or parquet. [default: detected]",
     )
     corpus.add_argument(
         "--image-column",
         metavar="NAME",
-        help="The column of Parquet files that has the images. [default: a usual name]",
+        help="Column of Parquet files with the images. [default: a common name]",
     )
     corpus.add_argument(
         "--block-size",
         type=int,
         default=500,
         metavar="N",
-        help="Images that are captioned and written in one go. [default: 500]",
+        help="Number of images in a block, the unit of work. [default: 500]",
     )
     cluster = parser.add_argument_group("cluster")
     cluster.add_argument(
         "--address",
         metavar="HOST:PORT",
-        help="Head of a Ray cluster; auto on one of its machines. [default: this machine alone]",
+        help="Head of a Ray cluster; auto on one of its machines. [default: only this machine]",
     )
     cluster.add_argument(
         "--workers",
         type=int,
         metavar="N",
-        help="Each holds the model once. [default: as many as there is room for]",
+        help="Number of workers; each loads the model. [default: as many as fit]",
     )
     cluster.add_argument(
-        "--cpus", type=int, default=1, metavar="N", help="CPU cores of a worker. [default: 1]"
+        "--cpus", type=int, default=1, metavar="N", help="CPU cores per worker. [default: 1]"
     )
     cluster.add_argument(
         "--gpus",
         type=float,
         metavar="N",
-        help="GPUs of a worker, or a part of one. [default: 1 with --device cuda, else 0]",
+        help="GPUs per worker, or a fraction. [default: 1 with --device cuda, else 0]",
     )
     add_model(parser)
     add_decoding(parser, without=["alternatives"])
@@ -128,22 +128,22 @@ def run(options: Namespace) -> int:
                 tell=show,
             )
     except (KeyboardInterrupt, SystemExit):
-        note(f"Stopped. Finished blocks are in {options.output}; the same call goes on with it.")
+        note(f"Stopped. Finished blocks are in {options.output}; run the command again to resume.")
         raise
     return _tell_end(summary)
 
 
 def _tell_end(summary: "Summary") -> int:
-    """Say what came out; the exit status."""
-    for what, files in (("only a part was captioned", summary.damaged), ("", summary.unread)):
+    """Print the summary; return the exit status."""
+    for what, files in (("captioned only in part", summary.damaged), ("", summary.unread)):
         for path, reason in list(files.items())[:_NAMED]:
             report(f"{path}: {f'{what}, ' if what else ''}{reason}")
         if len(files) > _NAMED:
-            report(f"and {len(files) - _NAMED:,} more files, which summary.json names")
+            report(f"and {len(files) - _NAMED:,} more files; see summary.json")
     if summary.failed:
-        report(f"{summary.failed:,} images cannot be read; the column error of their rows says why")
+        report(f"{summary.failed:,} images cannot be read; see the column error of their rows")
     if summary.unread:
-        report("Not all blocks could be captioned; the same call tries them again.")
+        report("Not all blocks could be captioned; run the command again to retry them.")
     print(
         f"{summary.images - summary.failed:,} captions of {summary.images:,} images are in"
         f" {summary.output} ({summary.images_per_second:.1f} images/s)"
@@ -153,7 +153,7 @@ def _tell_end(summary: "Summary") -> int:
 
 @contextmanager
 def _progress() -> Iterator[Callable[["Progress"], None]]:
-    """Show how far it is: by a bar on stderr, or by a line a minute if that is no terminal."""
+    """Show the progress: as a bar on stderr, or as one line per minute if it is not a terminal."""
     began = time.monotonic()
 
     def rate(progress: "Progress") -> float:

@@ -1,4 +1,4 @@
-"""`captioner events`: what happens in clips, and when; how well a model tells it."""
+"""`captioner events`: recognise events in clips, or score a model that does."""
 
 import json
 import math
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 
 def declare(add: Add) -> None:
-    """Say what the command takes."""
+    """Declare the command's options."""
     parser = add(
         "events",
         usage="captioner events (CLIP... | --annotations FILE) --model DIR [OPTIONS]",
         operands=("CLIP", 0, math.inf),
-        help="Say which events happen in clips, and when.",
+        help="Recognise events in clips, and when they happen.",
         description="""\
-Find events in each CLIP, by a model that was trained on labelled ones (data.events): a
-line for each event with the clip, its time, its label and its probability.
+Recognise events in each CLIP with a model that was trained on labelled events
+(data.events). Print a line for each event: clip, time, label and probability.
 
-With --annotations, print instead how well the model tells the events of a table with the
-columns clip, start, end, label: the average precision of each label.""",
+With --annotations, score the model on the events of a table with the columns clip, start,
+end, label instead, and print the average precision of each label.""",
         epilog="""\
 examples:
   captioner events clip.mp4 --model runs/tiny_events/best
@@ -44,34 +44,34 @@ examples:
         type=float,
         default=THRESHOLD,
         metavar="P",
-        help=f"The least probability of an event, above 0 and up to 1. [default: {THRESHOLD:g}]",
+        help=f"Minimum probability of an event, above 0, at most 1. [default: {THRESHOLD:g}]",
     )
-    parser.add_argument("--json", action="store_true", help="Print a JSON object a clip.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON object per clip.")
     parser.add_argument(
         "--annotations",
         type=Path,
         metavar="FILE",
-        help="Score the model on this table; needs the extra train.",
+        help="Score the model on this table; requires the extra train.",
     )
     parser.add_argument(
         "--clips",
         type=Path,
         metavar="DIR",
-        help="Folder that paths of FILE start from. [default: that of FILE]",
+        help="Folder that the paths in FILE are relative to. [default: that of FILE]",
     )
     add_model(parser, batches=False, which="Checkpoint folder, or hf://owner/name. [required]")
 
 
 def run(options: Namespace) -> int:
-    """Print the events of clips, or how well they are told."""
+    """Print the events of clips, or the scores of a model."""
     from captioner.inference import Captioner
 
     show_warnings()
     check_threshold(options.threshold)
     if bool(options.operands) == (options.annotations is not None):
-        raise ConfigError("Give clips, or a table with --annotations: one of the two.")
+        raise ConfigError("Give either clips, or a table with --annotations.")
     if len(options.model or ()) > 1:
-        raise ConfigError("Several models are given; events are told by one --model.")
+        raise ConfigError("Several models are given; expected one --model.")
     captioner = Captioner.from_pretrained(
         options.model, backend=options.backend, device=options.device
     )

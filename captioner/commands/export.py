@@ -9,7 +9,7 @@ from captioner.errors import ConfigError, MissingExtraError
 
 
 def declare(add: Add) -> None:
-    """Say what the command takes."""
+    """Declare the command's options."""
     parser = add(
         "export",
         usage="captioner export DIR [--int8 --calibrate FOLDER [--output DIR]]",

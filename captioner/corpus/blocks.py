@@ -1,4 +1,4 @@
-"""A block: a piece of a corpus that one worker captions in one go."""
+"""A block: the part of a corpus that is one worker's unit of work."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -9,15 +9,15 @@ Kind: TypeAlias = Literal["images", "shard", "table"]
 
 @dataclass(frozen=True)
 class Block:
-    """A piece of a corpus.
+    """A part of a corpus.
 
     Attributes:
         kind: "images", files of one image each; "shard", a tar file; "table", a Parquet file.
         paths: The images, or the one file: absolute paths and URLs.
-        first: The number of its first image in the corpus, for sampling. Where nobody knows how
-            many images come before, numbers are left free.
-        images: How many images it has; None for a shard, which says so only when it is read.
-        groups: Which row groups of a table; none for a table that cannot be read.
+        first: The index of its first image in the corpus, for sampling. Where the number of
+            preceding images is unknown, a range of indices is reserved for them.
+        images: The number of its images; None for a shard, where it is unknown until it is read.
+        groups: The indices of a table's row groups; empty for a table that cannot be read.
     """
 
     kind: Kind
@@ -27,25 +27,25 @@ class Block:
     groups: tuple[int, ...] = ()
 
     def to_line(self) -> str:
-        """Write it as a line of JSON."""
+        """Serialize the block as a line of JSON."""
         return json.dumps(asdict(self)) + "\n"
 
     @classmethod
     def from_line(cls, line: str) -> "Block":
-        """Read what `to_line` wrote."""
+        """Parse a line from `to_line`."""
         values = json.loads(line)
         return cls(**values | {name: tuple(values[name]) for name in ("paths", "groups")})
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What is known of a block that is captioned.
+    """The result of a captioned block.
 
     Attributes:
-        images: How many rows its part has.
-        failed: How many of them are images that cannot be read.
-        seconds: How long its worker took.
-        damage: What is wrong with its file, whose whole part was captioned; None if nothing is.
+        images: The number of rows in its part.
+        failed: The number of rows for images that cannot be read.
+        seconds: The time that its worker took.
+        damage: Why only a part of its file could be captioned; None if all of it was.
     """
 
     images: int

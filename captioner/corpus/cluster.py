@@ -1,7 +1,7 @@
-"""Workers on Ray: who captions which block, and what happens when one dies.
+"""Workers on Ray: scheduling of blocks, and recovery when a worker dies.
 
-Plain actors, not a pipeline of Ray Data: a block keeps its number from one start to the next, which
-is what captions each image once however often the command is killed.
+Uses plain actors rather than a Ray Data pipeline: a block keeps its number from one start to the
+next, so each image is captioned exactly once however often the command is killed.
 """
 
 import logging
@@ -28,20 +28,20 @@ from captioner.errors import CaptionerError, ConfigError
 
 logger = logging.getLogger(__name__)
 
-_LOST = 3  # times that a block may lose its worker
+_LOST = 3  # give up on a block after it has lost this many workers
 _POLL = 1.0  # seconds
-_REACHED = 5.0  # seconds in which the head of a cluster must answer
-_MEMORY = 100 * 2**20  # bytes of Ray's object store, which holds next to nothing of ours
+_REACHED = 5.0  # timeout in seconds for the head of a cluster
+_MEMORY = 100 * 2**20  # bytes of Ray's object store, of which we use next to nothing
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Which workers there are.
+    """The number of workers and their resources.
 
     Attributes:
-        count: How many; as many as the machine or the cluster has room for if None.
-        cpus: CPU cores of each.
-        gpus: GPUs of each; a part of one if it is less than 1.
+        count: The number of workers; None for as many as fit on the machine or the cluster.
+        cpus: CPU cores per worker.
+        gpus: GPUs per worker; a fraction shares one.
     """
 
     count: int | None = None
@@ -49,7 +49,7 @@ class Workers:
     gpus: float = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be.
+        """Check the values.
 
         Raises:
             ConfigError: A number is out of range.
@@ -63,15 +63,15 @@ class Workers:
 
 @contextmanager
 def connected(address: str | None, workers: Workers) -> Iterator[None]:
-    """Start Ray on this machine, or join a cluster; a process that has joined one stays there.
+    """Start Ray on this machine, or join a cluster; keep an existing connection of the process.
 
     Args:
-        address: HOST:PORT of a cluster's head, or "auto" on one of its machines; None for this
-            machine alone.
-        workers: Which workers there will be.
+        address: HOST:PORT of a cluster's head, or "auto" on one of its machines; None uses only
+            this machine.
+        workers: The workers to start.
 
     Raises:
-        ConfigError: No cluster answers, or Ray doesn't start.
+        ConfigError: The cluster cannot be reached, or Ray doesn't start.
     """
     if address is not None:
         _check_address(address)
@@ -103,10 +103,10 @@ def connected(address: str | None, workers: Workers) -> Iterator[None]:
 
 @contextmanager
 def stopped_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end what waits for Ray, which takes Ctrl-C there but no `SystemExit`.
+    """Let SIGTERM interrupt a wait for Ray, which handles Ctrl-C there but not `SystemExit`.
 
     Raises:
-        SystemExit: SIGTERM came; with the status 143, as shells have it.
+        SystemExit: SIGTERM was received; the status is 143, as in shells.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -130,7 +130,7 @@ def stopped_by_sigterm() -> Iterator[None]:
 
 
 def _check_address(address: str) -> None:
-    """Say soon what Ray says after a minute."""
+    """Fail fast where Ray would fail only after a minute."""
     if address == "auto":
         return
     host, _, port = address.rpartition(":")
@@ -148,10 +148,10 @@ def _check_address(address: str) -> None:
 
 
 def room_for(workers: Workers) -> int:
-    """Count the workers that there will be.
+    """Return the number of workers that will run.
 
     Raises:
-        ConfigError: There is no room for a single one.
+        ConfigError: The resources are too small for a single worker.
     """
     if workers.count is not None:
         return workers.count
@@ -161,16 +161,16 @@ def room_for(workers: Workers) -> int:
         count = min(count, int(resources.get("GPU", 0) // workers.gpus))
     if not count:
         raise ConfigError(
-            f"A worker needs {workers.cpus} CPUs and {workers.gpus:g} GPUs; Ray has"
+            f"A worker requires {workers.cpus} CPUs and {workers.gpus:g} GPUs; Ray has"
             f" {resources.get('CPU', 0):g} and {resources.get('GPU', 0):g}. If the cluster grows on"
-            " demand, say how many workers there shall be."
+            " demand, set the number of workers."
         )
     return count
 
 
 @dataclass
 class _Pool:
-    """The workers, and what each of them is doing: `None` until it is ready."""
+    """The workers, and the current block of each: `None` until it is ready."""
 
     work: Work
     workers: Workers
@@ -180,7 +180,7 @@ class _Pool:
     last_asked: float = 0.0
 
     def hire(self) -> None:
-        """Ask for one more worker, which takes part as soon as there is room and it is ready."""
+        """Request one more worker, which joins when resources are free and it is ready."""
         actor = (
             ray.remote(Worker)
             .options(num_cpus=self.workers.cpus, num_gpus=self.workers.gpus, max_concurrency=2)
@@ -189,41 +189,41 @@ class _Pool:
         self.doing[actor.ready.remote()] = actor, None
 
     def give(self, actor: Any, item: tuple[int, Block]) -> None:
-        """Let a worker caption a block."""
+        """Assign a block to a worker."""
         self.counts.pop(actor, None)
         self.doing[actor.caption.remote(*item)] = actor, item
 
     def dismiss(self) -> None:
-        """End all workers, wherever they are."""
+        """Stop all workers."""
         for actor, _ in self.doing.values():
             ray.kill(actor)
         self.doing.clear()
 
     def busy(self) -> bool:
-        """Whether a block is in work."""
+        """Whether any block is in progress."""
         return any(item is not None for _, item in self.doing.values())
 
     def ask(self) -> None:
-        """Ask now and then how far each worker is; the answers are among those of `doing`."""
+        """Ask each worker for its progress from time to time; the answers are in `doing`."""
         if not self.asked and time.monotonic() - self.last_asked > _POLL:
             self.last_asked = time.monotonic()
             busy = [actor for actor, item in self.doing.values() if item is not None]
             self.asked = {actor.done.remote(): actor for actor in busy}
 
     def hear(self, answer: Any) -> None:
-        """Note how far a worker is; one that has died says nothing."""
+        """Record the progress of a worker; ignore one that has died."""
         actor = self.asked.pop(answer)
         with suppress(RayError):
             self.counts[actor] = ray.get(answer)
 
     def done(self) -> int:
-        """How many images of unfinished blocks are done, by the last answers."""
+        """Return how many images of unfinished blocks are done, by the latest answers."""
         busy = [actor for actor, item in self.doing.values() if item is not None]
         return sum(self.counts.get(actor, 0) for actor in busy)
 
 
 class _Queue:
-    """The blocks that are still to be captioned; those that lost their worker come first."""
+    """The remaining blocks; those that lost their worker come first."""
 
     def __init__(self, blocks: Iterator[tuple[int, Block]]) -> None:
         self._blocks = blocks
@@ -236,11 +236,11 @@ class _Queue:
         return bool(self._next)
 
     def take(self) -> tuple[int, Block]:
-        """Take the next one; there is one."""
+        """Take the next block; the queue must not be empty."""
         return self._next.popleft()
 
     def put_back(self, item: tuple[int, Block]) -> bool:
-        """Put a block back that has lost its worker; not if it has lost too many."""
+        """Requeue a block that has lost its worker; return False if it has lost too many."""
         self._lost[item[0]] += 1
         if self._lost[item[0]] < _LOST:
             self._next.appendleft(item)
@@ -256,17 +256,17 @@ def caption_blocks(
     fail: Callable[[Block, str], None],
     tell: Callable[[int], None],
 ) -> None:
-    """Caption blocks by workers on Ray, each block by one worker at a time.
+    """Caption blocks with workers on Ray, each block by one worker at a time.
 
-    A worker that dies, or whose machine does, is replaced, and its block is given to another.
+    A worker that dies, or whose machine dies, is replaced, and its block is given to another.
 
     Args:
-        blocks: The blocks with their numbers, taken as they are needed.
-        work: What the workers are told.
-        workers: Which workers.
-        finish: Is told of each block that is done.
-        fail: Is told of each block that cannot be done, and why.
-        tell: Is told now and then how many images of the blocks in work are done.
+        blocks: The blocks with their numbers, taken on demand.
+        work: The job that all workers share.
+        workers: The workers to start.
+        finish: Called with each finished block.
+        fail: Called with each block that cannot be captioned, and the reason.
+        tell: Called from time to time with the number of images done in unfinished blocks.
 
     Raises:
         CaptionerError: The model cannot be loaded, or a part cannot be written.
@@ -314,7 +314,7 @@ def caption_blocks(
 
 
 def _raise_if_hopeless(error: RayTaskError, item: tuple[int, Block] | None) -> None:
-    """Raise what other blocks would come to grief of, too."""
+    """Raise the error if other blocks would fail in the same way."""
     cause = error.cause
     if isinstance(cause, CaptionerError):
         raise cause

@@ -26,27 +26,27 @@ INPUT_KINDS: tuple[str, ...] = get_args(InputKind)
 
 SHARD, TABLE = ".tar", ".parquet"
 _SUFFIXES = {"shards": SHARD, "parquet": TABLE}
-_FREE = 1_000_000  # numbers that are left to the images of a shard
+_FREE = 1_000_000  # indices that are reserved for the images of a shard
 
 
 def plan(source: str, kind: str = "auto", *, block_size: int = 500) -> Iterator[Block]:
-    """Divide a corpus into blocks, always in the same way.
+    """Divide a corpus into blocks deterministically.
 
     Args:
         source: A folder, a file or a pattern with `*`; a path or a URL.
-        kind: What it is: "images", a tree of image files; "list", a text file with a path or URL a
-            line; "shards", tar files in WebDataset's layout; "parquet". "auto" takes a folder with
-            .tar files for shards, else one with .parquet files for Parquet, else for images, and a
-            file by its suffix.
-        block_size: The most images of a block of image files, and the fewest of a block of row
-            groups. A shard is a block.
+        kind: The type of input: "images", a tree of image files; "list", a text file with one path
+            or URL per line; "shards", tar files in WebDataset's layout; "parquet". "auto" detects
+            the type of a file by its suffix, and treats a folder with .tar files as shards, else
+            one with .parquet files as Parquet, else as images.
+        block_size: The maximum number of images in a block of image files, and the minimum in a
+            block of row groups. A shard is a block.
 
     Returns:
-        An iterator over the blocks, found as they are needed.
+        An iterator over the blocks, found on demand.
 
     Raises:
-        DataError: It cannot be read.
-        ConfigError: There is no such file system, or an option is wrong.
+        DataError: The input cannot be read.
+        ConfigError: The file system is unknown, or an option is invalid.
     """
     if kind not in INPUT_KINDS:
         raise ConfigError(f"The kind of input is {kind!r}; expected {', '.join(INPUT_KINDS)}.")
@@ -59,7 +59,7 @@ def _entries(source: str, kind: str) -> Iterator[str]:
     """Return the absolute paths or URLs of all images, shards and Parquet files, in order."""
     system, path = locate(source)
     with reading(source):
-        # fsspec takes any text with links for a folder.
+        # fsspec treats any text with links as a folder.
         may_be_folder = not is_web(source) or source.endswith("/")
         if may_be_folder and system.isdir(path):
             return _in_folder(system, source, path, kind)
@@ -68,14 +68,14 @@ def _entries(source: str, kind: str) -> Iterator[str]:
     if matching:
         return iter([_named(system, source, name) for name in matching])
     if not exists:
-        or_refused = ", or its server doesn't give it" if is_web(source) else ""
+        or_refused = ", or its server denies access" if is_web(source) else ""
         raise DataError(
             f"{source} does not exist{or_refused}; expected a folder, a list, shards or Parquet."
         )
     suffix = os.path.splitext(path)[1].lower()
     if suffix in IMAGE_SUFFIXES and kind != "list":
         raise ConfigError(
-            f"{source} is one image; expected a corpus. For an image there is: captioner caption"
+            f"{source} is one image; expected a corpus. For single images use: captioner caption"
         )
     if suffix in (SHARD, TABLE) and kind != "list":
         return iter([source])
@@ -86,7 +86,7 @@ def _entries(source: str, kind: str) -> Iterator[str]:
 
 def _in_folder(system: Any, source: str, path: str, kind: str) -> Iterator[str]:
     if kind == "list":
-        raise ConfigError(f"{source} is a folder; expected a text file with a path a line.")
+        raise ConfigError(f"{source} is a folder; expected a text file with one path per line.")
     if kind == "auto":
         names = [str(name).lower() for name in system.ls(path, detail=False)]
         kinds = [kind for kind, end in _SUFFIXES.items() if any(n.endswith(end) for n in names)]
@@ -108,7 +108,7 @@ def _named(system: Any, source: str, name: str) -> str:
 
 
 def _listed(system: Any, source: str, path: str) -> Iterator[str]:
-    """Return the lines of a list; relative paths start where the list is."""
+    """Return the entries of a list; relative paths are resolved against the list's folder."""
     folder = source.rpartition("/")[0]
     with reading(source), system.open(path, "rb") as file:
         for number, line in enumerate(file, 1):
@@ -117,7 +117,7 @@ def _listed(system: Any, source: str, path: str) -> Iterator[str]:
             except UnicodeDecodeError as error:
                 if b"\0" in line or not is_local(source):
                     raise DataError(
-                        f"{source}, line {number}: no text; expected a path or URL a line."
+                        f"{source}, line {number}: not text; expected one path or URL per line."
                     ) from error
                 name = os.fsdecode(line.strip(b"\r\n"))
             if name.strip():
@@ -149,11 +149,11 @@ def _of_file(entry: str, block_size: int) -> list[Block]:
 
 
 def _of_table(entry: str, block_size: int) -> list[Block]:
-    """Row groups together, as many as make a block."""
+    """Group row groups into blocks."""
     try:
         with reading(entry):
             counts = persistently(lambda: _row_counts(entry))
-    except DataError:  # whoever captions it says what is wrong
+    except DataError:  # the worker reports the error
         return [Block("table", (entry,))]
     blocks: list[Block] = []
     groups: list[int] = []

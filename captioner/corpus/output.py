@@ -1,12 +1,12 @@
 """The output folder: its plan, its parts, the manifest of finished blocks, the summary.
 
-    run.json                         which corpus, by which model, with which options
-    plan.jsonl                       its blocks, a line each
+    run.json                         the corpus, the model and the options
+    plan.jsonl                       the blocks, one per line
     captions/part-00000000.parquet   the rows of a block, in order
     manifest.json                    the finished blocks
-    summary.json                     how it went
+    summary.json                     the result of the run
 
-A part that is there is a finished block; the manifest spares reading all parts at the next start.
+An existing part means a finished block; the manifest avoids reading all parts at the next start.
 """
 
 import json
@@ -40,24 +40,24 @@ SCHEMA = pyarrow.schema(
         ("error", pyarrow.string()),
     ]
 )
-"""The columns of every part; `key` is null for an image that is a file of its own."""
+"""The columns of every part; `key` is null for an image in a file of its own."""
 
 _FINISHED = b"captioner.finished"  # in a part's metadata
 _PART = re.compile(r"part-(\d{8,})\.parquet")
-_SAVE_EVERY = 5.0  # seconds, or twenty times what saving took
-_ELSE = "Name another folder with --output."
+_SAVE_EVERY = 5.0  # seconds, or twenty times the time of a save
+_ELSE = "Choose another folder with --output."
 
 
 @dataclass(frozen=True)
 class Run:
-    """What all captions of an output folder have in common.
+    """The settings that all captions of an output folder share.
 
     Attributes:
         input: The corpus, a path or URL.
-        kind: What it was said to be.
+        kind: Its type, as the user gave it.
         block_size: As for `captioner.corpus.inputs.plan`.
-        image_column: The column of tables that has the images, if one was named.
-        models: What tells one checkpoint from another, for each that decides.
+        image_column: The column of tables with the images, if given.
+        models: The identity of each model of the ensemble.
         decoding: All decoding options.
     """
 
@@ -70,21 +70,21 @@ class Run:
 
 
 def part_name(number: int) -> str:
-    """Name the part of a block."""
+    """Return the file name of a block's part."""
     return f"part-{number:08d}.parquet"
 
 
 def write_part(folder: str, number: int, rows: Sequence[Sequence[Any]], found: Finished) -> None:
-    """Write the rows of a block, whole or not at all.
+    """Write the rows of a block atomically.
 
     Args:
         folder: The output folder, a path or URL.
         number: The block's number.
         rows: The values of `SCHEMA`, for each image.
-        found: What is said of the block; it is kept in the part's metadata.
+        found: The result of the block, stored in the part's metadata.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The part cannot be written.
     """
     columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in SCHEMA]
     table = pyarrow.table(columns, schema=SCHEMA)
@@ -94,15 +94,15 @@ def write_part(folder: str, number: int, rows: Sequence[Sequence[Any]], found: F
 
 
 class OutputFolder:
-    """A new output folder, or one to go on with. Nothing is written before `start`.
+    """A new output folder, or one to resume. Nothing is written before `start`.
 
     Args:
         folder: A path or URL.
-        run: What its captions have in common.
+        run: The settings that its captions share.
 
     Raises:
-        ConfigError: The folder has something else in it, or captions of another run.
-        DataError: It cannot be read.
+        ConfigError: The folder contains other files, or captions of another run.
+        DataError: The folder cannot be read.
     """
 
     def __init__(self, folder: str, run: Run) -> None:
@@ -121,20 +121,20 @@ class OutputFolder:
             self._find_finished()
         elif names:
             raise ConfigError(
-                f"{folder} has something else in it (there is no {RUN}), so it is left as it is."
-                f" {_ELSE}"
+                f"{folder} is not empty and not an output folder (it has no {RUN}), so it is left"
+                f" unchanged. {_ELSE}"
             )
         self.has_plan = PLAN in names
 
     def start(self, blocks: Iterator[Block]) -> None:
-        """Make the folder, and write down its blocks if that was not done before.
+        """Create the folder and write its plan if there is none yet.
 
         Args:
-            blocks: All blocks; read only if there is no plan yet.
+            blocks: All blocks; consumed only if there is no plan yet.
 
         Raises:
             DataError: There is nothing to caption.
-            OSError: It cannot be written.
+            OSError: The folder cannot be written.
         """
         if self.has_plan:
             return
@@ -152,7 +152,7 @@ class OutputFolder:
         self.has_plan = True
 
     def blocks(self) -> Iterator[tuple[int, Block]]:
-        """Read all blocks with their numbers, the finished ones too."""
+        """Read all blocks with their numbers, including the finished ones."""
         with (
             reading(join(self.folder, PLAN)),
             self._system.open(join(self._path, PLAN), "r", encoding="utf-8") as file,
@@ -161,17 +161,17 @@ class OutputFolder:
                 yield number, Block.from_line(line)
 
     def finish(self, number: int, found: Finished) -> None:
-        """Enter a block whose part is written; the manifest is saved every few seconds.
+        """Record a block whose part is written; save the manifest every few seconds.
 
         Raises:
-            DataError: The part isn't here.
+            DataError: The part is not in this folder.
         """
         parts = join(self._path, PARTS)
         self._system.invalidate_cache(parts)  # listed before another process wrote the part
         if not self._system.exists(join(parts, part_name(number))):
             raise DataError(
-                f"A worker has written {part_name(number)}, but {self.folder} doesn't have it."
-                " Every machine of a cluster must reach the same folder: a shared one, or a URL."
+                f"A worker has written {part_name(number)}, but it is not in {self.folder}. All"
+                " machines of a cluster must access the same folder: a shared folder or a URL."
             )
         self.finished[number] = found
         if time.monotonic() - self._saved > max(_SAVE_EVERY, 20 * self._saving):
@@ -181,7 +181,7 @@ class OutputFolder:
         """Write the manifest.
 
         Raises:
-            OSError: It cannot be written; the older one stays.
+            OSError: It cannot be written; the previous one is kept.
         """
         began = time.monotonic()
         entries = {str(number): asdict(each) for number, each in sorted(self.finished.items())}
@@ -190,7 +190,7 @@ class OutputFolder:
         self._saving = self._saved - began
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write what `captioner corpus` tells at its end."""
+        """Write the final summary of `captioner corpus`."""
         self._write(SUMMARY, summary)
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
@@ -198,7 +198,7 @@ class OutputFolder:
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def _read(self, name: str) -> Any:
-        """Return the content of a JSON file; None if it is missing or no JSON."""
+        """Return the content of a JSON file; None if it is missing or not JSON."""
         try:
             return json.loads(self._system.cat_file(join(self._path, name)))
         except (FileNotFoundError, ValueError):
@@ -227,7 +227,7 @@ class OutputFolder:
                 raise ConfigError(f"{self.folder} has captions of another run: {told}. {_ELSE}")
 
     def _find_finished(self) -> None:
-        """Return the blocks whose parts are there, by the manifest; what it lacks, by the parts."""
+        """Find the finished blocks from the manifest, and from the parts that it doesn't list."""
         with reading(self.folder):
             manifest = self._read(MANIFEST)
             entries = manifest.get("finished", {}) if isinstance(manifest, dict) else {}
@@ -244,6 +244,6 @@ class OutputFolder:
             try:
                 metadata = pyarrow.parquet.read_metadata(file).metadata or {}
                 entry: dict[str, Any] = json.loads(metadata[_FINISHED])
-            except (pyarrow.ArrowException, KeyError, ValueError):  # none of ours: written anew
+            except (pyarrow.ArrowException, KeyError, ValueError):  # not ours: rewritten
                 return None
             return entry

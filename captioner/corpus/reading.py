@@ -25,9 +25,9 @@ class CorpusImage:
     """One image of a corpus.
 
     Attributes:
-        path: Its file; or the shard or the table that has it.
-        key: What it is called in there; None for a file of its own.
-        source: A path or bytes; or why there are none.
+        path: Its file, or the shard or table that contains it.
+        key: Its name in the shard or table; None for a file of its own.
+        source: A path or bytes; or the error of an image that cannot be read.
     """
 
     path: str
@@ -36,25 +36,25 @@ class CorpusImage:
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """Its name in error messages."""
         return self.path if self.key is None else f"{self.path}, {self.key}"
 
 
 class DamageError(Exception):
-    """The rest of a block's file cannot be read; what came before is whole."""
+    """The rest of a block's file cannot be read; everything before it is intact."""
 
 
 def read_block(block: Block, image_column: str | None = None) -> Iterator[CorpusImage]:
-    """Read the images of a block, those over a network a few ahead.
+    """Read the images of a block; prefetch a few over a network.
 
     Args:
         block: The block.
-        image_column: The column of a table that has the images; a usual name by default.
+        image_column: The column of a table with the images; by default one with a common name.
 
     Raises:
-        DamageError: The file is cut off or damaged behind what was read.
+        DamageError: The file is truncated or damaged after the images that were read.
         ConfigError: A table has no such column.
-        OSError: The file cannot be opened, or no longer be read.
+        OSError: The file cannot be opened, or reading it fails.
     """
     if block.kind == "images":
         return ahead(_file, block.paths)
@@ -70,8 +70,8 @@ def _file(path: str) -> CorpusImage:
     except FileNotFoundError:
         reason = "does not exist"
     except PermissionError:
-        reason = "may not be read (permission denied)"
-    except Exception as error:  # the clients of file systems have no common base but this
+        reason = "cannot be read (permission denied)"
+    except Exception as error:  # file system clients share no other base class
         reason = f"cannot be read ({said(error)})"
     return CorpusImage(path, None, ImageError(path, reason))
 
@@ -91,13 +91,13 @@ def _shard(path: str) -> Iterator[CorpusImage]:
                         content = tar.extractfile(member)
                         assert content is not None
                         yield CorpusImage(path, key, content.read())
-                    tar.members.clear()  # type: ignore[attr-defined]  # or it keeps them all
-                # At a header that it cannot read it ends in silence, as at the end mark.
+                    tar.members.clear()  # type: ignore[attr-defined]  # else it keeps them all
+                # At a header that it cannot read it ends silently, as at the end marker.
                 file.seek(tar.offset)
                 if file.read(_RECORD) != bytes(_RECORD):
-                    raise DamageError(f"it is cut off or damaged at byte {tar.offset:,}")
+                    raise DamageError(f"it is truncated or damaged at byte {tar.offset:,}")
         except tarfile.TarError as error:
-            raise DamageError(f"it is cut off or damaged ({said(error)})") from error
+            raise DamageError(f"it is truncated or damaged ({said(error)})") from error
 
 
 def _table(path: str, groups: tuple[int, ...], image_column: str | None) -> Iterator[CorpusImage]:
@@ -119,7 +119,7 @@ def _table(path: str, groups: tuple[int, ...], image_column: str | None) -> Iter
         except (pyarrow.ArrowException, OSError) as error:
             if isinstance(error, OSError) and not is_local(path):
                 raise
-            raise DamageError(f"it is cut off or damaged ({said(error)})") from error
+            raise DamageError(f"it is truncated or damaged ({said(error)})") from error
 
 
 def _columns(path: str, schema: Any, image_column: str | None) -> tuple[str, str | None]:
@@ -132,15 +132,15 @@ def _columns(path: str, schema: Any, image_column: str | None) -> tuple[str, str
     image = image_column or (found[0] if found else "")
     if image not in holding:
         raise ConfigError(
-            f"{path} has no column {image or 'of images'} with the bytes of image files; name it"
-            f" with --image-column. It has {', '.join(names)}."
+            f"{path} has no column {image or 'of images'} with the bytes of image files; set it"
+            f" with --image-column. The columns are {', '.join(names)}."
         )
     keys = [name for name in _KEY_COLUMNS if name in names and name not in holding]
     return image, keys[0] if keys else None
 
 
 def _holds_bytes(kind: Any) -> bool:
-    """Bytes, or the pair of bytes and path that Hugging Face's data sets have."""
+    """Return whether a type holds bytes, alone or with a path as in Hugging Face datasets."""
     types = pyarrow.types
     if types.is_struct(kind):
         index = kind.get_field_index("bytes")

@@ -1,4 +1,4 @@
-"""caption_corpus: a corpus -> Parquet files, once for each image, however often it is stopped."""
+"""caption_corpus: a corpus -> Parquet files, each image once however often the run is stopped."""
 
 import os
 import time
@@ -18,13 +18,13 @@ from captioner.decoding import Constraints, DecodingOptions
 
 @dataclass(frozen=True)
 class Corpus:
-    """What is captioned.
+    """The images to caption.
 
     Attributes:
         input: A folder, a list, shards or Parquet files; a path, a pattern or a URL.
         kind: As for `captioner.corpus.inputs.plan`.
         block_size: As for `captioner.corpus.inputs.plan`.
-        image_column: The column of Parquet files that has the images; a usual name if None.
+        image_column: The column of Parquet files with the images; None for one with a common name.
     """
 
     input: str
@@ -35,7 +35,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Model:
-    """What captions it; see `Captioner.from_pretrained` and `Captioner.caption`."""
+    """The model to use; see `Captioner.from_pretrained` and `Captioner.caption`."""
 
     folders: Sequence[str | os.PathLike[str]] | None = None
     backend: str = "auto"
@@ -46,15 +46,15 @@ class Model:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
-        done: Images that are done, those of earlier starts included.
-        total: All images, as far as anyone knows: those of shards are estimated from the finished
-            ones. None while nobody knows.
-        blocks: Finished blocks.
-        all_blocks: All blocks.
-        began: Images that earlier starts have done.
+        done: The number of captioned images, including those of earlier starts.
+        total: The number of all images; shards are estimated from the finished ones. None while
+            unknown.
+        blocks: The number of finished blocks.
+        all_blocks: The number of all blocks.
+        began: The number of images captioned by earlier starts.
     """
 
     done: int
@@ -66,22 +66,21 @@ class Progress:
 
 @dataclass(frozen=True)
 class Summary:
-    """How a corpus was captioned.
+    """The result of a run.
 
     Attributes:
         input: The corpus.
         output: The output folder.
-        finished: Whether all blocks are done.
-        images: Rows of the output.
-        failed: How many of them are images that cannot be read.
-        blocks: Finished blocks.
-        all_blocks: All blocks.
-        damaged: Shards and Parquet files of which a part could be read, and why not the rest.
-        unread: Blocks that could not be captioned, by their file, and why; the next start tries
-            them again.
-        seconds: How long this start took, Ray's included.
-        images_per_second: Of this start.
-        worker_seconds: What all workers spent on the finished blocks, over all starts.
+        finished: Whether all blocks are finished.
+        images: The number of rows in the output.
+        failed: The number of rows for images that cannot be read.
+        blocks: The number of finished blocks.
+        all_blocks: The number of all blocks.
+        damaged: Shards and Parquet files that could be read only in part, and why.
+        unread: Files of blocks that could not be captioned, and why; the next start retries them.
+        seconds: The duration of this start, including the start of Ray.
+        images_per_second: The throughput of this start.
+        worker_seconds: The time of all workers for the finished blocks, over all starts.
     """
 
     input: str
@@ -107,19 +106,19 @@ def caption_corpus(
     address: str | None = None,
     tell: Callable[[Progress], None] = lambda progress: None,
 ) -> Summary:
-    """Caption a corpus, or go on where an earlier start was stopped.
+    """Caption a corpus, or resume where an earlier start was stopped.
 
     Args:
-        corpus: What is captioned.
-        output: The output folder, a path or URL; of a cluster, one that every machine reaches.
-        model: What captions it; the bundled model by default.
-        workers: Which workers; one for each CPU core by default.
-        address: HOST:PORT of a Ray cluster's head, or "auto" on one of its machines; None for this
-            machine alone. A process that is connected to Ray already stays where it is.
-        tell: Is told now and then how far it is.
+        corpus: The corpus.
+        output: The output folder, a path or URL; on a cluster, one that every machine can access.
+        model: The model; the bundled one by default.
+        workers: The workers; one per CPU core by default.
+        address: HOST:PORT of a Ray cluster's head, or "auto" on one of its machines; None uses only
+            this machine. A process that is already connected to Ray keeps its connection.
+        tell: Called from time to time with the progress.
 
     Returns:
-        How it went; the output folder has the same as summary.json.
+        The summary, which is also in summary.json in the output folder.
 
     Raises:
         CaptionerError: The corpus, the output, the model or the cluster cannot be used.
@@ -166,7 +165,7 @@ def caption_corpus(
 
 
 def _check_model(model: Model) -> DecodingOptions:
-    """Find what is wrong with the model or its options before anything is started."""
+    """Validate the model and its options before anything is started."""
     first, *_ = [read_checkpoint(folder) for folder in model.folders or [BUNDLED]]
     options = DecodingOptions.from_dict(first.decoding.to_dict() | dict(model.decoding))
     Constraints.from_options(options, first.vocabulary, None)
@@ -174,7 +173,7 @@ def _check_model(model: Model) -> DecodingOptions:
 
 
 class _State:
-    """What is done of a run, and what is known of the rest."""
+    """The finished blocks of a run, and what is known about the rest."""
 
     def __init__(self, folder: OutputFolder, source: str, began: float) -> None:
         self.folder = folder
@@ -194,21 +193,21 @@ class _State:
                 yield number, block
 
     def fail(self, block: Block, reason: str) -> None:
-        """Note a block that could not be captioned."""
+        """Record a block that could not be captioned."""
         self.unread[block.paths[0]] = reason
 
     def progress(self, in_work: int) -> Progress:
-        """How far it is, given how many images of unfinished blocks are done."""
+        """Return the progress, given how many images of unfinished blocks are done."""
         finished = self.folder.finished
         images = sum(found.images for found in finished.values())
         total = self._total
         if total is None and finished:
             total = round(images / len(finished) * self.all_blocks)
-        self._shown = max(self._shown, images + in_work)  # a block that is lost is done again
+        self._shown = max(self._shown, images + in_work)  # a lost block is captioned again
         return Progress(self._shown, total, len(finished), self.all_blocks, self._before)
 
     def summary(self) -> Summary:
-        """How it went so far."""
+        """Return the summary so far."""
         finished = self.folder.finished
         images = sum(found.images for found in finished.values())
         damaged = {

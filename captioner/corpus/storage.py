@@ -21,24 +21,24 @@ Item = TypeVar("Item")
 Found = TypeVar("Found")
 
 _FILE = "file://"
-# Where an upload appears whole or not at all. Elsewhere it is renamed into its place.
+# File systems with atomic uploads. Elsewhere the upload is renamed into place.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "memory"}
 _WEB = ("http://", "https://")
-_SILENCE = 30.0  # seconds in which a web server must send something
+_SILENCE = 30.0  # read timeout of web servers in seconds
 _ATTEMPTS = 3
 _THREADS = 16
-# What trying again cannot change.
+# Errors that a retry cannot change.
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, ConfigError)
-_NOT_FINAL = {408, 425, 429}  # of the HTTP statuses that blame the client
+_NOT_FINAL = {408, 425, 429}  # HTTP statuses of client errors that may be temporary
 
 
 def is_local(url: str) -> bool:
-    """Whether a path or URL is of this machine's own file system."""
+    """Return whether a path or URL is on the local file system."""
     return "://" not in url or url.startswith(_FILE)
 
 
 def is_web(url: str) -> bool:
-    """Whether a URL is of a web server, which has files but no folders."""
+    """Return whether a URL is on a web server, which has files but no folders."""
     return url.startswith(_WEB)
 
 
@@ -47,7 +47,7 @@ def absolute(url: str, folder: str | None = None) -> str:
 
     Args:
         url: The path or URL.
-        folder: Where a relative path starts, a path or a URL; the current directory if None.
+        folder: The base of a relative path, a path or a URL; None for the current directory.
     """
     if url.startswith(_FILE):
         url = url.removeprefix(_FILE)
@@ -59,7 +59,7 @@ def absolute(url: str, folder: str | None = None) -> str:
 
 
 def join(folder: str, name: str) -> str:
-    """Give the place of a file in a folder."""
+    """Return the path or URL of a file in a folder."""
     return f"{folder.rstrip('/')}/{name}"
 
 
@@ -70,7 +70,7 @@ def locate(url: str) -> tuple[Any, str]:
         The file system, and the path in it.
 
     Raises:
-        ConfigError: fsspec knows no such file system, or lacks the package for it.
+        ConfigError: fsspec doesn't support the file system, or the package for it is missing.
     """
     if is_local(url):
         return LocalFileSystem(), absolute(url)
@@ -81,28 +81,28 @@ def locate(url: str) -> tuple[Any, str]:
         found: tuple[Any, str] = fsspec.core.url_to_fs(url)
     except ImportError as error:
         raise ConfigError(
-            f"{url}: {protocol}:// needs a package that is not installed ({error})."
+            f"{url}: {protocol}:// requires a package that is not installed ({error})."
         ) from error
     except ValueError as error:
         raise ConfigError(
-            f"{url}: there is no file system {protocol}://; expected a path, or a URL such as"
+            f"{url}: unknown file system {protocol}://; expected a path, or a URL such as"
             " s3://, gs://, hdfs:// or https://."
         ) from error
     return found
 
 
 def _web() -> Any:
-    """Return the file system of web servers; by default it waits five minutes for a silent one."""
-    from aiohttp import ClientTimeout  # here, as it takes long to import
+    """Return the file system of web servers, with a shorter timeout than the usual five minutes."""
+    from aiohttp import ClientTimeout  # here, as importing it is slow
 
     timeout = ClientTimeout(total=300, sock_connect=_SILENCE, sock_read=_SILENCE)
     return fsspec.filesystem("http", client_kwargs={"timeout": timeout})
 
 
 def open_file(url: str) -> Any:
-    """Open a file to read it at any place.
+    """Open a file for random access.
 
-    Some web servers send a file as a whole or not at all. Such a file is downloaded first.
+    Some web servers don't support range requests. Their files are downloaded first.
     """
     system, path = locate(url)
     file = system.open(path, "rb")
@@ -120,23 +120,23 @@ def open_file(url: str) -> Any:
 
 
 def _gives_parts(file: Any) -> bool:
-    """Whether a web server sends the end of a file alone."""
+    """Return whether a web server supports range requests."""
     try:
         file.seek(-1, os.SEEK_END)
         file.read(1)
         file.seek(0)
-    except (ValueError, TypeError):  # what fsspec raises where it cannot seek, or knows no size
+    except (ValueError, TypeError):  # raised by fsspec if it cannot seek or doesn't know the size
         return False
     return True
 
 
 @contextmanager
 def reading(url: str) -> Iterator[None]:
-    """Say in a line what goes wrong while a place is read.
+    """Convert errors while reading a path or URL to one-line messages.
 
     Raises:
-        DataError: Anything went wrong, whatever the file system calls it.
-        ConfigError: There is no such file system.
+        DataError: Reading failed, whatever the file system raised.
+        ConfigError: The file system is unknown.
     """
     try:
         yield
@@ -144,7 +144,7 @@ def reading(url: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise DataError(f"{url} does not exist.") from error
-    except Exception as error:  # the clients of file systems have no common base but this
+    except Exception as error:  # file system clients share no other base class
         raise DataError(
             f"{url} cannot be read ({said(error)}). Check the address, the network and the"
             " credentials."
@@ -152,7 +152,7 @@ def reading(url: str) -> Iterator[None]:
 
 
 def said(error: BaseException, length: int = 200) -> str:
-    """Return what an error says, as one line."""
+    """Return the message of an error on one line."""
     text = " ".join(str(error).split())
     if not text:
         # asyncio's is another class than the built-in one in Python 3.10
@@ -162,7 +162,7 @@ def said(error: BaseException, length: int = 200) -> str:
 
 
 def read_bytes(url: str) -> bytes:
-    """Read a file, and try again where the network may be to blame."""
+    """Read a file; retry if the network may be the cause of an error."""
 
     def read() -> bytes:
         system, path = locate(url)
@@ -173,7 +173,7 @@ def read_bytes(url: str) -> bytes:
 
 
 def persistently(action: Callable[[], Found]) -> Found:
-    """Do something that a network may spoil, up to three times."""
+    """Run an action that depends on the network, with up to three attempts."""
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             return action()
@@ -187,13 +187,13 @@ def persistently(action: Callable[[], Found]) -> Found:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether a web server says that it will never give the file."""
+    """Return whether a web server's error is final, so that a retry is pointless."""
     status = getattr(error, "status", None)
     return isinstance(status, int) and 400 <= status < 500 and status not in _NOT_FINAL
 
 
 def ahead(action: Callable[[Item], Found], items: Iterable[Item]) -> Iterator[Found]:
-    """Map over items in threads, a few items ahead of who reads the results, in their order."""
+    """Map over items in threads, in order, a few items ahead of the consumer."""
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="captioner-corpus") as threads:
         waiting: deque[Future[Found]] = deque()
         try:
@@ -210,10 +210,10 @@ def ahead(action: Callable[[Item], Found], items: Iterable[Item]) -> Iterator[Fo
 
 @contextmanager
 def writing(url: str) -> Iterator[Path]:
-    """Give the path of a new local file, which appears at `url` whole if all goes well.
+    """Yield the path of a new local file, which is written to `url` atomically on success.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     system, path = locate(url)
     if isinstance(system, LocalFileSystem):

@@ -17,15 +17,15 @@ from captioner.inference import Caption, Captioner
 
 @dataclass(frozen=True)
 class Work:
-    """What all workers of a run are told.
+    """The job that all workers of a run share.
 
     Attributes:
-        output: The output folder, a path or URL that every worker reaches.
+        output: The output folder, a path or URL that every worker can access.
         models: The checkpoint folders; None for the bundled model.
         backend: As for `Captioner.from_pretrained`.
         device: As for `Captioner.from_pretrained`.
         batch_size: As for `Captioner.caption`.
-        image_column: The column of tables that has the images; a usual name if None.
+        image_column: The column of tables with the images; None for one with a common name.
         decoding: Decoding options that differ from the model's.
     """
 
@@ -39,10 +39,10 @@ class Work:
 
 
 class Worker:
-    """Holds a model and captions one block after the other; an actor on Ray, or a plain object.
+    """Holds a model and captions one block after the other, as a Ray actor or a plain object.
 
     Args:
-        work: What to do.
+        work: The job.
     """
 
     def __init__(self, work: Work) -> None:
@@ -51,10 +51,10 @@ class Worker:
         self._done = 0
 
     def ready(self) -> None:
-        """Load the model; this is no part of `__init__`, whose errors Ray makes unreadable.
+        """Load the model; not in `__init__`, whose errors Ray makes unreadable.
 
         Raises:
-            CheckpointError: The model is not on this machine, or damaged.
+            CheckpointError: The model is not on this machine, or is damaged.
         """
         work = self._work
         self._captioner = Captioner.from_pretrained(
@@ -62,7 +62,7 @@ class Worker:
         )
 
     def done(self) -> int:
-        """Say how many images of the current block are done."""
+        """Return how many images of the current block are done."""
         return self._done
 
     def caption(self, number: int, block: Block) -> Finished:
@@ -92,16 +92,16 @@ class Worker:
     def _write(self, number: int, rows: Sequence[Sequence[Any]], found: Finished) -> None:
         try:
             persistently(lambda: write_part(self._work.output, number, rows, found))
-        except Exception as error:  # the clients of file systems have no common base but this
+        except Exception as error:  # file system clients share no other base class
             raise DataError(
                 f"{self._work.output} cannot be written on {platform.node()} ({said(error)})."
-                " Every machine of a cluster must reach it: a shared folder, or a URL."
+                " All machines of a cluster must access it: use a shared folder or a URL."
             ) from error
 
     def _results(
         self, images: "_Images", first: int
     ) -> Iterator[tuple[CorpusImage, Caption | ImageError]]:
-        """Each image with its caption or its error, in order."""
+        """Yield each image with its caption or its error, in order."""
         work = self._work
         if self._captioner is None:
             self.ready()
@@ -115,7 +115,7 @@ class Worker:
 
 
 class _Images:
-    """The images of a block that are read and not yet captioned."""
+    """The images of a block that are read but not yet captioned."""
 
     def __init__(self, images: Iterator[CorpusImage]) -> None:
         self.waiting: deque[CorpusImage] = deque()
@@ -123,7 +123,7 @@ class _Images:
         self._images = images
 
     def sources(self) -> Iterator[str | bytes]:
-        """Those that can be captioned; where a file is damaged, they end."""
+        """Yield the images that can be captioned, up to the end or the damage of a file."""
         try:
             for image in self._images:
                 self.waiting.append(image)
@@ -133,7 +133,7 @@ class _Images:
             self.damage = str(error)
 
     def without_source(self) -> Iterator[tuple[CorpusImage, ImageError]]:
-        """Those at the front that have an error in the place of a source."""
+        """Yield the next images that have an error instead of a source."""
         while self.waiting and isinstance(self.waiting[0].source, ImageError):
             image = self.waiting.popleft()
             assert isinstance(image.source, ImageError)
@@ -141,7 +141,7 @@ class _Images:
 
 
 def _row(image: CorpusImage, result: Caption | ImageError) -> tuple[Any, ...]:
-    """Return the values of the output's columns."""
+    """Return an image's row of the output."""
     place = _text(image.path), None if image.key is None else _text(image.key)
     if isinstance(result, ImageError):
         return *place, None, None, None, _text(result.reason)
@@ -149,5 +149,5 @@ def _row(image: CorpusImage, result: Caption | ImageError) -> tuple[Any, ...]:
 
 
 def _text(name: str) -> str:
-    """Parquet's strings are UTF-8; odd bytes of a file's name are escaped."""
+    """Escape bytes of a file name that are not UTF-8, which Parquet's strings require."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,7 +1,7 @@
 """Decode captions from next-word probabilities: greedy, beam search, sampling. Numpy only.
 
-The names are loaded when they are first used: the help of the commands asks for the options alone,
-and doesn't wait for numpy. The search itself is `captioner.decoding.search.search`.
+The names are loaded when they are first used: the help of the commands needs only the options and
+shouldn't wait for numpy. The search itself is `captioner.decoding.search.search`.
 """
 
 from importlib import import_module

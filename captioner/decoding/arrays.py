@@ -1,4 +1,4 @@
-"""The kinds of arrays that decoding works with."""
+"""Array types used in decoding."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""Constraints on captions: which words each beam must not take next."""
+"""Constraints on captions: which words each beam may not take next."""
 
 from collections.abc import Iterable, Sequence
 
@@ -12,20 +12,21 @@ from captioner.vocabulary import END, NEVER, PAD, START, UNKNOWN, Vocabulary
 
 
 class Constraints:
-    """The rules of a caption in word ids.
+    """The constraints on a caption, in word ids.
 
-    That `PAD`, `START` and `UNKNOWN` are never generated is no option: the search sees to it.
+    `PAD`, `START` and `UNKNOWN` are never generated: the search itself excludes them.
 
     Args:
         vocab_size: V, the number of word ids.
-        min_length: The fewest words of a caption.
-        no_repeat_ngram: No sequence of this many words occurs twice in a caption; 0 allows
+        min_length: The minimum number of words in a caption.
+        no_repeat_ngram: No n-gram of this many words occurs twice in a caption; 0 allows
             repetition.
         repeat_words: Whether a word may follow itself.
         forbidden_endings: Ids of the words that a caption may not end with.
         inclusion: What a caption must contain; None if nothing.
         start: The id that captions begin with.
-        other_starts: Ids that are never generated beside `NEVER`: the start tokens of styles.
+        other_starts: Further ids, besides `NEVER`, that are never generated: the start tokens of
+            styles.
     """
 
     def __init__(
@@ -58,17 +59,17 @@ class Constraints:
         vocabulary: Vocabulary,
         include: Sequence[Iterable[str]] | None = None,
     ) -> "Constraints":
-        """Translate the options into word ids; endings outside the vocabulary are ignored.
+        """Translate the options into word ids; ignore endings outside the vocabulary.
 
         Args:
-            options: What is asked of the search.
+            options: The decoding options.
             vocabulary: The model's words.
-            include: What the caption of each image must contain; None is `options.include` for all
-                of them.
+            include: What the caption of each image must contain; None applies `options.include` to
+                all of them.
 
         Raises:
-            ConfigError: The vocabulary lacks a word of `include`, or a caption hasn't room for all
-                of them; or there is no such style.
+            ConfigError: A word of `include` is not in the vocabulary, the words of `include` don't
+                fit into a caption, or the style is unknown.
         """
         endings = {vocabulary.index(word) for word in options.forbidden_endings} - {
             END,
@@ -82,9 +83,9 @@ class Constraints:
             inclusion = Inclusion(len(vocabulary), phrases, endings)
             if inclusion.fewest > options.max_length:
                 raise ConfigError(
-                    f"A caption that includes all that it must has {inclusion.fewest} words at"
-                    f" least; max_length is {options.max_length}. Raise max_length, or include"
-                    " less."
+                    f"A caption with all included words has at least {inclusion.fewest} words;"
+                    f" max_length is {options.max_length}. Raise max_length, or include fewer"
+                    " words."
                 )
         return cls(
             len(vocabulary),
@@ -98,7 +99,7 @@ class Constraints:
         )
 
     def may_end(self, history: IntArray) -> BoolArray:
-        """Say of each beam whether `END` may be its next word.
+        """Determine for each beam whether `END` may be its next word.
 
         Args:
             history: (B, K, T) the words so far, without `START`.
@@ -112,14 +113,14 @@ class Constraints:
         return self._may_be_last[history[..., -1]]
 
     def banned(self, history: IntArray, *, last: bool = False) -> IntArray:
-        """Find the words that each beam must not take next: special, repeated, forbidden endings.
+        """Find the words that each beam may not take next: special, repeated, forbidden endings.
 
         Args:
             history: (B, K, T) the words so far, without `START`.
-            last: Whether there is room for one more word only, so that it is an ending.
+            last: Whether only one more word fits, so that it ends the caption.
 
         Returns:
-            (B, K, M) word ids, M the most that any beam has; beams that have fewer are filled up
+            (B, K, M) word ids, where M is the largest number of any beam; shorter rows are padded
             with `PAD`.
         """
         repeating = self._repeating(history)
@@ -133,7 +134,7 @@ class Constraints:
         )
 
     def _repeating(self, history: IntArray) -> IntArray:
-        """(B, K, M) the words that would repeat an n-gram, or the last word."""
+        """Return the words that would repeat an n-gram or the last word, (B, K, M)."""
         repeating = self._repeating_ngrams(history)
         if self.repeat_words or not history.shape[-1]:
             return repeating
@@ -143,7 +144,7 @@ class Constraints:
         n, windows = self.no_repeat_ngram, history.shape[-1] - self.no_repeat_ngram + 1
         if n == 0 or windows < 1:
             return history[..., :0]
-        # The last n - 1 words, compared with the first n - 1 words of every n-gram so far.
+        # Compare the last n - 1 words with the first n - 1 words of every n-gram so far.
         repeats = np.ones((*history.shape[:-1], windows), np.bool_)
         for i in range(n - 1):
             repeats &= history[..., i : i + windows] == history[..., windows + i, None]

@@ -1,9 +1,9 @@
-"""Which words are forms of one another: cat and cats, ride, rides and riding, man and men.
+"""Find words that are forms of one another: cat and cats, ride and riding, man and men.
 
-`base` takes off plural and verb endings by the first and the last step of the English Snowball
-stemmer (Porter 2001, "Snowball: A language for stemming algorithms"). The steps between them, which
-would make one word of skateboard and skateboarder, are left out: a skateboard isn't said by its
-rider.
+`base` strips plural and verb endings with the first and the last step of the English Snowball
+stemmer (Porter 2001, "Snowball: A language for stemming algorithms"). It skips the steps between
+them, which would merge skateboard and skateboarder: a caption with a skateboarder doesn't mention a
+skateboard.
 """
 
 import re
@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from captioner.vocabulary import Vocabulary, is_special
 
-# Forms without rule, as far as captions have them; what ends in -man has its plural in -men.
+# Irregular forms that occur in captions; words in -man have plurals in -men.
 _IRREGULAR = {
     "people": "person",
     "children": "child",
@@ -52,13 +52,13 @@ _TWO_SYLLABLES = re.compile(f"{_VOWEL}[^aeiouy].*?{_VOWEL}[^aeiouy]")
 
 
 def base(word: str) -> str:
-    """Take plural and verb endings off a word.
+    """Strip plural and verb endings from a word.
 
     Args:
-        word: In lower case, as a vocabulary has it.
+        word: The word, in lower case as in a vocabulary.
 
     Returns:
-        What the forms of the word have in common; not always a word itself.
+        The stem that the forms of the word share; not always a word itself.
     """
     if word in _INVARIANT:
         return word
@@ -68,7 +68,7 @@ def base(word: str) -> str:
     if word in _INVARIANT:
         return word
     word = _without_verb_ending(word)
-    if word.endswith("ie") and len(word) > 3:  # cookie, as cookies without their s
+    if word.endswith("ie") and len(word) > 3:  # cookie, like cookies without the s
         return f"{word[:-2]}y"
     return word.removesuffix("e") if _ends_in_mute_e(word) else word
 
@@ -81,8 +81,8 @@ def groups(vocabulary: Vocabulary) -> dict[str, tuple[int, ...]]:
         vocabulary: The words.
 
     Returns:
-        The ids of the words of each base, ascending. Each word is in one group; special words are
-        in none.
+        The ids of the words of each base, in ascending order. Each word is in one group; special
+        words are in none.
     """
     found: dict[str, list[int]] = {}
     for index, word in enumerate(vocabulary.words):

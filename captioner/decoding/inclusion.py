@@ -1,19 +1,19 @@
-"""What a caption must contain, as questions that the search asks about all beams at once.
+"""Words and phrases that a caption must contain, evaluated for all beams at once.
 
-A phrase is one word or several in a row, each in any of its forms. Nothing is kept between steps:
-how far a beam is with each phrase is read off its words, so there are no states that must follow
-the beams.
+A phrase is one word or several consecutive words, each in any of its forms. No state is kept
+between steps: the progress of a beam with each phrase is derived from its words, so there is no
+state to reorder with the beams.
 
-How phrases get in: their words are candidates of every beam, however improbable they are
-(constrained beam search, Anderson et al. 2017, "Guided Open Vocabulary Image Captioning with
-Constrained Beam Search"). Beams compete only with those that lack as many words, so that one that
-has "cat" isn't crowded out by more probable ones that don't: banks by what is lacking, as in
-dynamic beam allocation (Post and Vilar 2018, "Fast Lexically Constrained Decoding with Dynamic Beam
-Allocation for Neural Machine Translation"), but each `beam_size` wide, as in grid beam search
-(Hokamp and Liu 2017, "Lexically Constrained Decoding for Sequence Generation Using Grid Beam
-Search"): captions are short and phrases few, and sharing one beam among the banks would make
-captions worse. Within a bank, beams that can still get all words in before `max_length` come first,
-so there always is one.
+The words of the phrases are candidates of every beam, however improbable they are (constrained beam
+search, Anderson et al. 2017, "Guided Open Vocabulary Image Captioning with Constrained Beam
+Search"). Beams compete only with beams that lack the same number of words, so that more probable
+beams without "cat" don't crowd out one that has it. There is one bank for each number of missing
+words, as in dynamic beam allocation (Post and Vilar 2018, "Fast Lexically Constrained Decoding with
+Dynamic Beam Allocation for Neural Machine Translation"), but each bank is `beam_size` wide, as in
+grid beam search (Hokamp and Liu 2017, "Lexically Constrained Decoding for Sequence Generation Using
+Grid Beam Search"): captions are short and phrases few, and sharing one beam among the banks would
+make captions worse. Within a bank, beams that can still fit all words in before `max_length` come
+first, so there is always one.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,15 +31,15 @@ Phrase: TypeAlias = tuple[frozenset[int], ...]
 
 
 class Progress(NamedTuple):
-    """How far beams are with each phrase."""
+    """The progress of beams with each phrase."""
 
-    met: BoolArray  # (B, K, P) whether the phrase is there, or isn't asked for
+    met: BoolArray  # (B, K, P) whether the phrase is there, or isn't required
     # (B, K, P, J) whether the last j words are the first j of the phrase, j from 0 on
     begun: BoolArray
 
 
 class _Standing(NamedTuple):
-    """The same of candidates, or of anything else."""
+    """The progress of candidates, of any shape."""
 
     met: BoolArray  # (..., P)
     begun: IntArray  # (..., P) the largest j
@@ -73,7 +73,7 @@ class Inclusion:
         self._sizes: IntArray = np.array(
             [len(phrase) for phrase in self._phrases], np.int64
         )  # (P,)
-        # Sets of forms have numbers, from 1 on; 0 are the words of no phrase, and -1 is behind the
+        # Sets of forms are numbered from 1; 0 marks words of no phrase, -1 the padding after the
         # end of a phrase.
         numbers: dict[frozenset[int], int] = {}
         self._group: IntArray = np.zeros(vocab_size, np.int64)  # (V,)
@@ -91,23 +91,23 @@ class Inclusion:
                 self._group[list(forms)] = self._groups[p, j]
             self._ends_well[p] = not self._never_last[list(phrase[-1])].all()
         self._words: IntArray = np.flatnonzero(self._group)  # (S,)
-        # How many of a beam's most probable words may be listed apart, or come after others in a
-        # bank.
+        # How many of a beam's most probable words may be listed separately, or come after others
+        # in a bank.
         self.uncommon = self._words.size + int(self._never_last.sum())
         start = _Standing(~self._asked, np.zeros(self._asked.shape, np.int64))
         self.banks = int(self._lacking(start).max(initial=0)) + 1
         self.fewest = int(self._least(start, np.zeros(len(wanted), np.bool_)).max(initial=0))
 
     def asks(self, images: IntArray) -> BoolArray:
-        """Say of each of `images` (B,) whether anything must be in its caption."""
+        """Determine for each of `images` (B,) whether its caption must contain anything."""
         return np.asarray(self._asked_of(images).any(axis=-1))
 
     def progress(self, history: IntArray, images: IntArray) -> Progress:
-        """Find out how far each beam is.
+        """Compute the progress of each beam.
 
         Args:
             history: (B, K, T) the words so far, without `START`.
-            images: (B,) which images these are.
+            images: (B,) the indices of the images.
         """
         groups, length = self._group[history], history.shape[-1]
         met = np.repeat(~self._asked_of(images)[:, None], history.shape[1], axis=1)
@@ -124,10 +124,9 @@ class Inclusion:
         return Progress(met, begun)
 
     def spared(self, banned: IntArray, progress: Progress) -> IntArray:
-        """Take off `banned` (B, K, M) the words that go on with a phrase that a beam has begun.
+        """Remove from `banned` (B, K, M) the words that continue a phrase that a beam has begun.
 
-        So that a phrase that is longer than the n-grams that may not be repeated is never stuck
-        half-way.
+        Otherwise a phrase longer than the n-grams that may not be repeated could get stuck halfway.
         """
         begun = progress.begun[..., 1:] & ~progress.met[..., None]  # (B, K, P, J - 1)
         goes_on = begun[:, :, None] & (self._group[banned][..., None, None] == self._groups[:, 1:])
@@ -136,7 +135,7 @@ class Inclusion:
     def offer(
         self, words: IntArray, log_probs: Float32Array, everything: Float32Array
     ) -> tuple[IntArray, Float32Array]:
-        """Put the words of the phrases among the most probable words of each beam.
+        """Add the words of the phrases to the most probable words of each beam.
 
         Args:
             words: (B, K, k) the most probable words.
@@ -144,8 +143,8 @@ class Inclusion:
             everything: (B, K, V) the log-probabilities of all words.
 
         Returns:
-            (B, K, k + S) words and log-probabilities, the best first, of equal ones the lower id;
-            words that were among the most probable ones are there again, once with the
+            (B, K, k + S) words and log-probabilities, best first, ties in the order of their ids.
+            Words that were among the most probable ones already occur twice, once with the
             log-probability -inf.
         """
         log_probs = np.where(np.isin(words, self._words), -np.inf, log_probs)
@@ -167,19 +166,19 @@ class Inclusion:
         beam_size: int,
         room: int,
     ) -> tuple[BoolArray, FloatArray]:
-        """Choose which candidates go on: the best of each bank.
+        """Choose the candidates to continue: the best of each bank.
 
         Args:
             candidates: (B, K, k) the log-probability of the caption up to each candidate, -inf if
                 there is none.
             words: (B, K, k) the candidates' last words.
-            progress: How far the beams are without them.
-            beam_size: How many may go on in each bank.
+            progress: The progress of the beams without them.
+            beam_size: The number of candidates to keep in each bank.
             room: How many more words a caption may have after these.
 
         Returns:
-            Which go on (B, K, k); and the log-probability that END must have to be among those that
-            lack nothing (B,).
+            Which candidates to keep (B, K, k), and the log-probability that END needs to be among
+            those that lack nothing (B,).
         """
         shape = len(candidates), -1
         standing = self._advance(progress, words)
@@ -202,7 +201,7 @@ class Inclusion:
         return kept.reshape(candidates.shape), lowest
 
     def _asked_of(self, images: IntArray) -> BoolArray:
-        """(B, P); a single entry is that of all images."""
+        """Return which phrases are required (B, P); a single entry holds for all images."""
         return (
             self._asked[images]
             if len(self._asked) > 1
@@ -210,7 +209,7 @@ class Inclusion:
         )
 
     def _advance(self, progress: Progress, words: IntArray) -> _Standing:
-        """How far each candidate is: `words` (B, K, k) as the next ones."""
+        """Return the progress of each candidate, with `words` (B, K, k) as the next words."""
         hits = progress.begun[:, :, None] & (
             self._group[words][..., None, None] == self._groups
         )  # (B, K, k, P, J)
@@ -226,18 +225,18 @@ class Inclusion:
         return lacking
 
     def _least(self, standing: _Standing, never_last: BoolArray) -> IntArray:
-        """How many words suffice until END may come (...), whatever may be repeated.
+        """Return how many words suffice until END is allowed (...), ignoring bans on repetition.
 
-        That is the words that are lacking, and one more if the last of them would be none to end
-        with. For each state there is a word that lowers it by one. `never_last` (...): whether the
-        last word so far is none to end with.
+        These are the missing words, and one more if a caption may not end with the last of them.
+        For each state there is a word that lowers the number by one. `never_last` (...): whether a
+        caption may not end with the last word so far.
         """
         open_ = ~standing.met
         count, well = (
             open_.sum(axis=-1)[..., None],
             (open_ & self._ends_well).sum(axis=-1)[..., None],
         )
-        # If phrase p comes first, does one that ends well remain for the end?
+        # If phrase p comes first, does a phrase with an allowed ending remain for the end?
         ends_well = (well > self._ends_well) | (self._ends_well & (count == 1))  # (..., P)
         more = np.where(open_, np.where(ends_well, 0, 1) - standing.begun, 1).min(
             axis=-1, initial=1
@@ -247,18 +246,18 @@ class Inclusion:
 
 
 def find_phrases(include: Iterable[str], vocabulary: Vocabulary) -> list[Phrase]:
-    """Look up what captions must contain.
+    """Look up the words and phrases that captions must contain.
 
     Args:
-        include: Words, or phrases: words in a row. In any case and any form: "cat" stands for cats,
-            too.
+        include: Words, or phrases of consecutive words, in upper or lower case and any form: "cat"
+            also matches cats.
         vocabulary: The model's words.
 
     Returns:
         For each phrase and each of its words, the ids of the word's forms.
 
     Raises:
-        ConfigError: The vocabulary has no form of a word, or there is no word in a phrase.
+        ConfigError: The vocabulary has no form of a word, or a phrase has no words.
     """
     forms = groups(vocabulary)
     phrases: list[Phrase] = []
@@ -277,21 +276,21 @@ def of_each_image(include: object, images: int | None) -> list[Any] | None:
     """Return `include` if it is a list of lists, one per image; else None.
 
     Args:
-        include: What a user gave.
-        images: How many images there are; None if nobody knows.
+        include: The user's value.
+        images: The number of images; None if unknown.
 
     Raises:
-        ConfigError: There is not one list for each image.
+        ConfigError: The number of lists differs from the number of images.
     """
     if not isinstance(include, (list, tuple)) or not any(
         isinstance(each, (list, tuple)) for each in include
     ):
         return None
     if len(include) != images:
-        number = "images without a length" if images is None else f"{images} images"
+        number = "an unknown number of images" if images is None else f"{images} images"
         raise ConfigError(
-            f"include has {len(include)} lists for {number}; expected a list of images, and one for"
-            " each."
+            f"include has {len(include)} lists for {number}; expected a list of images and one list"
+            " for each."
         )
     return list(include)
 
@@ -303,11 +302,11 @@ def _unknown(word: str, vocabulary: Vocabulary) -> str:
         word, [known for known in vocabulary.words if not is_special(known)], n=3, cutoff=0.6
     )
     nearest = (
-        f" the nearest that it has: {', '.join(near)}."
+        f"; the closest words that it knows: {', '.join(near)}."
         if near
-        else " and has none that is spelled like it."
+        else " or any word with a similar spelling."
     )
-    return f"The model doesn't know the word {word}{';' if near else ','}{nearest}"
+    return f"The model doesn't know the word {word}{nearest}"
 
 
 def _without_parts(phrases: Iterable[Phrase]) -> list[Phrase]:

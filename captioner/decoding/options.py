@@ -1,16 +1,16 @@
 """Decoding options: one table that defines flags, help, checks, the demo's fields and the API.
 
-A new option is one field of `DecodingOptions`, made by `_option`. Its name and its type, together
-with what `Option` says of it, give
+A new option is one field of `DecodingOptions`, created by `_option`. Its name, its type and its
+other attributes (see `Option`) define
 
 - the flag and its help (`captioner.commands.decoding`), and the key `model.decoding.NAME` of a
-  config of training;
-- the check of its type and its range, in `DecodingOptions` itself;
-- the parameter of the demo's API, its limit there and, if it has a `Control`, its field on the page
-  (`captioner.demo`);
+  training config;
+- the check of its type and range, in `DecodingOptions` itself;
+- the parameter of the demo's API, its limit there and, if it has a `Control`, its field on the
+  demo's page (`captioner.demo`);
 - the documentation of `DecodingOptions`.
 
-Standard library alone, so that the commands' help takes a blink.
+Imports only the standard library, so that the commands' help appears at once.
 """
 
 import dataclasses
@@ -28,31 +28,31 @@ ENGLISH_ENDINGS = (
     *("a", "an", "the", "of", "in", "on", "with", "and", "at", "to", "from", "by", "for"),
     *("is", "are", "his", "her", "their"),
 )
-"""What no English sentence ends with: `forbidden_endings="english"` stands for these words."""
+"""Words that never end an English sentence; `forbidden_endings="english"` stands for them."""
 
 
 _KINDS = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
-    str: "a text",
+    str: "a string",
     tuple: "a list of words",
 }
 
 
 @dataclass(frozen=True)
 class Control:
-    """How the demo shows an option: a slider for a number, a checkbox, a text field for words.
+    """An option's field in the demo: a slider for a number, a checkbox, a text field for words.
 
-    A name that the model knows, such as a style, is chosen from a list.
+    A name that the model defines, such as a style, is chosen from a dropdown.
 
     Attributes:
-        label: What it is called there.
-        info: A few words below the label.
-        least: Where a slider begins.
-        most: Where it ends, unless the model's own value lies beyond.
-        step: How far apart its values are.
-        start: The page begins with this number at least, whatever the model's own value.
+        label: The label of the field.
+        info: A short hint below the label.
+        least: The minimum of a slider.
+        most: Its maximum, unless the model's own value is larger.
+        step: The step between its values.
+        start: The initial value is at least this, whatever the model's own value.
     """
 
     label: str
@@ -65,22 +65,22 @@ class Control:
 
 @dataclass(frozen=True)
 class Option:
-    """What is known of an option beside its name and its type.
+    """The definition of one option.
 
     Attributes:
         name: The field of `DecodingOptions`.
-        type: Of one value: int, float, bool, str, or tuple for a list of words.
-        optional: Whether None is a value.
+        type: The type of a value: int, float, bool, str, or tuple for a list of words.
+        optional: Whether the value may be None.
         default: The default.
-        help: What it is, in a sentence.
-        more: What else there is to say, for the documentation.
-        metavar: What help calls the flag's value.
-        group: Of the flags: "search" or "sampling".
-        expected: What errors call a value in range.
+        help: A one-sentence description.
+        more: Further details, for the documentation.
+        metavar: The placeholder of the flag's value in the help.
+        group: The group of its flag: "search" or "sampling".
+        expected: The description of valid values in error messages.
         in_range: Whether a value of the right type is in range.
         names: Names that stand for a list of words.
         needs: The switch without which the option must keep its default.
-        public_limit: The largest number, or the most words, that a visitor of the demo may ask for.
+        public_limit: The largest number, or the most words, that a visitor of the demo may request.
         control: Its field on the demo's page, if it has one.
     """
 
@@ -119,10 +119,10 @@ class Option:
         return tuple(value) if self.is_words and isinstance(value, list) else value
 
     def check(self, value: object) -> None:
-        """Refuse a value of the wrong type or out of range.
+        """Check the type and the range of a value.
 
         Raises:
-            ConfigError: It is.
+            ConfigError: The value has the wrong type or is out of range.
         """
         if value is None and self.optional:
             return
@@ -140,13 +140,13 @@ class Option:
 
 
 def _option(default: Any, help: str, **about: Any) -> Any:
-    """Make a field of `DecodingOptions`; `about` are the attributes of `Option`."""
+    """Create a field of `DecodingOptions`; `about` holds the attributes of `Option`."""
     return dataclasses.field(default=default, metadata={"help": help, **about})
 
 
 @dataclass(frozen=True)
 class DecodingOptions:
-    """How captions are searched for.
+    """The options of decoding.
 
     Raises:
         ConfigError: An option has the wrong type, is out of range or contradicts another.
@@ -154,7 +154,7 @@ class DecodingOptions:
 
     beam_size: int = _option(
         5,
-        "Beams of the search; 1 is greedy.",
+        "Beam size of the search; 1 is greedy decoding.",
         in_range=lambda size: size >= 1,
         expected="1 (greedy) or more",
         public_limit=20,
@@ -162,10 +162,10 @@ class DecodingOptions:
     )
     alternatives: int = _option(
         1,
-        "Captions per image, the best first.",
+        "Captions per image, best first.",
         more=(
-            "At most `beam_size` from the beam search, any number of independent draws from"
-            " sampling. An image gets fewer if fewer captions were finished."
+            "Beam search returns at most `beam_size`; sampling draws any number independently. An"
+            " image gets fewer if the search finished fewer."
         ),
         in_range=lambda count: count >= 1,
         expected="1 or more",
@@ -174,7 +174,7 @@ class DecodingOptions:
     )
     max_length: int = _option(
         20,
-        "The most words of a caption.",
+        "Maximum number of words in a caption.",
         in_range=lambda length: length >= 1,
         expected="1 or more",
         public_limit=50,
@@ -182,18 +182,18 @@ class DecodingOptions:
     )
     min_length: int = _option(
         1,
-        "The fewest words of a caption.",
+        "Minimum number of words in a caption.",
         in_range=lambda length: length >= 0,
         expected="0 to max_length",
         public_limit=50,
     )
     length_penalty: float = _option(
         0.0,
-        "Above 0 favours longer captions.",
+        "Length penalty; values above 0 favour longer captions.",
         more=(
             "Captions are ranked by log_prob / length**length_penalty, where the length counts the"
             " words and END. 0 ranks by log-probability, which favours short captions. Greedy"
-            " decoding and sampling choose their words without it."
+            " decoding and sampling ignore it when they choose words."
         ),
         metavar="X",
         in_range=lambda penalty: -10 <= penalty <= 10,
@@ -201,7 +201,7 @@ class DecodingOptions:
     )
     no_repeat_ngram: int = _option(
         3,
-        "So many words in a row only once; 0 is off.",
+        "Never repeat an n-gram of this many words; 0 turns this off.",
         in_range=lambda words: words >= 0,
         expected="0 (off) or more",
         public_limit=10,
@@ -214,10 +214,9 @@ class DecodingOptions:
     )
     forbidden_endings: tuple[str, ...] | Literal["english"] = _option(
         (),
-        "What no caption ends with: a,the,of; or english, for such words.",
+        "Words that a caption may not end with, such as a,the,of; or english for a built-in list.",
         more=(
-            '"english" stands for `ENGLISH_ENDINGS`, and becomes these words. Words that a'
-            " vocabulary lacks are ignored."
+            '"english" is replaced by `ENGLISH_ENDINGS`. Words outside the vocabulary are ignored.'
         ),
         metavar="WORDS",
         names={"english": ENGLISH_ENDINGS},
@@ -225,44 +224,44 @@ class DecodingOptions:
     )
     include: tuple[str, ...] = _option(
         (),
-        "What captions must contain: cat,traffic light; repeatable.",
+        "Words or phrases that captions must contain: cat,traffic light; repeatable.",
         more=(
-            'Words and phrases, each word in any of its forms: "cat" stands for cats too, and the'
-            ' words of "traffic light" come in a row. Beam search alone can do so; it takes'
-            " `beam_size` beams for each number of words that are still lacking. No model has it"
-            " among its defaults."
+            'Each word may appear in any of its forms: "cat" also matches cats. The words of a'
+            ' phrase such as "traffic light" must be consecutive. Requires beam search, which keeps'
+            " `beam_size` beams for each number of words that are still missing. Cannot be one of"
+            " a model's defaults."
         ),
         metavar="WORDS",
         public_limit=5,
-        control=Control("Must contain", "Words or phrases, between commas"),
+        control=Control("Must contain", "Words or phrases, separated by commas"),
     )
     say_tags: bool = _option(
         False,
-        "Say a tag that the caption lacks, if it is likely enough.",
+        "Mention the most likely tag if the caption lacks it and it is likely enough.",
         more=(
-            "The most likely tag of an image, if the caption names it in no form. The best caption"
-            " with that word replaces it if its probability is lower by no more than the odds of"
-            " the tag. Beam search alone does so; models without tags ignore it."
+            "Applies if the caption contains no form of the image's most likely tag. The best"
+            " caption with that word replaces the caption if its probability is lower by a factor"
+            " of at most the odds of the tag. Requires beam search; models without tags ignore it."
         ),
-        control=Control("Say what the tags are sure of"),
+        control=Control("Mention confident tags"),
     )
     style: str = _option(
         "",
-        "The manner of speech, one of the model's.",
-        more="The name of one of the model's `Vocabulary.styles`; empty for the plain one.",
+        "The style of the captions, one of the model's.",
+        more="A name in the model's `Vocabulary.styles`; empty for the plain style.",
         metavar="NAME",
-        control=Control("Style", "The manner of speech"),
+        control=Control("Style", "The style of the captions"),
     )
     sample: bool = _option(
         False,
         "Draw words at random instead of searching.",
-        more="Ancestral sampling, instead of the search for the most probable caption.",
+        more="Uses ancestral sampling instead of searching for the most probable caption.",
         group="sampling",
         control=Control("Draw words at random instead of searching"),
     )
     temperature: float = _option(
         1.0,
-        "Below 1 is cautious, above 1 varied.",
+        "Sampling temperature; below 1 is more cautious, above 1 more varied.",
         more="Log-probabilities are divided by it.",
         metavar="X",
         group="sampling",
@@ -271,7 +270,7 @@ class DecodingOptions:
         expected="a finite number above 0",
         control=Control(
             "Temperature",
-            "Of random words: below 1 is cautious, above 1 varied",
+            "For sampling: below 1 is more cautious, above 1 more varied",
             least=0.1,
             most=2,
             step=0.1,
@@ -279,7 +278,7 @@ class DecodingOptions:
     )
     top_k: int = _option(
         0,
-        "Draw from so many most probable words; 0 for all.",
+        "Draw from this many most probable words; 0 for all.",
         group="sampling",
         needs="sample",
         in_range=lambda words: words >= 0,
@@ -287,10 +286,11 @@ class DecodingOptions:
     )
     top_p: float = _option(
         1.0,
-        "Draw from words of this joint probability; 1 for all.",
+        "Draw from the most probable words with this total probability; 1 for all.",
         more=(
-            'The fewest most probable words that together have it (Holtzman et al. 2020, "The'
-            ' Curious Case of Neural Text Degeneration"), after `temperature` and `top_k`.'
+            "Nucleus sampling: keeps the smallest set of most probable words whose total"
+            ' probability reaches it (Holtzman et al. 2020, "The Curious Case of Neural Text'
+            ' Degeneration"), after `temperature` and `top_k`.'
         ),
         metavar="P",
         group="sampling",
@@ -300,7 +300,7 @@ class DecodingOptions:
     )
     seed: int | None = _option(
         None,
-        "Makes the draws repeatable.",
+        "Random seed, which makes sampling reproducible.",
         group="sampling",
         in_range=lambda seed: seed >= 0,
         expected="0 or more, or none",
@@ -322,7 +322,7 @@ class DecodingOptions:
                 not self.include,
                 "include",
                 self.include,
-                "none while sample is on: only the beam search includes",
+                "none while sample is on: include requires beam search",
             )
         for option in decoding_options():
             value = getattr(self, option.name)
@@ -335,7 +335,7 @@ class DecodingOptions:
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all options for JSON; `include` and `style` only if they are set."""
+        """Return all options as plain data for JSON; `include` and `style` only if they are set."""
         values = dataclasses.asdict(self)
         for name in ("include", "style"):
             if not values[name]:
@@ -346,24 +346,24 @@ class DecodingOptions:
         }
 
     def check_defaults(self) -> None:
-        """Make sure that these can be a model's defaults.
+        """Check that these options can be a model's defaults.
 
         Raises:
-            ConfigError: They ask for something that belongs to a photo.
+            ConfigError: An option only makes sense for a single photo.
         """
         _expect(
             not self.include,
             "include",
             self.include,
-            "none in a model's defaults: ask for it with a photo",
+            "none in a model's defaults: pass it with a photo",
         )
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> "DecodingOptions":
-        """Make options from what `to_dict` gave; those left out have their defaults.
+        """Create options from the result of `to_dict`; missing ones get their defaults.
 
         Raises:
-            ConfigError: An option is unknown, or its value cannot be used.
+            ConfigError: An option is unknown, or its value is invalid.
         """
         if not isinstance(options, Mapping):
             raise ConfigError(f"The decoding options are {options!r}; expected a JSON object.")
@@ -378,7 +378,7 @@ class DecodingOptions:
 
 @cache
 def decoding_options() -> tuple[Option, ...]:
-    """All options, in the order of the fields of `DecodingOptions`."""
+    """Return all options, in the order of the fields of `DecodingOptions`."""
     hints = get_type_hints(DecodingOptions)
     return tuple(
         Option(field.name, *_kind(hints[field.name]), field.default, **field.metadata)

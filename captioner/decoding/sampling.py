@@ -1,4 +1,4 @@
-"""Drawing words at random: temperature, top-k and top-p for a whole batch at once."""
+"""Sample words at random: temperature, top-k and top-p for a whole batch at once."""
 
 import numpy as np
 
@@ -6,16 +6,16 @@ from captioner.decoding.arrays import FloatArray, IntArray
 
 
 def uniform_numbers(seed: int | None, images: IntArray, draws: int, steps: int) -> FloatArray:
-    """Make the random numbers of all draws, from one generator per image.
+    """Generate the random numbers of all draws, with one generator per image.
 
-    An image's numbers depend on the seed and its own index alone, and those of its first draw not
-    on how many follow.
+    An image's numbers depend only on the seed and its own index. Those of its first draw don't
+    depend on the number of draws.
 
     Args:
-        seed: None for fresh ones at every call.
-        images: (B,) the images' indices, counted over everything that is captioned with this seed.
-        draws: K, captions drawn per image.
-        steps: T, words drawn per caption.
+        seed: The random seed; None draws fresh numbers at every call.
+        images: (B,) the images' indices, counted over all images captioned with this seed.
+        draws: K, the number of captions drawn per image.
+        steps: T, the number of words drawn per caption.
 
     Returns:
         (B, K, T), in [0, 1).
@@ -32,7 +32,7 @@ def uniform_numbers(seed: int | None, images: IntArray, draws: int, steps: int) 
 def draw(
     log_probs: FloatArray, numbers: FloatArray, *, temperature: float, top_k: int, top_p: float
 ) -> IntArray:
-    """Draw a word for each row by the inverse of its distribution function.
+    """Draw a word for each row by inverse transform sampling.
 
     Args:
         log_probs: (..., V), not necessarily normalised; -inf for words that are not allowed.
@@ -47,7 +47,7 @@ def draw(
     below = np.cumsum(
         word_weights(log_probs, temperature=temperature, top_k=top_k, top_p=top_p), axis=-1
     )  # (..., V)
-    # The first word whose share lies beyond the number, so that a word of weight 0 is never it.
+    # The first word whose cumulative share exceeds the number: never a word of weight 0.
     words: IntArray = np.argmax(below > numbers[..., None] * below[..., -1:], axis=-1)
     return words
 
@@ -66,7 +66,7 @@ def word_weights(
         top_p: As in `DecodingOptions`.
 
     Returns:
-        (..., V), the largest of a row 1; all 0 in a row without an allowed word.
+        (..., V) weights; the largest of a row is 1; all are 0 in a row without an allowed word.
     """
     best = log_probs.max(axis=-1, keepdims=True)
     weights: FloatArray = np.exp((log_probs - np.where(best == -np.inf, 0, best)) / temperature)

@@ -1,4 +1,4 @@
-"""Log-probabilities of given captions: teacher forcing through a stepper, on any backend."""
+"""Log-probabilities of given captions by teacher forcing, on any backend."""
 
 from collections.abc import Sequence
 
@@ -16,15 +16,15 @@ def log_probs_of(
 
     Args:
         stepper: The encoded images, before their first step.
-        captions: For each image the word ids of its caption, without `START`; `END` is scored like
-            a word where it stands at the end.
+        captions: For each image the word ids of its caption, without `START`; a final `END` is
+            scored like a word.
         start: The id that the captions begin with.
 
     Returns:
         For each image (T,): the natural logarithm of each word's probability given those before it.
 
     Raises:
-        ValueError: There isn't one caption for each image.
+        ValueError: The number of captions differs from the number of images.
     """
     if len(captions) != stepper.batch_size:
         raise ValueError(
@@ -32,7 +32,7 @@ def log_probs_of(
         )
     lengths = np.array([len(caption) for caption in captions])
     found = [np.zeros(length) for length in lengths]
-    images = np.arange(len(captions))  # those whose captions still go on
+    images = np.arange(len(captions))  # those whose captions are still unfinished
     for t in range(lengths.max(initial=0)):
         rows = np.flatnonzero(lengths[images] > t)
         images = images[rows]
@@ -42,7 +42,7 @@ def log_probs_of(
         for image, log_probs in zip(images.tolist(), step.all_log_probs[:, 0], strict=True):
             found[image][t] = min(
                 log_probs[captions[image][t]], 0.0
-            )  # rounding may leave it a little above 0
+            )  # rounding may leave it slightly above 0
     return found
 
 
@@ -61,13 +61,13 @@ def log_probs_of_each(
         it.
 
     Raises:
-        ValueError: There isn't exactly one image.
+        ValueError: The stepper has more or fewer images than one.
     """
     if stepper.batch_size != 1:
         raise ValueError(f"{stepper.batch_size} images; expected one")
     lengths = np.array([len(caption) for caption in captions], np.int64)
     found = [np.zeros(length) for length in lengths]
-    going = np.arange(len(captions))  # those whose captions still go on
+    going = np.arange(len(captions))  # the captions that are still unfinished
     for t in range(lengths.max(initial=0)):
         rows = np.flatnonzero(lengths[going] > t)
         going = going[rows]

@@ -1,32 +1,32 @@
-"""Greedy decoding, beam search and sampling over anything that can say which words come next.
+"""Greedy decoding, beam search and sampling with any model that predicts the next word.
 
-What the beam search does, for each image on its own:
+The beam search works as follows, independently for each image:
 
-- A beam is a caption so far. Its candidates are the words it may take next; pad, start and unknown
-  are never among them, nor are words of probability 0. A candidate counts with the log-probability
-  of the whole caption up to it.
-- The `beam_size` best candidates that are not END stay as the next beams. END finishes a caption if
+- A beam is a partial caption. Its candidates are the words that may come next, without pad, start,
+  unknown and words of probability 0. A candidate's value is the log-probability of the whole
+  caption up to and including it.
+- The `beam_size` best candidates other than END become the next beams. END finishes a caption if
   fewer than `beam_size` of those candidates of the image are better, so that END would have had a
   place among them.
 - After `max_length` words END is the only candidate: its log-probability counts, and the caption is
-  finished. So the last of `max_length` words is none that a caption may not end with.
-- Finished captions are ranked by log_prob / length**length_penalty. The search of an image is over
+  finished. So a caption of `max_length` words doesn't end with a forbidden ending either.
+- Finished captions are ranked by log_prob / length**length_penalty. The search of an image ends
   when no beam can still get among its N best (N = `alternatives`). A beam that cannot is dropped
-  even earlier: log-probabilities only fall, so neither it nor anything that takes its place, being
-  less probable, could have changed the result.
-- With `beam_size` 1 the first END that is taken closes the caption, whatever the length penalty:
+  even earlier: log-probabilities only fall, so neither it nor a less probable beam that takes its
+  place could change the result.
+- With `beam_size` 1 the first END that is chosen finishes the caption, whatever the length penalty:
   greedy decoding.
-- With something to include (`constraints.inclusion`), candidates compete only with those that lack
-  as many of its words: the `beam_size` best of each such bank stay. END is a candidate of beams
-  that lack nothing, and with `beam_size` 1, too, the caption is the best of those that end.
-  `inclusion.py` tells the rest.
-- An image without a finished caption (its beams may not end, or may not go on) gives its best
+- If captions must include words (`constraints.inclusion`), candidates compete only with those that
+  lack the same number of these words: each such bank keeps its `beam_size` best. END is a candidate
+  of beams that lack nothing. Even with `beam_size` 1 the caption is the best of those that end. See
+  `inclusion.py`.
+- An image without a finished caption (its beams may not end, or cannot continue) gets its best
   unfinished ones.
 
 So the result is exact, the N best of all captions, whenever `beam_size` is above the number of word
 sequences of any one length up to `max_length`. Equal candidates are ranked by beam, then as the
-stepper ranks them (it should put the lower word id first); END wins ties. Nothing of this depends
-on the other images of the batch.
+stepper ranks them (it should put the lower word id first); END wins ties. None of this depends on
+the other images of the batch.
 """
 
 from dataclasses import dataclass, field
@@ -44,8 +44,8 @@ from captioner.vocabulary import END, NEVER, UNKNOWN
 
 __all__ = ["Constraints", "DecodingOptions", "Hypothesis", "Step", "Stepper", "search"]
 
-# A caption that ended or was given up: where the way back begins, and what it is worth. log_prob
-# -inf: none yet.
+# A caption that ended or was given up: where its back pointers start, and its scores. A log_prob of
+# -inf means none yet.
 ENDING = np.dtype(
     [("score", "f8"), ("log_prob", "f8"), ("length", "i8"), ("row", "i8"), ("finished", "?")]
 )
@@ -54,15 +54,15 @@ NO_ENDING = np.array((-np.inf, -np.inf, 0, 0, False), ENDING)
 
 @dataclass(frozen=True)
 class Step:
-    """What a model says about the words that may follow each beam.
+    """A model's predictions of the words that follow each beam.
 
     Attributes:
-        words: (B, K, k) the ids of the k most probable next words, the best first, of equal ones
-            the lower id first.
+        words: (B, K, k) the ids of the k most probable next words, best first, ties in the order of
+            their ids.
         log_probs: (B, K, k) their log-probabilities under the full softmax over the vocabulary.
-        attention: (B, K, L) where the model looks to find the next word; None for models without
+        attention: (B, K, L) the attention weights of the next word; None for models without
             attention.
-        all_log_probs: (B, K, V) the log-probabilities of all words, if they were asked for.
+        all_log_probs: (B, K, V) the log-probabilities of all words, if requested.
     """
 
     words: IntArray
@@ -72,7 +72,7 @@ class Step:
 
 
 class Stepper(Protocol):
-    """One batch of encoded images being decoded; holds the decoder states of the last step."""
+    """Decodes a batch of encoded images; holds the decoder states of the last step."""
 
     @property
     def batch_size(self) -> int:
@@ -81,7 +81,7 @@ class Stepper(Protocol):
     def step(
         self, parents: IntArray, words: IntArray, k: int, *, all_log_probs: bool = False
     ) -> Step:
-        """Feed each beam's last word and tell which may come next.
+        """Feed each beam's last word to the model and predict the next one.
 
         Args:
             parents: (B, K) for each image still in the search and each of its beams, the row of the
@@ -90,8 +90,8 @@ class Stepper(Protocol):
                 beams of an image come from that image's rows; an image that is done is dropped by
                 leaving its rows out; the others keep their order.
             words: (B, K) each beam's last word, a start token at first.
-            k: How many of the most probable next words to give, at most V.
-            all_log_probs: Whether the log-probabilities of all V words are wanted.
+            k: How many of the most probable next words to return, at most V.
+            all_log_probs: Whether to return the log-probabilities of all V words.
         """
 
 
@@ -105,8 +105,7 @@ class Hypothesis:
             `END`, or over its words if it is unfinished.
         word_log_probs: The log-probability of each word given those before it.
         score: log_prob / (number of words + 1)**length_penalty.
-        attention: (T, L) where the model looked to find each word; None for models without
-            attention.
+        attention: (T, L) the attention weights of each word; None for models without attention.
         finished: Whether it ended with `END`.
     """
 
@@ -125,14 +124,14 @@ def search(
 
     Args:
         stepper: The encoded images, before their first step.
-        options: What to search for.
-        constraints: What a caption may not contain.
-        first_image: The index of the batch's first image among all that are captioned with the same
-            seed, so that what is sampled for an image doesn't depend on how images are batched.
+        options: The decoding options.
+        constraints: The constraints on captions.
+        first_image: The index of the batch's first image among all images captioned with the same
+            seed, so that samples don't depend on how images are batched.
 
     Returns:
-        For each image 1 to `options.alternatives` hypotheses, the best score first; different ones,
-        unless sampled. Unfinished ones only where an image has no finished one.
+        For each image 1 to `options.alternatives` hypotheses, best score first. They are distinct
+        unless sampled, and unfinished only where an image has no finished one.
     """
     images = np.arange(stepper.batch_size)  # (B,) those still in the search
     endings = np.full((images.size, options.alternatives), NO_ENDING)
@@ -187,8 +186,8 @@ def search(
                 step, totals, may_end, banned, options.beam_size, inclusion, progress, room
             )
         else:
-            # Above a beam's best continuations can be at most the four special words and the banned
-            # ones.
+            # At most the four special words and the banned ones can rank above a beam's best
+            # continuations.
             k = min(constraints.vocab_size, options.beam_size + 4 + banned.shape[-1])
             step = stepper.step(parents, words, k)
             choice = _continue_best(step, totals, may_end, banned, options.beam_size)
@@ -222,7 +221,7 @@ def search(
 
 
 class _Layer(NamedTuple):
-    """What is kept of a step: the back pointers, and what the captions are rebuilt from."""
+    """The back pointers of a step, and the data to rebuild captions from."""
 
     parents: IntArray  # (B, K) as the stepper was given them
     words: IntArray  # (B, K) likewise
@@ -231,10 +230,10 @@ class _Layer(NamedTuple):
 
 
 class _Choice(NamedTuple):
-    """How an image's beams go on: at most W continuations, the live ones first."""
+    """The continuations of an image's beams: at most W, the live ones first."""
 
     ends: FloatArray  # (B, K) the log-probability of the beam's caption if it ends here, else -inf
-    beams: IntArray  # (B, W) the beam that is continued
+    beams: IntArray  # (B, W) the beam that it continues
     words: IntArray  # (B, W) its next word
     log_probs: FloatArray  # (B, W) of this word; -inf where there is nothing to continue
 
@@ -279,7 +278,7 @@ def _candidates(
     may_end: BoolArray,
     banned: IntArray,
 ) -> tuple[FloatArray, FloatArray]:
-    """Return log-probabilities of next words (B, K, k), -inf if forbidden, and of ending here."""
+    """Return log-probabilities of next words (B, K, k), -inf if banned, and of ending here."""
     allowed = np.minimum(
         log_probs, 0.0, dtype=np.float64
     )  # rounding may leave them a little above 0
@@ -293,7 +292,7 @@ def _candidates(
 
 
 def _chosen(best: IntArray, words: IntArray, log_probs: FloatArray, ends: FloatArray) -> _Choice:
-    """Return the candidates `best` (B, W) of all K * k that an image has."""
+    """Select the candidates `best` (B, W) from the K * k candidates of each image."""
     return _Choice(
         ends,
         beams=best // words.shape[-1],

@@ -1,1 +1,1 @@
-"""Events in clips: what a model says of them, and how its steps become a timeline."""
+"""Events in clips: the labels of a model, and the conversion of time steps to a timeline."""

@@ -1,4 +1,4 @@
-"""A checkpoint's description of its events: their labels, and how long a model looks at once."""
+"""A checkpoint's description of its events: their labels and the length of the model's window."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -7,10 +7,10 @@ from typing import Any
 from captioner.errors import ConfigError
 
 THRESHOLD = 0.5
-"""The probability from which on an event is told of."""
+"""The minimum probability at which an event is reported."""
 NO_EVENTS = (
-    "This model recognises no events. Choose one that was trained with data.events, such as that"
-    " of: captioner train --config tiny_events"
+    "This model recognises no events. Use one that was trained with data.events, for example by:"
+    " captioner train --config tiny_events"
 )
 
 
@@ -20,12 +20,12 @@ class EventConfig:
 
     Attributes:
         labels: E different labels, in the order of the logits.
-        seconds: How much of a clip the model sees at once, in seconds: the usual length of the
-            clips that it was trained on. Each of its F frames is a step of `seconds` / F.
+        seconds: The length of the model's window in seconds: the usual length of the clips that it
+            was trained on. Each of its F frames is a step of `seconds` / F.
 
     Raises:
-        ConfigError: A label is empty or there twice, there is none, or `seconds` is not a positive
-            number.
+        ConfigError: `labels` is empty or has an empty or duplicate label, or `seconds` is not a
+            positive number.
     """
 
     labels: tuple[str, ...]
@@ -69,7 +69,7 @@ def check_threshold(threshold: float) -> None:
     """Check a threshold.
 
     Raises:
-        ConfigError: It is out of range.
+        ConfigError: The threshold is out of range.
     """
     if not 0 < threshold <= 1:
-        raise ConfigError(f"threshold is {threshold}; expected a number above 0 and up to 1.")
+        raise ConfigError(f"threshold is {threshold}; expected a number above 0, at most 1.")

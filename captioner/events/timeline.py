@@ -1,4 +1,4 @@
-"""Steps of a clip <-> events: what is trained on, and what is told of a clip."""
+"""Time steps of a clip <-> events: the targets of training, and the events that are reported."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ class Event:
     """Something that happens in a clip.
 
     Attributes:
-        start: When it begins, in seconds since the clip's first frame.
-        end: When it ends, in seconds.
+        start: Its start, in seconds since the clip's first frame.
+        end: Its end, in seconds.
         label: What happens.
-        probability: The mean probability of the label over the steps of the event; 1 of an
+        probability: The mean probability of the label over the steps of the event; 1 for an
             annotation.
     """
 
@@ -29,7 +29,7 @@ class Event:
     probability: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Give its times, label and probability, fit for JSON."""
+        """Return its times, label and probability as plain data for JSON."""
         return {
             "start": round(self.start, 3),
             "end": round(self.end, 3),
@@ -49,14 +49,14 @@ def find_events(
     """Merge steps into events: an event is a run of steps at which its label is probable.
 
     Args:
-        probabilities: (T, E), of each label at each step.
+        probabilities: (T, E), the probability of each label at each step.
         labels: The E labels.
-        step: Seconds from one step to the next; the first begins at 0.
-        duration: How long the clip lasts, in seconds: no event ends after it.
-        threshold: The least probability of each step, above 0 and up to 1.
+        step: Seconds from one step to the next; the first starts at 0.
+        duration: The clip's duration in seconds; no event ends after it.
+        threshold: The minimum probability at each step, above 0 and at most 1.
 
     Returns:
-        The events by their start, then their end and their label.
+        The events, sorted by start, then end, then label.
 
     Raises:
         ConfigError: The threshold is out of range.
@@ -77,17 +77,17 @@ def find_events(
 def label_steps(
     events: Iterable[Event], labels: Sequence[str], *, start: float, step: float, count: int
 ) -> NDArray[np.float32]:
-    """Say at which steps of a clip its events happen; the reverse of `find_events`.
+    """Mark the steps of a clip at which its events happen; the inverse of `find_events`.
 
-    An event happens at the steps whose middle it covers, and at the one that its own middle lies
-    in, so that no event is too short.
+    An event happens at the steps whose middle it covers, and at the step that contains its own
+    middle, so that even very short events get a step.
 
     Args:
         events: The events.
-        labels: E labels; events of others are left out.
-        start: Where the first step begins, in seconds.
+        labels: E labels; events with other labels are skipped.
+        start: The start of the first step, in seconds.
         step: Seconds from one step to the next.
-        count: T, how many steps there are.
+        count: T, the number of steps.
 
     Returns:
         (T, E), 1 where an event with the label happens, else 0.

@@ -1,4 +1,4 @@
-"""Fetch models of the hub: hf://owner/name@revision -> a folder in the library's cache."""
+"""Download models from the hub: hf://owner/name@revision -> a folder in the library's cache."""
 
 import os
 import re
@@ -17,17 +17,17 @@ def local_folder(
 ) -> Path:
     """Return the folder of a model: the path, or the cached download of hf://owner/name@revision.
 
-    The hub is asked once a process. Where it cannot be reached, what is cached is used.
+    The hub is contacted once per process. If it cannot be reached, the cached files are used.
 
     Args:
-        model: A path, or a model of the hub.
-        files: The files to fetch; all others stay there.
-        needed: Those of them without which it is no model.
+        model: A path, or a model on the hub.
+        files: The files to download; all others are skipped.
+        needed: The files that a model requires.
 
     Raises:
         CheckpointError: The hub has no such model, or it cannot be reached and nothing is cached,
             or a file is damaged.
-        ConfigError: It begins as a model of a hub and isn't one.
+        ConfigError: The reference starts with hf:/ but is malformed.
         MissingExtraError: huggingface_hub is not installed.
     """
     text = os.fspath(model)
@@ -35,7 +35,7 @@ def local_folder(
 
 
 def is_of_hub(model: str) -> bool:
-    """Whether this names a model of the hub rather than a folder."""
+    """Return whether a reference is a model on the hub rather than a folder."""
     return model.startswith("hf:/")  # a Path has one slash of the two
 
 
@@ -44,7 +44,7 @@ def _download(reference: str, files: tuple[str, ...], needed: tuple[str, ...]) -
     found = _REFERENCE.fullmatch(reference)
     if found is None:
         raise ConfigError(
-            f"{reference} is no model of a hub; expected hf://owner/name or hf://owner/name@revision."
+            f"{reference} is invalid; expected hf://owner/name or hf://owner/name@revision."
         )
     hub = hub_library()
     try:
@@ -55,12 +55,12 @@ def _download(reference: str, files: tuple[str, ...], needed: tuple[str, ...]) -
             library_name="captioner",
             library_version=__version__,
         )
-    except Exception as error:  # it lets the errors of its HTTP library through
+    except Exception as error:  # errors of its HTTP library pass through
         raise CheckpointError(_why(reference, error)) from error
     missing = [name for name in needed if not Path(folder, name).is_file()]
     if missing:
         raise CheckpointError(
-            f"{reference} is no captioner model: it has no {' or '.join(missing)}."
+            f"{reference} is not a captioner model: it has no {' or '.join(missing)}."
         )
     for path in sorted(Path(folder).iterdir()):
         _check_content(path)
@@ -81,24 +81,24 @@ def _why(reference: str, error: Exception) -> str:
         )
     if isinstance(error, errors.LocalEntryNotFoundError):
         return (
-            f"The hub cannot be reached, and {reference} is not in the cache, or not all of it. Try"
-            " again with a network."
+            f"The hub cannot be reached, and {reference} is not completely cached. Try again with a"
+            " network connection."
         )
     if isinstance(error, errors.HfHubHTTPError) and error.response.status_code == 401:
         return (
-            f"The hub refuses your token, so {reference} cannot be fetched. Run: hf auth login; or"
-            " unset HF_TOKEN if it is set."
+            f"The hub rejected your token, so {reference} cannot be downloaded. Run: hf auth login;"
+            " or unset HF_TOKEN if it is set."
         )
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"{reference} cannot be fetched ({first}). Try again; what is there is kept."
+    return f"{reference} cannot be downloaded ({first}). Try again; downloaded files are kept."
 
 
 def _check_content(path: Path) -> None:
-    """Check a cached file against its checksum, which is the name of the file that it links to.
+    """Verify the checksum of a cached file, which is the name of the file that it links to.
 
-    The library itself checks sizes alone where files come over plain HTTP.
+    The library itself verifies only sizes of files that come over plain HTTP.
     """
-    import hashlib  # here, as it loads OpenSSL, which folders can do without
+    import hashlib  # here, as it loads OpenSSL, which local folders don't need
 
     blob = path.resolve()
     if not path.is_symlink() or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob.name):
@@ -110,8 +110,7 @@ def _check_content(path: Path) -> None:
         found = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
     if found != blob.name:
         raise CheckpointError(
-            f"{path.name} was damaged on its way: it has another checksum. Remove {blob}, and try"
-            " again."
+            f"{path.name} is damaged: its checksum doesn't match. Remove {blob}, and try again."
         )
 
 
@@ -119,10 +118,10 @@ def hub_library() -> Any:
     """Return the package huggingface_hub.
 
     Raises:
-        MissingExtraError: It is not installed.
+        MissingExtraError: The package is not installed.
     """
     try:
         import huggingface_hub
     except ModuleNotFoundError as error:
-        raise MissingExtraError("A model of the hub", "hub") from error
+        raise MissingExtraError("A model on the hub", "hub") from error
     return huggingface_hub

@@ -1,4 +1,4 @@
-"""Send a checkpoint folder to the hub, with a card that the hub can read."""
+"""Upload a checkpoint folder to the hub, with a model card in the hub's format."""
 
 import os
 import re
@@ -24,11 +24,11 @@ _TASK = "image-to-text"
 
 @dataclass(frozen=True)
 class Pushed:
-    """Where a model has been sent.
+    """The result of an upload.
 
     Attributes:
-        url: Its page.
-        commit: The commit that was made.
+        url: The model's page.
+        commit: The new commit.
     """
 
     url: str
@@ -44,26 +44,26 @@ def push(
     licence: str | None = None,
     language: str = "en",
 ) -> Pushed:
-    """Send a checkpoint folder to the hub, in one commit; the repository is made if it isn't there.
+    """Upload a checkpoint folder to the hub in one commit; create the repository if needed.
 
-    Its card gets the metadata that the hub shows: task, licence, scores. What the card's own
-    metadata say goes before. Other files in the folder stay at home.
+    The card gets the metadata that the hub shows: task, licence, scores. Metadata that the card
+    already has takes precedence. Other files in the folder are not uploaded.
 
     Args:
         folder: The checkpoint folder.
-        name: Its name there: owner/name.
+        name: The model's name on the hub: owner/name.
         private: Whether a new repository is private.
-        revision: The branch, which is made if it isn't there; the main one if None.
+        revision: The branch, created if needed; None for the main one.
         licence: The hub's name for the licence, such as "mit".
         language: The language of its captions.
 
     Raises:
-        CheckpointError: The folder is no checkpoint, or the hub doesn't take it.
-        ConfigError: The name is none.
+        CheckpointError: The folder is not a checkpoint, or the hub rejects the upload.
+        ConfigError: The name is invalid.
         MissingExtraError: huggingface_hub is not installed.
     """
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"{name} is no name of a model; expected owner/name.")
+        raise ConfigError(f"{name} is not a valid model name; expected owner/name.")
     hub = hub_library()
     checkpoint = read_checkpoint(folder)
     card_file = checkpoint.folder / CARD
@@ -82,10 +82,10 @@ def push(
         commit = api.create_commit(
             name, operations, commit_message="Upload a captioner model", revision=revision
         )
-    except Exception as error:  # it lets the errors of its HTTP library through
+    except Exception as error:  # errors of its HTTP library pass through
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
-            f"{name} cannot be sent ({first}). If you are not logged in: hf auth login"
+            f"{name} cannot be uploaded ({first}). If you are not logged in: hf auth login"
         ) from error
     return Pushed(f"{api.endpoint}/{name}", commit.oid)
 
@@ -93,10 +93,10 @@ def push(
 def card_with_metadata(
     text: str, name: str, *, licence: str | None = None, language: str = "en"
 ) -> str:
-    """Put the metadata that the hub reads above a model card.
+    """Add the metadata that the hub reads to a model card.
 
     Args:
-        text: The card; what its own metadata say goes before.
+        text: The card; metadata that it already has takes precedence.
         name: The model's name.
         licence: The hub's name for the licence; left out if None.
         language: The language of its captions.
@@ -122,7 +122,7 @@ def card_with_metadata(
 
 
 def _results(card: str) -> "list[Any] | None":
-    """Return the scores in a card's tables."""
+    """Return the scores in a card's tables as the hub's evaluation results."""
     hub = hub_library()
     results = [
         hub.EvalResult(
@@ -140,13 +140,13 @@ def _results(card: str) -> "list[Any] | None":
 
 
 def scores_in(card: str) -> Iterator[tuple[str, Mapping[str, float]]]:
-    """Return the rows of a card's tables of scores.
+    """Yield the rows of a card's score tables.
 
     Args:
-        card: Markdown, such as training writes.
+        card: Markdown, as written by training.
 
     Yields:
-        What was scored, "validation" where the table doesn't say, and the scores by metric.
+        The data that was scored ("validation" if the table doesn't say) and the scores by metric.
     """
     headings: list[str] = []
     for line in card.splitlines():

@@ -1,4 +1,4 @@
-"""An album: photos with their captions as one HTML page that asks the network for nothing."""
+"""An album: photos with their captions as one self-contained HTML page."""
 
 import os
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ class Picture:
     """A photo in an album.
 
     Attributes:
-        name: Its path, as the reader knows it.
+        name: Its path, as shown to the reader.
         caption: Its caption.
-        tags: What is recognised in it.
+        tags: The tags recognised in it.
         thumbnail: A small JPEG.
     """
 
@@ -32,14 +32,14 @@ class Picture:
 
     @property
     def words(self) -> str:
-        """What the search field looks in."""
+        """The text that the search field searches."""
         return " ".join((self.name, self.caption, *self.tags)).lower()
 
 
 class Album:
     """Collects photos, then writes the page.
 
-    A picture takes about 20 kB: the page is for thousands of photos, not for millions.
+    A picture takes about 20 kB, so a page suits thousands of photos, not millions.
 
     Args:
         title: The page's title.
@@ -63,7 +63,7 @@ class Album:
         """Write the page.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: The page cannot be written.
         """
         page = render(
             "captioner.library",
@@ -78,6 +78,6 @@ class Album:
 
 
 def is_album(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is such a page."""
+    """Return whether a file is an album page."""
     with open(path, "rb") as file:
         return _GENERATOR in file.read(1024)

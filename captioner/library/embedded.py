@@ -1,4 +1,4 @@
-"""What a photo file itself says: captions and keywords in its XMP, IPTC and EXIF."""
+"""Captions and keywords embedded in a photo file, in XMP, IPTC and EXIF."""
 
 import os
 import re
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _EXIF_DESCRIPTION = 0x010E
 _IPTC_CAPTION = (2, 120)
-# What cameras and phones write as a description of every photo.
+# Placeholders that cameras and phones write as the description of every photo.
 _PLACEHOLDER = re.compile(
     r"(.*digital camera|sony dsc|.*\\dji_?\d*.*|exif_jpeg_picture|default|samsung|<?untitled>?"
     r"|cof|dav|sdr|hdr|rhdr|mde|edf|ptr|(oz|ho)nor\w*|\w{2,5}mde|image|jpeg|ascii)?",
@@ -24,10 +24,10 @@ _PLACEHOLDER = re.compile(
 
 @dataclass(frozen=True)
 class Embedded:
-    """What a photo file says of itself.
+    """The metadata embedded in a photo file.
 
     Attributes:
-        packet: Its XMP; None if it has none, or none that can be read.
+        packet: Its XMP; None if it is missing or cannot be read.
         texts: Its captions in IPTC and EXIF.
     """
 
@@ -36,7 +36,7 @@ class Embedded:
 
     @property
     def has_foreign_caption(self) -> bool:
-        """Whether it has a caption that we didn't write."""
+        """Return whether the photo has a caption that we didn't write."""
         if self.packet is not None and self.packet.captions and not self.packet.has_own_caption:
             return True
         ours = "" if self.packet is None else self.packet.mark.caption
@@ -44,10 +44,10 @@ class Embedded:
 
 
 def read_embedded(photo: str | os.PathLike[str]) -> Embedded:
-    """Read what a photo file says of itself, without decoding more than needed.
+    """Read the metadata of a photo file, without decoding more than needed.
 
-    Placeholders that cameras write, such as "OLYMPUS DIGITAL CAMERA", are no captions. A file that
-    cannot be read says nothing here.
+    Placeholders that cameras write, such as "OLYMPUS DIGITAL CAMERA", don't count as captions. A
+    file that cannot be read returns empty metadata.
     """
     from PIL import IptcImagePlugin
 
@@ -59,7 +59,7 @@ def read_embedded(photo: str | os.PathLike[str]) -> Embedded:
                 description = image.getexif().get(_EXIF_DESCRIPTION)
                 xmp = image.info.get("xmp") or box
                 iptc = IptcImagePlugin.getiptcinfo(image) or {}
-    except Exception:  # damaged metadata lets Pillow fail with anything
+    except Exception:  # on damaged metadata, Pillow raises all kinds of errors
         return Embedded()
     found = iptc.get(_IPTC_CAPTION)
     texts = [
@@ -70,7 +70,7 @@ def read_embedded(photo: str | os.PathLike[str]) -> Embedded:
 
 
 def _open(file: BinaryIO, photo: str) -> "ImageFile":
-    """Open a photo; HEIC and JPEG XL by the packages that decode them."""
+    """Open a photo; use the packages that decode HEIC and JPEG XL."""
     from PIL import Image
 
     from captioner.images.extras import open_extra
@@ -112,7 +112,7 @@ def _packet(xmp: object) -> Packet | None:
 
 
 def _decoded(text: object) -> str:
-    """Text of IPTC and EXIF; both leave the encoding open."""
+    """Decode text of IPTC and EXIF, neither of which defines its encoding."""
     if isinstance(text, bytes):
         try:
             return _decoded(text.decode())

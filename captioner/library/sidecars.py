@@ -1,8 +1,8 @@
-"""Captions beside photos, in XMP sidecars, or in the photos themselves by ExifTool.
+"""Write captions to XMP sidecars next to photos, or to the photos themselves with ExifTool.
 
-A caption that a person wrote, wherever it is, is kept unless its replacement is asked for. What we
-write is marked with a run: the same run finds nothing left to do, another model replaces our own
-captions alone.
+A caption that a person wrote, wherever it is stored, is kept unless replacing it is requested. Our
+captions are marked with their run: the same run skips them, and another model replaces only our own
+captions.
 """
 
 import os
@@ -23,13 +23,13 @@ from captioner.library.xmp import MARK, Mark, Packet
 
 @dataclass(frozen=True)
 class Rules:
-    """What is written, and what is kept.
+    """Which metadata to write, and which to keep.
 
     Attributes:
-        run: What identifies the model and the options; the same run does nothing twice.
+        run: The identity of the model and the options; the same run skips its own captions.
         language: The language of the captions, such as "en".
-        tags: Whether the caption's tags are added to the keywords.
-        replace: Whether captions by people are replaced too.
+        tags: Whether to add the caption's tags to the keywords.
+        replace: Whether to replace captions by people too.
         by_stem: Whether the sidecar of photo.jpg is photo.xmp instead of photo.jpg.xmp.
     """
 
@@ -40,11 +40,11 @@ class Rules:
     by_stem: bool = False
 
     def captions(self, packet: Packet, foreign: bool) -> bool:
-        """Whether the packet is to get our caption.
+        """Return whether to write our caption to the packet.
 
         Args:
             packet: The packet that would be written.
-            foreign: Whether a person's caption of the photo is somewhere else.
+            foreign: Whether the photo has a caption by a person somewhere else.
         """
         done = packet.mark.run == self.run
         if packet.has_own_caption:
@@ -54,11 +54,11 @@ class Rules:
         return not (done or foreign or packet.captions)
 
     def wants(self, packet: Packet, foreign: bool) -> bool:
-        """Whether there is anything to write."""
+        """Return whether there is anything to write."""
         return self.captions(packet, foreign) or (self.tags and packet.mark.run != self.run)
 
     def apply(self, packet: Packet, caption: Caption, foreign: bool) -> "Change":
-        """Change a packet as wanted, and say what has changed."""
+        """Apply the rules to a packet, and return the changes."""
         text = caption.text if self.captions(packet, foreign) else ""
         before = packet.mark
         added = before.tags
@@ -73,12 +73,12 @@ class Rules:
 
 @dataclass(frozen=True)
 class Change:
-    """What was changed in a packet.
+    """The changes to a packet.
 
     Attributes:
         caption: The new caption; "" if there is none.
-        removed: Keywords of ours that were removed.
-        mark: What was noted.
+        removed: Our own keywords that were removed.
+        mark: The new mark.
     """
 
     caption: str
@@ -90,44 +90,44 @@ class PhotoStore(Protocol):
     """Keeps captions with their photos."""
 
     def holds(self, photo: str) -> bool:
-        """Whether there is nothing to do for a photo."""
+        """Return whether there is nothing to do for a photo."""
 
     def save(self, photo: str, caption: Caption) -> None:
-        """Write what is to be written of a photo.
+        """Write the caption of a photo.
 
         Raises:
-            DataError: What is there cannot be read or changed, and stays as it is.
-            OSError: It cannot be written.
+            DataError: Existing metadata cannot be read or changed; it is left unchanged.
+            OSError: The file cannot be written.
         """
 
 
 class Sidecars:
     """XMP sidecars next to photos: photo.jpg.xmp, or photo.xmp.
 
-    Everything else in a sidecar that is there stays as it is.
+    All other content of an existing sidecar is kept.
 
     Args:
-        rules: What is written, and what is kept.
+        rules: What to write, and what to keep.
     """
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        Packet()  # so that a missing lxml is known before anything runs
+        Packet()  # fails early if lxml is missing
 
     def holds(self, photo: str) -> bool:
-        """Whether there is nothing to do for a photo."""
+        """Return whether there is nothing to do for a photo."""
         try:
             packet = _read_sidecar(sidecar_of(photo, by_stem=self.rules.by_stem)) or Packet()
         except (DataError, OSError):
-            return False  # `save` says what is wrong
+            return False  # `save` reports the error
         return not self.rules.wants(packet, self._foreign(photo))
 
     def save(self, photo: str, caption: Caption) -> None:
         """Write the sidecar of a photo.
 
         Raises:
-            DataError: The sidecar that is there is damaged; it stays as it is.
-            OSError: It cannot be read or written.
+            DataError: The existing sidecar is damaged; it is left unchanged.
+            OSError: The sidecar cannot be read or written.
         """
         path = sidecar_of(photo, by_stem=self.rules.by_stem)
         packet = _read_sidecar(path) or Packet()
@@ -143,10 +143,10 @@ class Sidecars:
 
 
 class Photos:
-    """Captions inside the photos, written by ExifTool, which keeps a copy: photo.jpg_original.
+    """Captions inside the photos, written by ExifTool, which keeps a backup: photo.jpg_original.
 
     Args:
-        rules: What is written, and what is kept.
+        rules: What to write, and what to keep.
 
     Raises:
         ConfigError: ExifTool is not installed.
@@ -157,25 +157,26 @@ class Photos:
         program = shutil.which("exiftool")
         if program is None:
             raise ConfigError(
-                "--embed needs ExifTool, which is not installed (on Debian: apt install"
-                " libimage-exiftool-perl). --xmp needs no other program."
+                "--embed requires ExifTool, which is not installed (on Debian: apt install"
+                " libimage-exiftool-perl). --xmp works without it."
             )
         self._program = program
         Packet()
 
     def holds(self, photo: str) -> bool:
-        """Whether there is nothing to do for a photo."""
+        """Return whether there is nothing to do for a photo."""
         packet, foreign = self._read(photo)
         return not self.rules.wants(packet, foreign)
 
     def save(self, photo: str, caption: Caption) -> None:
-        """Write into a photo, and keep a copy of it as it was first.
+        """Write the caption into a photo, and keep a backup of the original.
 
         Raises:
-            DataError: ExifTool cannot write into it, or it is a camera raw file; it stays as it is.
+            DataError: ExifTool cannot write the file, or it is a camera raw file; it is left
+                unchanged.
         """
         if Path(photo).suffix.lower() in RAW_SUFFIXES:
-            raise DataError("is a camera raw file, which is left as it is; use --xmp")
+            raise DataError("is a camera raw file, which is left unchanged; use --xmp")
         packet, foreign = self._read(photo)
         if self.rules.wants(packet, foreign):
             self._write(photo, self.rules.apply(packet, caption, foreign))
@@ -201,7 +202,7 @@ class Photos:
             command = [self._program, "-config", str(config), "-P", *values]
             status, errors = _run_to_end([*command, os.path.abspath(photo)])
         if status:
-            said = errors.strip().splitlines() or ["it says nothing"]
+            said = errors.strip().splitlines() or ["no error message"]
             raise DataError(f"ExifTool cannot write into it ({said[0]})")
 
 
@@ -226,7 +227,7 @@ _EXIFTOOL_CONFIG = f"""\
 
 
 def _run_to_end(command: list[str]) -> tuple[int, str]:
-    """Run a program that a signal to us doesn't stop halfway; its status and its errors."""
+    """Run a program that our signals don't interrupt; return its status and its stderr."""
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -255,11 +256,11 @@ def _read_sidecar(path: Path) -> Packet | None:
     try:
         return Packet(data)
     except DataError as error:
-        raise DataError(f"its sidecar {path} {error}; it is left as it is") from error
+        raise DataError(f"its sidecar {path} {error}; it is left unchanged") from error
 
 
 def _is_foreign(path: Path) -> bool:
-    """Whether a sidecar has a person's caption, or might have."""
+    """Return whether a sidecar has, or might have, a caption by a person."""
     try:
         packet = _read_sidecar(path)
     except (DataError, OSError):

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from captioner.caption import Caption
 
 COLUMNS = ("path", "caption", "log_prob", "confidence", "tags")
-"""The columns of a table in CSV."""
+"""The columns of a CSV table."""
 
 BOM = "\ufeff"
-"""Begins a CSV file, or spreadsheets take it for a file in the system's old encoding."""
+"""Starts a CSV file; without it, spreadsheets assume a legacy encoding."""
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
-_ROWS = 4096  # of Parquet that are written at once
+_ROWS = 4096  # written to Parquet at once
 
 
 def csv_header() -> str:
@@ -34,14 +34,15 @@ def csv_header() -> str:
 def csv_rows(name: str, caption: "Caption") -> str:
     """Return the rows of an image: one, or one for each alternative.
 
-    Numbers are numbers; text that a spreadsheet would take for a formula gets a leading apostrophe.
+    Numbers are not quoted; text that a spreadsheet would read as a formula gets a leading
+    apostrophe.
 
     Args:
         name: The image's path.
         caption: Its caption.
 
     Returns:
-        Lines, each with its end.
+        Lines with their line endings.
     """
     rows = []
     for one in caption.alternatives or [caption]:
@@ -52,7 +53,7 @@ def csv_rows(name: str, caption: "Caption") -> str:
 
 
 def csv_path(record: str) -> str | None:
-    """Return the path in a record of such a table; None if it isn't one."""
+    """Return the path in a row of such a table; None if it is not a valid row."""
     try:
         rows = list(csv.reader(StringIO(record, newline="")))
     except csv.Error:
@@ -63,16 +64,16 @@ def csv_path(record: str) -> str | None:
 
 
 def escape_formula(text: str) -> str:
-    """Keep a spreadsheet from taking text for a formula, by a leading apostrophe.
+    """Prevent a spreadsheet from reading text as a formula, with a leading apostrophe.
 
-    Formulas begin with `=`, `+`, `-` or `@`; after a tab or a carriage return too, as some programs
-    skip these (OWASP, "CSV Injection").
+    Formulas start with `=`, `+`, `-` or `@`, possibly after a tab or a carriage return, which some
+    programs skip (OWASP, "CSV Injection").
     """
     return f"'{text}" if _FORMULA.match(text) else text
 
 
 def unescape_formula(text: str) -> str:
-    """Read what `escape_formula` wrote."""
+    """Undo `escape_formula`."""
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
@@ -92,16 +93,16 @@ def check_parquet() -> None:
 
 
 def write_parquet(rows: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:
-    """Turn captions in JSON lines into a Parquet file, which is whole or not there.
+    """Convert captions in JSON lines to a Parquet file atomically.
 
     Args:
-        rows: What `captioner caption --format jsonl --output` writes.
-        output: The file to write or to replace. It has the columns path, caption, log_prob,
+        rows: The output of `captioner caption --format jsonl --output`.
+        output: The file to write or replace. It has the columns path, caption, log_prob,
             confidence, tags (noun, probability) and alternatives (caption, log_prob).
 
     Raises:
         MissingExtraError: pyarrow is not installed.
-        OSError: It cannot be read or written.
+        OSError: A file cannot be read or written.
     """
     pyarrow, parquet = _pyarrow()
     number = pyarrow.float64()
@@ -128,7 +129,7 @@ def write_parquet(rows: str | os.PathLike[str], output: str | os.PathLike[str]) 
 
 
 def _entry(line: str) -> dict[str, Any]:
-    """Return a row; odd bytes in a path, which UTF-8 lacks, become U+FFFD."""
+    """Return a row; bytes of a path that are not UTF-8 become U+FFFD."""
     entry: dict[str, Any] = json.loads(line)
     path = entry["path"].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return {**entry, "path": path}
@@ -140,7 +141,7 @@ def _parts(entries: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 
 def rows_beside(output: Path) -> Path:
-    """Where the rows of a Parquet file are collected, so that a stopped run can go on."""
+    """Return the file that collects the rows of a Parquet file, so that a run can be resumed."""
     return output.with_name(f"{output.name}.rows.jsonl")
 
 

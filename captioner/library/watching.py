@@ -1,8 +1,7 @@
-"""Photos that arrive in a folder, each when its file is complete.
+"""Watch a folder for new photos, and report each when its file is complete.
 
-The folder is looked through again and again. Notifications of the system would tell of changes
-sooner, but not on network drives, where many photo folders are, and not of files that came while
-nobody listened.
+The folder is polled. File system notifications would report changes sooner, but they don't work on
+network drives, where many photo folders are, and miss files that arrive while nobody listens.
 """
 
 import os
@@ -15,19 +14,19 @@ from typing import TypeAlias
 from captioner.images import find_images
 
 State: TypeAlias = tuple[int, int]
-"""What tells a file from one that has changed since: its size in bytes, its time in nanoseconds."""
+"""The state of a file, to detect changes: its size in bytes, its time in nanoseconds."""
 
 
 @dataclass
 class Arrivals:
-    """The photos of a folder that are complete and that nobody has had yet.
+    """The photos of a folder that are complete and have not been reported yet.
 
-    A file is complete when its size and its time of change are the same in two looks in a row, and
-    it isn't empty. One that changes later is given again.
+    A file is complete when it is not empty, and its size and modification time are the same in two
+    consecutive scans. A file that changes later is reported again.
 
     Attributes:
-        folder: The folder; those in it are looked through too.
-        is_done: Whether there is nothing to do for a photo; asked once for each state of a file.
+        folder: The folder; its subfolders are scanned too.
+        is_done: Whether there is nothing to do for a photo; called once for each state of a file.
     """
 
     folder: Path
@@ -36,13 +35,13 @@ class Arrivals:
     _given: dict[Path, State] = field(default_factory=dict, repr=False)
 
     def look(self) -> list[Path]:
-        """Look through the folder, and give what has become complete since the last look.
+        """Scan the folder, and return the photos completed since the last scan.
 
         Returns:
-            Photos, in the order of their paths.
+            Photos, sorted by their paths.
 
         Raises:
-            ImageError: The folder is not there.
+            ImageError: The folder does not exist.
         """
         now = {path: state for path in find_images(self.folder) if (state := _state(path))}
         complete = [
@@ -57,7 +56,7 @@ class Arrivals:
 
 
 def _state(path: Path) -> State | None:
-    """Return the state of a file; None if it is empty, no file or gone."""
+    """Return the state of a file; None if it is empty, missing or not a file."""
     try:
         found = os.stat(path)
     except OSError:

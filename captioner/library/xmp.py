@@ -1,8 +1,9 @@
-"""XMP packets: read and change captions and keywords, and keep everything else as it is.
+"""XMP packets: read and change captions and keywords, and keep everything else unchanged.
 
-An XMP packet is RDF in XML, of which XMP allows a small part (ISO 16684-1): properties are children
-of `rdf:Description`, simple ones may be its attributes, and a caption is a list of alternatives by
-language. lxml reads and writes it, as it keeps prefixes, comments and processing instructions.
+An XMP packet is RDF in XML, of which XMP allows a small subset (ISO 16684-1): properties are
+children of `rdf:Description`, simple ones may be its attributes, and a caption is a list of
+alternatives by language. We use lxml because it keeps prefixes, comments and processing
+instructions.
 """
 
 from collections.abc import Collection, Iterator
@@ -12,7 +13,7 @@ from typing import Any
 from captioner.errors import DataError, MissingExtraError
 
 MARK = "urn:captioner:1.0/"
-"""The namespace of what we note about our own captions."""
+"""The namespace of our marks."""
 
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _DC = "http://purl.org/dc/elements/1.1/"
@@ -33,11 +34,11 @@ _DEFAULT = "x-default"
 
 @dataclass(frozen=True)
 class Mark:
-    """What we noted when we wrote into a packet.
+    """The mark that we leave when we write to a packet.
 
     Attributes:
-        run: What identifies the model and its options; "" where we wrote nothing yet.
-        caption: The caption that we wrote; "" where we left a person's caption alone.
+        run: The identity of the model and its options; "" if we have written nothing yet.
+        caption: The caption that we wrote; "" if we kept a person's caption.
         tags: The keywords that we added.
     """
 
@@ -47,13 +48,13 @@ class Mark:
 
 
 class Packet:
-    """An XMP packet that is read, changed and written back.
+    """An XMP packet that can be read, changed and written back.
 
     Args:
-        data: The packet, or the content of a sidecar; a new, empty one if None.
+        data: The packet, or the content of a sidecar; None for a new, empty one.
 
     Raises:
-        DataError: It is damaged, or not XMP.
+        DataError: The packet is damaged, or is not XMP.
         MissingExtraError: lxml is not installed.
     """
 
@@ -68,7 +69,7 @@ class Packet:
         try:
             root = etree.fromstring(content, parser)
         except (etree.XMLSyntaxError, ValueError) as error:
-            raise DataError(f"is damaged, not XML ({error})") from error
+            raise DataError(f"is damaged: not valid XML ({error})") from error
         self._tree = root.getroottree()
         if self._tree.docinfo.doctype:
             raise DataError("has a document type declaration, which XMP doesn't allow")
@@ -91,18 +92,18 @@ class Packet:
 
     @property
     def mark(self) -> Mark:
-        """What we noted when we wrote into it."""
+        """The mark that we left in the packet."""
         tags = filter(None, self._noted("tags").split("; "))
         return Mark(self._noted("run"), self._noted("caption"), tuple(tags))
 
     @property
     def has_own_caption(self) -> bool:
-        """Whether its captions are exactly the one that we wrote."""
+        """Return whether its captions are exactly the one that we wrote."""
         caption = self.mark.caption
         return bool(caption) and set(self.captions.values()) == {caption}
 
     def set_caption(self, text: str, language: str) -> None:
-        """Make a text the caption; captions in other languages stay.
+        """Set the caption; keep captions in other languages.
 
         Args:
             text: The caption, for `x-default` and for `language`.
@@ -118,14 +119,14 @@ class Packet:
         self._rebuild("description", "Alt", [(_DEFAULT, text), (language, text), *kept])
 
     def change_keywords(self, remove: Collection[str], add: Collection[str]) -> tuple[str, ...]:
-        """Remove keywords and add those that are missing, in whatever case.
+        """Remove keywords and add missing ones, ignoring case.
 
         Args:
-            remove: Keywords to remove, unless they are added anew.
-            add: Keywords to have.
+            remove: Keywords to remove, unless they are also added.
+            add: Keywords to add unless present.
 
         Returns:
-            The keywords of `add` that were not there, or were there only as one of `remove`.
+            The keywords of `add` that were missing, or present only as one of `remove`.
         """
         known = {word.casefold() for word in self.keywords if word not in remove}
         new = tuple(word for word in dict.fromkeys(add) if word.casefold() not in known)
@@ -138,7 +139,7 @@ class Packet:
         return new
 
     def set_mark(self, mark: Mark) -> None:
-        """Note what we wrote."""
+        """Replace the mark."""
         notes = {"run": mark.run, "caption": mark.caption, "tags": "; ".join(mark.tags)}
         for key, value in notes.items():
             self._remove(_name(MARK, key))
@@ -146,7 +147,7 @@ class Packet:
                 self._add(_name(MARK, key)).text = value
 
     def to_bytes(self) -> bytes:
-        """Give the packet as the content of a file."""
+        """Return the packet as the content of a file."""
         info = self._tree.docinfo
         data: bytes = _etree().tostring(
             self._tree,
@@ -161,7 +162,7 @@ class Packet:
         return found
 
     def _items(self, key: str) -> Iterator[Any]:
-        """Return the entries of a property: elements, or texts where it is no list."""
+        """Yield the entries of a property: elements, or text if it is not a list."""
         tag = _name(_DC, key)
         for description in self._descriptions():
             if tag in description.attrib:
@@ -170,7 +171,7 @@ class Packet:
                 yield from element.findall(f"*/{_name(_RDF, 'li')}") or [_text(element)]
 
     def _rebuild(self, key: str, kind: str, entries: list[tuple[str, Any]]) -> None:
-        """Write a list anew, in its place; entries that are elements are kept as they are."""
+        """Rewrite a list in place; keep entries that are elements unchanged."""
         etree, tag = _etree(), _name(_DC, key)
         place = self._remove(tag, keep_first=True)
         if not entries:
@@ -192,7 +193,7 @@ class Packet:
         element.tail = tail
 
     def _remove(self, tag: str, keep_first: bool = False) -> Any:
-        """Remove a property wherever it is; return its first element, emptied, if it is kept."""
+        """Remove all occurrences of a property; return its first element, emptied, if kept."""
         first = None
         for description in self._descriptions():
             description.attrib.pop(tag, None)
@@ -207,7 +208,7 @@ class Packet:
         return first
 
     def _add(self, tag: str) -> Any:
-        """Return a new property, at the end of the first description."""
+        """Add a property at the end of the first description, and return it."""
         etree = _etree()
         descriptions = self._descriptions()
         if not descriptions:
@@ -228,7 +229,7 @@ class Packet:
         return element
 
     def _noted(self, key: str) -> str:
-        """Return a note of ours; other software may have turned the element into an attribute."""
+        """Read part of our mark; other software may have turned the element into an attribute."""
         tag = _name(MARK, key)
         for description in self._descriptions():
             value = description.get(tag) or description.findtext(tag)

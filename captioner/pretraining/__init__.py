@@ -1,1 +1,1 @@
-"""Training encoders of one's own, on labelled images or on images alone: `captioner pretrain`."""
+"""Pretraining of encoders, with or without labels: `captioner pretrain`."""

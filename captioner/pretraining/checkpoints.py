@@ -1,4 +1,4 @@
-"""When a run's state is saved, and its best encoder as a file of weights."""
+"""Save a run's state, and its best encoder as a weights file."""
 
 import logging
 from collections.abc import Sequence
@@ -21,16 +21,16 @@ ENCODER = "encoder.safetensors"  # in the run's folder
 
 
 class PretrainingCheckpoints(RunCheckpoints):
-    """Lightning's checkpoints of the best and the last state, and the best weights as a file.
+    """Saves Lightning checkpoints of the best and the last state, and the best weights as a file.
 
-    `checkpoints/last.ckpt` is what `--ckpt_path last` resumes. `encoder.safetensors` holds the
+    `--ckpt_path last` resumes from `checkpoints/last.ckpt`. `encoder.safetensors` holds the
     averaged weights if weights are averaged. When training ends, they are tested on the test split,
     if there is one.
 
     Args:
-        monitor: The metric that decides which epoch is the best.
-        mode: Whether it is best at its "max" or its "min".
-        every_minutes: How often the state is saved within an epoch; 0 saves after each step.
+        monitor: The metric that selects the best epoch.
+        mode: Whether the "max" or the "min" of the metric is best.
+        every_minutes: The interval of saving the state within an epoch; 0 saves after each step.
     """
 
     scores: ClassVar[Sequence[str]] = ("val/accuracy",)
@@ -44,12 +44,12 @@ class PretrainingCheckpoints(RunCheckpoints):
         super().__init__(monitor, mode, every_minutes, onnx=False)
 
     def write_best(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the file anew, of the best checkpoint."""
+        """Rewrite the file from the best checkpoint."""
         assert isinstance(pl_module, PretrainingModule)
         self._write(trainer, pl_module, {})
 
     def finish_best(self, trainer: Trainer, pl_module: LightningModule) -> bool:
-        """Test the weights of the file, and say where it is; False if there is none."""
+        """Test the weights in the file, and log its path; return False if there is none."""
         assert isinstance(pl_module, PretrainingModule)
         path = Path(trainer.default_root_dir) / ENCODER
         if not path.is_file():

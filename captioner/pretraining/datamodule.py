@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class Splits(NamedTuple):
-    """What is trained on, what selects the best weights, and what they are tested on in the end."""
+    """The images to train on, to select the best weights with, and to test them on."""
 
     train: LabelledImages
     val: LabelledImages
@@ -46,30 +46,30 @@ class PretrainingData(ResumableData):
     """Images with their classes.
 
     A split is a folder with a folder of images for each class, or a CSV file with the columns
-    `image` and `label`. In place of all splits there may be a data set of torchvision. Without
-    labels, for `method: rotation` or `simsiam`, a split is a folder of images.
+    `image` and `label`. A torchvision dataset can replace all splits. Without labels, for
+    `method: rotation` or `simsiam`, a split is a folder of images.
 
     Args:
         train: The training images.
-        val: The images that select the best weights; null holds some of the training images out.
-        test: Images that the best weights are tested on in the end, and that choose nothing; null
-            for none. A data set of torchvision brings its own.
-        images: The folder that image paths of tables start from; null takes the tables' own.
-        dataset: "mnist", "cifar10" or "cifar100", in place of `train`.
-        folder: Where torchvision keeps that data set.
-        download: Let torchvision download it if it isn't there.
-        held_out: Share of the training images that is held out where there is no `val`.
-        unreadable: What a damaged image does: "error" stops and names it, "skip" names it and goes
-            on.
-        preprocessing: From image to pixels; the captioner that takes the encoder needs the same
-            mean and std.
-        augmentation: How training images are varied before they are resized.
-        warp: How they are warped after that.
-        batch_size: Images a batch, of each process where several train together.
-        workers: Processes that load images, for each training process; 0 loads in the training
-            process itself.
-        seed: Of the order of images and their variations.
-        method: Linked from the model: whether labels are needed, and whether two views are.
+        val: The images that select the best weights; null holds out some of the training images.
+        test: The images for the final test of the best weights; null for none. A torchvision
+            dataset has its own.
+        images: The folder that image paths in tables are relative to; null for each table's own.
+        dataset: "mnist", "cifar10" or "cifar100", instead of `train`.
+        folder: The folder where torchvision keeps that dataset.
+        download: Whether torchvision may download a missing dataset.
+        held_out: The share of the training images to hold out if there is no `val`.
+        unreadable: The handling of damaged images: "error" stops with their names, "skip" logs
+            their names and continues.
+        preprocessing: From image to pixels; a captioner with the encoder needs the same mean and
+            std.
+        augmentation: The augmentation of training images before resizing.
+        warp: The warping of training images after resizing.
+        batch_size: Images per batch and training process.
+        workers: Data loading processes per training process; 0 loads in the training process
+            itself.
+        seed: The seed of the order of images and of their augmentation.
+        method: Linked from the model; determines whether to use labels or pairs of views.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class PretrainingData(ResumableData):
                 "Expected either data.train, a folder of classes or a table, or data.dataset."
             )
         if dataset is not None and (val or test):
-            raise ConfigError("data.dataset brings its own images; leave data.val and test out.")
+            raise ConfigError("data.dataset has its own splits; remove data.val and data.test.")
         if batch_size < 1 or workers < 0:
             raise ConfigError(
                 f"data.batch_size is {batch_size} and workers {workers}; expected 1 and 0 or more."
@@ -129,7 +129,7 @@ class PretrainingData(ResumableData):
         """The images of each split.
 
         Raises:
-            DataError: They cannot be used.
+            DataError: The images or labels are invalid.
         """
         train, val, test = self._given
         if val is None:
@@ -146,7 +146,7 @@ class PretrainingData(ResumableData):
 
     @property
     def classes(self) -> list[str]:
-        """The names of the classes; none where labels aren't needed."""
+        """The names of the classes; empty if labels aren't needed."""
         return list(self._given[0].classes) if self.labelled else []
 
     @cached_property
@@ -170,7 +170,7 @@ class PretrainingData(ResumableData):
         return train, read[0], read[1]
 
     def train_dataloader(self) -> DataLoader[LabelledExample]:
-        """Training batches, shuffled; the loader, and its workers, serve all epochs."""
+        """Return shuffled training batches; the loader and its workers serve all epochs."""
         train = self.splits.train
         batches = self._training_batches([Draws(len(train), len(train))])
         return self._loader(self._varied(train), batches)
@@ -187,7 +187,7 @@ class PretrainingData(ResumableData):
         )
 
     def test_batches(self) -> DataLoader[LabelledExample] | None:
-        """The test split, in order, whole in each process; None if there is none."""
+        """Return the whole test split in order, in each process; None if there is none."""
         if self.splits.test is None:
             return None
         dataset = LabelledDataset(self.splits.test, self.preprocessing)
@@ -200,18 +200,18 @@ class PretrainingData(ResumableData):
         return self._loaders.make(dataset, batches, self.workers, collate)
 
     def on_before_batch_transfer(self, batch: LabelledBatch, dataloader_idx: int) -> LabelledBatch:
-        """Name the images that could not be read; stop if that is asked for or none is left.
+        """Log the names of unreadable images; stop if so configured or if none is readable.
 
         Raises:
             DataError: An image cannot be read.
         """
         self._unreadable_images.report(batch.unreadable)
         if self.trainer is not None and self.trainer.training and not len(batch.labels):
-            raise DataError("None of a batch's images can be read, whose names stand above.")
+            raise DataError("None of the images of a batch can be read; see their names above.")
         return batch
 
     def on_after_batch_transfer(self, batch: LabelledBatch, dataloader_idx: int) -> LabelledBatch:
-        """Turn what was sent in few bytes into what the network takes: (B, 3, S, S) float32."""
+        """Convert compact uint8 images to the network's input, (B, 3, S, S) float32."""
         if not len(batch.labels):
             return batch
         return batch._replace(images=as_input(batch.images, self.preprocessing))

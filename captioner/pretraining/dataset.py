@@ -23,8 +23,8 @@ class LabelledExample(NamedTuple):
 
     Attributes:
         image: (S, S, 3) uint8, or two views of it (2, S, S, 3); None if it cannot be read.
-        label: Which class it has.
-        unreadable: What was wrong with an image that could not be read; empty otherwise.
+        label: The index of its class.
+        unreadable: Why the image could not be read; empty otherwise.
     """
 
     image: NDArray[np.uint8] | None
@@ -38,8 +38,8 @@ class LabelledBatch(NamedTuple):
     Attributes:
         images: (B, S, S, 3) uint8, or (B, 3, S, S) float once they are normalized; two views of
             each are (B, 2, S, S, 3) and (B, 2, 3, S, S).
-        labels: (B,) which class each has.
-        unreadable: What was wrong with images that could not be read, a sentence each.
+        labels: (B,) the index of each image's class.
+        unreadable: Why images could not be read, one sentence per image.
     """
 
     images: Tensor
@@ -48,15 +48,15 @@ class LabelledBatch(NamedTuple):
 
 
 class LabelledDataset(Dataset[LabelledExample]):
-    """One example an image. It is asked for (epoch, index), on which all random choices depend.
+    """One example per image, indexed by (epoch, index), on which all random choices depend.
 
     Args:
         images: The images.
         preprocessing: From image to pixels.
-        augmentation: How images are varied before; null leaves them.
-        warp: How they are warped after; null leaves them.
-        seed: Of the variations.
-        paired: Whether there are two views of each image, varied independently.
+        augmentation: The augmentation before preprocessing; None for none.
+        warp: The warping after it; None for none.
+        seed: The seed of the augmentation.
+        paired: Whether to return two views of each image, augmented independently.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class LabelledDataset(Dataset[LabelledExample]):
 
 
 def collate(examples: Sequence[LabelledExample]) -> LabelledBatch:
-    """Put examples into a batch, without the images that cannot be read; it may end up empty."""
+    """Collate examples into a batch, skipping unreadable images; the batch may be empty."""
     read = [(each.image, each.label) for each in examples if each.image is not None]
     return LabelledBatch(
         images=(

@@ -1,4 +1,4 @@
-"""The LightningModule of pretraining: a step, a validation, the optimizer."""
+"""The LightningModule of pretraining: training step, validation, optimizer."""
 
 import logging
 import math
@@ -33,32 +33,32 @@ from captioner.training.seeding import seed_step
 
 logger = logging.getLogger(__name__)
 
-COLLAPSED = 0.1  # of the spread of SimSiam's outputs, which is near 1 if all goes well
+COLLAPSED = 0.1  # threshold of the spread of SimSiam's outputs, which is near 1 if healthy
 
 
 class PretrainingModule(LightningModule):
-    """Training of a classification network; below its classifier it is an encoder.
+    """Trains a classification network, which without its classifier is an encoder.
 
     Args:
         classes: The names of the classes; linked from the data.
         preprocessing: From image to pixels; linked from the data.
-        encoder: The network's name: a classification CNN of torchvision, "timm/" and a name of
-            timm's, "plain_cnn" or "resnet20".
-        weights: Where it begins: the name of torchvision's or timm's weights, a local
-            `.safetensors` or `.pth` file, a checkpoint folder or "bundled" (its encoder is taken),
-            or null for random weights.
-        method: "supervised" learns the classes; "rotation" learns by which quarter turn each image
-            was turned, without labels (Gidaris et al. 2018); "simsiam" learns that two views of an
-            image show the same, without labels (Chen and He 2021).
+        encoder: The network's name: a classification CNN of torchvision, "timm/" and the name of a
+            timm model, "plain_cnn" or "resnet20".
+        weights: The initial weights: the name of torchvision's or timm's weights, a local
+            `.safetensors` or `.pth` file, a checkpoint folder or "bundled" (to use its encoder), or
+            null for random weights.
+        method: "supervised" learns the classes; "rotation" learns to predict the rotation of each
+            image, without labels (Gidaris et al. 2018); "simsiam" learns to match two views of an
+            image, without labels (Chen and He 2021).
         learning_rate: The peak learning rate.
-        weight_decay: Of AdamW, on matrices and kernels only.
-        warmup_steps: Steps in which the learning rate rises from 0 to its peak; it falls as a half
-            cosine after.
-        final_share: Share of the peak at which the learning rate ends.
-        label_smoothing: Share of the probability that is spread over all classes (Szegedy et al.
-            2016); of no use to SimSiam.
-        mixup: Alpha of the Beta distribution by which images and their labels are mixed in pairs
-            (Zhang et al. 2018); 0 for none. Of no use to SimSiam.
+        weight_decay: The weight decay of AdamW, on matrices and kernels only.
+        warmup_steps: Steps in which the learning rate rises from 0 to its peak; it then follows
+            half a cosine.
+        final_share: The final learning rate as a share of the peak.
+        label_smoothing: The share of the probability that is spread over all classes (Szegedy et
+            al. 2016); ignored by SimSiam.
+        mixup: Alpha of the Beta distribution for mixing pairs of images and their labels (Zhang et
+            al. 2018); 0 for none. Ignored by SimSiam.
     """
 
     def __init__(
@@ -93,26 +93,26 @@ class PretrainingModule(LightningModule):
         self.label_smoothing = label_smoothing
         size = preprocessing.size
         outputs = {"supervised": len(classes), "rotation": TURNS, "simsiam": WIDTH}[method]
-        Encoder(EncoderConfig(encoder), size)  # refuses now what no captioner could use
+        Encoder(EncoderConfig(encoder), size)  # rejects early what no captioner could use
         self.network = new_network(encoder, size, outputs, weights)
         if weights is not None:
             warn_of_preprocessing(encoder, preprocessing, weights)
         self.simsiam = SimSiam() if method == "simsiam" else None
         mixes = mixup and self.simsiam is None
         self.mix = v2.MixUp(alpha=mixup, num_classes=outputs) if mixes else None
-        self._counts = torch.zeros(3)  # of the validation: right, all, and their spread in sum
+        self._counts = torch.zeros(3)  # of the validation: correct, total, sum of their spread
 
     def facts(self, reached: dict[str, float]) -> Pretrained:
         """Return the metadata of a weights file, with the scores reached."""
         return Pretrained(self.name, self.classes, self.preprocessing, reached)
 
     def portable_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return what of a state dict belongs into a file: without labels, not the classifier."""
+        """Return the part of a state dict to save; without labels, this excludes the classifier."""
         left_out = frozenset() if self.classes else head_names(self.name, self.preprocessing.size)
         return {name: tensor for name, tensor in state.items() if name not in left_out}
 
     def on_train_batch_start(self, batch: LabelledBatch, batch_idx: int) -> None:
-        """Seed the step, so that a resumed run goes on as it would have."""
+        """Seed the step, so that a resumed run continues identically."""
         seed_step(self, batch_idx)
 
     def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
@@ -131,12 +131,12 @@ class PretrainingModule(LightningModule):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Count anew, and refuse to score numbers that are none."""
+        """Reset the counts, and check that all weights are finite."""
         self._counts = torch.zeros(3, device=self.device)
         self._check_weights()
 
     def validation_step(self, batch: LabelledBatch, batch_idx: int) -> None:
-        """Count the images whose class is found; of SimSiam, the views whose partner is nearest."""
+        """Count correctly classified images; for SimSiam, views whose partner is the closest."""
         if not len(batch.labels):
             return
         if self.simsiam is not None:
@@ -150,7 +150,7 @@ class PretrainingModule(LightningModule):
         self._counts += torch.stack([right.sum(), count, count * varied])
 
     def on_validation_epoch_end(self) -> None:
-        """Say the accuracy, of the images of all processes."""
+        """Log the accuracy over the images of all processes."""
         counts = self.all_gather(self._counts)
         assert isinstance(counts, Tensor)
         right, count, varied = counts.reshape(-1, 3).sum(0).tolist()
@@ -172,7 +172,7 @@ class PretrainingModule(LightningModule):
         return (batch.images, batch.labels) if self.classes else turned(batch.images)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW; warm-up, then a half cosine."""
+        """Return AdamW with a schedule of warm-up, then half a cosine."""
         groups = parameter_groups(
             {"network": (self.learning_rate, self.parameters())}, self.weight_decay
         )
@@ -181,32 +181,32 @@ class PretrainingModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _rate(self, step: int) -> float:
-        """Share of the peak learning rate at a step; see `CaptioningModule`."""
+        """Return the share of the peak learning rate at a step; see `CaptioningModule`."""
         steps = self.trainer.estimated_stepping_batches if step else math.inf
         return cosine_rate(step, steps, self.warmup_steps, self.final_share)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what the weights mean with them.
+        """Save the description of the weights with them.
 
         Raises:
-            ConfigError: A weight is no finite number: what was saved before stays.
+            ConfigError: A weight is not finite; earlier checkpoints are kept.
         """
         self._check_weights()
         checkpoint["pretraining"] = self._described()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on with other classes than the checkpoint's, or another network.
+        """Check that the classes and the network are those of the checkpoint.
 
         Raises:
-            ConfigError: They have changed since it was written.
+            ConfigError: They have changed since the checkpoint was saved.
         """
         before, now = checkpoint.get("pretraining", {}), self._described()
         changed = [key for key in now if before.get(key) != now[key]]
         if changed:
             key = changed[0]
             raise ConfigError(
-                f"The checkpoint's {key} is {_shortened(before.get(key))}, and now it would be"
-                f" {_shortened(now[key])}. Bring back the data and the config, or start a new run."
+                f"The checkpoint's {key} is {_shortened(before.get(key))}, but this run's is"
+                f" {_shortened(now[key])}. Restore the data and the config, or start a new run."
             )
 
     def _described(self) -> dict[str, Any]:
@@ -215,9 +215,8 @@ class PretrainingModule(LightningModule):
     def _check_weights(self) -> None:
         if not all(bool(tensor.isfinite().all()) for tensor in self.parameters()):
             raise ConfigError(
-                f"A weight is no finite number at step {self.global_step}. Lower"
-                " model.learning_rate or use another trainer.precision; whatever was saved before"
-                " is whole."
+                f"A weight is not finite at step {self.global_step}. Lower model.learning_rate or"
+                " use another trainer.precision; earlier checkpoints are intact."
             )
 
 

@@ -1,4 +1,4 @@
-"""The network that is pretrained: any classification network, for as many classes as there are."""
+"""The pretrained network: any classification network, for any number of classes."""
 
 import logging
 
@@ -19,12 +19,12 @@ def new_network(name: str, image_size: int, classes: int, weights: str | None = 
     Args:
         name: Its name, as in `EncoderConfig`.
         image_size: S, the side of the images in pixels.
-        classes: C, how many classes there are.
-        weights: As `read_pretrained` takes them, or "bundled"; null starts from random.
+        classes: C, the number of classes.
+        weights: As for `read_pretrained`, or "bundled"; None for random weights.
 
     Raises:
         CheckpointError: The weights are missing, damaged or of another network.
-        ConfigError: There is no such network, or no such weights.
+        ConfigError: The network or the weights are unknown.
     """
     network = build_network(name, image_size, classes=classes)
     if weights is not None:

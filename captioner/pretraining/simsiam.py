@@ -1,4 +1,4 @@
-"""SimSiam: two views of a photo are to say the same of it, without labels (Chen and He 2021).
+"""SimSiam: learn without labels to match two views of a photo (Chen and He 2021).
 
 Source: X. Chen and K. He, "Exploring Simple Siamese Representation Learning", CVPR 2021.
 """
@@ -13,12 +13,12 @@ WIDTH = 512  # of the projections; the paper's 2,048 suit larger encoders and ba
 
 
 class SimSiam(nn.Module):
-    """What follows the network: the rest of the projector, and the predictor.
+    """The layers after the network: the rest of the projector, and the predictor.
 
     The network's own last layer is the projector's first.
 
     Args:
-        width: D, of the network's outputs and of the projections.
+        width: D, the size of the network's outputs and of the projections.
     """
 
     def __init__(self, width: int = WIDTH) -> None:
@@ -40,10 +40,11 @@ class SimSiam(nn.Module):
         """Project and predict.
 
         Args:
-            outputs: (N, D) of the network.
+            outputs: (N, D) the network's outputs.
 
         Returns:
-            The projections (N, D) and, from them, the predictions of the other view's (N, D).
+            The projections (N, D), and the predictions from them of the other view's projections
+            (N, D).
         """
         projections = self.projector(outputs)
         return projections, self.predictor(projections)
@@ -57,8 +58,8 @@ def join_views(images: Tensor) -> Tensor:
 def simsiam_loss(projections: Tensor, predictions: Tensor) -> Tensor:
     """Compute the negative cosine between each prediction and the other view's projection.
 
-    No gradient flows through the projections that are predicted; without that, all outputs would
-    become the same.
+    The gradient is stopped at the target projections; otherwise all outputs would collapse to the
+    same value.
 
     Args:
         projections: (2 B, D), of the first views, then of the second ones.
@@ -72,7 +73,7 @@ def simsiam_loss(projections: Tensor, predictions: Tensor) -> Tensor:
 
 
 def find_partners(projections: Tensor) -> Tensor:
-    """Tell for which views the nearest of all others is the same image's other view.
+    """Determine for each view whether its nearest neighbour is the same image's other view.
 
     Args:
         projections: (2 B, D), of the first views, then of the second ones.
@@ -87,10 +88,10 @@ def find_partners(projections: Tensor) -> Tensor:
 
 
 def spread(projections: Tensor) -> Tensor:
-    """Measure how varied projections are: the std of normalized ones, times sqrt(D).
+    """Measure the variation of projections: the std of the normalized ones, times sqrt(D).
 
-    It is near 1 where directions are spread evenly, and 0 where all outputs are the same: SimSiam
-    has collapsed.
+    It is near 1 if directions are spread evenly, and 0 if all outputs are the same, that is, if
+    SimSiam has collapsed.
 
     Args:
         projections: (N, D).

@@ -1,4 +1,4 @@
-"""Images with labels: folders of classes, tables, and the data sets of torchvision."""
+"""Images with labels: folders of classes, tables, and torchvision datasets."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ class LabelledImages:
 
     Attributes:
         classes: The names of the C classes.
-        labels: (N,) which class each image has; zeros where there are no classes.
+        labels: (N,) the index of each image's class; zeros if there are no classes.
         images: The files of the N images, or their pixels: (N, H, W) or (N, H, W, 3) uint8.
     """
 
@@ -44,8 +44,8 @@ class LabelledImages:
         """Open an image.
 
         Args:
-            index: Which one.
-            min_size: The side in pixels that it is needed at; see `open_image`.
+            index: Its index.
+            min_size: The required side in pixels; see `open_image`.
 
         Returns:
             The image in mode "RGB".
@@ -59,14 +59,14 @@ class LabelledImages:
         return Image.fromarray(image).convert("RGB")
 
     def names(self) -> list[str]:
-        """Return what each image is called: its path, or its number."""
+        """Return the name of each image: its path, or its number."""
         return [
             str(image) if isinstance(image, Path) else str(index)
             for index, image in enumerate(self.images)
         ]
 
     def chosen(self, indices: Sequence[int]) -> "LabelledImages":
-        """Return some of the images, in the order of their indices."""
+        """Select images by their indices, in the given order."""
         images = (
             self.images[list(indices)]
             if isinstance(self.images, np.ndarray)
@@ -83,12 +83,11 @@ def read_labelled(
     Args:
         path: A folder with a folder of images for each class, `class/photo.jpg`; or a CSV file with
             the columns `image` and `label`.
-        images: The folder that the paths of a table start from; null takes the table's own.
-        classes: The classes that there may be; null takes those that are found, in the order of
-            their names.
+        images: The folder that the paths in a table are relative to; None for the table's own.
+        classes: The allowed classes; None allows all that are found, sorted by name.
 
     Raises:
-        DataError: The labels cannot be used, or images are missing.
+        DataError: The labels are invalid, or images are missing.
     """
     try:
         records = _folder_records(path) if path.is_dir() else _table_records(path, images)
@@ -107,7 +106,7 @@ def read_labelled(
     unknown = sorted(counts.keys() - set(known))
     if unknown:
         raise DataError(
-            f"{path}: the class {unknown[0]!r} is none of the training images'; expected one of"
+            f"{path}: the class {unknown[0]!r} is not in the training images; expected one of"
             f" {', '.join(known)}"
         )
     if len(known) < 2:
@@ -118,10 +117,10 @@ def read_labelled(
 
 
 def read_unlabelled(path: Path) -> LabelledImages:
-    """Find the images of a folder, whatever the folders inside it mean.
+    """Find the images of a folder, ignoring the names of its subfolders.
 
     Raises:
-        DataError: There is no such folder, or no image in it.
+        DataError: The folder doesn't exist, or contains no images.
     """
     try:
         found = list(find_images(path))
@@ -133,18 +132,18 @@ def read_unlabelled(path: Path) -> LabelledImages:
 
 
 def read_known(name: str, folder: Path, *, train: bool, download: bool = False) -> LabelledImages:
-    """Read a data set of torchvision, from its own files.
+    """Read a torchvision dataset from its own files.
 
     Args:
         name: "mnist", "cifar10" or "cifar100".
-        folder: Where torchvision keeps it: the folder above `MNIST/raw`, `cifar-10-batches-py` or
-            `cifar-100-python`.
-        train: Whether to read its training images, or those that are there to test on.
-        download: Download it if it isn't there.
+        folder: The folder where torchvision keeps it: the one above `MNIST/raw`,
+            `cifar-10-batches-py` or `cifar-100-python`.
+        train: Whether to read the training images or the test images.
+        download: Whether to download a missing dataset.
 
     Raises:
-        ConfigError: There is no such data set.
-        DataError: It isn't there, it is damaged, or it cannot be downloaded.
+        ConfigError: The dataset is unknown.
+        DataError: The dataset is missing or damaged, or cannot be downloaded.
     """
     if name not in _CLASSES:
         raise ConfigError(
@@ -156,11 +155,11 @@ def read_known(name: str, folder: Path, *, train: bool, download: bool = False) 
         pixels, labels = np.asarray(found.data), np.asarray(found.targets, np.int64)
     except (RuntimeError, OSError, ValueError, AssertionError) as error:
         how = (
-            "it cannot be downloaded, so bring its files there yourself"
+            "it cannot be downloaded, so copy its files there yourself"
             if download
-            else "bring its files there, or let torchvision download them: --data.download=true"
+            else "copy its files there, or let torchvision download them: --data.download=true"
         )
-        raise DataError(f"{folder} has no whole {_CLASSES[name]} ({error}); {how}") from error
+        raise DataError(f"{folder} has no complete {_CLASSES[name]} ({error}); {how}") from error
     # MNIST's are called "3 - three", CIFAR-100's "aquarium_fish".
     classes = (str(each).rpartition(" - ")[2].replace("_", " ") for each in found.classes)
     return LabelledImages(tuple(classes), labels, pixels)
@@ -172,7 +171,7 @@ def _folder_records(folder: Path) -> list[Record]:
         inside = path.relative_to(folder)
         if len(inside.parts) < 2:
             raise DataError(
-                f"{path} is in no folder of a class; expected {folder / 'class' / inside}"
+                f"{path} is not in a class folder; expected {folder / 'class' / inside}"
             )
         records.append(Record(str(inside), path, (inside.parts[0],)))
     return records
@@ -188,5 +187,5 @@ def _rows(path: Path, folder: Path) -> Iterator[Record]:
         image, label = (row.get(key) or "" for key in _COLUMNS)
         for key, value in zip(_COLUMNS, (image, label), strict=True):
             if not value.strip():
-                raise DataError(f"{where}: the field {key!r} is empty; expected a text")
+                raise DataError(f"{where}: the field {key!r} is empty; expected text")
         yield Record(image, folder / existing_name(folder, image), (label.strip(),))

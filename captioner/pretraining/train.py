@@ -1,4 +1,4 @@
-"""A config -> an encoder of one's own."""
+"""A config -> a pretrained encoder."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ class PretrainCLI(RunCLI):
     begin_with = ("model.weights", ENCODER)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the checkpoints too, and link what the model takes from the data."""
+        """Add the options of checkpoints, and link the model's options to the data's."""
         super().add_arguments_to_parser(parser)
         parser.add_lightning_class_args(PretrainingCheckpoints, "checkpoint")
         parser.link_arguments("model.method", "data.method")
@@ -31,7 +31,7 @@ def main(args: Sequence[str] | None = None) -> int:
         args: The arguments; those of the process by default.
 
     Returns:
-        The exit status: 0, or 2 after a user's mistake, which is reported in a line.
+        The exit status: 0, or 2 after a user's mistake, reported on one line.
     """
 
     def open_cli(given: list[str] | None) -> RunCLI:

@@ -1,4 +1,4 @@
-"""Small turns, shifts and bends of training images, by torchvision's transforms."""
+"""Small rotations, shifts and distortions of training images, by torchvision's transforms."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,13 +13,13 @@ from captioner.errors import ConfigError
 
 @dataclass(frozen=True)
 class Warp:
-    """How training images are moved and bent, after they are resized; what comes in is black.
+    """The geometric augmentation of training images after resizing; new areas are black.
 
     Args:
-        rotate: Largest angle of a turn to either side, in degrees.
-        shift: Largest shift in either direction, as a share of the side.
-        scale: Largest relative change of size.
-        shear: Largest angle of a shear to either side, in degrees.
+        rotate: Maximum angle of a rotation to either side, in degrees.
+        shift: Maximum shift in either direction, as a share of the side.
+        scale: Maximum relative change of size.
+        shear: Maximum angle of a shear to either side, in degrees.
         elastic: Strength of an elastic deformation (Simard et al. 2003), in pixels; 0 for none.
     """
 

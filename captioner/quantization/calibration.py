@@ -1,4 +1,4 @@
-"""What the tensors of a model look like on some photos: ranges, means, and which go together."""
+"""Statistics of a model's tensors on calibration photos: ranges, means and channel products."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,18 +18,18 @@ from captioner.inference import Captioner
 
 Floats = NDArray[np.float32]
 
-PHOTOS = 64  # that calibration takes
-_SAMPLES = 4096  # values of a tensor that are kept of each photo
-_PLACES = 256  # of a feature map, whose channels are compared, of each photo
+PHOTOS = 64  # used for calibration
+_SAMPLES = 4096  # sampled values of a tensor per photo
+_PLACES = 256  # sampled positions of a feature map per photo
 _PERCENTILES = (99.0, 99.9, 99.99, 99.999, 100.0)
 
 
 @dataclass
 class Statistics:
-    """What was seen of tensors, by their names.
+    """Statistics of tensors, by their names.
 
     Attributes:
-        ranges: The range (low, high) whose 256 steps give the values with the least error.
+        ranges: The range (low, high) whose 256 steps represent the values with the least error.
         means: The mean of each channel, (C,).
         grams: The mean of the outer products of the channels, (C, C).
     """
@@ -47,15 +47,15 @@ def calibrate(
     ranges: Sequence[str],
     inputs: tuple[Sequence[str], Sequence[str]],
 ) -> Statistics:
-    """Run a model on photos, and look at its tensors.
+    """Run a model on photos, and collect statistics of its tensors.
 
     Args:
         checkpoint: The model's checkpoint, with an ONNX pair.
-        photos: The first 64 count.
+        photos: The photos; only the first 64 are used.
         encoder: Its encoder, with its weights.
-        decoder: Its decoder, with its weights; it writes the captions of the photos.
-        ranges: Tensors of the encoder whose ranges are wanted.
-        inputs: Tensors of the encoder, and of the decoder, whose means and grams are wanted.
+        decoder: Its decoder, with its weights; it generates the captions of the photos.
+        ranges: Tensors of the encoder whose ranges to measure.
+        inputs: Tensors of the encoder, and of the decoder, whose means and grams to measure.
 
     Raises:
         CheckpointError: There is no photo.
@@ -81,17 +81,17 @@ def _pixels(checkpoint: Checkpoint, photos: Iterable[Path]) -> list[Floats]:
     size = checkpoint.preprocessing.size
     chosen = [path for path, _ in zip(photos, range(PHOTOS), strict=False)]
     if not chosen:
-        raise CheckpointError("There is no photo to calibrate on; expected a folder of some.")
+        raise CheckpointError("No photos for calibration; expected a folder with photos.")
     return [checkpoint.preprocessing(open_image(path, min_size=size))[None] for path in chosen]
 
 
 class _Recorder:
-    """A session of a graph that also notes what its tensors hold.
+    """A session of a graph that also records the values of its tensors.
 
     Args:
         model: The graph, with its weights.
-        inputs: The tensors whose means and grams are wanted.
-        ranges: Those whose ranges are.
+        inputs: The tensors whose means and grams to measure.
+        ranges: The tensors whose ranges to measure.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class _Recorder:
         self._products[name] = self._products.get(name, np.float32(0)) + rows.T @ rows
 
     def statistics(self) -> Statistics:
-        """Return what was noted."""
+        """Return the statistics so far."""
         counts = {name: np.float32(count) for name, count in self._counts.items()}
         return Statistics(
             {name: _best_range(np.concatenate(parts)) for name, parts in self._samples.items()},
@@ -162,7 +162,7 @@ class _Recorder:
 
 
 def _best_range(values: Floats) -> tuple[float, float]:
-    """Return the range whose 256 steps give values with the least squared error.
+    """Return the range whose 256 steps represent values with the least squared error.
 
     0 is one of the steps.
     """
@@ -181,7 +181,7 @@ def _best_range(values: Floats) -> tuple[float, float]:
 
 
 def scale_of(bounds: tuple[float, float]) -> tuple[np.float32, int]:
-    """Return the scale of 256 steps over a range, and the step that stands for 0."""
+    """Return the scale of 256 steps over a range, and the zero point."""
     low, high = bounds
     scale = np.float32((high - low) / 255)
     return scale, round(-low / float(scale))

@@ -1,6 +1,6 @@
 """Integers of 4 to 8 bits in a weights file, and the graph nodes that unpack them.
 
-The nodes are ordinary operators without other inputs, which ONNX Runtime computes once, when it
+The nodes are standard operators with constant inputs, which ONNX Runtime evaluates once, when it
 loads a graph.
 """
 
@@ -15,7 +15,7 @@ from captioner.checkpoint import WEIGHTS, WeightPlace
 
 Bytes = NDArray[np.uint8]
 
-PIECE = 8  # the number of integers that are packed is a multiple of this
+PIECE = 8  # the number of packed integers is a multiple of this
 _KINDS = {
     "uint8": TensorProto.UINT8,
     "int8": TensorProto.INT8,
@@ -32,7 +32,7 @@ class Store:
     tensors: dict[str, NDArray[np.generic]] = field(default_factory=dict)
 
     def add(self, model: ModelProto, name: str, array: NDArray[np.generic]) -> str:
-        """Store a tensor, and give a graph an initializer for it, whose place `refer` fills in."""
+        """Store a tensor, and add an initializer for it to a graph; `refer` sets its location."""
         self.tensors[name] = np.ascontiguousarray(array)
         kind = _KINDS[array.dtype.name]
         model.graph.initializer.append(
@@ -42,7 +42,7 @@ class Store:
 
 
 def refer(model: ModelProto, places: Mapping[str, WeightPlace]) -> None:
-    """Let initializers that a `Store` added be read from the weights file."""
+    """Make the initializers that a `Store` added refer to the weights file."""
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
             _, offset, length = places[tensor.name]
@@ -54,7 +54,7 @@ def refer(model: ModelProto, places: Mapping[str, WeightPlace]) -> None:
 def unpack_integers(
     model: ModelProto, store: Store, name: str, steps: NDArray[np.int8], bits: int
 ) -> list[NodeProto]:
-    """Store integers of 4, 5, 6 or 8 bits; nodes that give them as int8 under `NAME.steps`."""
+    """Store integers of 4, 5, 6 or 8 bits; return nodes that unpack them to `NAME.steps` (int8)."""
     if bits == 8:
         store.add(model, f"{name}.steps", steps)
         return []
@@ -103,7 +103,7 @@ def unpack_integers(
 def _constant(
     model: ModelProto, value: int, dtype: type[np.uint8] | type[np.int32] = np.uint8
 ) -> str:
-    """Return the name of an initializer with a number, which is added if the graph has none."""
+    """Return the name of an initializer with a number; add it if the graph has none."""
     name = f"unpack.{dtype.__name__}.{value}"
     if all(tensor.name != name for tensor in model.graph.initializer):
         model.graph.initializer.append(numpy_helper.from_array(np.array(value, dtype), name))
@@ -118,9 +118,10 @@ def pack(steps: NDArray[np.int8], bits: int) -> tuple[Bytes, Bytes]:
         bits: 4, 5 or 6.
 
     Returns:
-        The lower 4 bits of each, (N / 2,), of the first half of them in the lower half of the
-        bytes; and the upper bits: of 6 bits (N / 4,), of the first quarter in the lowest 2 bits, of
-        5 bits (N / 8,), of the first eighth in the lowest bit; empty of 4 bits.
+        The lower 4 bits of each integer, (N / 2,), with the first half of the integers in the lower
+        half of each byte; and the upper bits: for 6 bits (N / 4,), with the first quarter in the
+        lowest 2 bits; for 5 bits (N / 8,), with the first eighth in the lowest bit; empty for 4
+        bits.
     """
     assert steps.size % PIECE == 0
     values = (steps.astype(np.int32) + 2 ** (bits - 1)).ravel().astype(np.uint8)

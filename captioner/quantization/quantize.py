@@ -1,8 +1,8 @@
 """Write the quantized copy of a checkpoint.
 
-In the CNN, biases make up for the mean error of the weights (Nagel et al. 2019, "Data-free
-quantization through weight equalization and bias correction"). Matrices of the decoder and the
-classifier are unpacked to float32, in which they multiply.
+In the CNN, biases correct the mean error of the weights (Nagel et al. 2019, "Data-free quantization
+through weight equalization and bias correction"). Matrices of the decoder and the classifier are
+unpacked to float32 and multiplied in it.
 """
 
 import os
@@ -33,10 +33,10 @@ from captioner.quantization.rounding import by_block, by_channel
 
 Floats = NDArray[np.float32]
 
-# Bits of weights: more where an error costs more, by what was measured on the bundled model.
+# Bits of weights: more where errors cost more, as measured on the bundled model.
 _SMALL_BITS, _CNN_BITS, _LARGE_BITS = 8, 6, 5  # of small and depthwise convolutions, others, large
-_LEAST, _LARGE = 4096, 100_000  # weights of a tensor that is no longer small; that is large
-_TINY = 16  # weights of a tensor that stays in the graph
+_LEAST, _LARGE = 4096, 100_000  # minimum number of weights of a medium tensor; of a large one
+_TINY = 16  # maximum number of weights of a tensor that stays in the graph
 _OUTPUT_BITS, _DECODER_BITS, _ENCODER_BITS = 6, 5, 4  # of matrices: the scores of words, others
 _QUANTIZED = {
     "cnn": [_LARGE_BITS, _CNN_BITS, _SMALL_BITS],
@@ -49,11 +49,11 @@ def quantize(folder: Path, output: Path, photos: Iterable[Path]) -> Checkpoint:
 
     Args:
         folder: A checkpoint folder with its ONNX pair.
-        output: Where; replaced if it is a checkpoint.
-        photos: Photos like those that will be captioned; the first 64 that can be read count.
+        output: The output folder; replaced if it is a checkpoint.
+        photos: Representative photos for calibration; the first 64 readable ones are used.
 
     Returns:
-        The copy. It captions on ONNX Runtime alone, and cannot be trained on.
+        The copy. It requires ONNX Runtime, and cannot be fine-tuned.
 
     Raises:
         CheckpointError: The folder has no ONNX pair, is quantized already, or is a model of clips.
@@ -125,18 +125,18 @@ def _float_encoder(folder: Path) -> ModelProto:
         return load_model(path)
 
 
-# --- What is looked at ---
+# --- Calibrated tensors ---
 
 
 class _Product(NamedTuple):
-    """What a matrix multiplies."""
+    """The product that a matrix takes part in."""
 
     source: str  # the tensor of inputs, whose last axis is multiplied
     transposed: bool  # whether the matrix is (inputs, outputs)
 
 
 def _inputs(model: ModelProto) -> list[str]:
-    """Return the inputs of all that is rounded for its inputs."""
+    """Return the inputs of all weights that are rounded for their inputs."""
     convolutions = [node.input[0] for node in _quantized_nodes(model) if node.op_type == "Conv"]
     matrices = [
         product.source
@@ -167,7 +167,7 @@ def _matrices(model: ModelProto) -> list[TensorProto]:
 
 
 def _product(model: ModelProto, name: str) -> _Product | None:
-    """Find what a stored matrix multiplies: behind its cast to float32, maybe transposed."""
+    """Find the product of a stored matrix, after its cast to float32 and a possible transpose."""
     names = {name: True}  # the matrix's names -> whether it is (inputs, outputs) there
     for node in model.graph.node:
         if node.op_type == "Cast" and node.input[0] in names:
@@ -188,7 +188,7 @@ def _attribute(node: NodeProto, name: str, default: int) -> int:
 
 
 def _quantized_nodes(model: ModelProto) -> list[NodeProto]:
-    """Convolutions but for the first, which sees pixels, and sums of feature maps."""
+    """Return all convolutions except the first, which sees pixels, and sums of feature maps."""
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     weights = {tensor.name for tensor in model.graph.initializer}
     maps = {name for node in convolutions for name in node.output}
@@ -215,7 +215,7 @@ def _result(model: ModelProto, node: NodeProto) -> str:
 
 
 def _quantize_cnn(model: ModelProto, statistics: Statistics, store: Store) -> None:
-    """Insert Q/DQ pairs behind tensors, and replace weights and biases by integers."""
+    """Insert Q/DQ pairs after tensors, and replace weights and biases with integers."""
     graph, ranges = model.graph, statistics.ranges
     arrays = {
         tensor.name: numpy_helper.to_array(tensor)
@@ -241,7 +241,7 @@ def _quantize_cnn(model: ModelProto, statistics: Statistics, store: Store) -> No
         mean = statistics.means[source].reshape(groups, 1, -1)
         by_group = error.sum(axis=(2, 3)).reshape(groups, -1, weight.shape[1])
         bias = bias + (by_group * mean).sum(axis=2).ravel()
-        name = f"cnn{len(prepared)}"  # short: it stands in the graph thirty times
+        name = f"cnn{len(prepared)}"  # short, as it occurs thirty times in the graph
         prepared += unpack_integers(model, store, name, steps.astype(np.int8), bits)
         store.add(model, f"{name}.half", scale.astype(np.float16))
         whole = scale * scale_of(ranges[source])[0]
@@ -282,7 +282,7 @@ def _quantize_cnn(model: ModelProto, statistics: Statistics, store: Store) -> No
     graph.initializer.extend(kept)
 
 
-# --- Matrices, and what remains ---
+# --- Matrices and other weights ---
 
 
 def _pack_matrices(
@@ -292,14 +292,14 @@ def _pack_matrices(
     bits_by_outputs: Mapping[int, int],
     bits: int,
 ) -> None:
-    """Store the weights that are no convolutions': matrices as integers, the rest as half floats.
+    """Store all weights but those of convolutions: matrices as integers, the rest as float16.
 
     Args:
-        model: The graph, which is changed.
-        store: Takes the weights.
-        statistics: Of the inputs of products.
-        bits_by_outputs: How many bits products with so many outputs get.
-        bits: How many all other matrices get.
+        model: The graph, changed in place.
+        store: The store of the weights.
+        statistics: The statistics of the products' inputs.
+        bits_by_outputs: The number of bits for products, by their number of outputs.
+        bits: The number of bits for all other matrices.
     """
     graph = model.graph
     halves = {node.input[0]: node for node in graph.node if node.op_type == "Cast"}
@@ -341,7 +341,7 @@ def _pack_matrices(
 def _pack_matrix(
     model: ModelProto, store: Store, name: str, matrix: Floats, gram: Floats | None, bits: int
 ) -> list[NodeProto]:
-    """Store a matrix as integers; the last of the nodes that unpack it gives its values."""
+    """Store a matrix as integers; return the nodes that unpack it, the last with its values."""
     steps, scale = by_block(matrix, bits, gram)
     nodes = unpack_integers(model, store, name, steps.astype(np.int8), bits)
     store.add(model, f"{name}.scale", scale.astype(np.float16))
@@ -366,7 +366,7 @@ def _pack_matrix(
 
 
 def _strip(model: ModelProto) -> None:
-    """Drop what ONNX Runtime infers anyway, a fifth of the file."""
+    """Drop information that ONNX Runtime infers anyway, a fifth of the file."""
     del model.graph.value_info[:]
     for node in model.graph.node:
         node.ClearField("name")

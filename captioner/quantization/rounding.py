@@ -1,4 +1,4 @@
-"""Weights -> integers and scales, with the least error in the weights or in a layer's outputs."""
+"""Weights -> integers and scales that minimise the error of weights or of a layer's outputs."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 BLOCK = 64  # weights of a matrix that share a scale
-_SMALLEST = 1e-5  # scale, of rows that are all but 0
-_DAMPING = 0.01  # of the mean diagonal, for inputs that calibration hardly saw
-_COLUMNS = 64  # whose errors are passed on to all later columns at once
+_SMALLEST = 1e-5  # minimum scale, for rows that are almost 0
+_DAMPING = 0.01  # share of the mean diagonal, for inputs that are rare in calibration
+_COLUMNS = 64  # columns whose errors are propagated to all later columns at once
 
 
 def by_channel(weight: Floats, bits: int, gram: Floats | None = None) -> tuple[Floats, Floats]:
@@ -16,7 +16,7 @@ def by_channel(weight: Floats, bits: int, gram: Floats | None = None) -> tuple[F
 
     Args:
         weight: The weight.
-        bits: Of the integers, which are symmetric around 0.
+        bits: The number of bits of the integers, which are symmetric around 0.
         gram: As for `round_for_inputs`; None rounds each weight to the nearest integer.
 
     Returns:
@@ -35,11 +35,11 @@ def by_block(matrix: Floats, bits: int, gram: Floats | None = None) -> tuple[Flo
 
     Args:
         matrix: The matrix (outputs, inputs).
-        bits: Of the integers.
+        bits: The number of bits of the integers.
         gram: As for `round_for_inputs`; None rounds each weight to the nearest integer.
 
     Returns:
-        The integers (blocks, BLOCK), the last block padded by zeros, and the scales (blocks, 1).
+        The integers (blocks, BLOCK), the last block padded with zeros, and the scales (blocks, 1).
     """
     least, most = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     steps, scale = least_error(_blocks(matrix), least, most)
@@ -54,10 +54,10 @@ def _blocks(matrix: Floats) -> Floats:
 
 
 def least_error(rows: Floats, least: int, most: int) -> tuple[Floats, Floats]:
-    """Round rows to the nearest integers, with the scales that give the least squared error.
+    """Round rows to the nearest integers, with the scales that minimise the squared error.
 
     Args:
-        rows: (R, N).
+        rows: The rows (R, N).
         least: The smallest integer.
         most: The largest.
 
@@ -82,8 +82,8 @@ def least_error(rows: Floats, least: int, most: int) -> tuple[Floats, Floats]:
 def round_for_inputs(rows: Floats, scale: Floats, least: int, most: int, gram: Floats) -> Floats:
     """Round weights so that the products with a layer's inputs change little.
 
-    Columns are rounded one after the other; the weights that follow make up for the error so far,
-    as far as their inputs go together (GPTQ: Frantar et al. 2023).
+    Columns are rounded one after the other; the following weights compensate for the error so far,
+    as far as their inputs are correlated (GPTQ: Frantar et al. 2023).
 
     Args:
         rows: The weights (outputs, inputs).

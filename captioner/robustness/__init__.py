@@ -1,1 +1,1 @@
-"""How captions hold up where photos are damaged, by chance or on purpose."""
+"""Robustness of captions to damaged photos and adversarial attacks."""

@@ -1,7 +1,7 @@
-"""Adversarial photos: changes too small to see that change what is said. This module needs torch.
+"""Adversarial photos: imperceptible changes that change the caption. This module requires torch.
 
-An attack raises a loss of pixels within L-infinity: no value of the photo changes by more than
-epsilon. Values are in 0..1, as a photo's file has them, before they are normalized.
+An attack increases a loss of the pixels under an L-infinity constraint: no pixel value changes by
+more than epsilon. Values are in 0..1, before normalization.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,18 +16,20 @@ from captioner.inference import Captioner
 from captioner.tokenizer import tokenize
 from captioner.vocabulary import END, PAD
 
-Loss: TypeAlias = Callable[[Tensor], Tensor]  # (B, 3, S, S) -> (B,), one number for each photo
+Loss: TypeAlias = Callable[[Tensor], Tensor]  # (B, 3, S, S) -> (B,), one value per photo
 
 _STEP = 2.5  # times epsilon, over all steps (Madry et al. 2018)
 
 
 def fgsm(loss: Loss, pixels: Tensor, epsilon: float | Tensor) -> Tensor:
-    """Change each value by epsilon to where the loss rises (Goodfellow et al. 2015).
+    """Change each value by epsilon in the direction that increases the loss.
+
+    Source: Goodfellow et al. 2015, the fast gradient sign method.
 
     Args:
-        loss: What to raise.
+        loss: The loss to increase.
         pixels: (B, 3, S, S) in 0..1.
-        epsilon: The largest change of a value; a tensor (B, 1, 1, 1) has one for each photo.
+        epsilon: The maximum change of a value; a tensor (B, 1, 1, 1) has one per photo.
 
     Returns:
         The changed pixels (B, 3, S, S) in 0..1.
@@ -44,15 +46,15 @@ def pgd(
     step_size: float | None = None,
     seed: int | None = 0,
 ) -> Tensor:
-    """Raise the loss in several steps, each projected back to where it may go (Madry et al. 2018).
+    """Increase the loss by projected gradient descent (Madry et al. 2018).
 
     Args:
-        loss: What to raise.
+        loss: The loss to increase.
         pixels: (B, 3, S, S) in 0..1.
-        epsilon: The largest change of a value; a tensor (B, 1, 1, 1) has one for each photo.
-        steps: How many steps.
-        step_size: The change of a step; 2.5 epsilon over all steps together if None.
-        seed: Of the random start; None starts at the photo itself.
+        epsilon: The maximum change of a value; a tensor (B, 1, 1, 1) has one per photo.
+        steps: The number of steps.
+        step_size: The change per step; None for 2.5 epsilon over all steps together.
+        seed: The seed of the random start; None starts at the photo itself.
 
     Returns:
         The changed pixels (B, 3, S, S) in 0..1.
@@ -70,15 +72,15 @@ def pgd(
 
 
 def caption_loss(captioner: Captioner, captions: Sequence[Sequence[int]]) -> Loss:
-    """Make the loss of captions: what an attack raises so that they become improbable.
+    """Create the loss of captions, which an attack increases to make them improbable.
 
     Args:
         captioner: A captioner on the torch backend.
         captions: The word ids of each photo's caption, without `START` and `END`.
 
     Returns:
-        The negative log-probability of each photo's caption, `END` included. Its negative is what
-        an attack raises so that exactly these captions are said.
+        The negative log-probability of each photo's caption, including `END`. A targeted attack
+        increases its negative, to make the model generate exactly these captions.
 
     Raises:
         ConfigError: The captioner runs on another backend.
@@ -86,7 +88,7 @@ def caption_loss(captioner: Captioner, captions: Sequence[Sequence[int]]) -> Los
     backend, preprocessing = captioner.backend, captioner.preprocessing
     if not isinstance(backend, TorchBackend):
         raise ConfigError(
-            "Attacks need gradients; load the model with"
+            "Attacks require gradients; load the model with"
             " Captioner.from_pretrained(folder, backend='torch')."
         )
     start = captioner.vocabulary.start(captioner.decoding.style)
@@ -108,21 +110,21 @@ def caption_loss(captioner: Captioner, captions: Sequence[Sequence[int]]) -> Los
 
 
 def ids_of(captioner: Captioner, text: str) -> list[int]:
-    """Give the word ids of a sentence that a model is to say.
+    """Return the word ids of a sentence that a model should generate.
 
     Raises:
-        ConfigError: The sentence is empty, or the model lacks a word of it.
+        ConfigError: The sentence is empty, or a word is not in the vocabulary.
     """
     words = tokenize(text)
     missing = [word for word in words if word not in captioner.vocabulary]
     if missing or not words:
         what = f"The model lacks the words {', '.join(missing)}" if missing else "It is empty"
-        raise ConfigError(f"{text!r} cannot be said. {what}; expected words that the model has.")
+        raise ConfigError(f"{text!r} is not a possible caption. {what}; use the model's words.")
     return [captioner.vocabulary.index(word) for word in words]
 
 
 def _gradient(loss: Loss, pixels: Tensor) -> Tensor:
-    """Return the gradient of each photo's loss by its own pixels."""
+    """Return the gradient of each photo's loss with respect to its pixels."""
     with torch.enable_grad():
         at = pixels.detach().clone().requires_grad_()
         (gradient,) = torch.autograd.grad(loss(at).sum(), at)

@@ -1,16 +1,16 @@
-"""Damaged photos: 15 corruptions in 5 severities, and what happens to real photos.
+"""Damaged photos: 15 corruptions in 5 severities, and typical damage of real photos.
 
 The corruptions are those of ImageNet-C (Hendrycks and Dietterich 2019, "Benchmarking Neural Network
-Robustness to Common Corruptions and Perturbations"), by the package imagecorruptions-imaug, with
+Robustness to Common Corruptions and Perturbations"), from the package imagecorruptions-imaug, with
 its severities. The others are computed here:
 
-- `rotation`: the EXIF orientation is lost; 1 is a quarter turn to the right, 2 one to the left, 3
-  a half turn.
+- `rotation`: a lost EXIF orientation; 1 is a quarter turn to the right, 2 one to the left, 3 a half
+  turn.
 - `night`: 1 to 5 stops less light, in linear light, with the shot noise of a small sensor and read
   noise.
-- `screenshot`: the photo in a phone's screenshot, with black bars and a status bar; the screen is
-  1 to 2.17 (19.5:9) times as high as wide.
-- `crop`: a window at a random place with 60, 40, 25, 15 or 8 % of the photo's area.
+- `screenshot`: the photo in a phone's screenshot, with black bars and a status bar; the aspect
+  ratio of the screen is 1 to 2.17 (19.5:9).
+- `crop`: a randomly placed window with 60, 40, 25, 15 or 8 % of the photo's area.
 """
 
 import contextlib
@@ -23,21 +23,21 @@ from PIL import Image, ImageDraw
 
 from captioner.errors import ConfigError, MissingExtraError
 
-SIDE = 256  # pixels: what severities mean depends on the photo's size, so all have the same
+SIDE = 256  # pixels: severities depend on the photo's size, so all photos are scaled to it
 SEVERITIES = (1, 2, 3, 4, 5)
 
-_SMALLEST = 32  # pixels, of what the corruptions take
+_SMALLEST = 32  # pixels, the minimum for the corruptions
 _STOPS = (1, 2, 3, 4, 5)
-_PHOTONS = 500  # of a white pixel before the light fades
+_PHOTONS = 500  # per white pixel before the light fades
 _READ_NOISE = 2.0  # photons, standard deviation
 _SCREENS = (1.0, 4 / 3, 16 / 9, 2.0, 19.5 / 9)  # height by width
-_AREAS = (0.6, 0.4, 0.25, 0.15, 0.08)  # shares that are left
+_AREAS = (0.6, 0.4, 0.25, 0.15, 0.08)  # remaining shares
 _TURNS = (
-    Image.Transpose.ROTATE_270,  # Pillow counts to the left
+    Image.Transpose.ROTATE_270,  # Pillow rotates counterclockwise
     Image.Transpose.ROTATE_90,
     Image.Transpose.ROTATE_180,
 )
-_SEEDED = ("glass_blur", "impulse_noise")  # these draw from a generator of their own
+_SEEDED = ("glass_blur", "impulse_noise")  # these use their own generator
 
 Pixels = NDArray[np.uint8]
 Random = np.random.Generator
@@ -93,7 +93,7 @@ def find_damages(names: str) -> tuple[str, ...]:
     """Find damages by their names.
 
     Args:
-        names: Names of `DAMAGES` or of `GROUPS`, between commas; "all" for all of them.
+        names: Names of `DAMAGES` or of `GROUPS`, separated by commas; "all" for all of them.
 
     Returns:
         Their names, in the order of `DAMAGES`.
@@ -106,7 +106,7 @@ def find_damages(names: str) -> tuple[str, ...]:
     for name in (part.strip() for part in names.split(",")):
         if name not in ("all", *GROUPS, *DAMAGES):
             raise ConfigError(
-                f"There is no damage {name!r}; expected all, a group ({', '.join(GROUPS)}) or some"
+                f"Unknown damage {name!r}; expected all, a group ({', '.join(GROUPS)}) or some"
                 f" of {', '.join(DAMAGES)}."
             )
         wanted.update(DAMAGES if name == "all" else GROUPS.get(name, (name,)))
@@ -116,12 +116,12 @@ def find_damages(names: str) -> tuple[str, ...]:
 
 
 def severities_of(name: str) -> tuple[int, ...]:
-    """Give the severities that a damage has."""
+    """Return the severities of a damage."""
     return SEVERITIES[: len(_TURNS)] if name == "rotation" else SEVERITIES
 
 
 def fit(image: Image.Image) -> Image.Image:
-    """Scale a photo down so that its shorter side has 256 pixels; a tiny one up to 32.
+    """Scale a photo down so that its shorter side has 256 pixels; scale a tiny one up to 32.
 
     Args:
         image: An image in mode "RGB".
@@ -138,15 +138,15 @@ def damage(image: Image.Image, name: str, severity: int, *, key: str, seed: int 
     """Damage a photo.
 
     Args:
-        image: An image in mode "RGB", as `fit` gives it.
+        image: An image in mode "RGB", from `fit`.
         name: One of `DAMAGES`.
         severity: One of `severities_of`.
-        key: What tells the photo from others. What is random depends on it, on `name`,
-            `severity` and `seed` alone, not on what was damaged before.
-        seed: Makes it repeatable.
+        key: The identity of the photo. Random choices depend only on it, `name`, `severity` and
+            `seed`, not on earlier calls.
+        seed: The random seed.
 
     Returns:
-        The damaged image; the size changes where the damage changes it.
+        The damaged image; some damages change its size.
 
     Raises:
         MissingExtraError: The package of the corruptions is not installed.
@@ -164,7 +164,7 @@ def damage(image: Image.Image, name: str, severity: int, *, key: str, seed: int 
 
 
 def _check_installed() -> Callable[..., Pixels]:
-    """Import what corrupts images."""
+    """Import the package of the corruptions."""
     try:
         from imagecorruptions import corrupt
     except ImportError as error:
@@ -174,7 +174,7 @@ def _check_installed() -> Callable[..., Pixels]:
 
 @contextlib.contextmanager
 def _numpy_seeded(seed: int) -> Iterator[None]:
-    """Seed numpy's global generator, which the package draws from, and put it back."""
+    """Seed numpy's global generator, which the package uses, and restore it afterwards."""
     before = np.random.get_state()
     np.random.seed(seed)
     try:

@@ -1,4 +1,4 @@
-"""Scores under damages: caption each photo whole and damaged, and see what the scores lose."""
+"""Scores under damages: caption each photo intact and damaged, and compare the scores."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,20 +22,20 @@ from captioner.images import open_image
 from captioner.inference import Captioner
 from captioner.robustness.damages import SIDE, damage, fit, severities_of
 
-MAIN = "CIDEr-D"  # the score whose fall is told
-WHOLE = "none"  # the damage of photos without any
+MAIN = "CIDEr-D"  # the score whose drop is reported
+WHOLE = "none"  # the name of the intact condition
 RESAMPLES = 2000
 
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """Photos that are all damaged in the same way.
+    """A set of photos that all have the same damage.
 
     Attributes:
         damage: The damage; `WHOLE` for none.
         severity: Its severity; 0 for none.
         captions: The N captions.
-        confidence: The mean confidence; None where the model gives none.
+        confidence: The mean confidence; None if the model provides none.
         scored: The scores.
     """
 
@@ -63,11 +63,11 @@ class Condition:
 
 @dataclass(frozen=True)
 class Drop:
-    """What a score loses, relative to that of whole photos: 0.25 is a quarter.
+    """The relative loss of a score compared with intact photos: 0.25 is a quarter.
 
     Attributes:
-        value: The mean over severities; below 0 for a gain, nan where whole photos score 0.
-        interval: Of 95 %, by the bootstrap over photos.
+        value: The mean over severities; below 0 for a gain, nan if intact photos score 0.
+        interval: The 95 % interval from bootstrapping over photos.
     """
 
     value: float
@@ -76,15 +76,15 @@ class Drop:
 
 @dataclass(frozen=True, eq=False)
 class Robustness:
-    """What was found.
+    """The result of a measurement.
 
     Attributes:
         photos: The N photos by image id.
         references: Their references.
-        own: Whether the references are the model's captions of the whole photos.
+        own: Whether the references are the model's captions of the intact photos.
         whole: The photos without damage.
         damaged: The photos under each damage and severity, in order.
-        seed: What the damages were drawn by.
+        seed: The random seed of the damages.
     """
 
     photos: Mapping[ImageId, Path]
@@ -100,17 +100,17 @@ class Robustness:
         return tuple(dict.fromkeys(condition.damage for condition in self.damaged))
 
     def of(self, name: str) -> list[Condition]:
-        """Give the conditions of a damage, by severity."""
+        """Return the conditions of a damage, by severity."""
         return [condition for condition in self.damaged if condition.damage == name]
 
     @cached_property
     def drops(self) -> dict[str, Drop]:
-        """What CIDEr-D loses by each damage."""
+        """The drop of CIDEr-D under each damage."""
         return {name: self._drop(name) for name in self.damages}
 
     @cached_property
     def mean_drop(self) -> Drop:
-        """The mean over damages, each counting as much as any other."""
+        """The mean drop over damages, with equal weights."""
         return self._drop(*self.damages)
 
     @cached_property
@@ -137,7 +137,7 @@ class Robustness:
         return Drop(value, interval(np.mean(drops, axis=0)))
 
     def to_dict(self) -> dict[str, object]:
-        """Give all figures by name, for JSON."""
+        """Return all results by name, for JSON."""
         return {
             "photos": len(self.photos),
             "shorter side": SIDE,
@@ -176,26 +176,26 @@ def measure(
     batch_size: int = 32,
     track: Track = lambda items, _: items,
 ) -> Robustness:
-    """Caption photos whole and under each damage, and score the captions.
+    """Caption photos intact and under each damage, and score the captions.
 
     Args:
         captioner: The model.
         photos: The photos by image id; two or more.
-        references: References of each; None to hold the captions against those that the model
-            gives the whole photos.
+        references: The references of each photo; None compares the captions with the model's
+            captions of the intact photos.
         damages: Names of `captioner.robustness.damages.DAMAGES`.
-        severities: Some of 1 to 5; a damage without one of them goes without it.
-        seed: Makes it repeatable.
+        severities: Some of 1 to 5; severities that a damage lacks are skipped.
+        seed: The random seed.
         batch_size: See `Captioner.caption`.
         track: See `captioner.evaluation.callbacks.Callbacks`.
 
     Raises:
-        ConfigError: There is no damage or severity, or none of a damage's.
+        ConfigError: There is no damage, or a damage has none of the severities.
         DataError: There are fewer than two photos.
         ImageError: A photo cannot be read.
     """
     if len(photos) < 2:
-        raise DataError(f"{len(photos)} photos; expected two or more, as CIDEr-D needs them.")
+        raise DataError(f"{len(photos)} photos; expected two or more, which CIDEr-D requires.")
     cases = [
         (name, severity)
         for name in damages
@@ -209,7 +209,7 @@ def measure(
                 f" some of {', '.join(map(str, severities_of(name)))}."
             )
     if not cases:
-        raise ConfigError("There is no damage to measure; expected one or more.")
+        raise ConfigError("No damages given; expected one or more.")
     whole = captioner.caption(_shown(photos, WHOLE, 0, seed), batch_size=batch_size)
     own = references is None
     if references is None:
@@ -231,13 +231,13 @@ def shown(path: Path, image_id: ImageId, name: str, severity: int, seed: int) ->
 
     Args:
         path: Its file.
-        image_id: What tells it from others.
+        image_id: Its identity.
         name: The damage, or `WHOLE`.
         severity: Its severity.
-        seed: What it is drawn by.
+        seed: The random seed.
 
     Raises:
-        ImageError: It cannot be read.
+        ImageError: The photo cannot be read.
     """
     image = fit(open_image(path, min_size=SIDE))
     return image if name == WHOLE else damage(image, name, severity, key=str(image_id), seed=seed)

@@ -50,8 +50,8 @@ def save_report(folder: Path, found: Robustness) -> None:
     """Write `robustness.json`, `captions.csv`, `curves/DAMAGE.svg` and `report.html`.
 
     Args:
-        folder: Where; made if it isn't there.
-        found: What to write.
+        folder: The output folder, created if needed.
+        found: The results to write.
 
     Raises:
         OSError: A file cannot be written.
@@ -69,7 +69,7 @@ def save_report(folder: Path, found: Robustness) -> None:
 
 
 def curve(found: Robustness, name: str) -> str:
-    """Draw CIDEr-D by the severity of a damage, as an SVG file; severity 0 is the whole photo."""
+    """Plot CIDEr-D by the severity of a damage as SVG; severity 0 is the intact photo."""
     conditions = [found.whole, *found.of(name)]
     marks = (0, *severities_of(name))
     heights = [100 * each.score for condition in found.damaged for each in (condition, found.whole)]
@@ -94,18 +94,18 @@ def curve(found: Robustness, name: str) -> str:
 
 
 def title(name: str) -> str:
-    """Give a damage's name as it is read."""
+    """Return a damage's name for display."""
     return name.replace("_", " ")
 
 
 def drop_text(drop: Drop) -> str:
-    """Give a relative drop with its interval, in percent."""
+    """Format a relative drop with its interval, in percent."""
     low, high = drop.interval
     return f"{points(drop.value)} % [{points(low)}, {points(high)}]"
 
 
 def worst(found: Robustness, most: int = _SHOWN) -> list[tuple[int, Condition]]:
-    """Find the photos whose captions lose most, each once, under the damage that costs it most.
+    """Find the photos whose captions lose most, each once, under its most harmful damage.
 
     Returns:
         Pairs of a photo's index and the condition, the largest loss first; only real losses.
@@ -118,7 +118,7 @@ def worst(found: Robustness, most: int = _SHOWN) -> list[tuple[int, Condition]]:
 
 
 def page(found: Robustness) -> str:
-    """Write the page: one HTML file that asks for nothing else."""
+    """Create the page: one self-contained HTML file."""
     rows = [
         Row(
             title(name),
@@ -177,7 +177,7 @@ def _uri(data: bytes, kind: str) -> str:
 
 
 def _save_captions(path: Path, found: Robustness) -> None:
-    """Return a row for each photo and condition."""
+    """Write a row for each photo and condition."""
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         table = csv.writer(file)
         table.writerow(["image_id", "damage", "severity", "caption", MAIN])

@@ -1,5 +1,5 @@
-"""Clips -> timelines of captions: frames, the shots that they make up, a caption of each.
+"""Clips -> timelines of captions: frames, shots, one caption per shot.
 
-`Captioner.caption_video` and `captioner caption clip.mp4` are what most use. What reads clips,
-PyAV, comes with the extra `video`; it is imported when the first clip is read.
+The main entry points are `Captioner.caption_video` and `captioner caption clip.mp4`. Clips are read
+by PyAV, which comes with the extra `video` and is imported when the first clip is read.
 """

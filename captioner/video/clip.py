@@ -1,4 +1,4 @@
-"""What is written about a clip."""
+"""The captions of a clip: shots and timelines."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -9,12 +9,12 @@ from captioner.caption import Caption
 
 @dataclass(frozen=True)
 class Shot:
-    """A part of a clip that shows the same.
+    """A shot of a clip.
 
     Attributes:
-        start: When it begins, in seconds since the clip's first frame.
-        end: When it ends, in seconds.
-        caption: What it shows; without attention, as its frame isn't kept.
+        start: Its start, in seconds since the clip's first frame.
+        end: Its end, in seconds.
+        caption: Its caption, without attention, as its frame isn't kept.
     """
 
     start: float
@@ -22,7 +22,7 @@ class Shot:
     caption: Caption
 
     def to_dict(self) -> dict[str, Any]:
-        """Give its times and its caption, fit for JSON."""
+        """Return its times and its caption as plain data for JSON."""
         return {
             "start": round(self.start, 3),
             "end": round(self.end, 3),
@@ -32,13 +32,13 @@ class Shot:
 
 @dataclass(frozen=True)
 class Clip:
-    """The timeline of a clip; `str(clip)` is one sentence for all of it.
+    """The timeline of a clip; `str(clip)` is one sentence for the whole clip.
 
     Attributes:
-        shots: Its shots in their order; each begins where the one before ends.
-        duration: How long it lasts, in seconds.
-        summary: One caption for the whole clip: that of the shot whose frame is nearest the mean of
-            the features of all frames.
+        shots: Its shots in order; each starts where the previous one ends.
+        duration: Its duration in seconds.
+        summary: One caption for the whole clip: that of the shot whose frame is closest to the mean
+            of the features of all frames.
     """
 
     shots: tuple[Shot, ...]
@@ -49,7 +49,7 @@ class Clip:
         return self.summary.text
 
     def to_dict(self) -> dict[str, Any]:
-        """Give what `captioner caption --json` prints of a clip, but for the path."""
+        """Return what `captioner caption --json` prints for a clip, except the path."""
         return {
             **self.summary.to_dict(),
             "duration": round(self.duration, 3),
@@ -58,7 +58,7 @@ class Clip:
 
 
 def merge(shots: Iterable[Shot]) -> tuple[Shot, ...]:
-    """Make one shot of neighbours with the same caption; the caption is that of the longest."""
+    """Merge adjacent shots with the same text; keep the caption of the longest."""
     merged: list[Shot] = []
     longest = 0.0
     for shot in shots:

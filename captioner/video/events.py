@@ -1,4 +1,4 @@
-"""A clip -> the probabilities of events at each of its steps."""
+"""A clip -> the probabilities of events at each of its time steps."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scan:
-    """What a model makes of a clip, step by step.
+    """A model's predictions for a clip, step by step.
 
     Attributes:
-        probabilities: (T, E), of each label at each step.
+        probabilities: (T, E), the probability of each label at each step.
         labels: The E labels.
-        step: Seconds from one step to the next; the first begins at 0.
-        duration: How long the clip lasts, in seconds.
+        step: Seconds from one step to the next; the first starts at 0.
+        duration: The clip's duration in seconds.
     """
 
     probabilities: NDArray[np.float32]
@@ -36,10 +36,11 @@ class Scan:
     duration: float
 
     def events(self, threshold: float = THRESHOLD) -> tuple[Event, ...]:
-        """Merge steps into events, in the order of their start.
+        """Merge steps into events, sorted by their start.
 
         Args:
-            threshold: The least probability of an event at each of its steps, above 0 and up to 1.
+            threshold: The minimum probability of an event at each of its steps, above 0 and at most
+                1.
 
         Raises:
             ConfigError: The threshold is out of range.
@@ -54,15 +55,15 @@ class Scan:
 
 
 def scan(captioner: "Captioner", clip: ClipSource, *, batch_size: int = 8) -> Scan:
-    """Look through a clip of any length, window by window.
+    """Scan a clip of any length, window by window.
 
-    A window is as long as the clips that the model was trained on. The last one is filled up by its
-    last frame, whose probabilities are dropped. Memory holds a batch of windows.
+    A window is as long as the clips that the model was trained on. The last one is padded with its
+    last frame, and the probabilities of the padding are dropped. Memory holds a batch of windows.
 
     Args:
         captioner: A model that recognises events.
         clip: The path of a clip, or its bytes.
-        batch_size: How many windows are looked at in a batch. It doesn't change the events.
+        batch_size: The number of windows in a batch. It doesn't change the events.
 
     Raises:
         ConfigError: The model recognises no events, or the batch size is out of range.

@@ -1,4 +1,4 @@
-"""What clips are called, and which of FFmpeg's containers are read."""
+"""The file suffixes of clips, and the FFmpeg containers that are supported."""
 
 import logging
 import os
@@ -16,10 +16,10 @@ VIDEO_SUFFIXES = frozenset({
     ".rmvb", ".divx", ".y4m",
 })
 # fmt: on
-"""What the names of clips end in. Not `.ts`: most such files hold source code."""
+"""The file suffixes of clips. Not `.ts`: most such files are source code."""
 
-# Demuxers of playlists, which name other files or servers, of devices and screens, and of what
-# takes any text for a picture. Images have a room of their own.
+# Demuxers of playlists, which refer to other files or servers, of devices and screens, and those
+# that read any text as a picture. Images are read by `captioner.images`.
 # fmt: off
 _UNSAFE = {
     "concat", "concatf", "dash", "fbdev", "ffmetadata", "hds", "hls", "imf", "kmsgrab", "lavfi",
@@ -31,7 +31,7 @@ _IMAGES = {"image2", "image2pipe", "ico", "webp", "avif"}
 
 
 def is_clip(path: object) -> bool:
-    """Whether a path names a clip, by what it ends in."""
+    """Return whether a path is a clip, judging by its suffix."""
     return (
         isinstance(path, (str, os.PathLike))
         and Path(os.fsdecode(path)).suffix.lower() in VIDEO_SUFFIXES
@@ -39,25 +39,25 @@ def is_clip(path: object) -> bool:
 
 
 def can_read_clips() -> bool:
-    """Whether what reads clips is installed: the extra `video`."""
+    """Return whether the extra `video`, which reads clips, is installed."""
     return find_spec("av") is not None
 
 
 def find_media(path: str | os.PathLike[str], *, clips: bool = True) -> Iterator[Path]:
     """Find the images below a folder, and the clips if they can be read.
 
-    Where the extra `video` is not installed, clips are left out, and a warning at the end says how
-    many and what to install.
+    Without the extra `video`, clips are skipped, and a final warning says how many and what to
+    install.
 
     Args:
         path: The folder.
-        clips: Whether clips are wanted.
+        clips: Whether to find clips.
 
     Returns:
-        As `captioner.images.find_images`.
+        An iterator over the paths, as for `captioner.images.find_images`.
 
     Raises:
-        ImageError: There is no such folder.
+        ImageError: The folder does not exist.
     """
     from captioner.images import IMAGE_SUFFIXES, find_images  # here, as it loads Pillow
 
@@ -76,7 +76,7 @@ def _without_clips(folder: Path, found: Iterator[Path]) -> Iterator[Path]:
             yield path
     if left_out:
         logger.warning(
-            "%s: left out %d %s, as what reads them is not installed (pip install"
+            "%s: skipped %d %s; reading clips requires the extra video (pip install"
             " 'captioner[video]').",
             folder,
             left_out,

@@ -1,4 +1,4 @@
-"""A clip -> a few upright frames a second, read as they are needed, by PyAV (FFmpeg)."""
+"""A clip -> a few upright frames per second, read on demand by PyAV (FFmpeg)."""
 
 import logging
 import math
@@ -27,22 +27,24 @@ from captioner.video.opening import (
 logger = logging.getLogger(__name__)
 
 STEP = 0.5
-"""Seconds from one frame that is looked at to the next, in a clip of at most `MOST` of them."""
+"""Seconds from one sampled frame to the next, in a clip with at most `MOST` of them."""
 MOST = 7200
-"""Frames that are looked at; a longer clip is looked at in larger steps, by its key frames."""
-_POINTS = 32  # of a frame, a side: enough to see a cut
-_NO_READER = "is a clip, and what reads these is not installed (pip install 'captioner[video]')"
+"""Maximum number of sampled frames; longer clips are sampled in larger steps, by key frames."""
+_POINTS = 32  # sampled per side of a frame: enough to detect a cut
+_NO_READER = (
+    "is a clip, and reading clips requires the extra video (pip install 'captioner[video]')"
+)
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame that is looked at.
+    """A sampled frame.
 
     Attributes:
         time: When it is shown, in seconds since the clip's first frame.
-        change: When the picture changed most since the frame that was looked at before: where a cut
-            between the two lies. It is the time of the first frame behind the change.
-        image: What it shows, upright, in mode "RGB".
+        change: When the picture changed most since the previous sampled frame: the likely place of
+            a cut. It is the time of the first frame after the change.
+        image: The upright image in mode "RGB".
     """
 
     time: float
@@ -51,28 +53,28 @@ class Frame:
 
 
 class Frames:
-    """The frames of a clip, to be gone through once; only what the decoder holds is in memory.
+    """The sampled frames of a clip, to be iterated over once in constant memory.
 
-    Frames are those at or after 0, `step`, 2 `step`, ... seconds by their timestamps, so the rate
-    of the clip may vary. Without `every`, a clip of more than an hour is looked at `MOST` times,
-    and only its key frames are decoded: the time that takes is bounded.
+    Samples the first frame at or after 0, `step`, 2 `step`, ... seconds by the timestamps, so the
+    frame rate may vary. Without `every`, a clip of more than an hour gets `MOST` samples, and only
+    its key frames are decoded, which bounds the running time.
 
     Args:
         source: A path, or the bytes of a file.
         every: Seconds from one frame to the next; None for `STEP`, or more in a long clip.
-        size: The length in pixels that the shorter side needs; larger frames are scaled down, but
+        size: The required length of the shorter side in pixels; larger frames are scaled down, but
             stay at least twice as large as this.
-        longest: The seconds that a clip may last; None for any number.
-        name: What errors call the clip; by default its path.
+        longest: The maximum duration of a clip in seconds; None for no limit.
+        name: The clip's name in error messages; by default its path.
 
     Attributes:
         step: Seconds from one frame to the next.
-        promised: How long the clip lasts by what it says of itself, in seconds; None if it doesn't.
-        end: When the last frame that was decoded ends, in seconds.
+        promised: The duration that the file states, in seconds; None if it states none.
+        end: The end of the last decoded frame, in seconds.
 
     Raises:
         VideoError: The clip cannot be read.
-        ConfigError: `every` is no length of time.
+        ConfigError: `every` is not a positive number.
     """
 
     def __init__(
@@ -115,10 +117,10 @@ class Frames:
         self._file.close()
 
     def __iter__(self) -> Iterator[Frame]:
-        """Give the frames, then close the file.
+        """Yield the frames, then close the file.
 
         Raises:
-            VideoError: No frame can be decoded, or the clip lasts too long.
+            VideoError: No frame can be decoded, or the clip is too long.
         """
         try:
             yield from self._sampled()
@@ -150,7 +152,7 @@ class Frames:
             )
 
     def _timed(self) -> Iterator[tuple[float, Any]]:
-        """Each decoded frame and its time, from 0 on, never falling."""
+        """Yield each decoded frame and its time, starting at 0 and never decreasing."""
         rate = self._stream.average_rate or self._stream.guessed_rate
         usual = float(1 / rate) if rate else 0.04
         first, last = None, 0.0
@@ -197,11 +199,11 @@ class Frames:
         if self._longest is not None and seconds > self._longest:
             raise VideoError(
                 self._name,
-                f"lasts more than {self._longest / 60:g} minutes, the most that is allowed here",
+                f"is too long: expected at most {self._longest / 60:g} minutes",
             )
 
     def _warn(self) -> None:
-        """Say what of the clip could not be read."""
+        """Log which part of the clip could not be read."""
         if self.promised is not None and self.end < 0.9 * self.promised - 1 - self.step:
             logger.warning(
                 "%s: ends after %.1f of %.1f seconds; it is incomplete or damaged.",
@@ -210,14 +212,14 @@ class Frames:
                 self.promised,
             )
         elif self._damaged:
-            logger.warning("%s: damaged in places, which were left out.", self._name)
+            logger.warning("%s: skipped damaged parts.", self._name)
 
 
 def check_every(every: float | None) -> None:
-    """Refuse what is no length of time.
+    """Check the time between two frames.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: It is not a positive number.
     """
     if every is not None and (
         isinstance(every, bool)
@@ -225,11 +227,11 @@ def check_every(every: float | None) -> None:
         or not math.isfinite(every)
         or every <= 0
     ):
-        raise ConfigError(f"every is {every!r}; expected seconds, a number above 0.")
+        raise ConfigError(f"every is {every!r}; expected a number of seconds above 0.")
 
 
 def _points(frame: Any) -> NDArray[np.int32]:
-    """Return the brightness of points of a frame on a grid; for packed formats, any bytes."""
+    """Sample the brightness of a frame on a grid; for packed formats, arbitrary bytes."""
     plane = frame.planes[0]
     wide = frame.format.components[0].bits > 8
     values = np.frombuffer(plane, np.uint16 if wide else np.uint8)

@@ -1,4 +1,4 @@
-"""Photos and clips in one stream, in the order they come in."""
+"""Caption photos and clips in one stream, in their order."""
 
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
@@ -23,24 +23,24 @@ def stream_mixed(
     first_image: int = 0,
     **decoding: Any,
 ) -> Generator[Caption | Clip | ImageError, None, None]:
-    """Caption any number of photos and clips; what is a clip, its name says.
+    """Caption any number of photos and clips; clips are recognised by their suffix.
 
     Args:
         captioner: The model.
-        sources: The photos and clips, read as they are needed.
+        sources: The photos and clips, read on demand.
         every: As for `Captioner.caption_video`.
         batch_size: As for `Captioner.stream`.
         first_image: As for `Captioner.stream`.
         **decoding: As for `Captioner.stream`.
 
     Returns:
-        An iterator over what each photo or clip gives, in their order: a caption, a timeline, or
-        the error of one that cannot be read. Close it when it is not used to its end.
+        An iterator over the results in the order of the sources: a caption, a timeline, or the
+        error of one that cannot be read. Close it if you don't exhaust it.
 
     Raises:
         ConfigError: An option is unknown or out of range.
     """
-    captioner.stream((), batch_size=batch_size, **decoding)  # says what is wrong with the options
+    captioner.stream((), batch_size=batch_size, **decoding)  # validates the options
     settings = {"batch_size": batch_size, **decoding}
     return _stream(captioner, iter(sources), every, first_image, settings)
 
@@ -52,7 +52,7 @@ def _stream(
     captioned: int,
     settings: dict[str, Any],
 ) -> Generator[Caption | Clip | ImageError, None, None]:
-    clips: list[Any] = []  # the one that ended the photos before it
+    clips: list[Any] = []  # the clip that ended the photos before it
 
     def photos() -> Iterator[ImageSource]:
         for source in sources:

@@ -1,4 +1,4 @@
-"""Opening clips by PyAV (FFmpeg), so that nothing but the given file is read; decoding them."""
+"""Open and decode clips with PyAV (FFmpeg), reading nothing but the given file."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ _ENCRYPTED = "is encrypted: expected a clip without copy protection"
 
 
 def clip_name(source: object) -> str:
-    """Return what errors call a clip: its path, if it has one."""
+    """Return the name of a clip for error messages: its path, if it has one."""
     return "clip (bytes)" if isinstance(source, bytes) else name_of(source)
 
 
@@ -42,14 +42,14 @@ def open_clip(source: ClipSource, name: str) -> BinaryIO:
 
 
 def open_container(file: BinaryIO, name: str) -> Any:
-    """Open the container of a clip; nothing but the given file is read.
+    """Open the container of a clip, reading nothing but the given file.
 
     Raises:
         VideoError: It cannot be opened.
     """
     import av
 
-    av.logging.set_level(None)  # what FFmpeg says of odd files would mix with what we say
+    av.logging.set_level(None)  # FFmpeg's messages about damaged files would mix with ours
     try:
         return av.open(
             file,
@@ -58,15 +58,16 @@ def open_container(file: BinaryIO, name: str) -> Any:
         )
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoError(
-            name, f"is no clip, or a damaged, incomplete or unknown one ({_short(error)})"
+            name,
+            f"is not a clip, or is damaged, incomplete or of an unknown format ({_short(error)})",
         ) from error
 
 
 def video_stream(container: Any, name: str) -> Any:
-    """Return the stream of pictures that is shown.
+    """Return the video stream that players show.
 
     Raises:
-        VideoError: There is none, or none that can be decoded.
+        VideoError: The container has no video stream that can be decoded.
     """
     pictures = [one for one in container.streams.video if not _is_cover(one)]
     if not pictures:
@@ -74,11 +75,11 @@ def video_stream(container: Any, name: str) -> Any:
         raise VideoError(name, f"has {has}")
     if container.format.name.endswith("_pipe"):
         kind = container.format.name.removesuffix("_pipe").upper()
-        hint = " with the name of a clip: rename it" if is_clip(name) else "; expected a clip"
+        hint = " with the suffix of a clip: rename it" if is_clip(name) else "; expected a clip"
         raise VideoError(name, f"is an image ({kind}){hint}")
     known = [one for one in pictures if one.codec_context is not None]
     if not known:
-        raise VideoError(name, "is encrypted, or of a codec that cannot be decoded here")
+        raise VideoError(name, "is encrypted or uses an unsupported codec")
     stream = max(known, key=lambda one: one.width * one.height)
     if stream.width * stream.height > MAX_PIXELS:
         raise VideoError(name, TOO_LARGE)
@@ -88,7 +89,7 @@ def video_stream(container: Any, name: str) -> Any:
 
 
 def promised_length(container: Any, stream: Any) -> float | None:
-    """Return how long a clip lasts by what it says of itself, in seconds; None if it doesn't."""
+    """Return the duration that a clip states, in seconds; None if it states none."""
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
     return container.duration / 1e6 if container.duration else None  # in microseconds
@@ -102,14 +103,14 @@ def decode(
     key_frames_alone: bool = False,
     on_damage: Callable[[], None] = lambda: None,
 ) -> Iterator[Any]:
-    """Decode the frames of a stream, from where its container stands; skip those that are damaged.
+    """Decode the frames of a stream from its container's current position; skip damaged ones.
 
     Args:
-        container: The container, of `open_container`.
-        stream: Its stream, of `video_stream`.
-        name: What errors call the clip.
-        key_frames_alone: Whether only key frames are decoded.
-        on_damage: Is called for each packet that cannot be read or decoded.
+        container: The container, from `open_container`.
+        stream: Its stream, from `video_stream`.
+        name: The clip's name in error messages.
+        key_frames_alone: Whether to decode only key frames.
+        on_damage: Called for each packet that cannot be read or decoded.
 
     Raises:
         VideoError: The clip is encrypted.
@@ -120,7 +121,7 @@ def decode(
     while True:
         try:
             packet = next(packets, None)
-        except (av.FFmpegError, OSError):  # what follows is lost
+        except (av.FFmpegError, OSError):  # the rest is lost
             on_damage()
             packet = None
         if packet is None:
@@ -131,20 +132,20 @@ def decode(
             continue
         try:
             frames = packet.decode()
-        except (av.FFmpegError, OSError):  # the next one may be whole
+        except (av.FFmpegError, OSError):  # the next one may be intact
             on_damage()
             continue
         yield from frames
 
 
 def upright(image: Image.Image, rotation: float) -> Image.Image:
-    """Turn a frame's image by the rotation that its clip names: degrees, counterclockwise."""
+    """Rotate a frame's image by the rotation that its clip states: degrees, counterclockwise."""
     turn = _TURNS.get(round(rotation / 90) * 90 % 360)
     return image if turn is None else image.transpose(turn)
 
 
 def _is_cover(stream: Any) -> bool:
-    """Whether it is the picture on the cover of a piece of music."""
+    """Return whether the stream is the cover art of an audio file."""
     return "attached_pic" in (stream.disposition.name or "")
 
 

@@ -1,4 +1,4 @@
-"""Evenly spaced frames of a clip, upright and in sRGB's RGB: what a model of clips sees of it."""
+"""Evenly spaced frames of a clip, upright and in sRGB: the input of a model of clips."""
 
 import math
 import os
@@ -23,24 +23,24 @@ from captioner.video.opening import (
 )
 
 ClipInput: TypeAlias = ClipSource | ClipPart | Sequence[ImageSource]
-"""What a model of clips captions: a file, a part of it, or frames in their order."""
+"""The input of a model of clips: a file, a part of it, or frames in order."""
 
-_SEEK = 10.0  # seconds ahead from which on seeking is quicker than decoding all that lies between
+_SEEK = 10.0  # seconds; for larger gaps, seeking is faster than decoding everything in between
 _EMPTY = "has no frame that can be decoded: it is empty or damaged"
-_PHOTOS = IMAGE_SUFFIXES - {".gif"}  # FFmpeg reads what moves in a GIF
+_PHOTOS = IMAGE_SUFFIXES - {".gif"}  # FFmpeg reads animated GIFs
 
 
 def read_frames(clip: ClipPart, count: int) -> list[Image.Image]:
     """Read evenly spaced frames of a clip: those shown in the middle of `count` equal parts of it.
 
-    A clip of fewer frames gives some of them twice. Memory holds no more than the frames returned.
+    A clip with fewer frames returns some of them twice. Memory holds only the returned frames.
 
     Args:
         clip: The clip.
-        count: How many frames.
+        count: The number of frames.
 
     Returns:
-        The frames in mode "RGB", in their order.
+        The frames in mode "RGB", in order.
 
     Raises:
         VideoError: The clip cannot be read, or has no frame between its start and its end.
@@ -66,10 +66,10 @@ def read_frames(clip: ClipPart, count: int) -> list[Image.Image]:
 
 
 def span_of(clip: ClipPart) -> tuple[float, float]:
-    """Say where a part of a clip begins and ends, in seconds; nothing is decoded.
+    """Return the start and the end of a part of a clip in seconds, without decoding.
 
     Raises:
-        VideoError: The clip cannot be read, or has nothing between its start and its end.
+        VideoError: The clip cannot be read, or has no frames between its start and its end.
         MissingExtraError: PyAV is not installed.
     """
     if not can_read_clips():
@@ -85,16 +85,16 @@ def span_of(clip: ClipPart) -> tuple[float, float]:
 
 
 class Steps:
-    """The frames of a clip in equal steps; memory holds one at a time.
+    """The frames of a clip in equal time steps; memory holds one at a time.
 
-    The frame of a step is that shown in its middle, as `read_frames` takes them.
+    The frame of a step is the one shown in its middle, as for `read_frames`.
 
     Args:
         source: A path, or the bytes of a file.
-        step: Seconds of a step.
+        step: The length of a step in seconds.
 
     Attributes:
-        duration: How long the clip lasts, in seconds.
+        duration: The clip's duration in seconds.
 
     Raises:
         VideoError: The clip cannot be read.
@@ -109,7 +109,7 @@ class Steps:
         return max(1, math.ceil(self.duration / self._step - 0.5))
 
     def __iter__(self) -> Iterator[Image.Image]:
-        """Give the frames, in mode "RGB".
+        """Yield the frames in mode "RGB".
 
         Raises:
             VideoError: No frame can be decoded.
@@ -133,22 +133,22 @@ class Steps:
 
 
 def frames_of(source: ClipInput | ImageSource, count: int, min_size: int) -> list[Image.Image]:
-    """Read the frames that a model sees of what it is given.
+    """Read the frames of a source that a model takes as input.
 
     Args:
-        source: A clip, or a part of one, or its frames; a single image in memory is a clip of one
+        source: A clip, a part of one, or its frames; a single image in memory is a clip of one
             frame.
-        count: How many frames the model sees.
-        min_size: See `captioner.images.open_image`; of frames that are given as images.
+        count: The number of frames that the model takes.
+        min_size: See `captioner.images.open_image`; applies to frames given as images.
 
     Raises:
-        ImageError: The source cannot be read, has no frames, or is the file of a photo.
+        ImageError: The source cannot be read, has no frames, or is a photo file.
         MissingExtraError: PyAV is not installed.
     """
     if isinstance(source, (str, os.PathLike)) and _is_photo(source):
         raise ImageError(
             os.fsdecode(source),
-            "is a photo, and this model captions clips: choose a model of photos for it",
+            "is a photo, and this model captions clips: use a model of photos",
         )
     if isinstance(source, (str, os.PathLike, bytes)):
         source = ClipPart(source)
@@ -170,25 +170,25 @@ def _is_photo(path: str | os.PathLike[str]) -> bool:
 
 
 def _span(container: Any, stream: Any, clip: ClipPart) -> tuple[float, float]:
-    """Where a part of a clip begins and ends, in seconds since the clip's first frame."""
+    """Return the start and end of a part of a clip, in seconds since the clip's first frame."""
     length = promised_length(container, stream)
     if length is None:
         length = _length(container, stream) if clip.end is None else clip.end
     start, end = clip.start or 0.0, length if clip.end is None else clip.end
     if not (0 <= start < end and start < length):
         span = f"from {start:g} s to {end:g} s"
-        reason = f"has nothing {span}; expected a part of its {length:g} s"
+        reason = f"has no frames {span}; expected a part of its {length:g} s"
         raise VideoError(clip_name(clip.path), reason)
     return start, min(end, length)
 
 
 def _first(stream: Any) -> float:
-    """When the first frame is shown, in seconds of the clip's timestamps."""
+    """Return when the first frame is shown, in seconds of the clip's timestamps."""
     return float((stream.start_time or 0) * (stream.time_base or 0))
 
 
 def _length(container: Any, stream: Any) -> float:
-    """Return the length in seconds of a clip that doesn't state it, by reading the whole file."""
+    """Measure the duration in seconds of a clip that states none, by reading the whole file."""
     last = first = None
     for packet in container.demux(stream):
         if packet.pts is not None:
@@ -207,7 +207,7 @@ def _shown_at(
     left = list(times)
     now, sought = 0.0, -1.0
     while left:
-        if left[0] - now > _SEEK and left[0] > sought:  # once: keyframes may be far apart
+        if left[0] - now > _SEEK and left[0] > sought:  # once: key frames may be far apart
             container.seek(int(left[0] / stream.time_base), stream=stream)
             decoded, shown, sought = decode(container, stream, name), None, left[0]
         frame = next(decoded, None)

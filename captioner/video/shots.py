@@ -1,14 +1,14 @@
-"""Shot boundaries from changes of the CNN's features; the frame that represents a shot.
+"""Shot boundaries from changes of the CNN's features, and the frame that represents a shot.
 
 Frames are compared by the cosine distance of their pooled features. A frame that is far from the
-mean of its shot begins a new one if the frame after it is near it: a flash, or something
-that passes before the lens, begins none, and a dissolve one at its end. So a shot has two frames or
-more. Its beginning is where the picture changed most between two frames, by their brightness alone.
+mean of its shot starts a new shot if the next frame is close to it. So a flash, or an object that
+passes in front of the lens, starts none, and a dissolve starts one at its end. A shot has at least
+two frames. It starts where the picture changed most between two frames, measured by brightness.
 
-The frame that stands for a shot is the one nearest the mean of the features of all its frames, the
-medoid: a real frame, of what the shot shows for most of its time, away from fades, blur and what
-passes. Averaging the features of several frames instead would mix what lies at the same place in
-different frames, and the most probable caption is often that which says least.
+The frame that represents a shot is the medoid: the one closest to the mean of the features of all
+its frames. It is a real frame that shows what the shot shows most of the time, without fades, blur
+and passing objects. Averaging the features of several frames instead would mix different contents
+of the same location, and the most probable caption is often the least informative one.
 """
 
 from dataclasses import dataclass
@@ -21,20 +21,20 @@ from captioner.backends.ensemble import unit
 Float32Array = NDArray[np.float32]
 
 THRESHOLD = 0.3
-"""The cosine distance from which on two frames show different things."""
-_CANDIDATES = 8  # frames of a shot that are kept to choose from
+"""The cosine distance above which two frames show different scenes."""
+_CANDIDATES = 8  # representative frames of a shot to choose from
 
 
 @dataclass(frozen=True)
 class Span:
-    """A part of a clip, and the frame that stands for it.
+    """A part of a clip, and the frame that represents it.
 
     Attributes:
-        start: When it begins, in seconds.
-        end: When it ends, in seconds.
+        start: Its start in seconds.
+        end: Its end in seconds.
         pixels: The frame, preprocessed, (3, S, S); for a model of clips its colours, (D,).
-        total: The sum of the features of all its frames, each of length 1, (D,); None where they
-            were not computed.
+        total: The sum of the unit-length features of all its frames, (D,); None if they were not
+            computed.
     """
 
     start: float
@@ -44,10 +44,10 @@ class Span:
 
 
 class ShotDetector:
-    """Puts frames together to shots, one after the other, in constant memory.
+    """Groups frames into shots, one after the other, in constant memory.
 
     Args:
-        threshold: The cosine distance from which on two frames show different things.
+        threshold: The cosine distance above which two frames show different scenes.
     """
 
     def __init__(self, threshold: float = THRESHOLD) -> None:
@@ -56,15 +56,15 @@ class ShotDetector:
         self._odd: _Looked | None = None  # the last frame, if it is far from its shot
 
     def add(self, change: float, features: Float32Array, pixels: Float32Array) -> Span | None:
-        """Take the next frame.
+        """Add the next frame.
 
         Args:
-            change: When the picture changed most since the frame before, in seconds.
+            change: When the picture changed most since the previous frame, in seconds.
             features: Its pooled features (D,).
             pixels: The frame, preprocessed.
 
         Returns:
-            The shot that ended before it, if one did.
+            The shot that ended before it, if any.
         """
         frame = _Looked(change, unit(features), pixels)
         if self._shot is None:
@@ -72,7 +72,7 @@ class ShotDetector:
             return None
         odd, self._odd = self._odd, None
         if self._near(self._shot.total, frame):
-            self._shot.take(frame)  # and what was odd was a flash
+            self._shot.take(frame)  # the odd frame was a flash
             return None
         if odd is None or not self._near(odd.features, frame):
             self._odd = frame
@@ -83,7 +83,7 @@ class ShotDetector:
         return ended
 
     def finish(self, end: float) -> Span | None:
-        """Give the last shot, which ends with the clip; none of a clip without frames."""
+        """Return the last shot, which ends with the clip; None for a clip without frames."""
         return None if self._shot is None else self._shot.span(end)
 
     def _near(self, features: Float32Array, frame: "_Looked") -> bool:
@@ -92,7 +92,7 @@ class ShotDetector:
 
 @dataclass(frozen=True)
 class _Looked:
-    """A frame that was looked at: where it changed, its features of length 1, its pixels."""
+    """A sampled frame: the time of its change, its unit-length features, its pixels."""
 
     change: float
     features: Float32Array

@@ -1,4 +1,4 @@
-"""Timelines as text: rows of a table, and subtitles that players and screen readers take."""
+"""Timelines as text: table rows, and subtitles for players and screen readers."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
@@ -15,10 +15,10 @@ def subtitles(shots: Sequence["Shot"], form: SubtitleFormat) -> str:
 
     Args:
         shots: The shots.
-        form: "srt" for SubRip, "vtt" for WebVTT, which browsers take as a track.
+        form: "srt" for SubRip, "vtt" for WebVTT, which browsers accept as a track.
 
     Returns:
-        The file's text; it is to be written as UTF-8.
+        The file's text, to be written as UTF-8.
     """
     if form == "vtt":
         cues = [
@@ -33,7 +33,7 @@ def subtitles(shots: Sequence["Shot"], form: SubtitleFormat) -> str:
 
 
 def time_span(start: float, end: float) -> str:
-    """Write when a shot is shown, as `00:00:03.20-00:00:07.00`: hours, minutes and seconds."""
+    """Format the time span of a shot as `00:00:03.20-00:00:07.00`: hours, minutes and seconds."""
     return f"{_clock(start, digits=2)}-{_clock(end, digits=2)}"
 
 

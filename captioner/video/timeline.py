@@ -1,8 +1,8 @@
 """A clip -> its timeline: frames -> features -> shots -> captions.
 
 A model of photos compares frames by the features of its CNN, and captions one frame of each shot. A
-model of clips captions the shot itself. Its CNN runs on as many frames as it sees of a clip, so
-frames are compared by their colours alone: what moves within a shot doesn't change those.
+model of clips captions the shot itself. Its CNN needs several frames at once, so frames are
+compared by their colours alone, which motion within a shot doesn't change.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from captioner.inference import Captioner
 
 T = TypeVar("T")
-Look: TypeAlias = Callable[[Image.Image], NDArray[np.float32]]  # what is kept of a frame
+Look: TypeAlias = Callable[[Image.Image], NDArray[np.float32]]  # features kept per frame
 
-_SIDE, _LEVELS = 64, 4  # of the picture whose colours are counted; of each of red, green and blue
+_SIDE, _LEVELS = 64, 4  # size of the picture whose colours are counted; levels per channel
 
 
 def caption_frames(
@@ -45,16 +45,16 @@ def caption_frames(
 ) -> Clip:
     """Caption a clip by its frames.
 
-    Frames pass through the CNN in batches, and only those that may yet stand for a shot are kept.
-    Those that do are captioned in batches too, of several shots.
+    The CNN encodes frames in batches, and only those that may still represent a shot are kept. The
+    frames that do are captioned in batches too, across shots.
 
     Args:
         captioner: The model.
         frames: The clip's frames.
-        source: The clip itself, parts of which a model of clips reads.
-        steps: Whether each frame is captioned on its own, instead of shots.
-        batch_size: The most frames that are encoded and decoded at once.
-        first_image: See `Captioner.stream`; the frames that are captioned are counted.
+        source: The clip itself; a model of clips reads parts of it.
+        steps: Whether to caption each frame instead of each shot.
+        batch_size: The maximum number of frames to encode and decode at once.
+        first_image: See `Captioner.stream`; counts the captioned frames.
         **decoding: As for `Captioner.caption`.
 
     Returns:
@@ -67,7 +67,7 @@ def caption_frames(
     look = _colors if captioner.frames else partial(_pixels, captioner)
     spans = _steps(frames, look) if steps else _shots(captioner, frames, look, batch_size)
     shots: list[Shot] = []
-    features: list[NDArray[np.float32]] = []  # (D,) each, of length 1
+    features: list[NDArray[np.float32]] = []  # (D,) each, unit length
     total: Any = 0.0  # (D,)
     for batch in _batches(spans, batch_size):
         first = first_image + len(shots)
@@ -92,7 +92,7 @@ def caption_frames(
 
 
 def _without_attention(caption: Caption) -> Caption:
-    """Leave out the maps: the frame that they lie over is gone, and a long clip has many."""
+    """Drop the attention maps: their frame is gone, and a long clip has many."""
     alternatives = tuple(map(_without_attention, caption.alternatives))
     return replace(caption, attention=None, alternatives=alternatives)
 
@@ -104,7 +104,7 @@ def _caption_parts(
     first_image: int,
     decoding: dict[str, Any],
 ) -> list[Caption]:
-    """Caption parts of a clip by a model of clips."""
+    """Caption parts of a clip with a model of clips."""
     sources: Any = parts
     captions = []
     with closing(
@@ -118,14 +118,14 @@ def _caption_parts(
 
 
 def _pixels(captioner: "Captioner", image: Image.Image) -> NDArray[np.float32]:
-    """Return what the encoder takes of a frame, (3, S, S)."""
+    """Return a frame as the encoder's input, (3, S, S)."""
     return captioner.preprocessing(image)
 
 
 def _colors(image: Image.Image) -> NDArray[np.float32]:
-    """Return the square roots of the shares of 64 colours in a frame, (64,), a vector of length 1.
+    """Return the square roots of a frame's histogram of 64 colours, (64,), a unit vector.
 
-    Their product with those of another frame is the Bhattacharyya coefficient.
+    The dot product of two such vectors is the Bhattacharyya coefficient.
     """
     small = np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX)) // (256 // _LEVELS)
     numbers = small.astype(np.int64) @ (_LEVELS**2, _LEVELS, 1)  # of the colours

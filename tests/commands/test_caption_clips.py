@@ -102,14 +102,14 @@ def test_without_the_extra_clips_of_a_folder_are_left_out_and_named_ones_fail(
     monkeypatch.setattr(formats, "can_read_clips", lambda: False)
     found = [path.name for path in formats.find_media(folder)]
     assert found == ["a.jpg", "c.jpg"]
-    assert "left out 1 clip" in caplog.text
+    assert "skipped 1 clip" in caplog.text
     assert "captioner[video]" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["b.mp4", "--every", "0"], "every is 0.0; expected seconds"),
+        (["b.mp4", "--every", "0"], "every is 0.0; expected a number of seconds"),
         (["b.mp4", "--every", "1", "--summary"], "--every cannot be combined with --summary"),
         (["b.mp4", "b.mp4", "--format", "srt"], "expected a single clip"),
         (["a.jpg", "--format", "srt"], "expected a single clip"),
@@ -130,4 +130,4 @@ def test_a_damaged_clip_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
     path = tmp_path / "diary.mp4"
     path.write_text("dear diary")
     assert main(["caption", str(path)]) == 1
-    assert capsys.readouterr().err.startswith(f"error: {path}: is no clip, or a damaged")
+    assert capsys.readouterr().err.startswith(f"error: {path}: is not a clip, or is damaged")

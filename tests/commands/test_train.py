@@ -104,4 +104,6 @@ def test_its_help_is_lightnings(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(
         option in text for option in ("--config", "--ckpt_path", "--model.decoding.beam_size")
     )
-    assert "What no caption ends with" in text, "the table of decoding options is its help too"
+    assert "Words that a caption may not end with" in text, (
+        "the table of decoding options is its help too"
+    )

@@ -115,10 +115,10 @@ def test_a_list_and_its_images_are_read_from_a_web_server(tmp_path: Path) -> Non
     [
         ("nowhere", "auto", DataError, "does not exist"),
         ("memory://nowhere", "auto", DataError, "does not exist"),
-        ("odd://bucket/x", "auto", ConfigError, "there is no file system odd://"),
+        ("odd://bucket/x", "auto", ConfigError, "unknown file system odd://"),
         ("photo.jpg", "auto", ConfigError, "captioner caption"),
         (".", "list", ConfigError, "is a folder"),
-        ("list.bin", "auto", DataError, "list.bin, line 1: no text"),
+        ("list.bin", "auto", DataError, "list.bin, line 1: not text"),
         ("list.txt", "shards", ConfigError, "not shards"),
         (".", "movies", ConfigError, "expected auto, images"),
     ],

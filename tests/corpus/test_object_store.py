@@ -69,7 +69,7 @@ def test_shards_tables_and_lists_are_read_from_it(store: Any, tmp_path: Path) ->
     rows = caption_here("s3://corpus/shards", tmp_path / "a")
     assert [row["key"] for row in rows] == ["1", "2", "3", "1", "2"]
     damaged = OutputFolder(str(tmp_path / "a"), NO_RUN).finished[1].damage
-    assert damaged is not None and "cut off" in damaged
+    assert damaged is not None and "truncated" in damaged
     assert len(list(plan("s3://corpus/shards/*.tar"))) == 2
     rows = caption_here("s3://corpus/tables", tmp_path / "b")
     assert [row["key"] for row in rows] == list("abcdefg")
@@ -112,5 +112,5 @@ def test_what_is_not_there_is_said(source: str) -> None:
 
 def test_another_folder_is_left_as_it_is(store: Any) -> None:
     store.pipe_file("corpus/full/notes.txt", b"mine")
-    with pytest.raises(ConfigError, match="has something else in it"):
+    with pytest.raises(ConfigError, match="is not empty and not an output folder"):
         OutputFolder("s3://corpus/full", NO_RUN)

@@ -62,13 +62,13 @@ def test_a_part_that_is_none_of_ours_is_not_finished(tmp_path: Path) -> None:
 def test_a_part_that_a_worker_wrote_elsewhere_is_missed(tmp_path: Path) -> None:
     folder = OutputFolder(str(tmp_path), NO_RUN)
     folder.start(iter(blocks(1)))
-    with pytest.raises(DataError, match="Every machine of a cluster must reach the same folder"):
+    with pytest.raises(DataError, match="All machines of a cluster must access the same folder"):
         folder.finish(0, DONE)
 
 
 def test_a_folder_with_something_else_in_it_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="something else in it"):
+    with pytest.raises(ConfigError, match="not an output folder"):
         OutputFolder(str(tmp_path), NO_RUN)
     with pytest.raises(ConfigError, match="is a file"):
         OutputFolder(str(tmp_path / "mine.txt"), NO_RUN)
@@ -147,7 +147,7 @@ def test_a_broken_image_costs_its_row_and_a_cut_shard_what_is_missing(tmp_path: 
     worker = Worker(work_of(tmp_path / "out"))
     found = worker.caption(0, Block("shard", (str(shard),)))
     assert (found.images, found.failed) == (5, 3)
-    assert found.damage is not None and "cut off" in found.damage
+    assert found.damage is not None and "truncated" in found.damage
     rows = rows_of(tmp_path / "out")
     assert [row["caption"] is None for row in rows] == [True, False, True, False, True]
     assert [row["error"] is None for row in rows] == [False, True, False, True, False]

@@ -75,7 +75,7 @@ def test_a_table_gives_bytes_with_keys_or_row_numbers(tmp_path: Path) -> None:
 def test_a_table_without_images_asks_for_the_column(tmp_path: Path) -> None:
     path = write_table(tmp_path / "a.parquet", {"one": [b"1"], "two": [b"2"], "text": ["3"]})
     (block,) = plan(str(path))
-    with pytest.raises(ConfigError, match=r"--image-column\. It has one, two, text"):
+    with pytest.raises(ConfigError, match=r"--image-column\. The columns are one, two, text"):
         list(read_block(block))
     with pytest.raises(ConfigError, match="no column text"):
         list(read_block(block, "text"))

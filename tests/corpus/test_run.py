@@ -132,7 +132,7 @@ def test_the_command_names_what_is_damaged(
     call = ["corpus", str(shard), "--output", str(tmp_path / "out"), "--beam-size", "1"]
     assert main([*call, "--workers", "1"]) == 1
     said = capsys.readouterr()
-    assert f"error: {shard}: only a part was captioned, it is cut off" in said.err
+    assert f"error: {shard}: captioned only in part, it is truncated" in said.err
     assert "1 images cannot be read" in said.err
     assert f"images are in {tmp_path / 'out'}" in said.out
     assert main([*call, "--workers", "1"]) == 1  # it stays so, and is not done again
@@ -165,7 +165,7 @@ def test_the_commands_of_the_page_do_what_it_says(
 @pytest.mark.usefixtures("cluster")
 def test_no_room_for_a_worker_is_said(tmp_path: Path) -> None:
     write_folder(tmp_path / "photos", [1])
-    with pytest.raises(ConfigError, match="A worker needs 64 CPUs and 0 GPUs; Ray has 2 and 0"):
+    with pytest.raises(ConfigError, match="A worker requires 64 CPUs and 0 GPUs; Ray has 2 and 0"):
         caption_corpus(
             Corpus(str(tmp_path / "photos")),
             str(tmp_path / "out"),
@@ -184,7 +184,7 @@ def test_an_output_that_cannot_be_written_ends_it(tmp_path: Path) -> None:
             (output / PARTS).rmdir()
             (output / PARTS).write_text("a file")
 
-    with pytest.raises(DataError, match="Every machine of a cluster must reach it"):
+    with pytest.raises(DataError, match="All machines of a cluster must access it"):
         corpus = Corpus(str(tmp_path / "photos"))
         caption_corpus(corpus, str(output), GREEDY, workers=ONE, tell=spoil)
 
@@ -274,7 +274,7 @@ def test_it_goes_on_where_it_was_stopped(tmp_path: Path, number: int, status: in
     _, err = process.communicate(timeout=300)
     assert process.returncode == status
     if number != signal.SIGKILL:
-        assert "Stopped." in err and "the same call goes on with it" in err
+        assert "Stopped." in err and "run the command again to resume" in err
         assert json.loads((tmp_path / "out" / MANIFEST).read_text())["finished"]
     kept = {path.name: path.stat().st_mtime_ns for path in parts.glob("part-*.parquet")}
     assert 2 < len(kept) < 12

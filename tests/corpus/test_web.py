@@ -136,5 +136,5 @@ def test_shards_and_tables_are_read_from_a_server_with_or_without_ranges(
 
 @pytest.mark.parametrize("kind", ["403", "404", "500"])
 def test_a_corpus_that_the_server_does_not_give_is_named(web: Web, kind: str) -> None:
-    with pytest.raises(DataError, match="/x does not exist, or its server doesn't give it"):
+    with pytest.raises(DataError, match="/x does not exist, or its server denies access"):
         list(plan(f"{web.url}/{kind}/x"))

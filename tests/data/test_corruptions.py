@@ -123,7 +123,7 @@ def test_what_cannot_be_drawn_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     for wrong in ({"share": 1.5}, {"share": 0.5, "severities": (6,)}):
         with pytest.raises(ConfigError, match="share from 0 to 1, and severities of 1 to 5"):
             Corruptions(**wrong)
-    with pytest.raises(ConfigError, match="no damage 'rain'"):
+    with pytest.raises(ConfigError, match="Unknown damage 'rain'"):
         Corruptions(0.5, ("rain",))
     with pytest.raises(ConfigError, match=r"'rotation' has none of .*expected some of 1, 2, 3"):
         Corruptions(0.5, ("rotation",), (4, 5))

@@ -267,10 +267,10 @@ def test_words_are_looked_up_in_all_their_forms() -> None:
     [
         (
             ["catt"],
-            "doesn't know the word catt; the nearest that it has: cat, cats. Include another",
+            "doesn't know the word catt; the closest words that it knows: cat, cats. Include",
         ),
         (["traffic warden"], "doesn't know the word warden"),
-        (["xylophone"], "doesn't know the word xylophone, and has none that is spelled like it"),
+        (["xylophone"], "doesn't know the word xylophone or any word with a similar"),
         (["<unk>"], "doesn't know the word <unk>"),
         ([""], "include has ''; expected words, such as cat"),
         (["."], "include has '.'; expected words"),
@@ -290,7 +290,7 @@ def test_more_words_than_a_caption_has_room_for_are_refused() -> None:
     assert inclusion.fewest == 3
     with pytest.raises(
         ConfigError,
-        match=r"has 3 words at least; max_length is 2\. Raise max_length, or include less",
+        match=r"has at least 3 words; max_length is 2\. Raise max_length, or include fewer",
     ):
         Constraints.from_options(replace(options, max_length=2), VOCABULARY)
 
@@ -310,5 +310,5 @@ def test_a_list_for_each_image_is_told_from_one_for_all() -> None:
     assert of_each_image([["cat"], []], 2) == [["cat"], []]
     with pytest.raises(ConfigError, match="include has 2 lists for 3 images"):
         of_each_image([["cat"], []], 3)
-    with pytest.raises(ConfigError, match="2 lists for images without a length"):
+    with pytest.raises(ConfigError, match="2 lists for an unknown number of images"):
         of_each_image([["cat"], []], None)

@@ -84,7 +84,7 @@ def test_the_search_is_the_one_over_the_words_alone() -> None:
 def test_an_unknown_style_is_refused() -> None:
     with pytest.raises(ConfigError, match="There is no style 'x'; expected one of coco, own"):
         Constraints.from_options(replace(OPTIONS, style="x"), STYLED)
-    with pytest.raises(ConfigError, match="style is 3; expected a text"):
+    with pytest.raises(ConfigError, match="style is 3; expected a string"):
         DecodingOptions(style=3)  # type: ignore[arg-type]
 
 

@@ -225,7 +225,7 @@ def test_an_invalid_clip_gets_a_friendly_message(page, tmp_path):
     path = tmp_path / "diary.mp4"
     path.write_text("dear diary")
     wait(page, "#cap-clip input[type=file]").send_keys(str(path))
-    assert wait(page, ".cap-sorry p").text.startswith("“diary.mp4” is no clip, or a damaged")
+    assert wait(page, ".cap-sorry p").text.startswith("“diary.mp4” is not a clip, or is damaged")
 
 
 def test_a_file_that_is_too_large_gets_a_friendly_sentence(page, tmp_path):

@@ -89,12 +89,12 @@ def test_what_is_damaged_or_not_there_is_said(tmp_path: Path) -> None:
             hub.repositories[name] = {each: (BUNDLED / each).read_bytes() for each in FILES}
         hub.damaged, hub.private, hub.gated = {"model.safetensors"}, {"me/private"}, {"me/gated"}
         for model, token, reason in (
-            ("hf://me/tiny", "hf_none", "model.safetensors was damaged on its way"),
+            ("hf://me/tiny", "hf_none", "model.safetensors is damaged: its checksum doesn't match"),
             ("hf://me/nothing", "hf_none", "The hub has no model hf://me/nothing"),
             ("hf://me/tiny@v9", "hf_none", "no such revision"),
             ("hf://me/private", "hf_none", "or it is private. Check its name, or run: hf auth"),
             ("hf://me/gated", MEMBER, "is gated: request access on its page"),
-            ("hf://me/private", EXPIRED, "The hub refuses your token"),
+            ("hf://me/private", EXPIRED, "The hub rejected your token"),
         ):
             done = run("info", model, HF_TOKEN=token)
             assert done.returncode == 2
@@ -135,7 +135,7 @@ def test_a_download_that_was_stopped_is_completed(tmp_path: Path) -> None:
             path.resolve().unlink()
             path.unlink()
         offline = run("info", "hf://me/tiny", HF_HUB_OFFLINE="1")
-        assert offline.returncode == 2 and "or not all of it" in offline.stderr, offline.stderr
+        assert offline.returncode == 2 and "not completely cached" in offline.stderr, offline.stderr
         hub.asked.clear()
         assert run("info", "hf://me/tiny").returncode == 0
         assert {path for path in hub.asked if path.startswith("GET /content/")} == {
@@ -168,9 +168,9 @@ def test_a_pickle_is_never_executed(tmp_path: Path) -> None:
             "me/disguised": {name: disguised[name] for name in FILES if "onnx" not in name},
         }
         for name, reason in (
-            ("empty", "hf://me/empty is no captioner model: it has no config.json or vocab"),
-            ("pickle", "hf://me/pickle is no captioner model: it has no config.json or vocab"),
-            ("torch", "hf://me/torch is no captioner model: it has no vocabulary.json"),
+            ("empty", "hf://me/empty is not a captioner model: it has no config.json or vocab"),
+            ("pickle", "hf://me/pickle is not a captioner model: it has no config.json or vocab"),
+            ("torch", "hf://me/torch is not a captioner model: it has no vocabulary.json"),
             ("disguised", "model.safetensors"),
         ):
             done = run("caption", PHOTO, "--model", f"hf://me/{name}")

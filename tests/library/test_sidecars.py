@@ -260,7 +260,7 @@ def test_a_damaged_sidecar_is_named_and_left_as_it_is(photo: Path, content: str)
     sidecar(photo).write_text(content, encoding="utf-8")
     store = Sidecars(Rules("1"))
     assert not store.holds(str(photo))
-    with pytest.raises(DataError, match=r"photo\.jpg\.xmp .* left as it is"):
+    with pytest.raises(DataError, match=r"photo\.jpg\.xmp .* left unchanged"):
         store.save(str(photo), caption())
     assert sidecar(photo).read_text(encoding="utf-8") == content
 

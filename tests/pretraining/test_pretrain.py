@@ -104,13 +104,13 @@ def test_what_was_learned_is_where_the_next_run_begins() -> None:
     [
         ([], "Expected either data.train"),
         (["--data.train=nowhere"], "nowhere: cannot be read"),
-        (["--data.dataset=mnist"], "has no whole MNIST"),
+        (["--data.dataset=mnist"], "has no complete MNIST"),
         (["--data.train=train", "--model.encoder=resnet9000"], "no classification CNN"),
         (["--data.train=train", "--model.encoder=timm/resnet10t"], "has no region grid"),
         (["--data.train=train", "--model.mixup=-1"], "mixup -1"),
         (["--data.train=train", "--data.warp.shift=2"], "expected shares"),
         (["--data.train=train", "--data.held_out=0"], "data.held_out is 0"),
-        (["--data.train=train", "--data.val=other"], "'triangle' is none of the training images'"),
+        (["--data.train=train", "--data.val=other"], "'triangle' is not in the training images"),
         (["--data.train=train", "--model.weights=gone.pth"], "gone.pth: no such file"),
         (["--data.train=train", "--checkpoint.monitor=val/CIDEr-D"], "expected one of val/accu"),
     ],
@@ -144,7 +144,7 @@ def test_a_resumed_run_keeps_its_classes(caplog: pytest.LogCaptureFixture) -> No
     assert main([*options, "--trainer.max_epochs=1"]) == 0
     Path("train/cross").rename("train/kreuz")
     assert main([*options, "--trainer.max_epochs=2", "--ckpt_path=last"]) == 2
-    assert "classes is circle, cross, square, and now it would be circle, kreuz" in caplog.text
+    assert "classes is circle, cross, square, but this run's is circle, kreuz" in caplog.text
 
 
 PAGE = (ROOT / "docs" / "pretraining.md").read_text(encoding="utf-8")

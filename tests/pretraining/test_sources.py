@@ -44,7 +44,7 @@ def test_a_table_says_the_same(tmp_path: Path) -> None:
         ("image,label\n0.png,dog\n1.png,dog", "all images are of the class 'dog'"),
         ("image,label\n0.png,a hot,dog", "enclose a label with commas"),
         ("image,label\n", "no labelled images"),
-        ("image,label\n0.png,dog\n1.png,cat", "the class 'cat' is none of the training images'"),
+        ("image,label\n0.png,dog\n1.png,cat", "the class 'cat' is not in the training images"),
     ],
 )
 def test_tables_that_cannot_be_used_are_refused(rows: str, said: str, tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_tables_that_cannot_be_used_are_refused(rows: str, said: str, tmp_path: 
 def test_photos_in_no_folder_of_a_class_are_refused(tmp_path: Path) -> None:
     folder = draw_folder(tmp_path / "shapes", each=1)
     Image.new("RGB", (8, 8)).save(folder / "stray.png")
-    with pytest.raises(DataError, match=r"stray\.png is in no folder of a class; expected .*class"):
+    with pytest.raises(DataError, match=r"stray\.png is not in a class folder; expected .*class"):
         read_labelled(folder)
     assert len(read_unlabelled(folder)) == 4
     with pytest.raises(DataError, match="cannot be read"):
@@ -88,5 +88,5 @@ def test_cifar10_has_its_colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100"])
 def test_a_data_set_that_is_not_there_is_said(name: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"has no whole .*--data\.download=true"):
+    with pytest.raises(DataError, match=r"has no complete .*--data\.download=true"):
         read_known(name, tmp_path, train=True)

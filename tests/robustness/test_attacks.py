@@ -129,7 +129,7 @@ def test_attacks_raise_the_loss_and_stay_small(
 
 
 def test_what_cannot_be_attacked_is_refused(captioner: Captioner, attacked: Captioner) -> None:
-    with pytest.raises(ConfigError, match="Attacks need gradients"):
+    with pytest.raises(ConfigError, match="Attacks require gradients"):
         caption_loss(captioner, [[5]])
     with pytest.raises(ConfigError, match="lacks the words zebra, quilt"):
         ids_of(attacked, "a zebra quilt")

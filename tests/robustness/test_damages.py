@@ -38,7 +38,7 @@ def test_there_are_fifteen_corruptions_and_the_damages_of_real_photos() -> None:
     )
     assert find_damages("all") == DAMAGES
     assert find_damages("crop, blur") == (*GROUPS["blur"], "crop")
-    with pytest.raises(ConfigError, match="no damage 'rain'"):
+    with pytest.raises(ConfigError, match="Unknown damage 'rain'"):
         find_damages("fog,rain")
 
 

@@ -129,10 +129,10 @@ def test_what_tells_no_events_is_refused(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], "Give clips, or a table with --annotations"),
-        (["clip.mp4", "--annotations", "events.csv"], "Give clips, or a table"),
+        ([], "Give either clips, or a table with --annotations"),
+        (["clip.mp4", "--annotations", "events.csv"], "Give either clips, or a table"),
         (["clip.mp4", "--threshold", "0"], "threshold is 0"),
-        (["clip.mp4", "--model", "a", "--model", "b"], "by one --model"),
+        (["clip.mp4", "--model", "a", "--model", "b"], "expected one --model"),
     ],
 )
 def test_wrong_calls_are_refused(

@@ -87,14 +87,14 @@ def test_a_long_clip_is_looked_at_a_limited_number_of_times(
 def test_a_clip_that_lasts_too_long_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     write_clip(path, grey_levels(40), 10)
-    with pytest.raises(VideoError, match=r"clip\.mp4: lasts more than 0\.05 minutes"):
+    with pytest.raises(VideoError, match=r"clip\.mp4: is too long: expected at most 0\.05 minutes"):
         Frames(path, longest=3)
     assert len(list(Frames(path, longest=4))) == 8
 
 
 @pytest.mark.parametrize("every", [0, -1, float("nan"), float("inf"), True, "2"])
 def test_steps_are_lengths_of_time(every: object) -> None:
-    with pytest.raises(ConfigError, match="expected seconds"):
+    with pytest.raises(ConfigError, match="expected a number of seconds"):
         Frames("clip.mp4", every=every)  # type: ignore[arg-type]
 
 
@@ -160,16 +160,16 @@ def photo(path: Path) -> None:
     [
         (lambda path: None, "does not exist"),
         (lambda path: path.mkdir(), "is a folder: expected a clip"),
-        (lambda path: path.touch(), "is no clip, or a damaged"),
-        (lambda path: path.write_text("dear diary\n" * 99), "is no clip, or a damaged"),
+        (lambda path: path.touch(), "is not a clip, or is damaged"),
+        (lambda path: path.write_text("dear diary\n" * 99), "is not a clip, or is damaged"),
         (with_sound_alone, "has sound, but no video"),
         (without_frames, "has no frame that can be decoded"),
         (encrypted, "is encrypted: expected"),
-        (of_an_unknown_codec, "is encrypted, or of a codec"),
-        (cut_off, "is no clip, or a damaged"),
-        (playlist, "is no clip, or a damaged"),
-        (concatenation, "is no clip, or a damaged"),
-        (photo, r"is an image \(JPEG\) with the name of a clip"),
+        (of_an_unknown_codec, "is encrypted or uses an unsupported codec"),
+        (cut_off, "is not a clip, or is damaged"),
+        (playlist, "is not a clip, or is damaged"),
+        (concatenation, "is not a clip, or is damaged"),
+        (photo, r"is an image \(JPEG\) with the suffix of a clip"),
     ],
 )
 def test_what_is_wrong_with_a_clip_is_said(tmp_path: Path, make, reason: str) -> None:

@@ -93,11 +93,11 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         sound.writeframes(bytes(16000))
     for clip, said in (
         (ClipPart(tmp_path / "none.mp4"), "none.mp4: does not exist"),
-        (ClipPart(tmp_path / "cut.mp4"), "cut.mp4: is no clip, or a damaged, incomplete"),
-        (ClipPart(tmp_path / "text.mp4"), "text.mp4: is no clip"),
+        (ClipPart(tmp_path / "cut.mp4"), "cut.mp4: is not a clip, or is damaged, incomplete"),
+        (ClipPart(tmp_path / "text.mp4"), "text.mp4: is not a clip"),
         (ClipPart(tmp_path / "sound.wav"), "sound.wav: has sound, but no video"),
-        (ClipPart(whole, 5.0, 6.0), "whole.mp4: has nothing from 5 s to 6 s"),
-        (ClipPart(whole, 1.0, 1.0), "whole.mp4: has nothing from 1 s to 1 s"),
+        (ClipPart(whole, 5.0, 6.0), "whole.mp4: has no frames from 5 s to 6 s"),
+        (ClipPart(whole, 1.0, 1.0), "whole.mp4: has no frames from 1 s to 1 s"),
     ):
         with pytest.raises(VideoError) as caught:
             read_frames(clip, 4)
@@ -115,7 +115,7 @@ def test_a_playlist_reads_no_other_file(tmp_path: Path) -> None:
     write(tmp_path / "secret.mp4", 20)
     playlist = tmp_path / "list.mp4"
     playlist.write_text("ffconcat version 1.0\nfile secret.mp4\n")
-    with pytest.raises(VideoError, match="is no clip"):
+    with pytest.raises(VideoError, match="is not a clip"):
         read_frames(ClipPart(playlist), 2)
 
 
