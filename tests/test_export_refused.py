@@ -88,6 +88,7 @@ def test_a_damaged_checkpoint_is_not_exported(
     assert not list(copied.glob("*.onnx"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_traced")
 def test_a_pair_that_differs_from_torch_does_not_stay(copied: Path) -> None:
     state = load_file(copied / WEIGHTS)

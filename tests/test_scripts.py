@@ -254,6 +254,7 @@ def test_the_evaluate_script_is_the_evaluate_command(
     assert len(json.loads((tmp_path / "script/results.json").read_text(encoding="utf-8"))) == 16
 
 
+@pytest.mark.slow
 def test_the_benchmark_compares_engines(
     checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

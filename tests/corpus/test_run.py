@@ -138,6 +138,7 @@ def test_the_command_names_what_is_damaged(
     assert main([*call, "--workers", "1"]) == 1  # it stays so, and is not done again
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_the_commands_of_the_page_do_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

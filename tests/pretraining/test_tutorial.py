@@ -55,6 +55,7 @@ def follow(page: str, smaller: dict[str, str], more: str = "") -> dict[str, Any]
     return names
 
 
+@pytest.mark.slow
 def test_the_tutorial_on_digits_runs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -198,6 +198,7 @@ def test_the_table_counts_photos() -> None:
     assert rows["AUC of confidence, PGD"]["4"] == 50
 
 
+@pytest.mark.slow
 def test_the_benchmark_attacks(
     checkpoint_folder: Path,
     tmp_path: Path,

@@ -38,6 +38,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.slow
 def test_a_run_on_clips_leaves_a_folder_that_captions_them(caplog: pytest.LogCaptureFixture):
     """Its features are cached at first, then some of the encoder trains, on pixels."""
     caplog.set_level(logging.INFO, "captioner")

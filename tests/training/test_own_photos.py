@@ -236,6 +236,7 @@ def test_a_table_of_photos_is_all_that_the_bundled_model_needs(tmp_path, caplog)
     assert all(name.startswith("decoder.") for name in moved), "the encoder is frozen"
 
 
+@pytest.mark.slow
 def test_a_run_on_own_photos_goes_on_where_it_was(checkpoint_folder, new, tmp_path):
     options = [
         f"--config={FINETUNE}",
