@@ -215,7 +215,8 @@ def test_the_client_example(capsys, monkeypatch):
     (example,) = blocks("docs/how-to/deploy.md", "python")
     with serving(Captioner.from_pretrained()) as address:
         execute(example.replace("http://127.0.0.1:7860", address))
-    (caption,) = Captioner.from_pretrained().caption(PHOTO, beam_size=3)
+    photo = ROOT / "examples" / "photographer.jpg"
+    (caption,) = Captioner.from_pretrained().caption(photo, beam_size=3)
     assert capsys.readouterr().out.strip().splitlines()[-1] == caption.text
 
 
