@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -46,20 +47,12 @@ def read_frames(clip: ClipPart, count: int) -> list[Image.Image]:
         VideoError: The clip cannot be read, or has no frame between its start and its end.
         MissingExtraError: PyAV is not installed.
     """
-    if not can_read_clips():
-        raise MissingExtraError("Reading clips", "video")
-    import av
-
-    name = clip_name(clip.path)
-    with open_clip(clip.path, name) as file, open_container(file, name) as container:
+    with _opened(clip.path) as (name, container):
         stream = video_stream(container, name)
-        try:
-            start, end = _span(container, stream, clip)
-            first = _first(stream) + start
-            times = [first + (end - start) * (i + 0.5) / count for i in range(count)]
-            frames = list(_shown_at(container, stream, name, times))
-        except av.FFmpegError as error:
-            raise VideoError(name, f"cannot be read as a clip ({error.strerror})") from error
+        start, end = _span(container, stream, clip)
+        first = _first(stream) + start
+        times = [first + (end - start) * (i + 0.5) / count for i in range(count)]
+        frames = list(_shown_at(container, stream, name, times))
     if not frames:
         raise VideoError(name, _EMPTY)
     return frames + frames[-1:] * (count - len(frames))
@@ -72,16 +65,8 @@ def span_of(clip: ClipPart) -> tuple[float, float]:
         VideoError: The clip cannot be read, or has no frames between its start and its end.
         MissingExtraError: PyAV is not installed.
     """
-    if not can_read_clips():
-        raise MissingExtraError("Reading clips", "video")
-    import av
-
-    name = clip_name(clip.path)
-    with open_clip(clip.path, name) as file, open_container(file, name) as container:
-        try:
-            return _span(container, video_stream(container, name), clip)
-        except av.FFmpegError as error:
-            raise VideoError(name, f"cannot be read as a clip ({error.strerror})") from error
+    with _opened(clip.path) as (name, container):
+        return _span(container, video_stream(container, name), clip)
 
 
 class Steps:
@@ -114,22 +99,36 @@ class Steps:
         Raises:
             VideoError: No frame can be decoded.
         """
-        import av
-
-        name = clip_name(self._source)
-        with open_clip(self._source, name) as file, open_container(file, name) as container:
+        count = 0
+        with _opened(self._source) as (name, container):
             stream = video_stream(container, name)
             first = _first(stream)
             times = [first + (index + 0.5) * self._step for index in range(len(self))]
-            count = 0
-            try:
-                for image in _shown_at(container, stream, name, times):
-                    yield image
-                    count += 1
-            except av.FFmpegError as error:
-                raise VideoError(name, f"cannot be read as a clip ({error.strerror})") from error
+            for image in _shown_at(container, stream, name, times):
+                yield image
+                count += 1
         if not count:
             raise VideoError(name, _EMPTY)
+
+
+@contextmanager
+def _opened(source: ClipSource) -> Iterator[tuple[str, Any]]:
+    """Open a clip; give its name and its container.
+
+    Raises:
+        VideoError: The clip cannot be opened, or read within the context.
+        MissingExtraError: PyAV is not installed.
+    """
+    if not can_read_clips():
+        raise MissingExtraError("Reading clips", "video")
+    import av
+
+    name = clip_name(source)
+    with open_clip(source, name) as file, open_container(file, name) as container:
+        try:
+            yield name, container
+        except av.FFmpegError as error:
+            raise VideoError(name, f"cannot be read as a clip ({error.strerror})") from error
 
 
 def frames_of(source: ClipInput | ImageSource, count: int, min_size: int) -> list[Image.Image]:
