@@ -4,7 +4,7 @@ import io
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ from captioner.corpus.inputs import plan
 from captioner.corpus.reading import read_block
 from captioner.errors import DataError, ImageError
 from tests.corpus.corpora import jpeg, write_shard
+from tests.local_server import Quiet, running
 
 IMAGE = jpeg(1)
 BODIES = [np.random.default_rng(number).bytes(400_000) for number in range(18)]  # 7 MB
@@ -36,24 +37,15 @@ class Web:
 def web() -> Iterator[Web]:
     web = Web()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_GET(self) -> None:
             answer(self, web)
 
         do_HEAD = do_GET
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    web.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield web
-    web.tired.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with running(Handler) as web.url:
+        yield web
+        web.tired.set()
 
 
 def answer(request: BaseHTTPRequestHandler, web: Web) -> None:

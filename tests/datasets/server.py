@@ -4,7 +4,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests.local_server import Quiet, running
 
 
 @dataclass
@@ -33,26 +35,17 @@ def serve() -> Iterator[Server]:
     """A server on a free port of this machine."""
     server = Server()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_GET(self) -> None:
             with suppress(ConnectionError):  # whoever asked has hung up
                 answer(self, server)
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.url = f"http://127.0.0.1:{http.server_port}"
-    thread = threading.Thread(target=http.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield server
-    finally:
-        if server.stalls:
-            server.stalls.set()
-        http.shutdown()
-        thread.join()
-        http.server_close()
+    with running(Handler) as server.url:
+        try:
+            yield server
+        finally:
+            if server.stalls:
+                server.stalls.set()
 
 
 def answer(request: BaseHTTPRequestHandler, server: Server) -> None:

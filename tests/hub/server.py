@@ -4,11 +4,12 @@ import base64
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests.local_server import Quiet, running
 
 COMMIT = "c" * 40
 MEMBER = "hf_member"  # the token of who may read private repositories
@@ -37,7 +38,7 @@ def serve() -> Iterator[Hub]:
     """A hub on a free port of this machine."""
     hub = Hub()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
@@ -50,19 +51,8 @@ def serve() -> Iterator[Hub]:
 
         do_PUT = do_POST
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    hub.url = f"http://127.0.0.1:{http.server_port}"
-    thread = threading.Thread(target=http.serve_forever, args=(0.01,))
-    thread.start()
-    try:
+    with running(Handler) as hub.url:
         yield hub
-    finally:
-        http.shutdown()
-        thread.join()
-        http.server_close()
 
 
 def send(
