@@ -321,7 +321,10 @@ class Captioner:
         tagger.check(threshold, limit)
         tags: list[tuple[Tag, ...]] = []
         for stepper in self.encode(images, batch_size=batch_size):
-            tags += self._tags(stepper, threshold, limit)
+            if stepper.classes is None:
+                tags += [()] * stepper.batch_size
+            else:
+                tags += tagger.tags(stepper.classes, threshold=threshold, limit=limit)
         return tags
 
     def check_confidence(self, **decoding: Any) -> None:
@@ -460,10 +463,15 @@ class Captioner:
             raise ConfigError(
                 "No caption can include all required words; raise max_length, or include fewer."
             )
-        if options.say_tags and not options.sample and self.tags and stepper.classes is not None:
-            found = say_tags(
-                found, stepper.classes, self.tags, stepper.again, options, self.vocabulary, include
-            )
+        tags: list[tuple[Tag, ...]] = [()] * len(found)
+        if self.tags is not None and stepper.classes is not None:
+            tagger = self.tags.tagger
+            nouns = tagger.probabilities(stepper.classes)
+            tags = tagger.select(nouns)
+            if options.say_tags and not options.sample:
+                found = say_tags(
+                    found, nouns, tagger, stepper.again, options, self.vocabulary, include
+                )
         confidences = confidence_of_each(
             self.confidence, found, self.vocabulary.text, options, stepper.classes, self.tags
         )
@@ -473,18 +481,9 @@ class Captioner:
                 for asked, confidence in zip(include, confidences, strict=True)
             ]
         return [
-            self._to_caption(hypotheses, tags, confidence, options.alternatives)
-            for hypotheses, tags, confidence in zip(
-                found, self._tags(stepper), confidences, strict=True
-            )
+            self._to_caption(*each, options.alternatives)
+            for each in zip(found, tags, confidences, strict=True)
         ]
-
-    def _tags(
-        self, stepper: Encoded, threshold: float = THRESHOLD, limit: int = LIMIT
-    ) -> list[tuple[Tag, ...]]:
-        if self.tags is None or stepper.classes is None:
-            return [()] * stepper.batch_size
-        return self.tags.tagger.tags(stepper.classes, threshold=threshold, limit=limit)
 
     def _to_caption(
         self,

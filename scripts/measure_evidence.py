@@ -25,8 +25,8 @@ from captioner.evaluation.statistics import interval, resample
 from captioner.explain.evidence import THRESHOLD, Evidence, find_evidence, is_content
 from captioner.inference import Captioner
 from captioner.tags import TagConfig
-from captioner.tags.matching import NounMatcher
 from captioner.tags.matching import forms as forms_of
+from captioner.tags.matching import noun_matcher
 from captioner.tags.table import TagTable
 from captioner.tokenizer import tokenize
 from scripts.measure_confidence import write_page
@@ -97,7 +97,7 @@ def words_of(
 ) -> list[Said]:
     """Compare a caption's content words with the references."""
     said = {base(word) for text in references for word in tokenize(text.replace("-", " "))}
-    named = NounMatcher(table).named(references)
+    named = noun_matcher(table).named(references)
     found = []
     for word, pmi in zip(evidence.caption.words, evidence.pmi, strict=True):
         if is_content(word):

@@ -13,13 +13,13 @@ the temperature of the tags, so a fitted confidence remains valid if the tempera
 """
 
 from collections.abc import Sequence
-from functools import cache
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from captioner.tags import TagConfig, Tagger
-from captioner.tags.matching import NounMatcher
+from captioner.tags import TagConfig
+from captioner.tags.matching import noun_matcher
 
 WORD_SIGNALS = ("mean_log_prob", "least_log_prob")
 TAG_SIGNALS = ("recognised", "named")
@@ -38,7 +38,7 @@ class SignalReader:
 
     def __init__(self, tags: TagConfig | None) -> None:
         self.names = SIGNALS if tags is not None else WORD_SIGNALS
-        self._table = None if tags is None else tags.table
+        self._tagger = None if tags is None else replace(tags, temperature=1.0).tagger
 
     def read(
         self,
@@ -59,12 +59,12 @@ class SignalReader:
         """
         columns = [_word_signals(log_probs) for log_probs in word_log_probs]
         signals = np.array(columns, np.float64).reshape(len(texts), len(WORD_SIGNALS))
-        if self._table is None:
+        if self._tagger is None:
             return signals
         if classes is None:
             raise ValueError("no class logits given; expected those of the model's classifier")
-        tagger, matcher = _matcher(self._table)
-        nouns, recognised = tagger.best(classes)
+        matcher = noun_matcher(self._tagger.table)
+        nouns, recognised = self._tagger.best(classes)
         named = [matcher.names(text, int(noun)) for text, noun in zip(texts, nouns, strict=True)]
         return np.column_stack([signals, recognised, recognised * np.array(named, bool)])
 
@@ -73,9 +73,3 @@ def _word_signals(log_probs: Sequence[float]) -> tuple[float, float]:
     if not log_probs:
         return 0.0, 0.0
     return sum(log_probs) / len(log_probs), min(log_probs)
-
-
-@cache
-def _matcher(table: str) -> tuple[Tagger, NounMatcher]:
-    tagger = TagConfig(table).tagger
-    return tagger, NounMatcher(tagger.table)

@@ -24,7 +24,7 @@ from captioner.evaluation.cider import CiderD
 from captioner.inference import NO_TAGS, Caption, Captioner, Folder
 from captioner.tags import TagConfig, Tagger
 from captioner.tags.calibration import fit_tag_temperature
-from captioner.tags.matching import NounMatcher
+from captioner.tags.matching import noun_matcher
 from captioner.tokenizer import tokenize
 
 GOOD = 0.5
@@ -237,7 +237,7 @@ def _tags(
     config: TagConfig, records: Sequence[Record], classes: NDArray[np.float32]
 ) -> CalibratedTags:
     table = config.tagger.table
-    named = NounMatcher(table).named_in([record.captions for record in records])
+    named = noun_matcher(table).named_in([record.captions for record in records])
 
     def best(temperature: float, rows: NDArray[np.intp]) -> tuple[Floats, Bools]:
         nouns, probabilities = Tagger(table, temperature).best(classes[rows])

@@ -123,6 +123,12 @@ class NounMatcher:
         return self._known[noun]
 
 
+@cache
+def noun_matcher(table: TagTable) -> NounMatcher:
+    """Return the matcher of a table; equal tables share one, as its forms take long to compute."""
+    return NounMatcher(table)
+
+
 def _longest(forms_: frozenset[str]) -> int:
     return max(len(form.split()) for form in forms_)
 

@@ -19,9 +19,8 @@ from captioner.decoding import Constraints, DecodingOptions, Hypothesis, Stepper
 from captioner.decoding.arrays import IntArray
 from captioner.decoding.search import search
 from captioner.errors import ConfigError
-from captioner.tags.config import TagConfig
-from captioner.tags.matching import NounMatcher
-from captioner.tags.tagger import Tag
+from captioner.tags.matching import noun_matcher
+from captioner.tags.tagger import Tag, Tagger
 from captioner.vocabulary import Vocabulary
 
 LEAST = 0.5
@@ -30,8 +29,8 @@ LEAST = 0.5
 
 def say_tags(
     found: Sequence[list[Hypothesis]],
-    classes: NDArray[np.floating],
-    tags: TagConfig,
+    nouns: NDArray[np.float64],
+    tagger: Tagger,
     again: Callable[[IntArray], Stepper],
     options: DecodingOptions,
     vocabulary: Vocabulary,
@@ -41,8 +40,8 @@ def say_tags(
 
     Args:
         found: The captions of each of B images, the best first.
-        classes: (B, C) the classifier's logits.
-        tags: What these stand for.
+        nouns: (B, N) the probabilities of the tagger's nouns.
+        tagger: Says which nouns these are.
         again: Returns a stepper over the images of some indices, before its first step.
         options: How the captions were searched for.
         vocabulary: The model's words.
@@ -56,7 +55,7 @@ def say_tags(
     best = [vocabulary.text(hypotheses[0].words) for hypotheses in found]
     wanted = {
         image: (tag, words)
-        for image, tag in _unsaid(best, classes, tags).items()
+        for image, tag in _unsaid(best, nouns, tagger).items()
         if _can_include(words := (*asked[image], tag.noun), options, vocabulary)
     }
     result = [*found]
@@ -78,18 +77,15 @@ def log_odds(probability: float) -> float:
     return math.inf if probability >= 1 else math.log(probability / (1 - probability))
 
 
-def _unsaid(
-    captions: Sequence[str], classes: NDArray[np.floating], tags: TagConfig
-) -> dict[int, Tag]:
+def _unsaid(captions: Sequence[str], nouns: NDArray[np.float64], tagger: Tagger) -> dict[int, Tag]:
     """Find the images whose most likely tag the caption names in no form, and that tag."""
-    table = tags.tagger.table
-    matcher = NounMatcher(table)
-    likely = tags.tagger.tags(classes, threshold=LEAST, limit=1)
+    matcher = noun_matcher(tagger.table)
+    likely = tagger.select(nouns, threshold=LEAST, limit=1)
     return {
         image: tag
         for image, (caption, best) in enumerate(zip(captions, likely, strict=True))
         for tag in best
-        if not matcher.names(caption, table.nouns.index(tag.noun))
+        if not matcher.names(caption, tagger.table.nouns.index(tag.noun))
     }
 
 

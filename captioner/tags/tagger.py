@@ -102,9 +102,26 @@ class Tagger:
             ConfigError: The threshold or the limit is out of range.
             ValueError: There are not C logits for each image.
         """
+        return self.select(self.probabilities(logits), threshold=threshold, limit=limit)
+
+    def select(
+        self, nouns: NDArray[np.float64], *, threshold: float = THRESHOLD, limit: int = LIMIT
+    ) -> list[tuple[Tag, ...]]:
+        """Do what `tags` does, from the nouns' probabilities.
+
+        Args:
+            nouns: (B, N), by `probabilities`.
+            threshold: As for `tags`.
+            limit: As for `tags`.
+
+        Returns:
+            The tags of each image.
+
+        Raises:
+            ConfigError: The threshold or the limit is out of range.
+        """
         self.check(threshold, limit)
-        probabilities = self.probabilities(logits)
-        return [self._tags(row, threshold, limit) for row in probabilities]
+        return [self._tags(row, threshold, limit) for row in nouns]
 
     @staticmethod
     def check(threshold: float, limit: int) -> None:

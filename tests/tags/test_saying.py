@@ -32,8 +32,8 @@ def said(
     found = search(TableStepper(tables), options, Constraints.from_options(options, VOCABULARY))
     again = say_tags(
         found,
-        classes,
-        TAGS,
+        TAGS.tagger.probabilities(classes),
+        TAGS.tagger,
         lambda images: TableStepper([tables[image] for image in images]),
         options,
         VOCABULARY,
