@@ -24,7 +24,7 @@ PYTHON_FILES = [*MODULES.values(), *sorted((ROOT / "tests").rglob("*.py"))]
 # ARCHITECTURE.md says the same.
 LAYERS = (
     ("captioner._version", "captioner.errors", "captioner.files"),
-    ("captioner.progress", "captioner.stopping"),
+    ("captioner.progress", "captioner.sections", "captioner.stopping"),
     (
         "captioner.images",
         "captioner.preprocessing",

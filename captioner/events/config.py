@@ -1,10 +1,11 @@
 """A checkpoint's description of its events: their labels and the length of the model's window."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from captioner.errors import ConfigError
+from captioner.sections import are_names, check_positive, read_section
 
 THRESHOLD = 0.5
 """The minimum probability at which an event is reported."""
@@ -33,19 +34,11 @@ class EventConfig:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        labels = self.labels if isinstance(self.labels, tuple) else ()
-        whole = all(isinstance(label, str) and label.strip() for label in labels)
-        if not labels or not whole or len(set(labels)) != len(labels):
+        if not are_names(self.labels):
             raise ConfigError(
                 f"events.labels is {self.labels!r}; expected one or more different labels."
             )
-        seconds = self.seconds
-        if (
-            isinstance(seconds, bool)
-            or not isinstance(seconds, (int, float))
-            or not 0 < seconds < float("inf")
-        ):
-            raise ConfigError(f"events.seconds is {seconds!r}; expected a positive number.")
+        check_positive("events.seconds", self.seconds)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "EventConfig":
@@ -54,11 +47,7 @@ class EventConfig:
         Raises:
             ConfigError: A key is unknown or missing, or a value out of range.
         """
-        expected = {field.name for field in fields(cls)}
-        if set(values) != expected:
-            raise ConfigError(f"events has the keys {sorted(values)}; expected {sorted(expected)}.")
-        labels = values["labels"]
-        return cls(tuple(labels) if isinstance(labels, list) else labels, values["seconds"])
+        return read_section(cls, "events", values)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""

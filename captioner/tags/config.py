@@ -1,11 +1,12 @@
 """A checkpoint's description of its classifier: its classes' nouns and its temperature."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from captioner.errors import ConfigError
+from captioner.sections import are_names, check_positive, read_section
 from captioner.tags.table import TagTable
 from captioner.tags.tagger import Tagger
 
@@ -36,14 +37,7 @@ class TagConfig:
                 f"tags.table is {self.table!r}; expected {' or '.join(TABLES)}, or a list of"
                 " different names of classes."
             )
-        if isinstance(self.temperature, bool) or not isinstance(self.temperature, (int, float)):
-            raise ConfigError(
-                f"tags.temperature is {self.temperature!r}; expected a positive number."
-            )
-        if not 0 < self.temperature < float("inf"):
-            raise ConfigError(
-                f"tags.temperature is {self.temperature}; expected a positive number."
-            )
+        check_positive("tags.temperature", self.temperature)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TagConfig":
@@ -52,11 +46,7 @@ class TagConfig:
         Raises:
             ConfigError: A key is unknown or missing, or a value out of range.
         """
-        expected = {field.name for field in fields(cls)}
-        if set(values) != expected:
-            raise ConfigError(f"tags has the keys {sorted(values)}; expected {sorted(expected)}.")
-        table = values["table"]
-        return cls(tuple(table) if isinstance(table, list) else table, values["temperature"])
+        return read_section(cls, "tags", values)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -75,11 +65,7 @@ class TagConfig:
 
 
 def _is_table(table: object) -> bool:
-    if isinstance(table, str):
-        return table in TABLES
-    names = table if isinstance(table, tuple) else ()
-    whole = all(isinstance(name, str) and name.strip() for name in names)
-    return bool(names) and whole and len(set(names)) == len(names)
+    return table in TABLES if isinstance(table, str) else are_names(table)
 
 
 @cache
