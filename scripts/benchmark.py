@@ -28,11 +28,13 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch on huge pages, as in
 
 import numpy as np
 
+sys.path.append(str(Path(__file__).parents[1]))  # a script finds only its own folder
+
 from captioner.checkpoint import read_checkpoint
 from captioner.errors import CaptionerError, ConfigError, MissingExtraError
-from captioner.files import replacing
 from captioner.images import find_images, open_image
 from captioner.inference import Captioner
+from scripts.pages import check_markers, markdown_table, write_between
 
 ROOT = Path(__file__).parents[1]
 BEAMS = 5
@@ -59,11 +61,13 @@ def main(args: Sequence[str] | None = None) -> int:
     print("\n".join(f"{name:10} {fact}" for name, fact in results["machine"].items()))
     try:
         for part in PARTS if options.part == "all" else [options.part]:
+            if options.page:
+                check_markers(options.page, part)
             title, rows = PARTS[part](options)
             results[part] = {"about": title, "rows": rows}
             print("", title, *table(rows), sep="\n")
             if options.page:
-                write_table(options.page, part, title, rows)
+                write_between(options.page, part, f"{title}:\n\n{markdown_table(cells(rows))}")
     except CaptionerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -116,8 +120,8 @@ def timed(action: Callable[[], object], items: int = 1) -> float:
 
 def table(rows: Sequence[Row]) -> list[str]:
     """Format a table with one column per key; text left-aligned, numbers right-aligned."""
-    cells = [[formatted(value) for value in row.values()] for row in rows]
-    columns = list(zip(list(rows[0]), *cells, strict=True))
+    head, *body = cells(rows)
+    columns = zip(head, *body, strict=True)
     widths = [max(map(len, column)) for column in columns]
     left = [isinstance(value, str) for value in rows[0].values()]
     rule = ["-" * width for width in widths]
@@ -126,26 +130,13 @@ def table(rows: Sequence[Row]) -> list[str]:
             f"{cell:{'<' if side else '>'}{width}}"
             for cell, width, side in zip(line, widths, left, strict=True)
         )
-        for line in (list(rows[0]), rule, *cells)
+        for line in (head, rule, *body)
     ]
 
 
-def write_table(page: Path, part: str, title: str, rows: Sequence[Row]) -> None:
-    """Write a part's table between its markers in a Markdown page.
-
-    Raises:
-        ConfigError: The page has no markers for this part.
-    """
-    begin, end = f"<!-- {part}: begin -->", f"<!-- {part}: end -->"
-    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
-    _, ended, after = rest.partition(end)
-    if not (found and ended):
-        raise ConfigError(f"{page} lacks the markers {begin} and {end}.")
-    lines = [list(rows[0]), ["---"] * len(rows[0])]
-    lines += [[formatted(value) for value in row.values()] for row in rows]
-    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    with replacing(page) as path:
-        path.write_text(f"{before}{begin}\n\n{title}:\n\n{text}\n\n{end}{after}", encoding="utf-8")
+def cells(rows: Sequence[Row]) -> list[list[str]]:
+    """Format rows of a table, the names of its columns first."""
+    return [list(rows[0]), *(list(map(formatted, row.values())) for row in rows)]
 
 
 def formatted(value: str | float | None) -> str:
@@ -273,7 +264,6 @@ def _in(module: str, part: str, needs: tuple[str, str, str] | None = None) -> Pa
     def run(options: argparse.Namespace) -> tuple[str, list[Row]]:
         if needs is not None and find_spec(needs[0]) is None:
             raise MissingExtraError(*needs[1:])
-        sys.path.append(str(ROOT))  # a script can import its neighbours, but not as scripts.NAME
         run_part: Part = getattr(import_module(f"scripts.{module}"), part)
         return run_part(options)
 

@@ -8,7 +8,6 @@ The speed is measured after that. The rows of transformers require: pip install 
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -21,10 +20,11 @@ from pathlib import Path
 from captioner.checkpoint import WEIGHTS, read_checkpoint
 from captioner.errors import CaptionerError, ConfigError
 from captioner.images import find_images
-from scripts.benchmark import ROOT, Row, formatted
+from scripts.benchmark import ROOT, Row, cells
+from scripts.pages import check_markers, markdown_table, write_between
 from scripts.peers import FIRST, PEERS, TOKENS, Peer
 
-BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
+MARKERS = "peers"
 
 
 class LeftOut(CaptionerError):
@@ -38,7 +38,7 @@ def peers(options: argparse.Namespace) -> tuple[str, list[Row]]:
     if unknown:
         raise ConfigError(f"--rows has {', '.join(unknown)}; expected some of {', '.join(PEERS)}.")
     if options.docs:
-        fill(options.docs, None)  # fails early if the page is invalid
+        check_markers(options.docs, MARKERS)
     folder = options.images or ROOT / "examples"
     found = list(find_images(folder))
     if not found:
@@ -52,7 +52,8 @@ def peers(options: argparse.Namespace) -> tuple[str, list[Row]]:
         except LeftOut as error:
             print(f"left out: {PEERS[name].title}: {error}", file=sys.stderr)
         if options.docs and rows:
-            fill(options.docs, rows)  # at once: all rows take minutes
+            # at once: all rows take minutes
+            write_between(options.docs, MARKERS, markdown_table(cells(rows)))
     if not rows:
         raise ConfigError("None of the rows can be measured here.")
     return f"Peers: captions of {TOKENS} tokens, {options.count} images or one batch", rows
@@ -135,21 +136,3 @@ def count_weights(folder: Path) -> int:
             start, end = tensor["data_offsets"]
             total += (end - start) // 2 if tensor["dtype"] == "F16" else (end - start) // 4
     return total
-
-
-def fill(page: Path, rows: Sequence[Row] | None) -> None:
-    """Write the table between the markers of a page; without rows, only check the markers.
-
-    Raises:
-        ConfigError: The page is missing, or has no such markers.
-    """
-    text = page.read_text(encoding="utf-8") if page.is_file() else ""
-    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", flags=re.DOTALL)
-    if not pattern.search(text):
-        raise ConfigError(f"{page} has no lines {BEGIN} and {END} to write the table between.")
-    if rows is None:
-        return
-    names = list(rows[0])
-    lines = [names, ["---"] * len(names), *(map(formatted, row.values()) for row in rows)]
-    block = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    page.write_text(pattern.sub(lambda _: f"{BEGIN}\n\n{block}\n{END}", text), encoding="utf-8")

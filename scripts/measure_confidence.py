@@ -2,7 +2,7 @@
 
 Each set of photos with captions by people calibrates the confidence of one style of the model
 ("plain" for the default style), and the first set its tags too, like `captioner calibrate`. The
-tables between the marks in docs/confidence.md and the figures in docs/figures are updated. All
+tables between the markers in docs/confidence.md and the figures in docs/figures are updated. All
 numbers are cross-validated: each photo's probability is from a fit to other photos.
 """
 
@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.append(str(Path(__file__).parents[1]))  # a script finds only its own folder
+
 from captioner.commands.terminal import track
 from captioner.confidence.fitting import Quality, quality
-from captioner.errors import CaptionerError, ConfigError
+from captioner.errors import CaptionerError
 from captioner.evaluation.calibration import (
     Calibrated,
     CalibratedConfidence,
@@ -24,9 +26,10 @@ from captioner.evaluation.calibration import (
 )
 from captioner.evaluation.charts import Series, as_svg, line_plot, ticks
 from captioner.files import replacing
+from scripts.pages import check_markers, write_between
 
 DOCS = Path(__file__).parents[1] / "docs"
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+MARKERS = "measured"
 SHARES = [share / 10 for share in range(10, 2, -1)]
 PAIRS = 2000  # of resampled photos, for the interval of a difference
 
@@ -57,7 +60,9 @@ def main(args: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--docs", type=Path, default=DOCS, help="The folder of confidence.md.")
     options = parser.parse_args(args)
+    page = options.docs / "confidence.md"
     try:
+        check_markers(page, MARKERS)
         found: Sets = {}
         for name, file, folder, style in options.set:
             found[name] = calibrate(
@@ -69,7 +74,7 @@ def main(args: Sequence[str] | None = None) -> int:
                 track=track,
                 write=options.write,
             )
-        write_page(options.docs / "confidence.md", tables(found))
+        write_between(page, MARKERS, tables(found))
     except CaptionerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -78,20 +83,6 @@ def main(args: Sequence[str] | None = None) -> int:
         with replacing(options.docs / "figures" / f"{name}.svg") as path:
             path.write_text(text, encoding="utf-8")
     return 0
-
-
-def write_page(page: Path, text: str) -> None:
-    """Replace the text between the marks.
-
-    Raises:
-        ConfigError: The page has no marks.
-    """
-    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ConfigError(f"{page} lacks the marks {BEGIN} and {END}.")
-    with replacing(page) as path:
-        path.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
 
 
 def tables(found: Sets) -> str:

@@ -3,8 +3,8 @@
 Photos with captions by people are captioned, and each content word of the model's caption is looked
 up in the references. A word is absent if no reference has a form of it; a noun of the tags is
 absent if no reference has a synonym or a more specific noun either. The threshold is chosen on
-every second photo and tested on the others. The tables between the marks in docs/how-to/explain.md
-are updated.
+every second photo and tested on the others. The tables between the markers in
+docs/how-to/explain.md are updated.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-sys.path.append(str(Path(__file__).parents[1]))  # to import captioner from a clone
+sys.path.append(str(Path(__file__).parents[1]))  # a script finds only its own folder
 
 from captioner.annotations.records import Record, check_images, load_records
 from captioner.commands.terminal import track
@@ -29,9 +29,10 @@ from captioner.tags.matching import forms as forms_of
 from captioner.tags.matching import noun_matcher
 from captioner.tags.table import TagTable
 from captioner.tokenizer import tokenize
-from scripts.measure_confidence import write_page
+from scripts.pages import check_markers, write_between
 
 PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "explain.md"
+MARKERS = "measured"
 THRESHOLDS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 
 
@@ -67,10 +68,11 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--page", type=Path, default=PAGE, help="The page with the marks.")
     options = parser.parse_args(args)
     try:
+        check_markers(options.page, MARKERS)
         records = load_records(options.annotations, options.images)
         check_images(records)
         captioner = Captioner.from_pretrained(options.model)
-        write_page(options.page, tables(measure(captioner, records)))
+        write_between(options.page, MARKERS, tables(measure(captioner, records)))
     except CaptionerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

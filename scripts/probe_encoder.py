@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-sys.path.append(str(Path(__file__).parents[1]))  # a script finds what stands beside it alone
+sys.path.append(str(Path(__file__).parents[1]))  # a script finds only its own folder
 
 from captioner.annotations.records import Record, check_images, load_records
 from captioner.commands.terminal import track

@@ -70,9 +70,9 @@ def test_the_figures_of_confidence_are_measured_anew(
     call = ["--model", model, "--set", "blobs", file, tmp_path, "plain", "--docs", tmp_path]
     page.write_text("# Confidence\n", encoding="utf-8")
     assert measure_confidence.main([*map(str, call)]) == 2
-    assert "lacks the marks" in capsys.readouterr().err
+    assert "has no markers <!-- measured: begin -->" in capsys.readouterr().err
     before, after = "# Confidence\n\n", "\n\n## More\n"
-    marks = measure_confidence.BEGIN, measure_confidence.END
+    marks = "<!-- measured: begin -->", "<!-- measured: end -->"
     page.write_text(f"{before}{marks[0]}\nold\n{marks[1]}{after}", encoding="utf-8")
     config = (model / "config.json").read_bytes()
     assert measure_confidence.main([*map(str, call)]) == 0

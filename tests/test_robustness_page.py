@@ -88,7 +88,7 @@ def test_a_page_without_marks_is_refused(
     (folder[0] / "page.md").write_text("# Nothing\n")
     call = ["robustness", *folder[1], *SMALL, "--damages", "crop", "--page", "page.md"]
     assert benchmark.main(call) == 2
-    assert "lacks the markers <!-- robustness: begin -->" in capsys.readouterr().err
+    assert "has no markers <!-- robustness: begin -->" in capsys.readouterr().err
     assert (folder[0] / "page.md").read_text() == "# Nothing\n"
 
 
