@@ -33,16 +33,22 @@ def inlined(path: str | os.PathLike[str]) -> dict[str, str]:
     """Read the style sheet and the script that a page contains.
 
     Args:
-        path: Of both, without the suffixes .css and .js.
+        path: Of both, without the suffixes .css and .js; a page may do without a script.
 
     Returns:
         `style`, which begins with the style sheet that all pages share, `script`, and the
         Content-Security-Policy hash sources of both: `style_hash`, `script_hash`.
     """
     style = "".join(sheet.read_text("utf-8") for sheet in (_SHARED, Path(f"{path}.css")))
-    script = Path(f"{path}.js").read_text("utf-8")
+    code = Path(f"{path}.js")
+    script = code.read_text("utf-8") if code.exists() else ""
     hashes = {"style_hash": _policy_hash(style), "script_hash": _policy_hash(script)}
     return {"style": style, "script": script, **hashes}
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    """Write the bytes of a file as a URL; `kind` is its media type, such as image/png."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def _policy_hash(text: str) -> str:

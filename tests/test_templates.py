@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from jinja2 import UndefinedError
 
-from captioner.templates import render
+from captioner.templates import inlined, render
 
 HOSTILE = "</script><b class=\"x\" id='y'>&amp; {{ value }} {% endif %}"
 
@@ -34,3 +34,10 @@ def test_a_name_that_is_not_given_is_an_error(package: Path) -> None:
     (package / "page.html").write_text("<p>{{ value }}</p>", "utf-8")
     with pytest.raises(UndefinedError, match="value"):
         render(package.name, "page.html")
+
+
+def test_a_page_may_have_no_script(tmp_path: Path) -> None:
+    (tmp_path / "page.css").write_text("p { color: red; }\n", "utf-8")
+    parts = inlined(tmp_path / "page")
+    assert parts["style"].endswith("p { color: red; }\n") and "--paper" in parts["style"]
+    assert parts["script"] == ""

@@ -1,7 +1,6 @@
 """An explanation as a self-contained HTML page: hover over or select a word to see its map."""
 
 import io
-from base64 import b64encode
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +8,7 @@ from PIL import Image
 
 from captioner.explain.explanation import Explanation
 from captioner.explain.maps import Float32Array, colours, dimmed, opacity_of
-from captioner.templates import render
+from captioner.templates import data_uri, render
 
 _FINE = 128  # pixels, the longer side of a map; the browser smooths it
 
@@ -57,4 +56,4 @@ def _glow(values: Float32Array) -> Image.Image:
 def _data_uri(image: Image.Image, kind: str) -> str:
     file = io.BytesIO()
     image.save(file, kind, quality=88, optimize=True)
-    return f"data:image/{kind.lower()};base64,{b64encode(file.getvalue()).decode('ascii')}"
+    return data_uri(file.getvalue(), f"image/{kind.lower()}")

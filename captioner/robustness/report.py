@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from captioner.evaluation.wording import points
 from captioner.files import replacing
 from captioner.robustness.damages import severities_of
 from captioner.robustness.measure import MAIN, WHOLE, Condition, Drop, Robustness, shown
-from captioner.templates import render
+from captioner.templates import data_uri, inlined, render
 
 _SHOWN = 12  # photos on the page
 _THUMBNAIL = (360, 360)  # pixels at most
@@ -124,7 +123,7 @@ def page(found: Robustness) -> str:
             title(name),
             ", ".join(f"{each.severity}: {points(each.score)}" for each in found.of(name)),
             drop_text(found.drops[name]),
-            _uri(curve(found, name).encode(), "image/svg+xml"),
+            data_uri(curve(found, name).encode(), "image/svg+xml"),
             f"{MAIN} by the severity of {title(name)}",
         )
         for name in found.damages
@@ -139,6 +138,7 @@ def page(found: Robustness) -> str:
         mean_drop=drop_text(found.mean_drop),
         rows=rows,
         pairs=_pairs(found),
+        **inlined(Path(__file__).with_name("report")),
     )
 
 
@@ -169,11 +169,7 @@ def _picture(image: Image.Image) -> str:
     small, file = image.copy(), io.BytesIO()
     small.thumbnail(_THUMBNAIL)
     small.save(file, "JPEG", quality=80)
-    return _uri(file.getvalue(), "image/jpeg")
-
-
-def _uri(data: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{b64encode(data).decode('ascii')}"
+    return data_uri(file.getvalue(), "image/jpeg")
 
 
 def _save_captions(path: Path, found: Robustness) -> None:
