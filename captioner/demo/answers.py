@@ -1,6 +1,5 @@
 """Caption a photo or a clip, as data for the page and the API. Independent of Gradio."""
 
-import base64
 import math
 import re
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from captioner.demo.limits import LONGEST_CLIP, check_options
 from captioner.errors import CaptionerError, ImageError
 from captioner.explain import photo_seen
 from captioner.inference import Captioner
+from captioner.templates import data_uri
 from captioner.video.subtitles import subtitles
 
 _LONGEST = 640  # pixels of the photo that is shown under the maps
@@ -68,10 +68,8 @@ def page_answer(
     try:
         caption = _caption(captioner, path, options)
         photo = photo_seen(captioner, path, longest=_LONGEST)
-    except ImageError as error:
-        return {"message": f"{_quoted(name)} {_reason(error)}."}
     except CaptionerError as error:
-        return {"message": str(error)}
+        return {"message": _message(error, name)}
     return {
         "photo": _data_uri(photo),
         "width": photo.width,
@@ -102,10 +100,8 @@ def clip_answer(
     try:
         check_options(given)
         clip = captioner.caption_video(path, longest=LONGEST_CLIP, **{**given, "alternatives": 1})
-    except ImageError as error:
-        return {"message": f"{_quoted(name)} {_reason(error)}."}
     except CaptionerError as error:
-        return {"message": str(error)}
+        return {"message": _message(error, name)}
     return {
         "summary": clip.summary.text,
         "shots": [
@@ -180,7 +176,12 @@ def _to_dict(caption: Caption) -> dict[str, Any]:
 def _data_uri(photo: Image.Image) -> str:
     file = BytesIO()
     photo.save(file, "JPEG", quality=_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return data_uri(file.getvalue(), "image/jpeg")
+
+
+def _message(error: CaptionerError, name: str) -> str:
+    """Say why there is nothing to show, with the uploaded file's name rather than its path."""
+    return f"{_quoted(name)} {_reason(error)}." if isinstance(error, ImageError) else str(error)
 
 
 def _quoted(name: str) -> str:
