@@ -142,4 +142,5 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         return commands.choices[first].parse(rest)
     if first.startswith("-"):
         parser.parse([first])
-    parser.error(f"Unknown command {first}.{suggestion(first, commands.choices)}")
+    hint = suggestion(first, commands.choices) or f" Expected one of {', '.join(commands.choices)}."
+    parser.error(f"Unknown command {first}.{hint}")

@@ -144,7 +144,7 @@ def test_the_command_takes_a_threshold_and_standard_input(
 def test_conflicting_options_are_reported(checkpoint_folder: Path, holiday: Path) -> None:
     model = ("--model", checkpoint_folder)
     for args, message in (
-        ((holiday / "1.png", *model), "--output FILE, or --evidence"),
+        ((holiday / "1.png", *model), "--output FILE to draw a figure, or --evidence"),
         (
             (holiday, "--evidence", "--output", "page.html"),
             "--output cannot be combined with --evidence",

@@ -108,7 +108,9 @@ def _check(options: Namespace) -> None:
     if options.json or options.min_evidence is not None:
         raise ConfigError(f"{'--json' if options.json else '--min-evidence'} requires --evidence.")
     if options.output is None:
-        raise ConfigError("Give a figure to write, --output FILE, or --evidence.")
+        raise ConfigError(
+            "Nothing to do: give --output FILE to draw a figure, or --evidence to mark words."
+        )
     if len(options.operands) > 1:
         raise ConfigError(f"Unexpected argument {options.operands[1]}: a figure shows one photo.")
 

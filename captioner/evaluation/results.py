@@ -81,14 +81,20 @@ def load_results(
     }
 
 
-def load_json(path: Path) -> Any:
+def load_json(path: Path, expected: str = "") -> Any:
     """Read a JSON file.
+
+    Args:
+        path: The file.
+        expected: What the file should have, for errors about invalid JSON.
 
     Raises:
         DataError: The file cannot be read, or isn't valid JSON.
     """
     try:
         return read_json(path)
+    except DataError as error:
+        raise DataError(f"{error}{expected and f' (expected {expected})'}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
@@ -100,7 +106,7 @@ def _whole(text: str) -> str:
 
 
 def _read_list(path: Path) -> list[Any]:
-    entries = load_json(path)
+    entries = load_json(path, f"a list of {_FORM}")
     if isinstance(entries, dict) and {"images", "annotations"} & entries.keys():
         raise DataError(f"{path}: these are annotations, not results; expected a list of {_FORM}")
     if not isinstance(entries, list):

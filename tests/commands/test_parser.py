@@ -70,6 +70,7 @@ def test_options_may_be_anywhere_before_two_dashes(argv: list[str], operands: li
         (["captoin", "photo.jpg"], "Unknown command captoin. Did you mean caption?"),
         (["--versoin"], "Unknown option --versoin. Did you mean --version?"),
         (["--"], "Unknown command --."),
+        (["tag"], "Unknown command tag. Expected one of caption, corpus,"),
         (["caption"], "Missing argument PATH."),
         (
             ["caption", "a.jpg", "--beam-sise=3"],

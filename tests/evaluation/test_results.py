@@ -101,6 +101,7 @@ def test_reading_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
     ("content", "said"),
     [
         ('[{"image_id": 1,\n', "line 2: invalid JSON"),
+        ("image_id,caption\n1,x\n", "column 1) (expected a list of {"),
         ("", "line 1: invalid JSON"),
         ('{"image_id": 1, "caption": "x"}', "expected a list"),
         ('{"images": [], "annotations": []}', "these are annotations, not results"),
