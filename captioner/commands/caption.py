@@ -12,7 +12,7 @@ from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captioner.commands.captions_file import CaptionsFile, Run, check_output, escape
+from captioner.commands.captions_file import CaptionsFile, Run, check_output, escape, format_of
 from captioner.commands.clips import (
     add_clips,
     check_clips,
@@ -102,8 +102,7 @@ examples:
         metavar="FORMAT",
         help=(
             f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}; jsonl equals --json, parquet requires"
-            " --output."
-            " [default: text]"
+            " --output. [default: what the suffix of --output says, otherwise text]"
         ),
     )
     parser.add_argument(
@@ -269,6 +268,8 @@ def _is_sure(caption: "Caption", least: float) -> bool:
 
 
 def _check_format(options: Namespace) -> None:
+    if options.format is None and not options.json:
+        options.format = format_of(options.output, FORMATS)
     if options.json and options.format not in (None, "jsonl"):
         raise ConfigError(f"--json cannot be combined with --format {options.format}.")
     options.json = options.json or options.format in ("jsonl", PARQUET)

@@ -7,7 +7,7 @@ captions.tsv.run.json    the model and the options, to check when resuming
 import errno
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import FileIO
 from pathlib import Path
@@ -62,6 +62,12 @@ def unescape(field: str) -> str:
         parts.append(plain.get(field[at : at + length], field[at : at + length]))
         at += length
     return "".join(parts)
+
+
+def format_of(output: Path | None, formats: Collection[str]) -> str | None:
+    """Return the format that a file's suffix names, as csv for captions.csv; None without one."""
+    suffix = "" if output is None else output.suffix.lower().removeprefix(".")
+    return suffix if suffix in formats else None
 
 
 def check_output(output: Path, inputs: Sequence[str]) -> None:

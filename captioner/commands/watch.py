@@ -9,7 +9,7 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 
 from captioner.commands.caption import CSV, ROWS, describe_run, open_captions_file, rows_of
-from captioner.commands.captions_file import check_output
+from captioner.commands.captions_file import check_output, format_of
 from captioner.commands.decoding import DECODING, add_decoding
 from captioner.commands.model import add_model, given
 from captioner.commands.parser import Add
@@ -57,7 +57,8 @@ examples:
         "--format",
         choices=ROWS,
         metavar="FORMAT",
-        help=f"{', '.join(ROWS[:-1])} or {ROWS[-1]}. [default: text]",
+        help=f"{', '.join(ROWS[:-1])} or {ROWS[-1]}. [default: what the suffix of --output says,"
+        " otherwise text]",
     )
     parser.add_argument(
         "--tags",
@@ -134,6 +135,7 @@ def _check(options: Namespace) -> None:
         raise ConfigError(
             "No place to save captions was given; give --xmp, --embed or --output FILE."
         )
+    options.format = options.format or format_of(options.output, ROWS)
     options.json = options.format == "jsonl"
     check_photo_library(options)
     if options.output is None:

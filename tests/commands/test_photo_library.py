@@ -76,6 +76,19 @@ def test_a_table_is_resumed(run: Run, photos: Path, tmp_path: Path) -> None:
         assert [row["caption"] for row in table(stopped)] == [row["caption"] for row in rows]
 
 
+def test_the_suffix_of_the_output_names_its_format(run: Run, photos: Path, tmp_path: Path) -> None:
+    rows, lines, text = (tmp_path / f"captions.{suffix}" for suffix in ("CSV", "jsonl", "txt"))
+    for output in (rows, lines, text):
+        assert run(photos / "a.png", "--output", output)[0] == 0
+    ((_, caption),) = [(row["path"], row["caption"]) for row in table(rows)]
+    assert json.loads(lines.read_text())["caption"] == caption
+    assert text.read_text() == f"{caption}\n"
+    for flags in (["--format", "text"], ["--json"]):
+        output = tmp_path / f"asked{flags[-1]}.csv"
+        assert run(photos / "a.png", "--output", output, *flags)[0] == 0
+        assert caption in output.read_text() and "path,caption" not in output.read_text()
+
+
 def test_formulas_in_names_are_escaped_and_known_again(
     run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
