@@ -23,6 +23,7 @@ _TOP, _BASE, _BOTTOM = (
     174,
 )  # pixels, of a histogram: top of the highest bar, base of all bars, bottom
 _MOST_BARS = 40
+_LEAST_RANGE = 1e-6  # points; a narrower one counts as empty
 _PLOT_TOP, _PLOT_BASE, _PLOT_BOTTOM = (30, 270, 310)  # pixels, of a line plot
 # The page's colours, for light and dark backgrounds.
 _STYLE = """
@@ -80,7 +81,9 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     Returns:
         Multiples of 1, 2 or 5 times a power of ten; at least two.
     """
-    step = _round_step((high - low) / most or 1)
+    # Where no word matches, BLEU is 1e-16 rather than 0: all ticks would be rounded to 0.
+    width = high - low if high - low > _LEAST_RANGE else most
+    step = _round_step(width / most)
     first = math.floor(low / step + 1e-9)
     last = max(math.ceil(high / step - 1e-9), first + 1)
     return [round(step * index, 10) for index in range(first, last + 1)]

@@ -1,10 +1,18 @@
 """Charts as standalone SVG files."""
 
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
 
-from captioner.evaluation.charts import Series, as_svg, difference_plot, line_plot
+from captioner.evaluation.charts import (
+    Series,
+    as_svg,
+    difference_plot,
+    line_plot,
+    score_plot,
+    ticks,
+)
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -30,6 +38,16 @@ def test_a_line_plot_has_its_points_where_the_scales_say() -> None:
         (dots[0].get("cx"), dots[1].get("cx")),
         (dots[1].get("cx"), dots[2].get("cx")),
     ]
+
+
+@pytest.mark.parametrize("high", [0, 1e-300, 1e-14, 1e-7, 0.003, 7, 100, 1234.5])
+def test_a_scale_encloses_its_values(high: float) -> None:
+    for low in (0, -high):
+        marks = ticks(low, high)
+        steps = [after - before for before, after in pairwise(marks)]
+        assert 2 <= len(marks) <= 14 and min(steps) == pytest.approx(max(steps)) and min(steps) > 0
+        assert marks[0] <= low + 1e-6 and high <= marks[-1] + 1e-6
+        assert score_plot(high / 100, (low / 100, high / 100), marks).shapes
 
 
 def test_a_decrease_of_an_error_count_is_an_improvement() -> None:
