@@ -7,6 +7,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from captioner.errors import ConfigError
+
+
+def check_folder_of(path: str | os.PathLike[str]) -> None:
+    """Check that the folder of a file to write exists, before the work whose result it will hold.
+
+    Raises:
+        ConfigError: It doesn't exist.
+    """
+    folder = Path(path).resolve().parent
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{os.fspath(path)}: the folder {folder} does not exist; create it, or choose another"
+            " file."
+        )
+
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:

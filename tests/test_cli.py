@@ -313,10 +313,11 @@ def test_file_names_of_any_bytes_pass_through(
         (["PHOTO", "--model", "nowhere"], "error: The checkpoint nowhere does not exist"),
         (
             ["PHOTO", "--output", "nowhere/captions.txt"],
-            "error: nowhere/captions.txt: No such file or directory",
+            "error: nowhere/captions.txt: the folder",
         ),
         (["PHOTO", "--output", "other.jpg"], "would overwrite an image"),
         (["-", "-"], "error: - was given twice"),
+        (["PHOTO", ""], "error: A PATH is empty"),
     ],
 )
 def test_a_wrong_call_has_status_2_and_no_traceback(

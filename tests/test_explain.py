@@ -214,7 +214,7 @@ def test_a_wrong_call_of_the_command_is_one_line(
         (
             (photo, "--output", tmp_path / "no" / "page.html", *model),
             2,
-            "No such file or directory",
+            "no does not exist; create it",
         ),
         ((photo, "--output", page, "--beam-size", 0, *model), 2, "beam_size is 0"),
         ((tmp_path / "missing.jpg", "--output", page, *model), 1, "missing.jpg: does not exist"),

@@ -298,6 +298,8 @@ def _check_paths(paths: list[str], output: Path | None) -> None:
     if paths.count(STANDARD_INPUT) > 1:
         raise ConfigError("- was given twice; standard input can be read only once.")
     for path in paths:
+        if not path:
+            raise ConfigError("A PATH is empty; expected an image, a clip or a folder.")
         if os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK):
             raise ConfigError(f"{path}: the folder cannot be read (permission denied).")
     if output is None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from captioner.commands.parser import STANDARD_INPUT
 from captioner.errors import ConfigError
-from captioner.files import replacing
+from captioner.files import check_folder_of, replacing
 from captioner.library.tables import BOM, csv_header, csv_path
 
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
@@ -78,7 +78,8 @@ def check_output(output: Path, inputs: Sequence[str]) -> None:
         inputs: The images and folders of images to read.
 
     Raises:
-        ConfigError: The file is an input, an image, or was not written by this program.
+        ConfigError: The file is an input, an image, or was not written by this program, or its
+            folder does not exist.
         OSError: The file cannot be written.
     """
     from captioner.images import IMAGE_SUFFIXES
@@ -98,8 +99,7 @@ def check_output(output: Path, inputs: Sequence[str]) -> None:
         raise ConfigError(
             f"--output {output} is a folder; expected a file, such as {output / 'captions.tsv'}."
         )
-    if not target.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(output))
+    check_folder_of(output)
     if not os.access(target if target.exists() else target.parent, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(output))
     if _has_content(target) or _companion(output).exists():  # would be overwritten

@@ -17,7 +17,7 @@ from captioner.caption import Caption
 from captioner.errors import ConfigError, MissingExtraError
 from captioner.explain.maps import Float32Array, enlarge, photo_seen
 from captioner.explain.occlusion import occlude
-from captioner.files import replacing
+from captioner.files import check_folder_of, replacing
 from captioner.images import ImageSource, open_image
 from captioner.inference import Captioner
 
@@ -200,7 +200,8 @@ def check_output(path: str | os.PathLike[str]) -> str:
     """Check that an explanation can be written to a file, and return its suffix.
 
     Raises:
-        ConfigError: The suffix is not supported, or the file exists and is not an explanation.
+        ConfigError: The suffix is not supported, the folder does not exist, or the file exists and
+            is not an explanation.
         MissingExtraError: The file is a figure, and matplotlib isn't installed.
     """
     from importlib.util import find_spec
@@ -210,6 +211,7 @@ def check_output(path: str | os.PathLike[str]) -> str:
         raise ConfigError(
             f"{os.fspath(path)}: expected a file name ending in .png, .pdf, .svg or .html."
         )
+    check_folder_of(path)
     if suffix != ".html" and find_spec("matplotlib") is None:
         raise MissingExtraError("A figure (unlike .html)", "explain")
     if (
