@@ -298,7 +298,7 @@ def test_the_benchmark_says_what_it_cannot_compare(
     page = tmp_path / "page.md"
     page.touch()
     assert benchmark.main(["peers", "--rows", "captioner", "--docs", str(page)]) == 2
-    assert "to write the table between" in capsys.readouterr().err
+    assert "has no markers <!-- peers: begin -->" in capsys.readouterr().err
 
 
 def test_the_loop_of_the_tutorial_finds_the_likeliest_caption(
