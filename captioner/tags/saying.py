@@ -65,10 +65,12 @@ def say_tags(
     constraints = Constraints.from_options(
         options, vocabulary, [words for _, words in wanted.values()]
     )
-    others = search(again(np.array([*wanted])), options, constraints)
-    for (image, (tag, _)), (other, *_) in zip(wanted.items(), others, strict=True):
-        cost = found[image][0].log_prob - other.log_prob
-        if other.finished and cost <= log_odds(tag.probability):
+    least = np.array(
+        [found[image][0].log_prob - log_odds(tag.probability) for image, (tag, _) in wanted.items()]
+    )
+    others = search(again(np.array([*wanted])), options, constraints, least=least)
+    for image, needed, (other, *_) in zip(wanted, least, others, strict=True):
+        if other.finished and other.log_prob >= needed:
             result[image] = [other, *found[image]][: options.alternatives]
     return result
 
