@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from captioner.decoding import Constraints, DecodingOptions, Hypothesis, Stepper
 from captioner.decoding.arrays import IntArray
+from captioner.decoding.inclusion import can_include
 from captioner.decoding.search import search
 from captioner.errors import ConfigError
 from captioner.tags.config import TagConfig
@@ -97,6 +98,8 @@ def _unsaid(
 
 def _can_include(words: tuple[str, ...], options: DecodingOptions, vocabulary: Vocabulary) -> bool:
     """Say whether the vocabulary has the words, and a caption has room for them."""
+    if not all(can_include(word, vocabulary) for word in words):
+        return False
     try:
         Constraints.from_options(options, vocabulary, [words])
     except ConfigError:
