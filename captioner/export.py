@@ -127,7 +127,7 @@ def export_onnx(folder: Path) -> None:
     shape = (2, model.frames, 3, size, size) if model.frames else (2, 3, size, size)
     pixels = torch.from_numpy(np.random.default_rng(0).normal(size=shape).astype(np.float32))
     with torch.no_grad():  # tracing doesn't accept tensors of inference mode
-        image, state = model.decoder.start(model.regions_of(model.encoder(pixels)))
+        image, state = model.decoder.prepare(model.regions_of(model.encoder(pixels)))
     names = [f"image.{name}" for name in image], [f"state.{name}" for name in state]
     scores = [CLASSES] * (model.classifier is not None) + [EVENTS] * (model.event_head is not None)
     encoder = trace(
@@ -151,7 +151,7 @@ def export_onnx(folder: Path) -> None:
     outputs = [
         "log_probs",
         *(f"{name}.next" for name in names[1]),
-        *(["attention"] if image else []),
+        *(["attention"] if "values" in image else []),
     ]
     decoder = trace(graph, inputs, [*names[0], *names[1], *Beams._fields], outputs, shapes)
     _find_distinct(decoder)
@@ -197,7 +197,7 @@ class _EncoderGraph(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         features = self.model.encoder(pixels)
         regions, events = self.model.look(features)
-        image, state = self.model.decoder.start(regions)
+        image, state = self.model.decoder.prepare(regions)
         scores = (self.model.classes(features), events)
         return (*image.values(), *state.values(), *(each for each in scores if each is not None))
 

@@ -42,7 +42,7 @@ def make_stepper(name, scale):
     with torch.no_grad():
         for parameter in decoder.parameters():
             parameter.mul_(scale)
-        image, state = decoder.start(make_features())
+        image, state = decoder.prepare(make_features())
     return TorchStepper(decoder, image, state, len(make_features()))
 
 

@@ -96,7 +96,7 @@ def test_hiding_covers_the_cells_and_nothing_else() -> None:
 
 def forced(backend: TorchBackend, pixels: Tensor, words: list[int]) -> Tensor:
     """The log-probability of each word, (T,), by stepping in the model's own precision."""
-    image, state = backend.model.decoder.start(backend.model.encoder(pixels[None]))
+    image, state = backend.model.decoder.prepare(backend.model.encoder(pixels[None]))
     state = {name: array.unsqueeze(1) for name, array in state.items()}
     found = []
     for last, word in zip([START, *words], words, strict=False):

@@ -70,6 +70,7 @@ class TorchBackend:
                 tags=checkpoint.tags,
                 events=checkpoint.events,
             )
+            model.name_tags(checkpoint.vocabulary)
         except (KeyError, TypeError, ConfigError) as error:
             raise CheckpointError(
                 f"{checkpoint.folder / 'config.json'}: unknown architecture: {error}"
@@ -115,7 +116,7 @@ class TorchBackend:
         with torch.inference_mode(), evaluating(self.model):
             features = features.to(self.device)
             regions, events = self.model.look(features)
-            image, state = self.model.decoder.start(regions)
+            image, state = self.model.decoder.prepare(regions)
             scores = [
                 None if each is None else each.float().cpu().numpy()
                 for each in (self.model.classes(features), events)

@@ -4,7 +4,7 @@ The classifier is that of the encoder's pretrained weights; tags are computed fr
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +23,8 @@ from captioner.model.temporal import (
     TemporalEncoder,
 )
 from captioner.tags import TagConfig
+from captioner.tags.words import ClassWords
+from captioner.vocabulary import Vocabulary
 
 
 class Seen(NamedTuple):
@@ -93,6 +95,8 @@ class CaptioningModel(nn.Module):
         self.classifier: nn.Linear | None = None
         if tags is not None:
             self._add_classifier(tags)
+        if decoder.pointer:
+            self.add_pointer()
         self.events: EventConfig | None = None
         self.event_head: EventHead | None = None
         self.tell_events(events)
@@ -184,6 +188,36 @@ class CaptioningModel(nn.Module):
     def drop_classifier(self) -> None:
         """Remove the classifier, if there is one."""
         self.tags = self.classifier = None
+
+    def add_pointer(self) -> None:
+        """Let the decoder point to the words of tags, from the next `name_tags` on.
+
+        Raises:
+            ConfigError: It is a model of clips, or the decoder can't have a pointer.
+        """
+        if self.temporal is not None:
+            raise ConfigError("decoder.pointer is for models of photos; this is one of clips.")
+        self.decoder.add_pointer()
+        self.configs = (self.configs[0], replace(self.configs[1], pointer=True))
+
+    def name_tags(self, vocabulary: Vocabulary) -> None:
+        """Tell a decoder with a pointer which words name tags; others don't need it.
+
+        Args:
+            vocabulary: The model's words.
+
+        Raises:
+            ConfigError: The model has a pointer and no classifier, or no word names a tag.
+        """
+        if self.decoder.pointer is None:
+            return
+        if self.tags is None or self.classifier is None:
+            raise ConfigError(
+                "decoder.pointer is true, but the model has no classifier to take tags from. Set"
+                " model.tags and weights that have one, or decoder.pointer to false."
+            )
+        named = ClassWords.find(self.tags.tagger.table, vocabulary)
+        self.decoder.pointer.aim(self.classifier, named, len(vocabulary))
 
     def _add_classifier(self, tags: TagConfig) -> nn.Linear:
         if not self.encoder.even:

@@ -13,8 +13,11 @@ from torch import Tensor, nn
 
 from captioner.errors import ConfigError
 from captioner.model.attention import AdditiveAttention
+from captioner.model.pointing import Pointer
 
 Arrays = dict[str, Tensor]
+
+_TAGS = "tags"  # the pointer's array of an image
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class DecoderConfig:
         attention_size: A, the width in which attention compares; unused by "show_tell".
         dropout: Dropout probability of the embedding, the regions and the output.
         tie_embedding: Use the word embedding as output layer too (Press and Wolf 2017).
+        pointer: Let the decoder point to the words of tags too; see `Pointer`.
 
     Raises:
         ConfigError: There is no decoder of this name.
@@ -43,6 +47,7 @@ class DecoderConfig:
     attention_size: int = 256
     dropout: float = 0.5
     tie_embedding: bool = True
+    pointer: bool = False
 
     def __post_init__(self) -> None:
         """Check the name."""
@@ -99,10 +104,37 @@ class Decoder(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.project = nn.Linear(feature_size, config.context_size)
         self.output = nn.Linear(config.embedding_size, vocab_size)
+        self.pointer: Pointer | None = None
         nn.init.normal_(self.embedding.weight, std=config.embedding_size**-0.5)
         nn.init.zeros_(self.output.bias)
         if config.tie_embedding:
             self.output.weight = self.embedding.weight
+
+    def add_pointer(self) -> None:
+        """Let the decoder point to the words of tags, by a new `Pointer`.
+
+        Raises:
+            ConfigError: The decoder has no linear layer `readout`, whose input tells R.
+        """
+        readout = getattr(self, "readout", None)
+        if not isinstance(readout, nn.Linear):
+            raise ConfigError(
+                f"{type(self).__name__} has no linear layer `readout`, which decoder.pointer"
+                " requires."
+            )
+        self.pointer = Pointer(readout.in_features, self.embedding.embedding_dim)
+        self.pointer.to(self.embedding.weight.device)
+
+    def prepare(self, features: Tensor) -> tuple[Arrays, Arrays]:
+        """Process the images once, as `start` does; with a pointer, for it too.
+
+        Args:
+            features: (B, L, D), the encoder's region features.
+        """
+        image, state = self.start(features)
+        if self.pointer is not None:
+            image = image | {_TAGS: self.pointer.tags(features)}
+        return image, state
 
     def start(self, features: Tensor) -> tuple[Arrays, Arrays]:
         """Process the images once.
@@ -150,7 +182,7 @@ class Decoder(nn.Module):
         """Advance K rows of every image by one word.
 
         Args:
-            image: The arrays of `start`.
+            image: The arrays of `prepare`.
             state: (B, K, H) each.
             words: (B, K), each row's last word.
 
@@ -160,7 +192,26 @@ class Decoder(nn.Module):
         """
         embedded = self.dropout(self.embedding(words))  # (B, K, E)
         state, readout, attention = self.recur(image, state, embedded)
-        return self.predict(readout, embedded), state, attention
+        return self._score(readout, embedded, self._tags(image)), state, attention
+
+    def _score(self, readout: Tensor, embedded: Tensor, tags: Tensor | None) -> Tensor:
+        """Compute the logits of the next word (..., V), with the pointer's share if there is one.
+
+        Args:
+            readout: (..., R), from `recur`.
+            embedded: (..., E), the embedded last word.
+            tags: (..., T), of `Pointer.tags`; None without a pointer.
+        """
+        logits = self.predict(readout, embedded)
+        if self.pointer is None or tags is None:
+            return logits
+        joint: Tensor = self.pointer(logits, readout, embedded, tags, self.embedding.weight)
+        return joint
+
+    @staticmethod
+    def _tags(image: Arrays) -> Tensor | None:
+        """Return the tags of each image for its rows (B, 1, T); None without a pointer."""
+        return image[_TAGS].unsqueeze(1) if _TAGS in image else None
 
     def step_beams(
         self, image: Arrays, state: Arrays, beams: Beams
@@ -170,7 +221,7 @@ class Decoder(nn.Module):
         A subclass may compute once what beams with the same parent or the same last word share.
 
         Args:
-            image: The arrays of `start`.
+            image: The arrays of `prepare`.
             state: (R, H) each, the rows of the last step.
             beams: The rows and words that they continue.
 
@@ -209,7 +260,8 @@ class Decoder(nn.Module):
         captions = _to(captions, features.device)
         inputs, targets = captions[:, :, :-1], captions[:, :, 1:]
         present = targets != self.pad
-        image, state = self.start(features)
+        image, state = self.prepare(features)
+        tags = image.get(_TAGS)  # (B, T)
         state = {
             name: array.unsqueeze(1).expand(-1, captions.shape[1], -1)
             for name, array in state.items()
@@ -226,7 +278,9 @@ class Decoder(nn.Module):
             word = embedded[:b, :k, t]
             if t and scheduled_sampling:
                 word = self._mix_proposals(
-                    word, readouts[-1][:b, :k], words[-1][:b, :k], scheduled_sampling
+                    word,
+                    (readouts[-1][:b, :k], words[-1][:b, :k], self._tags(image)),
+                    scheduled_sampling,
                 )
             image = {name: array[:b] for name, array in image.items()}
             state = {name: array[:b, :k] for name, array in state.items()}
@@ -252,14 +306,19 @@ class Decoder(nn.Module):
             torch.cat([step.flatten(0, 1) for step in steps]).index_select(0, index)
             for steps in (readouts, words, expected)
         )
-        return TeacherForced(self.predict(readout, word), target, row, coverage)
+        if tags is not None:
+            tags = tags.index_select(0, row // captions.shape[1])  # (N, T)
+        return TeacherForced(self._score(readout, word, tags), target, row, coverage)
 
     def _mix_proposals(
-        self, embedded: Tensor, readout: Tensor, last: Tensor, share: float
+        self, embedded: Tensor, before: tuple[Tensor, Tensor, Tensor | None], share: float
     ) -> Tensor:
-        """Replace a share of the embedded words (B, K, E) by words sampled from the predictions."""
+        """Replace a share of the embedded words (B, K, E) by words sampled from the predictions.
+
+        These are computed from `before`, the arguments of `_score` in the last step.
+        """
         with torch.no_grad():
-            odds = self.predict(readout, last).float()  # (B, K, V), logits
+            odds = self._score(*before).float()  # (B, K, V), logits
             proposed = (
                 odds.softmax(dim=2).flatten(0, 1).multinomial(1).view(odds.shape[:2])
             )  # (B, K)
@@ -357,7 +416,10 @@ class ShowAttendTell(Decoder):
             for rows, index in ((context, beams.row_of), (embedded, beams.word_of))
         )  # (B * K, C), (B * K, E): of two dimensions, so that biases become part of the products
         readout = torch.cat([hidden.flatten(0, 1), context], dim=1)
-        logits = self.predict(readout, embedded).unflatten(0, beams.word_of.shape)
+        tags = self._tags(image)
+        if tags is not None:
+            tags = tags.expand(-1, beams.word_of.shape[1], -1).flatten(0, 1)  # (B * K, T)
+        logits = self._score(readout, embedded, tags).unflatten(0, beams.word_of.shape)
         return logits, {"hidden": hidden, "cell": cell}, attention
 
     def predict(self, readout: Tensor, embedded: Tensor) -> Tensor:

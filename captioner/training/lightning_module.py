@@ -56,8 +56,8 @@ class CaptioningModule(LightningModule):
             the frequencies (Karpathy and Fei-Fei 2015).
         events: The events that are labelled in the clips; linked from the data.
         init_from: A checkpoint folder, or "bundled", to continue from. Its architecture (except
-            dropout) and preprocessing override those given here; new words are appended to its
-            vocabulary.
+            dropout, and a pointer that is added) and preprocessing override those given here; new
+            words are appended to its vocabulary.
         encoder: The encoder's architecture.
         decoder: The decoder's architecture.
         temporal: How the frames of a clip are joined, for a model of clips.
@@ -157,14 +157,19 @@ class CaptioningModule(LightningModule):
             )
         if init_from is not None:
             self.network = continued_network(
-                init_from, vocabulary, decoder.dropout, tags=tags, events=events
+                init_from,
+                vocabulary,
+                decoder.dropout,
+                tags=tags,
+                pointer=decoder.pointer,
+                events=events,
             )
         else:
             self.network = new_network(
                 encoder,
                 decoder,
                 preprocessing.size,
-                len(vocabulary),
+                vocabulary,
                 word_counts,
                 weights,
                 tags=tags,

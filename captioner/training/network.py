@@ -28,7 +28,7 @@ def new_network(
     encoder: EncoderConfig,
     decoder: DecoderConfig,
     image_size: int,
-    vocab_size: int,
+    vocabulary: Vocabulary,
     word_counts: Sequence[int] | None = None,
     weights: str | None = None,
     *,
@@ -42,7 +42,7 @@ def new_network(
         encoder: The encoder's architecture.
         decoder: The decoder's architecture.
         image_size: S, the side of the input in pixels.
-        vocab_size: V, the number of words.
+        vocabulary: The words.
         word_counts: How often each word occurs in the training captions, in id order; initialises
             the output bias.
         weights: See `CaptioningModule`.
@@ -54,7 +54,7 @@ def new_network(
         encoder,
         decoder,
         image_size=image_size,
-        vocab_size=vocab_size,
+        vocab_size=len(vocabulary),
         pad=PAD,
         temporal=temporal,
         events=events,
@@ -68,6 +68,7 @@ def new_network(
         load_pretrained(network.encoder, encoder.name, weights)
         if tags:
             _keep_classifier(network, weights)
+    network.name_tags(vocabulary)
     return network
 
 
@@ -93,6 +94,7 @@ def continued_network(
     dropout: float,
     *,
     tags: bool = True,
+    pointer: bool = False,
     events: EventConfig | None = None,
 ) -> CaptioningModel:
     """Load the network of a checkpoint folder, or "bundled", and add new words and styles.
@@ -103,6 +105,7 @@ def continued_network(
             with START's embedding.
         dropout: The decoder's new dropout.
         tags: Whether to keep its classifier, if it has one.
+        pointer: Whether to add a pointer to the decoder if it has none.
         events: Which events it tells from now on; None for none.
     """
     checkpoint = read_checkpoint(None if folder == "bundled" else folder)
@@ -117,6 +120,9 @@ def continued_network(
                 rows[starts] = rows[START].clone()
     if not tags:
         network.drop_classifier()
+    if pointer and network.decoder.pointer is None:
+        network.add_pointer()
+    network.name_tags(vocabulary)
     network.tell_events(events)
     network.decoder.dropout.p = dropout
     network.configs = (network.configs[0], replace(network.configs[1], dropout=dropout))

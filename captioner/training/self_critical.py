@@ -135,7 +135,7 @@ def draw_captions(
         reached, padded.
     """
     with evaluating(decoder):
-        image, state = decoder.start(features)
+        image, state = decoder.prepare(features)
         state = {
             name: array.unsqueeze(1).expand(-1, samples, -1) for name, array in state.items()
         }  # (B, K, H)

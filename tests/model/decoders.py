@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from captioner.model.decoder import DECODERS, Arrays, Decoder, DecoderConfig, TeacherForced
+from captioner.tags.words import ClassWords
 from captioner.vocabulary import PAD
 
 B, L, D, V = 4, 5, 6, 17
@@ -25,12 +27,23 @@ CAPTIONS = torch.tensor(
 
 Place = tuple[int, int, int]  # step, image, caption
 
-both = pytest.mark.parametrize("name", DECODERS)
+POINTER = " with a pointer"
+
+both = pytest.mark.parametrize("name", [*DECODERS, *(name + POINTER for name in DECODERS)])
+
+# Three words that name four classes: classes 0 and 1 are both a 5, class 0 is a 9 too.
+NAMED = ClassWords(
+    words=np.array([5, 8, 9]), classes=np.array([0, 0, 1, 3]), places=np.array([0, 2, 0, 1])
+)
 
 
 def make_decoder(name: str, size: int = D, vocab_size: int = V, **changes: object) -> Decoder:
     torch.manual_seed(7)
-    decoder = DECODERS[name](replace(TINY, name=name, **changes), size, vocab_size, PAD)
+    config = replace(TINY, name=name.removesuffix(POINTER), **changes)
+    decoder = DECODERS[config.name](config, size, vocab_size, PAD)
+    if name.endswith(POINTER):
+        decoder.add_pointer()
+        decoder.pointer.aim(nn.Linear(size, 4), NAMED, vocab_size)
     with torch.no_grad():
         for parameter in decoder.parameters():
             parameter.mul_(2)  # so that it has opinions

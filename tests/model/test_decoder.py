@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,9 +15,11 @@ from captioner.errors import ConfigError
 from captioner.model.captioning import CaptioningModel
 from captioner.model.decoder import DECODERS, Beams, DecoderConfig
 from captioner.model.encoder import EncoderConfig
+from captioner.tags.words import ClassWords
 from captioner.vocabulary import PAD, SPECIAL_WORDS, Vocabulary
 from tests.model.decoders import (
     CAPTIONS,
+    POINTER,
     TINY,
     B,
     L,
@@ -61,7 +64,7 @@ def test_teacher_forcing_equals_stepping_through_each_caption_alone(
     coverage = torch.zeros(B, 3, L)
     for b in range(B):
         for k in range(3):
-            image, state = decoder.start(features[b : b + 1])
+            image, state = decoder.prepare(features[b : b + 1])
             state = first_state(state)
             for t in range(sum(place[1:] == (b, k) for place in places)):
                 logits, state, attention = decoder.step(image, state, CAPTIONS[b, k, t].view(1, 1))
@@ -71,7 +74,7 @@ def test_teacher_forcing_equals_stepping_through_each_caption_alone(
                     assert float(attention.sum()) == pytest.approx(1, abs=1e-5)
                     coverage[b, k] += attention[0, 0]
     assert_same(by_place(output, CAPTIONS), stepped)
-    if name == "show_tell":
+    if name.startswith("show_tell"):
         assert output.coverage is None
     else:
         torch.testing.assert_close(output.coverage, coverage, atol=1e-5, rtol=0)
@@ -81,7 +84,7 @@ def test_teacher_forcing_equals_stepping_through_each_caption_alone(
 @torch.inference_mode()
 def test_several_rows_of_an_image_step_as_each_alone(name: str, features: Tensor) -> None:
     decoder = make_decoder(name)
-    image, state = decoder.start(features)
+    image, state = decoder.prepare(features)
     together = {
         key: array.unsqueeze(1).expand(-1, 3, -1) for key, array in state.items()
     }  # (B, K, H)
@@ -99,7 +102,7 @@ def test_beams_that_share_parents_and_words_step_as_if_they_did_not(
     name: str, features: Tensor
 ) -> None:
     decoder = make_decoder(name)
-    image, state = decoder.start(features)
+    image, state = decoder.prepare(features)
     random = torch.Generator().manual_seed(1)
     parents, k = torch.arange(B).unsqueeze(1), 1  # (B, K) of the rows of the last step
     for beams in (1, 3, 4, 2):
@@ -151,7 +154,9 @@ def test_a_batch_of_nothing_but_padding_gives_no_words(
     output = decoder(features, torch.full((B, 3, length), PAD), 0.5)
     assert output.logits.shape == (0, V)
     assert output.targets.shape == (0,)
-    assert name == "show_tell" or (output.coverage.shape == (B, 3, L) and not output.coverage.any())
+    assert name.startswith("show_tell") or (
+        output.coverage.shape == (B, 3, L) and not output.coverage.any()
+    )
     # in training on several GPUs, one with nothing to say must take part
     output.logits.sum().backward()
     assert all(
@@ -208,9 +213,18 @@ def test_a_word_does_not_influence_those_before_it(name: str, features: Tensor) 
 def test_gradients_are_those_of_finite_differences(name: str) -> None:
     torch.manual_seed(0)
     config = DecoderConfig(
-        name, hidden_size=2, embedding_size=2, context_size=3, attention_size=2, dropout=0
+        name.removesuffix(POINTER),
+        hidden_size=2,
+        embedding_size=2,
+        context_size=3,
+        attention_size=2,
+        dropout=0,
     )
-    decoder = DECODERS[name](config, 3, 6, PAD).double()
+    decoder = DECODERS[config.name](config, 3, 6, PAD).double()
+    if name.endswith(POINTER):
+        decoder.add_pointer()
+        words = ClassWords(np.array([3, 5]), np.array([0, 1, 1]), np.array([1, 0, 1]))
+        decoder.double().pointer.aim(nn.Linear(3, 2).double(), words, 6)
     names = [key for key, _ in decoder.named_parameters()]
     features = torch.randn(2, 2, 3, dtype=torch.double, requires_grad=True)
     captions = torch.tensor([[[1, 4, 2, 0], [1, 2, 0, 0]], [[1, 5, 3, 2], [0, 0, 0, 0]]])
@@ -266,7 +280,7 @@ def test_a_tied_embedding_is_stored_once_and_stays_tied_when_loaded(tie_embeddin
 # --- Learning ---
 
 
-@both
+@pytest.mark.parametrize("name", DECODERS)
 def test_four_images_are_learnt_by_heart(name: str) -> None:
     torch.manual_seed(0)
     texts = [

@@ -50,7 +50,7 @@ def test_attention_is_the_papers_formula_computed_region_by_region() -> None:
 def test_show_attend_tell_is_the_papers_formulas() -> None:
     decoder = make_decoder("show_attend_tell").double()
     features, word = make_features()[:1].double(), torch.tensor([[9]])
-    image, state = decoder.start(features)
+    image, state = decoder.prepare(features)
     logits, after, attention = decoder.step(image, first_state(state), word)
 
     weights = {

@@ -46,7 +46,7 @@ def test_with_full_scheduled_sampling_the_inputs_are_the_models_own_words(
     name: str, features: Tensor
 ) -> None:
     decoder = make_certain(name)
-    image, state = decoder.start(features)
+    image, state = decoder.prepare(features)
     state, words = first_state(state), torch.full((B, 1), START)
     rollout, said = [], []
     for _ in range(5):

@@ -34,7 +34,7 @@ def saved(name: str, folder: Path) -> tuple[nn.Module, str]:
 def test_the_classifier_of_the_weights_is_kept_and_travels_in_checkpoints(tmp_path: Path) -> None:
     whole, weights = saved(SMALL_RESNET, tmp_path)
     network = new_network(
-        EncoderConfig(SMALL_RESNET), DECODER, SIZE, len(VOCABULARY), weights=weights, tags=True
+        EncoderConfig(SMALL_RESNET), DECODER, SIZE, VOCABULARY, weights=weights, tags=True
     ).eval()
     pixels = torch.randn(2, 3, SIZE, SIZE)
     with torch.inference_mode():
@@ -55,7 +55,7 @@ def test_the_classifier_of_the_weights_is_kept_and_travels_in_checkpoints(tmp_pa
         onnx=False,
     )
     begun = new_network(
-        EncoderConfig(SMALL_RESNET), DECODER, SIZE, len(VOCABULARY), weights=folder, tags=True
+        EncoderConfig(SMALL_RESNET), DECODER, SIZE, VOCABULARY, weights=folder, tags=True
     )
     for other in (begun, continued_network(folder, VOCABULARY, 0.1)):
         assert other.tags == network.tags
@@ -66,9 +66,7 @@ def test_the_classifier_of_the_weights_is_kept_and_travels_in_checkpoints(tmp_pa
             other.classifier.bias, network.classifier.bias, rtol=1e-3, atol=1e-4
         )
     assert continued_network(folder, VOCABULARY, 0.1, tags=False).classifier is None
-    untagged = new_network(
-        EncoderConfig(SMALL_RESNET), DECODER, SIZE, len(VOCABULARY), weights=folder
-    )
+    untagged = new_network(EncoderConfig(SMALL_RESNET), DECODER, SIZE, VOCABULARY, weights=folder)
     assert untagged.tags is untagged.classifier is None
 
 
@@ -87,7 +85,7 @@ def test_where_no_classifier_fits_the_log_says_why(
 ) -> None:
     _, weights = saved(encoder.name, tmp_path)
     with caplog.at_level(logging.INFO, "captioner"):
-        network = new_network(encoder, DECODER, SIZE, len(VOCABULARY), weights=weights, tags=True)
+        network = new_network(encoder, DECODER, SIZE, VOCABULARY, weights=weights, tags=True)
     assert network.classifier is None
     assert "The model will have no tags: " in caplog.text
     assert said in caplog.text

@@ -51,7 +51,7 @@ def test_captions_are_drawn_with_the_models_own_probabilities(name):
 
     decoder.eval()
     allowed = [word for word in range(vocab_size) if word not in (PAD, START, UNKNOWN)]
-    image, state = decoder.start(features)
+    image, state = decoder.prepare(features)
     state = {key: array.unsqueeze(1) for key, array in state.items()}
 
     def follow(words):

@@ -1,0 +1,45 @@
+"""Which words of a vocabulary name a classifier's classes: what a pointer can point to."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captioner.tags.matching import forms
+from captioner.tags.table import TagTable
+from captioner.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class ClassWords:
+    """The T words of a vocabulary that name classes: forms of their nouns and of more general ones.
+
+    Attributes:
+        words: (T,) their ids in the vocabulary, ascending.
+        classes: (P,) the classes of all P pairs of a class and a word that names it.
+        places: (P,) the index in `words` of each pair's word.
+    """
+
+    words: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+    @classmethod
+    def find(cls, table: TagTable, vocabulary: Vocabulary) -> "ClassWords":
+        """Find them: nouns and synonyms of a single word, singular and plural.
+
+        Args:
+            table: The nouns of the classes.
+            vocabulary: The words.
+        """
+        known = {
+            noun: [vocabulary.index(form) for form in sorted(forms(noun)) if form in vocabulary]
+            for noun in table.nouns
+        }
+        named = [
+            {word for noun in nouns for word in known[noun]} for nouns in table.words
+        ]  # of each class
+        words = np.array(sorted(set().union(*named)), np.int64)
+        pairs = [(index, word) for index, ids in enumerate(named) for word in sorted(ids)]
+        classes, ids = np.array(pairs, np.int64).reshape(-1, 2).T
+        return cls(words, classes, np.searchsorted(words, ids))
