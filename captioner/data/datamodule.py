@@ -29,6 +29,7 @@ from captioner.datasets.shapes import draw_shapes
 from captioner.errors import ConfigError, DataError
 from captioner.events.config import EventConfig
 from captioner.preprocessing import Preprocessing
+from captioner.tags.table import TagTable
 from captioner.tokenizer import tokenize
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 
@@ -62,6 +63,8 @@ class CaptionData(ResumableData):
         preprocessing: Converts images to pixels in training and inference; stored in the
             checkpoint. With `init_from`, the checkpoint's is used.
         min_count: Words that occur fewer times in the training captions become the unknown word.
+        tag_words: Keep ImageNet's nouns of one word in the vocabulary, however rare they are in the
+            captions, so that a decoder with a pointer can say a noun that it has never read.
         max_length: Maximum length of a training caption in words; longer ones are cut.
         captions_per_image: Maximum number of captions per image in an epoch, sampled by weight.
         batch_size: Images per batch and process.
@@ -104,6 +107,7 @@ class CaptionData(ResumableData):
         unreadable: Unreadable = "error",
         preprocessing: Preprocessing = Preprocessing(),  # noqa: B008
         min_count: int = 5,
+        tag_words: bool = False,
         max_length: int = 22,
         captions_per_image: int = 5,
         batch_size: int = 32,
@@ -129,6 +133,7 @@ class CaptionData(ResumableData):
         self.preprocessing = preprocessing if self._base is None else self._base.preprocessing
         self.frames = frames if self._base is None else self._base.frames
         self.min_count = min_count
+        self.tag_words = tag_words
         self.max_length = max_length
         self.captions_per_image = captions_per_image
         self.augmentation = augmentation
@@ -218,6 +223,9 @@ class CaptionData(ResumableData):
                 f"No word occurs {self.min_count} times in the training captions; lower"
                 " data.min_count."
             )
+        if self.tag_words:
+            nouns = TagTable.imagenet().nouns
+            vocabulary = vocabulary.extended(noun for noun in nouns if " " not in noun)
         vocabulary = vocabulary.with_styles(sorted(set(chain.from_iterable(self.training.styles))))
         for images in self.validation_sets:
             vocabulary.start(images.style)  # fail early if there is no such style

@@ -159,3 +159,15 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
     data = CaptionData(new, validation={"a": ValidationSource(new, style="coco")}, min_count=1)
     with pytest.raises(ConfigError, match="There is no style 'coco'"):
         _ = data.vocabulary
+
+
+def test_nouns_of_tags_belong_to_the_vocabulary_however_rare(ranked: Path, tmp_path: Path) -> None:
+    val = draw_domain(tmp_path / "val", NEW, 9)
+    plain, tagged = (
+        CaptionData(ranked, val, min_count=1, tag_words=tag_words).vocabulary
+        for tag_words in (False, True)
+    )
+    assert "goldfish" not in plain
+    assert tagged.words[: len(plain)] == plain.words
+    assert {"goldfish", "beaver"} <= set(tagged.words[len(plain) :])
+    assert not [word for word in tagged.words if " " in word]
