@@ -434,7 +434,9 @@ def _oldest_format(config: Mapping[str, Any]) -> int:
     """Return the oldest format that can hold a config, so that older versions read it too."""
     version = max((since for key, since in _OPTIONAL.items() if key in config), default=1)
     named = isinstance(config.get(_TAGS, {}).get("table"), list)  # classes of the user's own
-    return 3 if named or _TEMPORAL in config["architecture"] else version
+    architecture = config["architecture"]
+    pointing = architecture.get("decoder", {}).get("pointer", False)
+    return 3 if named or pointing or _TEMPORAL in architecture else version
 
 
 def _as_json(config: dict[str, Any]) -> str:

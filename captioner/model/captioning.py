@@ -232,8 +232,10 @@ class CaptioningModel(nn.Module):
 
     def architecture(self) -> dict[str, Any]:
         """Return the arguments with which `from_architecture` rebuilds this network."""
-        encoder, decoder = self.configs
-        parts = {"encoder": asdict(encoder), "decoder": asdict(decoder)}
+        encoder, decoder = map(asdict, self.configs)
+        if not decoder["pointer"]:
+            del decoder["pointer"]  # so that older versions can read the checkpoint
+        parts = {"encoder": encoder, "decoder": decoder}
         return parts | ({"temporal": asdict(self.temporal_config)} if self.frames else {})
 
     def portable_state(self) -> dict[str, Tensor]:
