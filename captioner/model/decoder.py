@@ -343,7 +343,9 @@ class ShowAttendTell(Decoder):
         context = spread(context.flatten(0, 1), beams.first)  # (P, C)
         context = torch.sigmoid(self.gate(hidden)) * context
         lstm, embedded = self.lstm, self.embedding(beams.words)  # (W, E)
-        of_word, of_context = lstm.weight_ih.split([embedded.shape[1], context.shape[1]], dim=1)
+        of_word, of_context = torch.split(
+            lstm.weight_ih, [embedded.shape[1], context.shape[1]], dim=1
+        )
         gates = nn.functional.linear(hidden, lstm.weight_hh, lstm.bias_ih + lstm.bias_hh)
         gates = torch.addmm(gates, context, of_context.t())  # (P, 4 * H)
         words = nn.functional.linear(embedded, of_word)  # (W, 4 * H)
@@ -357,7 +359,8 @@ class ShowAttendTell(Decoder):
             for rows, index in ((context, beams.row_of), (embedded, beams.word_of))
         )  # (B * K, C), (B * K, E): of two dimensions, so that biases become part of the products
         readout = torch.cat([hidden.flatten(0, 1), context], dim=1)
-        logits = self.predict(readout, embedded).unflatten(0, beams.word_of.shape)
+        logits = self.predict(readout, embedded)
+        logits = logits.view(*beams.word_of.shape, logits.shape[1])
         return logits, {"hidden": hidden, "cell": cell}, attention
 
     def predict(self, readout: Tensor, embedded: Tensor) -> Tensor:
