@@ -35,6 +35,7 @@ from captioner.checkpoint import (
 from captioner.decoding.search import DecodingOptions
 from captioner.errors import CheckpointError
 from captioner.model.captioning import CaptioningModel
+from captioner.model.decoder import Beams
 from captioner.preprocessing import Preprocessing
 from captioner.vocabulary import START, Vocabulary
 
@@ -133,20 +134,18 @@ def export_onnx(folder: Path) -> None:
         _EncoderGraph(model), (pixels,), ["pixels"], [*names[0], *names[1], *scores], ({0: "B"},)
     )
 
-    rows = torch.tensor([[0, 0, 0], [1, 1, 1]])
     # Lists, not tuples: the exporter mistakes an empty tuple of shapes (a decoder without image
     # arrays) for a list.
+    grid = torch.tensor([[0, 1, 2], [3, 4, 3]])
     inputs = (
         [*image.values()],
-        [array.repeat(3, 1)[:5] for array in state.values()],
-        rows,
-        rows + START,
+        [array.repeat(3, 1) for array in state.values()],
+        [torch.arange(5), grid, torch.arange(5), torch.arange(4) + START, grid % 4],  # Beams
     )
     shapes = (
         [{0: "B"} for _ in image],
         [{0: "R"} for _ in state],
-        {0: "B", 1: "K"},
-        {0: "B", 1: "K"},
+        [{0: "P"}, {0: "B", 1: "K"}, {0: "P"}, {0: "W"}, {0: "B", 1: "K"}],
     )
     graph = _DecoderGraph(model, list(image), list(state))
     outputs = [
@@ -154,7 +153,8 @@ def export_onnx(folder: Path) -> None:
         *(f"{name}.next" for name in names[1]),
         *(["attention"] if image else []),
     ]
-    decoder = trace(graph, inputs, [*names[0], *names[1], "parents", "words"], outputs, shapes)
+    decoder = trace(graph, inputs, [*names[0], *names[1], *Beams._fields], outputs, shapes)
+    _find_distinct(decoder)
     _add_top_k(decoder)
     pointers = {tensor.data_ptr(): name for name, tensor in model.portable_state().items()}
     places = model.encoder.current_names(weight_places(folder / WEIGHTS), "encoder.")
@@ -212,15 +212,11 @@ class _DecoderGraph(nn.Module):
         self.image, self.state = image, state
 
     def forward(
-        self, image: list[Tensor], state: list[Tensor], parents: Tensor, words: Tensor
+        self, image: list[Tensor], state: list[Tensor], beams: list[Tensor]
     ) -> tuple[Tensor, ...]:
         shared = dict(zip(self.image, image, strict=True))
-        # (B, K, H) each: array[parents], in the form that is a single operation in ONNX
-        chosen = {
-            name: nn.functional.embedding(parents, rows)
-            for name, rows in zip(self.state, state, strict=True)
-        }
-        logits, after, attention = self.model.decoder.step(shared, chosen, words)
+        before = dict(zip(self.state, state, strict=True))
+        logits, after, attention = self.model.decoder.step_beams(shared, before, Beams(*beams))
         rows = (after[name].flatten(0, 1) for name in self.state)  # (B * K, H)
         return (logits.log_softmax(dim=2), *rows, *(() if attention is None else (attention,)))
 
@@ -329,6 +325,28 @@ def _may_fold(node: ir.Node) -> bool | None:
     """Prevent folding of nodes that use weights, which stay in their own file."""
     uses_weights = any(value is not None and value.is_initializer() for value in node.inputs)
     return False if uses_weights else None
+
+
+def _find_distinct(decoder: ModelProto) -> None:
+    """Replace the fields of `Beams` by inputs `parents` and `words`, (B, K) each."""
+    graph, make = decoder.graph, helper.make_node
+    inputs = [entry for entry in graph.input if entry.name not in Beams._fields]
+    fields = ("parents", "rows", "first", "row_of"), ("words", "words.distinct", "", "word_of")
+    for node in graph.node:
+        node.input[:] = ["words.distinct" if name == "words" else name for name in node.input]
+    del graph.input[:]
+    graph.input.extend(inputs)
+    found = []
+    for name, distinct, first, inverse in fields:
+        graph.input.append(helper.make_tensor_value_info(name, TensorProto.INT64, ["B", "K"]))
+        found += [
+            make("Unique", [name], [distinct, first, f"{inverse}.flat"]),
+            make("Shape", [name], [f"{name}.shape"]),
+            make("Reshape", [f"{inverse}.flat", f"{name}.shape"], [inverse]),
+        ]
+    nodes = [*found, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _add_top_k(decoder: ModelProto) -> None:

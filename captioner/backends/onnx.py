@@ -3,6 +3,7 @@
 import ctypes
 import os
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from weakref import WeakSet
 
@@ -107,7 +108,7 @@ class OnnxBackend:
 
     def _load(self) -> "_Sessions":
         first, second = (self._folder / name for name in self._pair)
-        encoder, decoder = _session(first, self._threads), _session(second, self._threads)
+        encoder, decoder = _load_both(first, second, self._threads)
         outputs = {output.name for output in encoder.get_outputs()} - {CLASSES, EVENTS}
         if (
             _inputs(encoder) != {"pixels"}
@@ -217,6 +218,28 @@ def _pooled(image: Arrays, state: Arrays) -> NDArray[np.float32]:
         mean: NDArray[np.float32] = image["image.values"].mean(axis=1)
         return mean
     return np.concatenate([*state.values()], axis=1)
+
+
+def _load_both(first: Path, second: Path, threads: int | None) -> _Sessions:
+    """Load both graphs at once: ONNX Runtime doesn't hold Python's lock while it loads."""
+    loaded: list[onnxruntime.InferenceSession | CheckpointError] = []
+
+    def load() -> None:
+        try:
+            loaded.append(_session(second, threads))
+        except CheckpointError as error:
+            loaded.append(error)
+
+    thread = Thread(target=load, name="captioner-loader")
+    thread.start()
+    try:
+        encoder = _session(first, threads)
+    finally:
+        thread.join()
+    (decoder,) = loaded
+    if isinstance(decoder, CheckpointError):
+        raise decoder
+    return encoder, decoder
 
 
 def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:

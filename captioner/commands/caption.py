@@ -8,6 +8,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
+from functools import cache, partial
 from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,8 +179,9 @@ def run(options: Namespace) -> int:
     least: float | None = options.min_confidence
     if least is not None:
         _check_confidence(least, captioner, options)
-    described = describe_run(options, captioner, several)
-    file = None if output is None else open_captions_file(output, described, paths)
+    # Only where it is recorded: hashing a model takes as long as a caption.
+    described = cache(partial(describe_run, options, captioner, several))
+    file = None if output is None else open_captions_file(output, described(), paths)
     attention = _attention_folder(options.save_attention)
     stores = photo_stores(options, described)
     album = _album(options.html, paths)
@@ -199,12 +201,12 @@ def run(options: Namespace) -> int:
     names, sources = tee(inputs(paths, is_done, fail, clips=photos_only is None))
     decoding = given(options, "batch_size", *DECODING)
     first = len(file) if file is not None else 0  # the next random number when resuming
-    if file is None and options.format == CSV:
-        print(csv_header(), end="")
     given_sources = (source for _, source in sources)
     stream = stream_mixed(
         captioner, given_sources, every=options.every, first_image=first, **decoding
     )
+    if file is None and options.format == CSV:
+        print(csv_header(), end="")
     # Open the output only after all checks of the call.
     with closing(stream) as results, nullcontext() if file is None else file:
         total = None if any(map(os.path.isdir, paths)) or first else len(paths)

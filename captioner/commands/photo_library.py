@@ -64,12 +64,12 @@ def check_photo_library(options: Namespace) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} requires --xmp or --embed.")
 
 
-def photo_stores(options: Namespace, run: Run) -> list["PhotoStore"]:
+def photo_stores(options: Namespace, describe: Callable[[], Run]) -> list["PhotoStore"]:
     """Create the requested stores of captions: sidecars and the photos themselves.
 
     Args:
         options: The options of `add_photo_library`, and `tags`.
-        run: The models and the options of the captions.
+        describe: Returns the models and the options of the captions; called if there are stores.
 
     Raises:
         ConfigError: ExifTool is required but not installed.
@@ -81,7 +81,7 @@ def photo_stores(options: Namespace, run: Run) -> list["PhotoStore"]:
 
     from captioner.library.sidecars import Photos, Rules, Sidecars
 
-    language = options.language or "en"
+    run, language = describe(), options.language or "en"
     facts = [run.models, asdict(run)["decoding"], language, options.tags]
     mark = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     rules = Rules(mark, language, options.tags, options.replace, options.xmp_stem)

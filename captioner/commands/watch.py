@@ -6,6 +6,7 @@ import sys
 import time
 from argparse import ArgumentTypeError, Namespace
 from contextlib import closing, nullcontext
+from functools import cache, partial
 from pathlib import Path
 
 from captioner.commands.caption import CSV, ROWS, describe_run, open_captions_file, rows_of
@@ -91,11 +92,11 @@ def run(options: Namespace) -> int:
     )
     if options.tags and captioner.tags is None:
         raise ConfigError(NO_TAGS)
-    described = describe_run(options, captioner, several=True)
+    described = cache(partial(describe_run, options, captioner, several=True))
     file = (
         None
         if options.output is None
-        else open_captions_file(options.output, described, options.operands)
+        else open_captions_file(options.output, described(), options.operands)
     )
     stores = photo_stores(options, described)
 

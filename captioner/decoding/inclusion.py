@@ -272,6 +272,15 @@ def find_phrases(include: Iterable[str], vocabulary: Vocabulary) -> list[Phrase]
     return phrases
 
 
+def can_include(text: str, vocabulary: Vocabulary) -> bool:
+    """Return whether the vocabulary has a form of each word of a phrase, which `find_phrases` asks.
+
+    Unlike the error of `find_phrases`, this doesn't look for similar words, which takes long.
+    """
+    words = tokenize(text)
+    return bool(words) and all(base(word) in groups(vocabulary) for word in words)
+
+
 def of_each_image(include: object, images: int | None) -> list[Any] | None:
     """Return `include` if it is a list of lists, one per image; else None.
 

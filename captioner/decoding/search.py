@@ -118,7 +118,12 @@ class Hypothesis:
 
 
 def search(
-    stepper: Stepper, options: DecodingOptions, constraints: Constraints, *, first_image: int = 0
+    stepper: Stepper,
+    options: DecodingOptions,
+    constraints: Constraints,
+    *,
+    first_image: int = 0,
+    least: FloatArray | None = None,
 ) -> list[list[Hypothesis]]:
     """Find captions for a batch of images.
 
@@ -128,6 +133,9 @@ def search(
         constraints: The constraints on captions.
         first_image: The index of the batch's first image among all images captioned with the same
             seed, so that samples don't depend on how images are batched.
+        least: (B,) the log-probability that each image's best caption needs to be of any use. The
+            search of an image ends early, with whatever caption it has, when its best one is
+            certain to fall short. None searches to the end.
 
     Returns:
         For each image 1 to `options.alternatives` hypotheses, best score first. They are distinct
@@ -201,6 +209,10 @@ def search(
         to_beat = endings["score"][images, -1:]  # (B, 1); -inf while there are fewer than N
         live = continued / divisors[shortest:].max() > to_beat
         live &= ~greedy[images, None] | (to_beat == -np.inf)
+        if least is not None:
+            needed = least[images, None]
+            best = endings["log_prob"][images, :1]
+            live &= (live & (continued >= needed)).any(axis=1, keepdims=True) | (best >= needed)
 
         alive = live.any(axis=1)  # (B,)
         stuck = ~alive & (endings["score"][images, 0] == -np.inf)

@@ -35,6 +35,10 @@ class AdditiveAttention(nn.Module):
         Returns:
             The context (B, K, C), and the weights (B, K, L) that add up to one.
         """
-        compared = torch.tanh(keys.unsqueeze(1) + self.query(query).unsqueeze(2))  # (B, K, L, A)
+        return self.attend(self.query(query), keys, values)
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Attend to the regions with queries that are already projected, (B, K, A)."""
+        compared = torch.tanh(keys.unsqueeze(1) + query.unsqueeze(2))  # (B, K, L, A)
         weights = self.score(compared).squeeze(3).softmax(dim=2)  # (B, K, L)
         return weights @ values, weights

@@ -61,6 +61,16 @@ class TeacherForced(NamedTuple):
     coverage: Tensor | None  # (B, K, L): each region's attention, summed over the caption's words
 
 
+class Beams(NamedTuple):
+    """The beams of a step, B images with K each: the distinct rows and words that they continue."""
+
+    rows: Tensor  # (P,) the distinct rows of the last step
+    row_of: Tensor  # (B, K) each beam's index in `rows`
+    first: Tensor  # (P,) the first beam of each of `rows`, counted over the (B, K) grid
+    words: Tensor  # (W,) the distinct last words
+    word_of: Tensor  # (B, K) each beam's index in `words`
+
+
 class Decoder(nn.Module):
     """Base class of decoders: embedding, output, and teacher forcing with a subclass's recurrence.
 
@@ -151,6 +161,25 @@ class Decoder(nn.Module):
         embedded = self.dropout(self.embedding(words))  # (B, K, E)
         state, readout, attention = self.recur(image, state, embedded)
         return self.predict(readout, embedded), state, attention
+
+    def step_beams(
+        self, image: Arrays, state: Arrays, beams: Beams
+    ) -> tuple[Tensor, Arrays, Tensor | None]:
+        """Advance the beams of every image by one word, in inference.
+
+        A subclass may compute once what beams with the same parent or the same last word share.
+
+        Args:
+            image: The arrays of `start`.
+            state: (R, H) each, the rows of the last step.
+            beams: The rows and words that they continue.
+
+        Returns:
+            As `step` does.
+        """
+        rows = spread(beams.rows, beams.row_of)
+        chosen = {name: spread(array, rows) for name, array in state.items()}
+        return self.step(image, chosen, spread(beams.words, beams.word_of))
 
     def forward(
         self, features: Tensor, captions: Tensor, scheduled_sampling: float = 0.0
@@ -304,6 +333,36 @@ class ShowAttendTell(Decoder):
         )
         return {"hidden": hidden, "cell": cell}, torch.cat([hidden, context], dim=2), attention
 
+    def step_beams(
+        self, image: Arrays, state: Arrays, beams: Beams
+    ) -> tuple[Tensor, Arrays, Tensor]:
+        """See `Decoder.step_beams`; all but the last word's embedding depends on the parent."""
+        hidden, cell = (spread(state[name], beams.rows) for name in ("hidden", "cell"))  # (P, H)
+        query = spread(self.attention.query(hidden), beams.row_of)  # (B, K, A)
+        context, attention = self.attention.attend(query, image["keys"], image["values"])
+        context = spread(context.flatten(0, 1), beams.first)  # (P, C)
+        context = torch.sigmoid(self.gate(hidden)) * context
+        lstm, embedded = self.lstm, self.embedding(beams.words)  # (W, E)
+        of_word, of_context = torch.split(
+            lstm.weight_ih, [embedded.shape[1], context.shape[1]], dim=1
+        )
+        gates = nn.functional.linear(hidden, lstm.weight_hh, lstm.bias_ih + lstm.bias_hh)
+        gates = torch.addmm(gates, context, of_context.t())  # (P, 4 * H)
+        words = nn.functional.linear(embedded, of_word)  # (W, 4 * H)
+        gates = spread(gates, beams.row_of) + spread(words, beams.word_of)  # (B, K, 4 * H)
+        enter, keep, new, leave = gates.chunk(4, dim=2)
+        cell = torch.sigmoid(keep) * spread(cell, beams.row_of)
+        cell = cell + torch.sigmoid(enter) * torch.tanh(new)  # (B, K, H)
+        hidden = torch.sigmoid(leave) * torch.tanh(cell)
+        context, embedded = (
+            spread(rows, index.flatten())
+            for rows, index in ((context, beams.row_of), (embedded, beams.word_of))
+        )  # (B * K, C), (B * K, E): of two dimensions, so that biases become part of the products
+        readout = torch.cat([hidden.flatten(0, 1), context], dim=1)
+        logits = self.predict(readout, embedded)
+        logits = logits.view(*beams.word_of.shape, logits.shape[1])
+        return logits, {"hidden": hidden, "cell": cell}, attention
+
     def predict(self, readout: Tensor, embedded: Tensor) -> Tensor:
         """See `Decoder.predict`."""
         return self.output(self.dropout(embedded + self.readout(self.dropout(readout))))  # type: ignore[no-any-return]
@@ -356,6 +415,13 @@ DECODERS: dict[str, type[Decoder]] = {
     "show_attend_tell": ShowAttendTell,
     "up_down": UpDown,
 }
+
+
+def spread(rows: Tensor, index: Tensor) -> Tensor:
+    """Return `rows[index]`, in the form that is a single operation in ONNX."""
+    if rows.dim() == 1:
+        return rows[index]
+    return nn.functional.embedding(index, rows)
 
 
 def _lstm_cell(input_size: int, hidden_size: int) -> nn.LSTMCell:

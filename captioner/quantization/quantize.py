@@ -131,7 +131,8 @@ def _float_encoder(folder: Path) -> ModelProto:
 class _Product(NamedTuple):
     """The product that a matrix takes part in."""
 
-    source: str  # the tensor of inputs, whose last axis is multiplied
+    # the tensors of inputs, whose last axis is multiplied; several if each has its own columns
+    sources: tuple[str, ...]
     transposed: bool  # whether the matrix is (inputs, outputs)
 
 
@@ -139,9 +140,10 @@ def _inputs(model: ModelProto) -> list[str]:
     """Return the inputs of all weights that are rounded for their inputs."""
     convolutions = [node.input[0] for node in _quantized_nodes(model) if node.op_type == "Conv"]
     matrices = [
-        product.source
+        source
         for tensor in _matrices(model)
         if (product := _product(model, tensor.name)) is not None
+        for source in product.sources
     ]
     return list(dict.fromkeys([*convolutions, *matrices]))
 
@@ -167,17 +169,37 @@ def _matrices(model: ModelProto) -> list[TensorProto]:
 
 
 def _product(model: ModelProto, name: str) -> _Product | None:
-    """Find the product of a stored matrix, after its cast to float32 and a possible transpose."""
-    names = {name: True}  # the matrix's names -> whether it is (inputs, outputs) there
+    """Find the product of a stored matrix, after its cast to float32 and a possible transpose.
+
+    The inputs of a matrix may be split, as a decoder multiplies some of them for fewer rows.
+    """
+    # the matrix's names -> which part it is, and whether it is (inputs, outputs) there
+    names = {name: (0, True)}
+    products: dict[int, tuple[str, bool]] = {}
     for node in model.graph.node:
-        if node.op_type == "Cast" and node.input[0] in names:
-            names[node.output[0]] = names[node.input[0]]
-        elif node.op_type == "Transpose" and node.input[0] in names:
-            names[node.output[0]] = not names[node.input[0]]
+        if node.op_type in ("Cast", "Transpose", "Split") and node.input[0] in names:
+            part, transposed = names[node.input[0]]
+            for index, output in enumerate(node.output):
+                names[output] = part + index, transposed != (node.op_type == "Transpose")
         elif node.op_type in ("MatMul", "Gemm") and node.input[1] in names:
+            part, transposed = names[node.input[1]]
             flipped = node.op_type == "Gemm" and _attribute(node, "transB", 0)
-            return _Product(node.input[0], names[node.input[1]] != bool(flipped))
-    return None
+            products.setdefault(part, (node.input[0], transposed != bool(flipped)))
+    if not products:
+        return None
+    sources, sides = zip(*(products[part] for part in sorted(products)), strict=True)
+    return _Product(sources, sides[0])
+
+
+def _gram(statistics: Statistics, product: _Product) -> Floats:
+    """Return the gram of a product's inputs; between inputs that are split, it is unknown: 0."""
+    grams = [statistics.grams[source] for source in product.sources]
+    whole = np.zeros((sum(map(len, grams)),) * 2, np.float32)
+    start = 0
+    for gram in grams:
+        whole[start : start + len(gram), start : start + len(gram)] = gram
+        start += len(gram)
+    return whole
 
 
 def _attribute(node: NodeProto, name: str, default: int) -> int:
@@ -324,7 +346,7 @@ def _pack_matrices(
         if tensor.name in large:
             transposed = product is not None and product.transposed
             matrix = np.ascontiguousarray(values.T) if transposed else values
-            gram = None if product is None else statistics.grams[product.source]
+            gram = None if product is None else _gram(statistics, product)
             width = bits if product is None else bits_by_outputs.get(len(matrix), bits)
             nodes = _pack_matrix(model, store, name, matrix, gram, width)
             nodes[-1].output[0] = f"{name}.rows" if transposed else target

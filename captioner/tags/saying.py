@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from captioner.decoding import Constraints, DecodingOptions, Hypothesis, Stepper
 from captioner.decoding.arrays import IntArray
+from captioner.decoding.inclusion import can_include
 from captioner.decoding.search import search
 from captioner.errors import ConfigError
 from captioner.tags.matching import noun_matcher
@@ -64,10 +65,12 @@ def say_tags(
     constraints = Constraints.from_options(
         options, vocabulary, [words for _, words in wanted.values()]
     )
-    others = search(again(np.array([*wanted])), options, constraints)
-    for (image, (tag, _)), (other, *_) in zip(wanted.items(), others, strict=True):
-        cost = found[image][0].log_prob - other.log_prob
-        if other.finished and cost <= log_odds(tag.probability):
+    least = np.array(
+        [found[image][0].log_prob - log_odds(tag.probability) for image, (tag, _) in wanted.items()]
+    )
+    others = search(again(np.array([*wanted])), options, constraints, least=least)
+    for image, needed, (other, *_) in zip(wanted, least, others, strict=True):
+        if other.finished and other.log_prob >= needed:
             result[image] = [other, *found[image]][: options.alternatives]
     return result
 
@@ -91,6 +94,8 @@ def _unsaid(captions: Sequence[str], nouns: NDArray[np.float64], tagger: Tagger)
 
 def _can_include(words: tuple[str, ...], options: DecodingOptions, vocabulary: Vocabulary) -> bool:
     """Say whether the vocabulary has the words, and a caption has room for them."""
+    if not all(can_include(word, vocabulary) for word in words):
+        return False
     try:
         Constraints.from_options(options, vocabulary, [words])
     except ConfigError:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captioner.decoding import Constraints, DecodingOptions, Hypothesis
-from captioner.decoding.inclusion import Inclusion, Phrase, find_phrases, of_each_image
+from captioner.decoding.inclusion import Inclusion, Phrase, can_include, find_phrases, of_each_image
 from captioner.decoding.search import search
 from captioner.errors import ConfigError
 from captioner.vocabulary import END, SPECIAL_WORDS, UNKNOWN, Vocabulary
@@ -281,6 +281,11 @@ def test_words_that_the_model_lacks_are_refused_with_the_nearest(
 ) -> None:
     with pytest.raises(ConfigError, match=message.replace(".", r"\.")):
         find_phrases(words, VOCABULARY)
+    assert not all(can_include(word, VOCABULARY) for word in words)
+
+
+def test_words_that_the_model_knows_in_any_form_can_be_included() -> None:
+    assert all(can_include(text, VOCABULARY) for text in ("Cat", "traffic  lights", "T-shirts"))
 
 
 def test_more_words_than_a_caption_has_room_for_are_refused() -> None:

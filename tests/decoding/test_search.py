@@ -146,6 +146,30 @@ def test_a_caption_does_not_depend_on_its_batch_mates(
         np.testing.assert_array_equal(mine.attention, own.attention)
 
 
+@settings(max_examples=200, deadline=None)
+@given(problems(), st.data())
+def test_a_required_log_prob_ends_only_searches_that_would_fall_short(
+    problem: tuple[list[Table], DecodingOptions, frozenset[int]], data: st.DataObject
+) -> None:
+    tables, options, endings = problem
+    least = np.array([data.draw(st.floats(-20, 0)) for _ in tables])
+    short = run(tables, options, endings, least=least)
+    for needed, (best, *_), (early, *_) in zip(
+        least, run(tables, options, endings), short, strict=True
+    ):
+        if best.finished and best.log_prob >= needed:
+            assert early == best
+        else:
+            assert not early.finished or early.log_prob < needed
+
+
+def test_a_search_that_is_certain_to_fall_short_ends() -> None:
+    stepper = TableStepper([Table(1, 8, end_bias=-20)])
+    least = np.array([-1e-3])
+    search(stepper, DecodingOptions(beam_size=2, max_length=6), Constraints(8), least=least)
+    assert len(stepper.shapes) == 1
+
+
 def test_images_that_are_done_are_dropped_and_the_others_go_on() -> None:
     short, long = Table(1, 8, end_bias=20), Table(2, 8, end_bias=-20)
     stepper = TableStepper([short, long, short])

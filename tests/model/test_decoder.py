@@ -12,7 +12,7 @@ from captioner.decoding import Constraints, DecodingOptions
 from captioner.decoding.search import search
 from captioner.errors import ConfigError
 from captioner.model.captioning import CaptioningModel
-from captioner.model.decoder import DECODERS, DecoderConfig
+from captioner.model.decoder import DECODERS, Beams, DecoderConfig
 from captioner.model.encoder import EncoderConfig
 from captioner.vocabulary import PAD, SPECIAL_WORDS, Vocabulary
 from tests.model.decoders import (
@@ -91,6 +91,28 @@ def test_several_rows_of_an_image_step_as_each_alone(name: str, features: Tensor
         for k in range(3):
             expected, alone[k], _ = decoder.step(image, alone[k], words[:, k : k + 1])
             torch.testing.assert_close(logits[:, k], expected[:, 0], atol=1e-5, rtol=1e-5)
+
+
+@both
+@torch.inference_mode()
+def test_beams_that_share_parents_and_words_step_as_if_they_did_not(
+    name: str, features: Tensor
+) -> None:
+    decoder = make_decoder(name)
+    image, state = decoder.start(features)
+    random = torch.Generator().manual_seed(1)
+    parents, k = torch.arange(B).unsqueeze(1), 1  # (B, K) of the rows of the last step
+    for beams in (1, 3, 4, 2):
+        offsets = torch.randint(0, k, (B, beams), generator=random)
+        parents, k = torch.arange(B).unsqueeze(1) * k + offsets, beams
+        words = torch.randint(4, 7, (B, beams), generator=random)
+        rows, row_of = parents.unique(return_inverse=True)
+        first = torch.stack([(parents.flatten() == row).nonzero()[0, 0] for row in rows])
+        distinct, word_of = words.unique(return_inverse=True)
+        shared = decoder.step_beams(image, state, Beams(rows, row_of, first, distinct, word_of))
+        chosen = {key: array[parents] for key, array in state.items()}
+        torch.testing.assert_close(shared, decoder.step(image, chosen, words), atol=1e-5, rtol=1e-5)
+        state = {key: array.flatten(0, 1) for key, array in shared[1].items()}
 
 
 @both
