@@ -34,8 +34,8 @@ from captioner.checkpoint import (
 )
 from captioner.decoding.search import DecodingOptions
 from captioner.errors import CheckpointError
+from captioner.model.beams import Beams
 from captioner.model.captioning import CaptioningModel
-from captioner.model.decoder import Beams
 from captioner.preprocessing import Preprocessing
 from captioner.vocabulary import START, Vocabulary
 

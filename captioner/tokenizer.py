@@ -20,7 +20,7 @@ other scripts are dropped like English ones:
 """
 
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import chain
 from unicodedata import normalize
 
@@ -125,56 +125,54 @@ _L = f"[^0-9{_SIGNS}]"  # letter
 _CLITIC = "'(?:[sSmMdD]|ll|LL|re|RE|ve|VE)(?![A-Za-z])"
 _NOT = "[nN]'[tT]"
 
-_TOKEN = re.compile(
-    "|".join(
-        [
-            # tags, addresses
-            r"</?[A-Za-z]+/?>",
-            r"https?://[^\s\"<>|(){}]+[^\s\"<>|(){}.,:;!?'-]",
-            r"(?:[A-Za-z0-9]+-)*[A-Za-z0-9][^\s\"<>|(){}@]*@"
-            r"(?:[^\s\"<>|().{}]+\.)*[^\s\"<>|().{}]+",
-            r"[@#]+[A-Za-z][A-Za-z0-9_]*|##+|@@+",
-            # a telephone's area code, dates
-            r"\(\d{2,3}\)(?= ?\d{3,4}[- ]?\d{3,5})",
-            r"\d{1,2}[-/]\d{1,2}[-/]\d{2,4}(?!\d)",
-            # contractions: the second part, then the words that have one
-            _CLITIC,
-            rf"{_NOT}(?![A-Za-z])",
-            rf"{_L}+?(?={_NOT})",
-            r"(?i:can(?=not(?![\w'-])))|"
-            r"(?i:(?:gon|wan)(?=na(?![\w'-]))|got(?=ta(?![\w'-]))|(?:lem|gim)(?=me(?![\w'-])))",
-            rf"{_A}+(?:[-_]{_A}+)*(?={_CLITIC})",
-            # apostrophes inside a word (o'clock, ma'am, d'oeuvre), before and after it
-            rf"(?:{_A}+-)*[dDoOlL]'{_A}{{2,}}(?:-{_A}+)*|[A-HJ-XZn]'{_L}{{2}}{_A}*",
-            rf"{_L}+[aeiouyAEIOUY]'[aeiouA-Z]{_A}*",
-            r"[cC]'(?:mon|MON)(?![A-Za-z])",
-            r"'[nN](?:'|(?![A-Za-z.]))|(?<!\d)'\d\d(?:s|(?!\.))(?!\w)|"
-            r"'(?i:em|cause|till?)(?![A-Za-z])|'[tT](?=(?i:is|was)(?![A-Za-z]))",
-            r"(?i:ol|somethin|dunkin)'(?![A-Za-z])|[lLdDjJ]'|[yY]'(?=[A-Za-z])",
-            # abbreviations and initials
-            rf"(?i:{_any_of(_ABBREVIATIONS)})\.(?![A-Za-z])",
-            rf"(?:{_any_of(_CAPITAL_ABBREVIATIONS.title())}|"
-            rf"{_any_of(_CAPITAL_ABBREVIATIONS.upper())})\.(?![A-Za-z])",
-            rf"(?i:{_any_of(_NUMBER_ABBREVIATIONS)})\.(?= ?\d)",
-            r"[A-Za-z](?:\.[A-Za-z])+(?:\.-[A-Za-z]+(?:\.[A-Za-z])*\.?|\.(?![A-Za-z0-9]))",
-            rf"[A-Za-z]\.(?!$| {_any_of(_SENTENCE_STARTERS)}(?: |$))(?![A-Za-z0-9])",
-            r"[A-Z]+(?:[&+][A-Z]+)+|[cC]\+\+|[A-Z]+\$",
-            rf"{_A}+-[A-Za-z](?:\.[A-Za-z])+\.(?![A-Za-z0-9])",
-            # words joined by slashes, fractions
-            r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2}",
-            # numbers
-            rf"\d+\.\d+(?:-{_A}+)+",
-            r"[-+]?\d+(?:[.:,]\d+)+|[-+]\d+|[.,:]\d+(?:[.:,]\d+)*",
-            # words: hyphenated, or glued together by a missing space ("ground.A")
-            rf"{_L}{_A}*(?:[.!?]{_L}{_A}*)+|{_A}+(?:(?:-|_(?!_)){_A}+)*(?:\.(?=[,:;]))?",
-            # signs
-            r"[:;=]['-]?[()DPpoO](?![A-Za-z0-9])",
-            r"-----+|--?-?-?|\.+|[!?]+|\*+|_+|''|``",
-            r"[\x21-\x7e\xa1-\xbf\xd7\xf7\u2030-\u2bff"
-            r"\u3001-\u3004\u3008-\u3030\uff01-\uff0f\uff1a-\uff20]",
-            _UNSPACED.pattern,  # the rare ones, beyond the basic plane; all others are words
-        ]
-    )
+_TOKEN = "|".join(
+    [
+        # tags, addresses
+        r"</?[A-Za-z]+/?>",
+        r"https?://[^\s\"<>|(){}]+[^\s\"<>|(){}.,:;!?'-]",
+        r"(?:[A-Za-z0-9]+-)*[A-Za-z0-9][^\s\"<>|(){}@]*@"
+        r"(?:[^\s\"<>|().{}]+\.)*[^\s\"<>|().{}]+",
+        r"[@#]+[A-Za-z][A-Za-z0-9_]*|##+|@@+",
+        # a telephone's area code, dates
+        r"\(\d{2,3}\)(?= ?\d{3,4}[- ]?\d{3,5})",
+        r"\d{1,2}[-/]\d{1,2}[-/]\d{2,4}(?!\d)",
+        # contractions: the second part, then the words that have one
+        _CLITIC,
+        rf"{_NOT}(?![A-Za-z])",
+        rf"{_L}+?(?={_NOT})",
+        r"(?i:can(?=not(?![\w'-])))|"
+        r"(?i:(?:gon|wan)(?=na(?![\w'-]))|got(?=ta(?![\w'-]))|(?:lem|gim)(?=me(?![\w'-])))",
+        rf"{_A}+(?:[-_]{_A}+)*(?={_CLITIC})",
+        # apostrophes inside a word (o'clock, ma'am, d'oeuvre), before and after it
+        rf"(?:{_A}+-)*[dDoOlL]'{_A}{{2,}}(?:-{_A}+)*|[A-HJ-XZn]'{_L}{{2}}{_A}*",
+        rf"{_L}+[aeiouyAEIOUY]'[aeiouA-Z]{_A}*",
+        r"[cC]'(?:mon|MON)(?![A-Za-z])",
+        r"'[nN](?:'|(?![A-Za-z.]))|(?<!\d)'\d\d(?:s|(?!\.))(?!\w)|"
+        r"'(?i:em|cause|till?)(?![A-Za-z])|'[tT](?=(?i:is|was)(?![A-Za-z]))",
+        r"(?i:ol|somethin|dunkin)'(?![A-Za-z])|[lLdDjJ]'|[yY]'(?=[A-Za-z])",
+        # abbreviations and initials
+        rf"(?i:{_any_of(_ABBREVIATIONS)})\.(?![A-Za-z])",
+        rf"(?:{_any_of(_CAPITAL_ABBREVIATIONS.title())}|"
+        rf"{_any_of(_CAPITAL_ABBREVIATIONS.upper())})\.(?![A-Za-z])",
+        rf"(?i:{_any_of(_NUMBER_ABBREVIATIONS)})\.(?= ?\d)",
+        r"[A-Za-z](?:\.[A-Za-z])+(?:\.-[A-Za-z]+(?:\.[A-Za-z])*\.?|\.(?![A-Za-z0-9]))",
+        rf"[A-Za-z]\.(?!$| {_any_of(_SENTENCE_STARTERS)}(?: |$))(?![A-Za-z0-9])",
+        r"[A-Z]+(?:[&+][A-Z]+)+|[cC]\+\+|[A-Z]+\$",
+        rf"{_A}+-[A-Za-z](?:\.[A-Za-z])+\.(?![A-Za-z0-9])",
+        # words joined by slashes, fractions
+        r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2}",
+        # numbers
+        rf"\d+\.\d+(?:-{_A}+)+",
+        r"[-+]?\d+(?:[.:,]\d+)+|[-+]\d+|[.,:]\d+(?:[.:,]\d+)*",
+        # words: hyphenated, or glued together by a missing space ("ground.A")
+        rf"{_L}{_A}*(?:[.!?]{_L}{_A}*)+|{_A}+(?:(?:-|_(?!_)){_A}+)*(?:\.(?=[,:;]))?",
+        # signs
+        r"[:;=]['-]?[()DPpoO](?![A-Za-z0-9])",
+        r"-----+|--?-?-?|\.+|[!?]+|\*+|_+|''|``",
+        r"[\x21-\x7e\xa1-\xbf\xd7\xf7\u2030-\u2bff"
+        r"\u3001-\u3004\u3008-\u3030\uff01-\uff0f\uff1a-\uff20]",
+        _UNSPACED.pattern,  # the rare ones, beyond the basic plane; all others are words
+    ]
 )
 
 # The plain lower-case words that are not their own and only token.
@@ -231,9 +229,15 @@ def _tokens_of_piece(piece: str) -> tuple[str, ...]:
     return tuple(_match(piece))
 
 
+@cache
+def _token() -> re.Pattern[str]:
+    """Compile the expression of a token, on first use: that takes 20 ms, and few words need it."""
+    return re.compile(_TOKEN)
+
+
 def _match(text: str) -> list[str]:
     """Tokenize text whose words are separated by single spaces."""
-    tokens: list[str] = _TOKEN.findall(text)
+    tokens: list[str] = _token().findall(text)
     lowered = [normalize("NFC", token.translate(_BRACKETS).lower()) for token in tokens]
     return [
         token for token in lowered if token not in PUNCTUATION and not _DROPPED_RUN.fullmatch(token)

@@ -70,7 +70,7 @@ class TorchBackend:
                 tags=checkpoint.tags,
                 events=checkpoint.events,
             )
-            model.name_tags(checkpoint.vocabulary)
+            model.name_tags(checkpoint.vocabulary.words)
         except (KeyError, TypeError, ConfigError) as error:
             raise CheckpointError(
                 f"{checkpoint.folder / 'config.json'}: unknown architecture: {error}"

@@ -3,7 +3,7 @@
 The classifier is that of the encoder's pretrained weights; tags are computed from its logits.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
@@ -24,7 +24,6 @@ from captioner.model.temporal import (
 )
 from captioner.tags import TagConfig
 from captioner.tags.words import ClassWords
-from captioner.vocabulary import Vocabulary
 
 
 class Seen(NamedTuple):
@@ -200,11 +199,11 @@ class CaptioningModel(nn.Module):
         self.decoder.add_pointer()
         self.configs = (self.configs[0], replace(self.configs[1], pointer=True))
 
-    def name_tags(self, vocabulary: Vocabulary) -> None:
+    def name_tags(self, words: Sequence[str]) -> None:
         """Tell a decoder with a pointer which words name tags; others don't need it.
 
         Args:
-            vocabulary: The model's words.
+            words: The model's vocabulary, in id order.
 
         Raises:
             ConfigError: The model has a pointer and no classifier, or no word names a tag.
@@ -216,8 +215,8 @@ class CaptioningModel(nn.Module):
                 "decoder.pointer is true, but the model has no classifier to take tags from. Set"
                 " model.tags and weights that have one, or decoder.pointer to false."
             )
-        named = ClassWords.find(self.tags.tagger.table, vocabulary)
-        self.decoder.pointer.aim(self.classifier, named, len(vocabulary))
+        named = ClassWords.find(self.tags.tagger.table, words)
+        self.decoder.pointer.aim(self.classifier, named, len(words))
 
     def _add_classifier(self, tags: TagConfig) -> nn.Linear:
         if not self.encoder.even:
@@ -232,7 +231,7 @@ class CaptioningModel(nn.Module):
 
     def architecture(self) -> dict[str, Any]:
         """Return the arguments with which `from_architecture` rebuilds this network."""
-        encoder, decoder = map(asdict, self.configs)
+        encoder, decoder = (asdict(config) for config in self.configs)
         if not decoder["pointer"]:
             del decoder["pointer"]  # so that older versions can read the checkpoint
         parts = {"encoder": encoder, "decoder": decoder}

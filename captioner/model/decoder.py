@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from captioner.errors import ConfigError
 from captioner.model.attention import AdditiveAttention
+from captioner.model.beams import Beams, spread
 from captioner.model.pointing import Pointer
 
 Arrays = dict[str, Tensor]
@@ -64,16 +65,6 @@ class TeacherForced(NamedTuple):
     targets: Tensor  # (N,)
     rows: Tensor  # (N,): the index of each word's caption, of the B * K captions
     coverage: Tensor | None  # (B, K, L): each region's attention, summed over the caption's words
-
-
-class Beams(NamedTuple):
-    """The beams of a step, B images with K each: the distinct rows and words that they continue."""
-
-    rows: Tensor  # (P,) the distinct rows of the last step
-    row_of: Tensor  # (B, K) each beam's index in `rows`
-    first: Tensor  # (P,) the first beam of each of `rows`, counted over the (B, K) grid
-    words: Tensor  # (W,) the distinct last words
-    word_of: Tensor  # (B, K) each beam's index in `words`
 
 
 class Decoder(nn.Module):
@@ -276,13 +267,13 @@ class Decoder(nn.Module):
             ):  # run the first step even for an empty batch, to give it its shape and gradient
                 break
             word = embedded[:b, :k, t]
+            image = {name: array[:b] for name, array in image.items()}
             if t and scheduled_sampling:
                 word = self._mix_proposals(
                     word,
                     (readouts[-1][:b, :k], words[-1][:b, :k], self._tags(image)),
                     scheduled_sampling,
                 )
-            image = {name: array[:b] for name, array in image.items()}
             state = {name: array[:b, :k] for name, array in state.items()}
             state, readout, attention = self.recur(image, state, word)
             readouts.append(readout)
@@ -402,7 +393,9 @@ class ShowAttendTell(Decoder):
         context = spread(context.flatten(0, 1), beams.first)  # (P, C)
         context = torch.sigmoid(self.gate(hidden)) * context
         lstm, embedded = self.lstm, self.embedding(beams.words)  # (W, E)
-        of_word, of_context = lstm.weight_ih.split([embedded.shape[1], context.shape[1]], dim=1)
+        of_word, of_context = torch.split(
+            lstm.weight_ih, [embedded.shape[1], context.shape[1]], dim=1
+        )
         gates = nn.functional.linear(hidden, lstm.weight_hh, lstm.bias_ih + lstm.bias_hh)
         gates = torch.addmm(gates, context, of_context.t())  # (P, 4 * H)
         words = nn.functional.linear(embedded, of_word)  # (W, 4 * H)
@@ -419,7 +412,8 @@ class ShowAttendTell(Decoder):
         tags = self._tags(image)
         if tags is not None:
             tags = tags.expand(-1, beams.word_of.shape[1], -1).flatten(0, 1)  # (B * K, T)
-        logits = self._score(readout, embedded, tags).unflatten(0, beams.word_of.shape)
+        logits = self._score(readout, embedded, tags)
+        logits = logits.view(*beams.word_of.shape, logits.shape[1])
         return logits, {"hidden": hidden, "cell": cell}, attention
 
     def predict(self, readout: Tensor, embedded: Tensor) -> Tensor:
@@ -474,13 +468,6 @@ DECODERS: dict[str, type[Decoder]] = {
     "show_attend_tell": ShowAttendTell,
     "up_down": UpDown,
 }
-
-
-def spread(rows: Tensor, index: Tensor) -> Tensor:
-    """Return `rows[index]`, in the form that is a single operation in ONNX."""
-    if rows.dim() == 1:
-        return rows[index]
-    return nn.functional.embedding(index, rows)
 
 
 def _lstm_cell(input_size: int, hidden_size: int) -> nn.LSTMCell:

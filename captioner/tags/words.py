@@ -1,5 +1,6 @@
 """Which words of a vocabulary name a classifier's classes: what a pointer can point to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,6 @@ from numpy.typing import NDArray
 
 from captioner.tags.matching import forms
 from captioner.tags.table import TagTable
-from captioner.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,16 @@ class ClassWords:
     places: NDArray[np.int64]
 
     @classmethod
-    def find(cls, table: TagTable, vocabulary: Vocabulary) -> "ClassWords":
+    def find(cls, table: TagTable, vocabulary: Sequence[str]) -> "ClassWords":
         """Find them: nouns and synonyms of a single word, singular and plural.
 
         Args:
             table: The nouns of the classes.
-            vocabulary: The words.
+            vocabulary: The words, in id order.
         """
+        ids_of = {word: index for index, word in enumerate(vocabulary)}
         known = {
-            noun: [vocabulary.index(form) for form in sorted(forms(noun)) if form in vocabulary]
+            noun: [ids_of[form] for form in sorted(forms(noun)) if form in ids_of]
             for noun in table.nouns
         }
         named = [

@@ -68,7 +68,7 @@ def new_network(
         load_pretrained(network.encoder, encoder.name, weights)
         if tags:
             _keep_classifier(network, weights)
-    network.name_tags(vocabulary)
+    network.name_tags(vocabulary.words)
     return network
 
 
@@ -122,7 +122,7 @@ def continued_network(
         network.drop_classifier()
     if pointer and network.decoder.pointer is None:
         network.add_pointer()
-    network.name_tags(vocabulary)
+    network.name_tags(vocabulary.words)
     network.tell_events(events)
     network.decoder.dropout.p = dropout
     network.configs = (network.configs[0], replace(network.configs[1], dropout=dropout))

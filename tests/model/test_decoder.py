@@ -12,8 +12,9 @@ from captioner.backends.torch import TorchBackend
 from captioner.decoding import Constraints, DecodingOptions
 from captioner.decoding.search import search
 from captioner.errors import ConfigError
+from captioner.model.beams import Beams
 from captioner.model.captioning import CaptioningModel
-from captioner.model.decoder import DECODERS, Beams, DecoderConfig
+from captioner.model.decoder import DECODERS, DecoderConfig
 from captioner.model.encoder import EncoderConfig
 from captioner.tags.words import ClassWords
 from captioner.vocabulary import PAD, SPECIAL_WORDS, Vocabulary
