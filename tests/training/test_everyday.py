@@ -4,28 +4,36 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from captioner import Captioner
 from captioner.datasets.shapes import draw_shapes
+from captioner.model.networks import build_network
 from captioner.training.train import main
 from tests.training.runs import QUICK, ROOT, SMALL_EFFICIENTNET
 
 
 @pytest.mark.parametrize(
-    "encoder",
+    ("encoder", "changes"),
     [
-        pytest.param(SMALL_EFFICIENTNET, id="a small encoder"),
-        pytest.param(["--checkpoint.onnx=true"], marks=pytest.mark.slow, id="as shipped"),
+        pytest.param("timm/tf_efficientnet_lite0", SMALL_EFFICIENTNET, id="a small encoder"),
+        pytest.param(
+            "timm/tf_efficientnet_lite3",
+            ["--checkpoint.onnx=true"],
+            marks=pytest.mark.slow,
+            id="as shipped",
+        ),
     ],
 )
-def test_the_everyday_config_runs_through_both_stages(encoder):
+def test_the_everyday_config_runs_through_both_stages(encoder, changes):
+    torch.save(build_network(encoder, 64).state_dict(), "weights.pth")  # with a classifier
     for name in ("everyday", "flickr8k"):
         draw_shapes(Path("data") / name, 24)
     options = [
         f"--config={ROOT / 'configs' / 'everyday.yaml'}",
         *QUICK,
-        "--model.weights=null",
-        *encoder,
+        "--model.weights=weights.pth",
+        *changes,
     ]
     options += [
         "--data.preprocessing.size=64",
@@ -45,6 +53,7 @@ def test_the_everyday_config_runs_through_both_stages(encoder):
     }
     captioner = Captioner.from_pretrained(run / "best")
     assert captioner.vocabulary.styles == ("detailed", "flickr8k")
+    assert "goldfish" in captioner.vocabulary, "which the decoder may point to"
     photo = np.zeros((64, 64, 3), np.uint8)
     assert all(
         captioner.caption(photo, style=style)[0].text for style in ("", "detailed", "flickr8k")
