@@ -169,7 +169,6 @@ def export_onnx(folder: Path) -> None:
     )  # temporary names until they are verified
     try:
         for name, proto in zip(new, (encoder, decoder), strict=True):
-            _narrow_indices(proto)
             _share_weights(proto, stored)
             save_model(proto, folder / name, format="protobuf")
         _verify(backend, OnnxBackend(folder, pair=new), pixels.numpy())
@@ -320,19 +319,6 @@ def simplify(model: ModelProto) -> None:
         del part[:]
         part.extend(copies)
     del graph.value_info[:]
-
-
-def _narrow_indices(model: ModelProto) -> None:
-    """Store a pointer's arrays of indices in 16 bits; ONNX Runtime widens them as it loads."""
-    graph = model.graph
-    for tensor in graph.initializer:
-        if tensor.data_type != TensorProto.INT64 or math.prod(tensor.dims) <= _FEW:
-            continue
-        array, name = numpy_helper.to_array(tensor), tensor.name
-        if array.min() >= 0 and array.max() <= np.iinfo(np.uint16).max:
-            tensor.CopyFrom(numpy_helper.from_array(array.astype(np.uint16), f"{name}.narrow"))
-            widen = helper.make_node("Cast", [tensor.name], [name], to=TensorProto.INT64)
-            graph.node.insert(0, widen)
 
 
 def _may_fold(node: ir.Node) -> bool | None:

@@ -4,6 +4,7 @@ The nodes are standard operators with constant inputs, which ONNX Runtime evalua
 loads a graph.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from captioner.checkpoint import WEIGHTS, WeightPlace
 
 Bytes = NDArray[np.uint8]
 
+_MANY = 256  # minimum number of indices that are narrowed
 PIECE = 8  # the number of packed integers is a multiple of this
 _KINDS = {
     "uint8": TensorProto.UINT8,
@@ -132,3 +134,16 @@ def pack(steps: NDArray[np.int8], bits: int) -> tuple[Bytes, Bytes]:
     parts = np.split(values >> 4, 8 // width)
     high = np.bitwise_or.reduce([part << (index * width) for index, part in enumerate(parts)])
     return low, high.astype(np.uint8)
+
+
+def narrow_indices(model: ModelProto) -> None:
+    """Store long arrays of indices, as a pointer has, in 16 bits; see `Pointer`."""
+    graph = model.graph
+    for tensor in graph.initializer:
+        if tensor.data_type != TensorProto.INT64 or math.prod(tensor.dims) < _MANY:
+            continue
+        array, name = numpy_helper.to_array(tensor), tensor.name
+        if array.min() >= 0 and array.max() <= np.iinfo(np.uint16).max:
+            tensor.CopyFrom(numpy_helper.from_array(array.astype(np.uint16), f"{name}.narrow"))
+            widen = helper.make_node("Cast", [tensor.name], [name], to=TensorProto.INT64)
+            graph.node.insert(0, widen)

@@ -28,7 +28,7 @@ from captioner.checkpoint import (
 )
 from captioner.errors import CheckpointError
 from captioner.quantization.calibration import Statistics, calibrate, scale_of
-from captioner.quantization.packing import PIECE, Store, refer, unpack_integers
+from captioner.quantization.packing import PIECE, Store, narrow_indices, refer, unpack_integers
 from captioner.quantization.rounding import by_block, by_channel
 
 Floats = NDArray[np.float32]
@@ -85,6 +85,7 @@ def quantize(folder: Path, output: Path, photos: Iterable[Path]) -> Checkpoint:
         for name, graph in zip(ONNX_PAIR, (encoder, decoder), strict=True):
             refer(graph, places)
             _strip(graph)
+            narrow_indices(graph)
             save_model(graph, temporary / name)
         OnnxBackend(temporary)  # can be loaded
 
