@@ -1,5 +1,6 @@
 """The LightningModule: training steps, the fine-tuning schedule, validation by free decoding."""
 
+import copy
 import logging
 import math
 from collections.abc import Mapping
@@ -23,12 +24,15 @@ from captioner.errors import ConfigError
 from captioner.evaluation.results import save_results
 from captioner.events.config import EventConfig
 from captioner.inference import Captioner
+from captioner.model.captioning import CaptioningModel
 from captioner.model.decoder import DecoderConfig
 from captioner.model.encoder import EncoderConfig
 from captioner.model.pretrained import warn_of_preprocessing
 from captioner.model.temporal import TemporalConfig
 from captioner.preprocessing import Preprocessing
 from captioner.training.average_precision import average_precisions, mean_average_precision
+from captioner.training.averaging import OPTION as AVERAGE
+from captioner.training.averaging import StartAverage
 from captioner.training.distillation import DistillationConfig, Teachers
 from captioner.training.feature_cache import FeatureCache
 from captioner.training.keeping import OriginalClasses
@@ -68,6 +72,10 @@ class CaptioningModule(LightningModule):
             the model gives tags too; it is not trained.
         events_weight: Weight of the loss of labelled events beside that of the captions.
         finetune: When and how the encoder trains.
+        average_with_start: Validate and save the average of the trained weights and those of
+            `init_from`, which keeps much of what it knew (WiSE-FT; Wortsman et al. 2022): the
+            weight of the trained ones, such as 0.5. Words and styles that are new to the vocabulary
+            have the trained weights alone, and training goes on with its own. Null for no average.
         learning_rate: The decoder's peak learning rate.
         weight_decay: AdamW's weight decay, on matrices and kernels only.
         warmup_steps: Steps in which the learning rate rises from 0 to its peak; after them it falls
@@ -103,6 +111,7 @@ class CaptioningModule(LightningModule):
         tags: bool = True,
         events_weight: float = 1.0,
         finetune: FinetuneConfig = FinetuneConfig(),  # noqa: B008
+        average_with_start: float | None = None,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-2,
         warmup_steps: int = 200,
@@ -180,6 +189,12 @@ class CaptioningModule(LightningModule):
         self.original: OriginalClasses | None = None
         if self.network.classifier is not None and finetune.stages and finetune.keep_classifier:
             self.original = OriginalClasses(self.network, finetune.stages)
+        self.start_average: StartAverage | None = None
+        if average_with_start is not None:
+            self.start_average = StartAverage.begin(
+                average_with_start, init_from, self.network, encoder=bool(finetune.stages)
+            )
+        self._captioner: Captioner | None = None  # during validation
         self._captions: dict[int, str] = {}
         self._probabilities: dict[int, NDArray[np.float32]] = {}  # of events, (F, E) each
         self._styles: list[str] = []  # of the validation images
@@ -201,11 +216,7 @@ class CaptioningModule(LightningModule):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Encode pixels; from cached features, return the model's part."""
-        return (
-            self.network.encoder(pixels)
-            if pixels.ndim > 3
-            else pixels[:, :, : self.network.encoder.width]
-        )
+        return _encode(self.network, pixels)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the step, so that a resumed run is identical to an uninterrupted one."""
@@ -335,19 +346,33 @@ class CaptioningModule(LightningModule):
             for _ in each.records
         ]
 
+    def on_validation_epoch_start(self) -> None:
+        """Choose the network to validate: the one in training, or its average with the start.
+
+        The average is a copy, so the optimizer and callbacks that average weights don't meet it.
+        `EMAWeightAveraging` has put its own average in place by now.
+        """
+        network = self.network
+        if self.start_average is not None:
+            network = copy.deepcopy(network)
+            self.start_average.apply(network)
+        self._captioner = Captioner(
+            TorchBackend(network),
+            self.vocabulary,
+            self.preprocessing,
+            self.decoding,
+            frames=network.frames,
+        )
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Caption the images by free decoding, as in inference."""
         if not len(batch.indices):
             return
-        backend = TorchBackend(self.network)
-        captioner = Captioner(
-            backend,
-            self.vocabulary,
-            self.preprocessing,
-            self.decoding,
-            frames=self.network.frames,
-        )
-        features = self(batch.inputs)
+        captioner = self._captioner
+        assert captioner is not None
+        backend = captioner.backend
+        assert isinstance(backend, TorchBackend)
+        features = _encode(backend.model, batch.inputs)
         styles = [self._styles[index] for index in batch.indices.tolist()]
         for style in dict.fromkeys(styles):
             chosen = [row for row, own in enumerate(styles) if own == style]
@@ -363,7 +388,7 @@ class CaptioningModule(LightningModule):
         """Score the captions of all processes against the raw references; save and log them."""
         captions = gather(self._captions, ranks=self.trainer.world_size)
         probabilities = gather(self._probabilities, ranks=self.trainer.world_size)
-        self._captions, self._probabilities = {}, {}
+        self._captions, self._probabilities, self._captioner = {}, {}, None
         first = self.trainer.sanity_checking
         whole = not first or self.trainer.num_sanity_val_steps == math.inf  # else a few batches
         sets = CaptionData.of(self.trainer).validation_sets
@@ -421,6 +446,8 @@ class CaptioningModule(LightningModule):
         self._check_weights()
         checkpoint["vocabulary"] = list(self.vocabulary.words)
         checkpoint["network"] = self._described()
+        if self.start_average is not None:
+            checkpoint[AVERAGE] = self.start_average.state()
 
     def _described(self) -> dict[str, Any]:
         tags = None if self.network.tags is None else self.network.tags.to_dict()
@@ -433,6 +460,8 @@ class CaptioningModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Fail if the vocabulary or the network differs from the checkpoint's.
+
+        The run keeps averaging with the weights that it began with.
 
         Raises:
             ConfigError: One of them has changed since the checkpoint was written.
@@ -453,3 +482,12 @@ class CaptioningModule(LightningModule):
                 " model.encoder, model.decoder, model.temporal, model.tags, data.events and"
                 " model.finetune.stages, or start a new run."
             )
+        start = checkpoint.get(AVERAGE)
+        self.start_average = None if start is None else StartAverage(**start)
+
+
+def _encode(network: CaptioningModel, inputs: Tensor) -> Tensor:
+    """Encode pixels; from cached features, return the network's part."""
+    if inputs.ndim > 3:
+        return network.encoder(inputs)  # type: ignore[no-any-return]
+    return inputs[:, :, : network.encoder.width]
