@@ -1,6 +1,7 @@
 """The average of a run's weights and those that it began with (WiSE-FT, Wortsman et al. 2022)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ OPTION = "average_with_start"  # in the section `model` of a config, and in Ligh
 class StartAverage:
     """Averages the weights of a network with those that its run began with.
 
-    Training itself goes on with its own weights: only a copy is averaged, to validate or save it.
+    Training itself goes on with its own weights: the average is only validated and saved.
 
     Attributes:
         share: Weight of the trained weights, above 0; 1 - share is that of the start.
@@ -69,12 +70,29 @@ class StartAverage:
         return cls(share, {name: state[name] for name in state if name.startswith(tuple(parts))})
 
     def apply(self, network: CaptioningModel) -> None:
-        """Replace the weights of a network, a copy of the trained one, by the average."""
+        """Replace the trained weights of a network by the average."""
         state = network.state_dict()
         with torch.no_grad():
             for name, start in self.weights.items():
                 known = state[name][: len(start)] if start.ndim else state[name]
                 known.lerp_(start.to(known), 1 - self.share)
+
+    @contextmanager
+    def applied(self, network: CaptioningModel) -> Iterator[None]:
+        """Use the average within a context; afterwards the weights are the same bit for bit.
+
+        They are put back after each batch of validation, rather than after the last one, because
+        callbacks such as `EMAWeightAveraging` exchange the weights before and after an epoch.
+        """
+        state = network.state_dict()
+        trained = {name: state[name].clone() for name in self.weights}
+        try:
+            self.apply(network)
+            yield
+        finally:
+            with torch.no_grad():
+                for name, tensor in trained.items():
+                    state[name].copy_(tensor)
 
     @property
     def nbytes(self) -> int:

@@ -1,9 +1,9 @@
 """The LightningModule: training steps, the fine-tuning schedule, validation by free decoding."""
 
-import copy
 import logging
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from captioner.errors import ConfigError
 from captioner.evaluation.results import save_results
 from captioner.events.config import EventConfig
 from captioner.inference import Captioner
-from captioner.model.captioning import CaptioningModel
 from captioner.model.decoder import DecoderConfig
 from captioner.model.encoder import EncoderConfig
 from captioner.model.pretrained import warn_of_preprocessing
@@ -194,7 +193,6 @@ class CaptioningModule(LightningModule):
             self.start_average = StartAverage.begin(
                 average_with_start, init_from, self.network, encoder=bool(finetune.stages)
             )
-        self._captioner: Captioner | None = None  # during validation
         self._captions: dict[int, str] = {}
         self._probabilities: dict[int, NDArray[np.float32]] = {}  # of events, (F, E) each
         self._styles: list[str] = []  # of the validation images
@@ -216,7 +214,11 @@ class CaptioningModule(LightningModule):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Encode pixels; from cached features, return the model's part."""
-        return _encode(self.network, pixels)
+        return (
+            self.network.encoder(pixels)
+            if pixels.ndim > 3
+            else pixels[:, :, : self.network.encoder.width]
+        )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the step, so that a resumed run is identical to an uninterrupted one."""
@@ -346,33 +348,24 @@ class CaptioningModule(LightningModule):
             for _ in each.records
         ]
 
-    def on_validation_epoch_start(self) -> None:
-        """Choose the network to validate: the one in training, or its average with the start.
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Caption the images by free decoding, as in inference, with the weights to be saved."""
+        if not len(batch.indices):
+            return
+        average = self.start_average
+        with nullcontext() if average is None else average.applied(self.network):
+            self._caption(batch)
 
-        The average is a copy, so the optimizer and callbacks that average weights don't meet it.
-        `EMAWeightAveraging` has put its own average in place by now.
-        """
-        network = self.network
-        if self.start_average is not None:
-            network = copy.deepcopy(network)
-            self.start_average.apply(network)
-        self._captioner = Captioner(
-            TorchBackend(network),
+    def _caption(self, batch: Batch) -> None:
+        backend = TorchBackend(self.network)
+        captioner = Captioner(
+            backend,
             self.vocabulary,
             self.preprocessing,
             self.decoding,
-            frames=network.frames,
+            frames=self.network.frames,
         )
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Caption the images by free decoding, as in inference."""
-        if not len(batch.indices):
-            return
-        captioner = self._captioner
-        assert captioner is not None
-        backend = captioner.backend
-        assert isinstance(backend, TorchBackend)
-        features = _encode(backend.model, batch.inputs)
+        features = self(batch.inputs)
         styles = [self._styles[index] for index in batch.indices.tolist()]
         for style in dict.fromkeys(styles):
             chosen = [row for row, own in enumerate(styles) if own == style]
@@ -388,7 +381,7 @@ class CaptioningModule(LightningModule):
         """Score the captions of all processes against the raw references; save and log them."""
         captions = gather(self._captions, ranks=self.trainer.world_size)
         probabilities = gather(self._probabilities, ranks=self.trainer.world_size)
-        self._captions, self._probabilities, self._captioner = {}, {}, None
+        self._captions, self._probabilities = {}, {}
         first = self.trainer.sanity_checking
         whole = not first or self.trainer.num_sanity_val_steps == math.inf  # else a few batches
         sets = CaptionData.of(self.trainer).validation_sets
@@ -484,10 +477,3 @@ class CaptioningModule(LightningModule):
             )
         start = checkpoint.get(AVERAGE)
         self.start_average = None if start is None else StartAverage(**start)
-
-
-def _encode(network: CaptioningModel, inputs: Tensor) -> Tensor:
-    """Encode pixels; from cached features, return the network's part."""
-    if inputs.ndim > 3:
-        return network.encoder(inputs)  # type: ignore[no-any-return]
-    return inputs[:, :, : network.encoder.width]
