@@ -35,7 +35,6 @@ from captioner.training.distillation import INIT_FROM
 from captioner.training.fast_encoder import fastest_encode
 from captioner.training.train import main as train
 from captioner.vocabulary import PAD
-from scripts.average_checkpoints import average
 from scripts.transfer import transfer
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +43,7 @@ PHOTOS = 300  # training photos per domain
 EPOCHS = 3
 REPLAYED = 0.5  # share of replayed images in an epoch
 TAUGHT = 0.5  # share of the distillation loss
-ALPHA = 0.5  # weight of the fine-tuned model in the average
+AVERAGED = 0.5  # weight of the trained weights in the average
 BATCH = 16  # images to encode at once
 
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -227,13 +226,10 @@ class Method:
     Attributes:
         replay: Whether to replay earlier domains.
         config: Further training options, by their dotted names.
-        alpha: The weight of the fine-tuned model in the average with the previous one; None for no
-            averaging.
     """
 
     replay: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
-    alpha: float | None = None
 
 
 METHODS: dict[str, Method] = {
@@ -242,7 +238,7 @@ METHODS: dict[str, Method] = {
     "distillation": Method(
         config={"model.distillation": {"teachers": [INIT_FROM], "weight": TAUGHT}}
     ),
-    "averaging": Method(alpha=ALPHA),
+    "averaging": Method(config={"model.average_with_start": AVERAGED}),
 }
 
 
@@ -351,11 +347,7 @@ class Learner:
         model, rows, earlier = self.start, [list(first)], list(self.known)
         for domain in self.sequence:
             run = self.folder / name / domain.name
-            tuned = self._fine_tune(run, model, domain, method, earlier)
-            if method.alpha is not None:
-                average(run / "averaged", [tuned, model], method.alpha)
-                tuned = run / "averaged"
-            model = tuned
+            model = self._fine_tune(run, model, domain, method, earlier)
             earlier.append(domain)
             rows.append(scorer.scores(model))
         return rows
@@ -379,6 +371,7 @@ class Learner:
             "data.sources": sources,
             "data.cache_folder": str(self.folder / "features"),
             "model.init_from": "bundled" if model is None else str(model),
+            "model.average_with_start": None,
             "trainer.default_root_dir": str(run),
             "trainer.max_epochs": self.epochs,
             "trainer.check_val_every_n_epoch": self.epochs,

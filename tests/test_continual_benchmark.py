@@ -150,7 +150,7 @@ def test_a_domain_is_learned_against_forgetting(tmp_path: Path, checkpoint_folde
     check(rows, ["distillation", "averaging"], ["digits"])
     words = read_checkpoint(checkpoint_folder).vocabulary.words
     runs = tmp_path / "runs"
-    for folder in (runs / "distillation/digits/best", runs / "averaging/digits/averaged"):
+    for folder in (runs / "distillation/digits/best", runs / "averaging/digits/best"):
         learned = read_checkpoint(folder).vocabulary.words
         assert learned[: len(words)] == words
         assert "digits" in learned[len(words) :]

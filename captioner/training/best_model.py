@@ -23,7 +23,7 @@ def write_best(trainer: Trainer, module: CaptioningModule, checkpoint: str) -> N
         trainer: A trainer that has just validated; `best/` is written to its run's folder.
         module: The module whose network is saved.
         checkpoint: The Lightning checkpoint with the validated weights: the averaged ones if
-            weight averaging is on.
+            weight averaging is on. Their average with the start is taken here.
     """
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     prefix = "network."
@@ -31,6 +31,8 @@ def write_best(trainer: Trainer, module: CaptioningModule, checkpoint: str) -> N
     best.load_state_dict(
         {name.removeprefix(prefix): saved[name] for name in saved if name.startswith(prefix)}
     )
+    if module.start_average is not None:
+        module.start_average.apply(best)
     save_checkpoint(
         Path(trainer.default_root_dir) / FOLDER,
         best,

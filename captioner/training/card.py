@@ -45,6 +45,7 @@ def model_card(module: CaptioningModule, trainer: Trainer) -> str:
             if module.vocabulary.styles
             else []
         ),
+        *_averaged(module),
         f"- Epoch {trainer.current_epoch}, selected by {_selection(sets)}.",
         "",
         f"Validation scores (x100), beam {module.decoding.beam_size}, against the raw references:",
@@ -69,6 +70,17 @@ def _events(module: CaptioningModule, trainer: Trainer) -> list[str]:
     score = "" if mean is None else f" Mean average precision (x100) {100 * float(mean):.1f}."
     labels = ", ".join(events.labels)
     return [f"- Tells events in windows of {events.seconds:g} s: {labels}.{score}"]
+
+
+def _averaged(module: CaptioningModule) -> list[str]:
+    """Describe the average with the weights at the start, if there is one."""
+    average = module.start_average
+    if average is None:
+        return []
+    return [
+        f"- Average of weights: {average.share:g} after training, {1 - average.share:g} before"
+        " (WiSE-FT)."
+    ]
 
 
 def _written(captions_by: Mapping[str, int]) -> list[str]:

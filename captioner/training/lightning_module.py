@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from captioner.model.pretrained import warn_of_preprocessing
 from captioner.model.temporal import TemporalConfig
 from captioner.preprocessing import Preprocessing
 from captioner.training.average_precision import average_precisions, mean_average_precision
+from captioner.training.averaging import OPTION as AVERAGE
+from captioner.training.averaging import StartAverage
 from captioner.training.distillation import DistillationConfig, Teachers
 from captioner.training.feature_cache import FeatureCache
 from captioner.training.keeping import OriginalClasses
@@ -68,6 +71,10 @@ class CaptioningModule(LightningModule):
             the model gives tags too; it is not trained.
         events_weight: Weight of the loss of labelled events beside that of the captions.
         finetune: When and how the encoder trains.
+        average_with_start: Validate and save the average of the trained weights and those of
+            `init_from`, which keeps much of what it knew (WiSE-FT; Wortsman et al. 2022): the
+            weight of the trained ones, such as 0.5. Words and styles that are new to the vocabulary
+            have the trained weights alone, and training goes on with its own. Null for no average.
         learning_rate: The decoder's peak learning rate.
         weight_decay: AdamW's weight decay, on matrices and kernels only.
         warmup_steps: Steps in which the learning rate rises from 0 to its peak; after them it falls
@@ -103,6 +110,7 @@ class CaptioningModule(LightningModule):
         tags: bool = True,
         events_weight: float = 1.0,
         finetune: FinetuneConfig = FinetuneConfig(),  # noqa: B008
+        average_with_start: float | None = None,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-2,
         warmup_steps: int = 200,
@@ -185,6 +193,11 @@ class CaptioningModule(LightningModule):
         self.original: OriginalClasses | None = None
         if self.network.classifier is not None and finetune.stages and finetune.keep_classifier:
             self.original = OriginalClasses(self.network, finetune.stages)
+        self.start_average: StartAverage | None = None
+        if average_with_start is not None:
+            self.start_average = StartAverage.begin(
+                average_with_start, init_from, self.network, encoder=bool(finetune.stages)
+            )
         self._captions: dict[int, str] = {}
         self._probabilities: dict[int, NDArray[np.float32]] = {}  # of events, (F, E) each
         self._styles: list[str] = []  # of the validation images
@@ -341,9 +354,14 @@ class CaptioningModule(LightningModule):
         ]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Caption the images by free decoding, as in inference."""
+        """Caption the images by free decoding, as in inference, with the weights to be saved."""
         if not len(batch.indices):
             return
+        average = self.start_average
+        with nullcontext() if average is None else average.applied(self.network):
+            self._caption(batch)
+
+    def _caption(self, batch: Batch) -> None:
         backend = TorchBackend(self.network)
         captioner = Captioner(
             backend,
@@ -426,6 +444,8 @@ class CaptioningModule(LightningModule):
         self._check_weights()
         checkpoint["vocabulary"] = list(self.vocabulary.words)
         checkpoint["network"] = self._described()
+        if self.start_average is not None:
+            checkpoint[AVERAGE] = self.start_average.state()
 
     def _described(self) -> dict[str, Any]:
         tags = None if self.network.tags is None else self.network.tags.to_dict()
@@ -438,6 +458,8 @@ class CaptioningModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Fail if the vocabulary or the network differs from the checkpoint's.
+
+        The run keeps averaging with the weights that it began with.
 
         Raises:
             ConfigError: One of them has changed since the checkpoint was written.
@@ -458,3 +480,5 @@ class CaptioningModule(LightningModule):
                 " model.encoder, model.decoder, model.temporal, model.tags, data.events and"
                 " model.finetune.stages, or start a new run."
             )
+        start = checkpoint.get(AVERAGE)
+        self.start_average = None if start is None else StartAverage(**start)

@@ -69,6 +69,8 @@ def _parts(trainer: Trainer, module: CaptioningModule, trains: bool) -> Parts:
         parts["teachers' weights"] = module.teachers.nbytes
     if module.original is not None:
         parts["the original encoder's weights"] = module.original.nbytes
+    if module.start_average is not None and device.type == "cpu":
+        parts["weights at the start"] = module.start_average.nbytes
     parts[f"kept for backward of {data.batch_size} images"] = _activations(
         trainer, module, data, trains
     )

@@ -134,7 +134,17 @@ def _schedule(trainer: Trainer, module: CaptioningModule) -> Rows:
             describe_precision(trainer.precision, trainer.strategy.root_device.type),
         ),
         ("drawn captions", drawn),
+        ("average with start", _average(module)),
     ]
+
+
+def _average(module: CaptioningModule) -> str:
+    average = module.start_average
+    if average is None:
+        return "none"
+    return (
+        f"{average.share:g} trained weights, {1 - average.share:g} of the start: validated, saved"
+    )
 
 
 def _data(trainer: Trainer) -> Rows:

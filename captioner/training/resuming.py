@@ -13,14 +13,15 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"  # folder of the checkpoints, in the run's folder
 CONFIG = "config.yaml"  # in the run's folder
-# A checkpoint contains the optimizer, its schedule and the weights, so the options that created
-# these have no effect on a resumed run.
+# A checkpoint contains the optimizer, its schedule, the weights and those to average them with, so
+# the options that created these have no effect on a resumed run.
 KEPT = (
     "model.learning_rate",
     "model.weight_decay",
     "model.finetune.learning_rate",
     "model.weights",
     "model.init_from",
+    "model.average_with_start",
 )
 _MISSING = object()
 

@@ -1,4 +1,4 @@
-"""Fine-tuning on own photos: the new is learnt, and replay keeps the old."""
+"""Fine-tuning on own photos: the new is learnt, and replay or averaging keeps the old."""
 
 import logging
 import re
@@ -25,6 +25,7 @@ from tests.training.runs import QUICK, ROOT, TINY, last_checkpoint
 FINETUNE = ROOT / "configs" / "finetune.yaml"
 FLICKR8K = ROOT / "data" / "flickr8k"
 EARLIER = "--data.sources.earlier"
+PLAIN = "--model.average_with_start=null"
 SIZES = [*QUICK, "--model.decoding={beam_size: 1, max_length: 10}"]
 
 
@@ -84,7 +85,7 @@ def finetune(run, *options):
 
 
 def learn(old, new, run, *options):
-    """Ten epochs on the new domain, as the config has it but for the sizes."""
+    """Ten epochs on the new domain, as the config has it but for the sizes and the average."""
     train, val = new
     return finetune(
         run,
@@ -93,6 +94,7 @@ def learn(old, new, run, *options):
         f"--data.train={train}",
         f"--data.val={val}",
         "--data.cache_features=1",
+        PLAIN,
         "--model.decoder.dropout=0.1",
         "--model.learning_rate=5e-3",
         "--trainer.max_epochs=10",
@@ -173,24 +175,25 @@ def caption_all(folder, paths):
 
 def caption_circles(folder, place):
     """Captions of new photos of the kind that was corrected."""
-    records = load_records(draw_domain(place, CIRCLES, 20, seed=6))
+    records = load_records(draw_domain(place, CIRCLES, 20, seed=8))
     return caption_all(folder, [record.path for record in records])
 
 
 @pytest.mark.slow
 def test_twenty_corrections_leave_most_of_what_the_bundled_model_says(tmp_path):
-    """Claim, shipped config: 7 of 10 new photos get the better word, of 7 others at most 2 do."""
-    best = finetune("run", correct(tmp_path), "--data.cache_features=1")
+    """Claim: 9 of 10 new photos get the better word, of 7 others at most one, as the page says."""
+    last = "--trainer.check_val_every_n_epoch=30"
+    best = finetune("run", correct(tmp_path), "--data.cache_features=1", last)
     said = caption_circles(best, tmp_path / "new")
     assert not any("disc" in text.split() for text in caption_circles(None, tmp_path / "before"))
-    assert sum("disc" in text.split() for text in said) >= 14
+    assert sum("disc" in text.split() for text in said) >= 18
     photos = sorted((ROOT / "examples").glob("*.jpg"))
     before, after = caption_all(None, photos), caption_all(best, photos)
-    assert sum("disc" in text.split() for text in after) <= 2
+    assert sum("disc" in text.split() for text in after) <= 1
     same = [
         len(set(one.split()) & set(two.split())) for one, two in zip(before, after, strict=True)
     ]
-    assert sum(same) >= 0.6 * sum(len(set(text.split())) for text in before)
+    assert sum(same) >= 0.7 * sum(len(set(text.split())) for text in before)
 
 
 @pytest.mark.slow
@@ -199,7 +202,7 @@ def test_twenty_corrections_leave_most_of_what_the_bundled_model_says(tmp_path):
 def test_the_bundled_model_learns_own_photos_and_keeps_flickr8k_within_a_stated_loss(
     tmp_path, replay, most
 ):
-    """Claim, 30 photos, shipped config: CIDEr-D of 60.5 drops by at most 5 with replay, else 25."""
+    """Claim, 30 photos, without the average: CIDEr-D drops by at most 5 with replay, else 25."""
     train, val = (
         draw_domain(tmp_path / "train", NEW, 30),
         draw_domain(tmp_path / "val", NEW, 18, seed=1),
@@ -208,7 +211,7 @@ def test_the_bundled_model_learns_own_photos_and_keeps_flickr8k_within_a_stated_
         half: FLICKR8K / "annotations" / f"captions_{half}.json" for half in ("train", "val")
     }
     options = [f"{EARLIER}.annotations={annotations['train']}"] if replay else []
-    best = finetune("runs/photos", f"--data.train={train}", f"--data.val={val}", *options)
+    best = finetune("runs/photos", f"--data.train={train}", f"--data.val={val}", PLAIN, *options)
     flickr8k = load_records(annotations["val"])[:200]
     assert measure(best, val)[1] > 0.4
     assert measure(best, flickr8k)[0] >= measure(None, flickr8k)[0] - most

@@ -123,6 +123,7 @@ def test_the_plan_says_what_the_run_does(data: CaptionData) -> None:
         trainer.global_step,
     ]  # 5 batches an epoch, two a step
     assert numbers(plan.line("images per step")) == [16, 8, 1, 2]
+    assert plan.line("average with start") == "none"
     assert numbers(plan.line("learning rate")) == [200, 0.05]
 
     assert numbers(plan.line("train")) == [40, 120]
