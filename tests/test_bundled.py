@@ -19,7 +19,7 @@ WIDE = Path(__file__).parents[2] / "shared" / "data" / "wide"
 FLICKR8K = Path(__file__).parents[2] / "shared" / "data" / "flickr8k"
 
 GOLDEN = {
-    "astronaut.jpg": "a man in a red shirt looking at a black camera",
+    "astronaut.jpg": "a man in a red shirt looking at the camera",
     "cat.jpg": "a close up of a striped cat looking at the camera",
     "coffee.jpg": "a cup of coffee on a wooden table next to a coffee cup",
     "officer.jpg": "a man in a black suit and tie standing in front of a microphone",
