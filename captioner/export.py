@@ -218,7 +218,9 @@ class _DecoderGraph(nn.Module):
         before = dict(zip(self.state, state, strict=True))
         logits, after, attention = self.model.decoder.step_beams(shared, before, Beams(*beams))
         rows = (after[name].flatten(0, 1) for name in self.state)  # (B * K, H)
-        return (logits.log_softmax(dim=2), *rows, *(() if attention is None else (attention,)))
+        pointing = self.model.decoder.pointer is not None  # gives log-probabilities
+        log_probs = logits if pointing else logits.log_softmax(dim=2)
+        return (log_probs, *rows, *(() if attention is None else (attention,)))
 
 
 def trace(

@@ -216,7 +216,7 @@ class CaptioningModel(nn.Module):
                 " model.tags and weights that have one, or decoder.pointer to false."
             )
         named = ClassWords.find(self.tags.tagger.table, words)
-        self.decoder.pointer.aim(self.classifier, named, len(words))
+        self.decoder.pointer.aim(self.classifier, named)
 
     def _add_classifier(self, tags: TagConfig) -> nn.Linear:
         if not self.encoder.even:

@@ -8,7 +8,6 @@ from captioner.tags.words import ClassWords
 
 _LEAST = 1e-5  # added to probabilities before their logarithm
 _CLOSED = -2.0  # the gate's first bias: an eighth of the words come from tags
-_NEVER = -1e4  # the log-probability that the pointer gives words that name no class
 
 
 class Pointer(nn.Module):
@@ -32,7 +31,6 @@ class Pointer(nn.Module):
     class_index: Tensor
     place_index: Tensor
     words: Tensor
-    places: Tensor
 
     def __init__(self, readout_size: int, embedding_size: int) -> None:
         super().__init__()
@@ -41,17 +39,16 @@ class Pointer(nn.Module):
         self.trust = nn.Parameter(torch.ones(1))
         nn.init.zeros_(self.gate.weight)
         nn.init.constant_(self.gate.bias, _CLOSED)
-        for name in ("class_index", "place_index", "words", "places"):
+        for name in ("class_index", "place_index", "words"):
             self.register_buffer(name, torch.zeros(0, dtype=torch.int64), persistent=False)
         self._classifier: tuple[nn.Linear, ...] = ()  # in a tuple, as it belongs to the model
 
-    def aim(self, classifier: nn.Linear, named: ClassWords, vocab_size: int) -> None:
+    def aim(self, classifier: nn.Linear, named: ClassWords) -> None:
         """Tell which words name which classes.
 
         Args:
             classifier: Computes class logits from the mean of an image's region features.
             named: The words.
-            vocab_size: V.
 
         Raises:
             ConfigError: There are no such words.
@@ -63,11 +60,9 @@ class Pointer(nn.Module):
             )
         device = self.query.weight.device
         self._classifier = (classifier,)
-        places = torch.full((vocab_size,), len(named.words))  # words that name no class
-        places[torch.from_numpy(named.words)] = torch.arange(len(named.words))
         self.class_index = torch.from_numpy(named.classes).to(device)
         self.place_index = torch.from_numpy(named.places).to(device)
-        self.words, self.places = torch.from_numpy(named.words).to(device), places.to(device)
+        self.words = torch.from_numpy(named.words).to(device)
 
     def tags(self, features: Tensor) -> Tensor:
         """Compute the log-probability that an image shows what each word names.
@@ -106,11 +101,11 @@ class Pointer(nn.Module):
         gate = _precise(self.gate(state))  # (..., 1)
         scores = self.query(state) @ nn.functional.embedding(self.words, embedding).t()  # (..., T)
         pointed = (_precise(scores) + self.trust * tags).log_softmax(dim=-1)
-        pointed = nn.functional.pad(pointed, (0, 1), value=_NEVER)[..., self.places]  # (..., V)
-        return torch.logaddexp(
-            nn.functional.logsigmoid(-gate) + _precise(logits).log_softmax(dim=-1),
-            nn.functional.logsigmoid(gate) + pointed,
+        generated = nn.functional.logsigmoid(-gate) + _precise(logits).log_softmax(dim=-1)
+        joint = torch.logaddexp(
+            generated.index_select(-1, self.words), nn.functional.logsigmoid(gate) + pointed
         )
+        return generated.scatter(-1, self.words.expand_as(joint), joint)
 
 
 def _precise(tensor: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ def make_decoder(name: str, size: int = D, vocab_size: int = V, **changes: objec
     decoder = DECODERS[config.name](config, size, vocab_size, PAD)
     if name.endswith(POINTER):
         decoder.add_pointer()
-        decoder.pointer.aim(nn.Linear(size, 4), NAMED, vocab_size)
+        decoder.pointer.aim(nn.Linear(size, 4), NAMED)
     with torch.no_grad():
         for parameter in decoder.parameters():
             parameter.mul_(2)  # so that it has opinions

@@ -225,7 +225,7 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
     if name.endswith(POINTER):
         decoder.add_pointer()
         words = ClassWords(np.array([3, 5]), np.array([0, 1, 1]), np.array([1, 0, 1]))
-        decoder.double().pointer.aim(nn.Linear(3, 2).double(), words, 6)
+        decoder.double().pointer.aim(nn.Linear(3, 2).double(), words)
     names = [key for key, _ in decoder.named_parameters()]
     features = torch.randn(2, 2, 3, dtype=torch.double, requires_grad=True)
     captions = torch.tensor([[[1, 4, 2, 0], [1, 2, 0, 0]], [[1, 5, 3, 2], [0, 0, 0, 0]]])

@@ -92,7 +92,7 @@ def test_a_word_comes_from_the_vocabulary_or_by_the_gate_from_the_tags() -> None
     nn.init.normal_(pointer.gate.weight)
     classifier = nn.Linear(5, 3).double()
     named = ClassWords(np.array([1, 4, 5]), np.array([0, 1, 1, 2]), np.array([0, 0, 2, 1]))
-    pointer.aim(classifier, named, 6)
+    pointer.aim(classifier, named)
     features, embedding = torch.randn(1, 2, 5).double(), torch.randn(6, 3).double()
     logits, readout, last = (torch.randn(size).double() for size in (6, 4, 3))
     tags = pointer.tags(features)
