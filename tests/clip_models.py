@@ -13,6 +13,7 @@ from captioner.model.encoder import EncoderConfig
 from captioner.model.temporal import TemporalConfig
 from captioner.preprocessing import Preprocessing
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
+from tests.model.decoders import enlarge
 
 WORDS = "a the red blue circle square moves turns left"
 SIZE = 12
@@ -38,10 +39,9 @@ def save_clip_model(
         temporal=TemporalConfig(name, frames=3, hidden_size=8, region_size=4, **options),
         events=events,
     )
-    with torch.no_grad():
-        for part in (model.decoder, model.temporal, model.event_head):
-            for parameter in () if part is None else part.parameters():
-                parameter.mul_(3)  # so that it has opinions
+    for part in (model.decoder, model.temporal, model.event_head):
+        if part is not None:
+            enlarge(part, 3)
     save_checkpoint(
         folder,
         model,

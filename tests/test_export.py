@@ -25,6 +25,7 @@ from captioner.model.decoder import DECODERS, DecoderConfig
 from captioner.model.encoder import EncoderConfig
 from captioner.preprocessing import Preprocessing
 from captioner.vocabulary import SPECIAL_WORDS, START, Vocabulary
+from tests.model.decoders import enlarge
 
 TOLERANCE = 1e-4
 WORDS = ["a", "the", "on", "in", "of", "with", "dog", "cat", "man", "red", "blue", "green"]
@@ -47,8 +48,7 @@ def make_model(encoder: str, decoder: str, size: int, grid: int | None = None) -
         ):  # BatchNorm sees some images, so that random layers neither explode nor vanish
             model.encoder(torch.randn(4, 3, size, size))
         model.encoder.unfreeze([])
-        for parameter in model.decoder.parameters():
-            parameter.mul_(2)  # so that it has opinions
+    enlarge(model.decoder)
     return model
 
 

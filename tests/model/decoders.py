@@ -44,10 +44,15 @@ def make_decoder(name: str, size: int = D, vocab_size: int = V, **changes: objec
     if name.endswith(POINTER):
         decoder.add_pointer()
         decoder.pointer.aim(nn.Linear(size, 4), NAMED)
-    with torch.no_grad():
-        for parameter in decoder.parameters():
-            parameter.mul_(2)  # so that it has opinions
+    enlarge(decoder)
     return decoder.eval()
+
+
+def enlarge(module: nn.Module, factor: float = 2) -> None:
+    """Multiply random weights, so that the module has opinions."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(factor)
 
 
 def make_features() -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from captioner.model.captioning import CaptioningModel
 from captioner.model.decoder import DECODERS
 from captioner.model.encoder import EncoderConfig
-from tests.model.decoders import CAPTIONS, TINY, V, by_place, make_features
+from tests.model.decoders import CAPTIONS, TINY, V, by_place, enlarge, make_features
 
 NEW = 6
 ENCODER = EncoderConfig("squeezenet1_1")
@@ -22,9 +22,8 @@ def make_model(name: str, tie_embedding: bool) -> CaptioningModel:
     torch.manual_seed(3)
     config = replace(TINY, name=name, tie_embedding=tie_embedding)
     model = CaptioningModel(ENCODER, config, image_size=64, vocab_size=V)
+    enlarge(model.decoder)
     with torch.no_grad():
-        for parameter in model.decoder.parameters():
-            parameter.mul_(2)  # so that it has opinions
         model.decoder.output.bias.normal_()
     return model.eval()
 

@@ -1,6 +1,7 @@
 """The pointer: its formula, its words, its way through checkpoints and backends."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from captioner.tags.table import TagTable
 from captioner.tags.words import ClassWords
 from captioner.training.network import continued_network
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
+from tests.model.decoders import enlarge
 
 SIZE = 96
 WORDS = ["a", "cat", "kittens", "dogs", "tree", "of", "puppy"]
@@ -45,10 +47,9 @@ def make_model(config: DecoderConfig = CONFIG, tags: TagConfig | None = TAGS) ->
         vocab_size=len(VOCABULARY),
         tags=tags,
     ).eval()
-    with torch.no_grad():
-        for parameter in model.decoder.parameters():
-            parameter.mul_(2)  # so that it has opinions
-        if model.classifier is not None:
+    enlarge(model.decoder)
+    if model.classifier is not None:
+        with torch.no_grad():
             model.classifier.weight.mul_(5)
     return model
 
@@ -127,7 +128,7 @@ def test_a_word_comes_from_the_vocabulary_or_by_the_gate_from_the_tags() -> None
 def test_both_backends_give_the_same_captions_and_exact_probabilities(
     name: str, tmp_path: Path
 ) -> None:
-    folder = save(make_model(DecoderConfig(**{**vars(CONFIG), "name": name})), tmp_path / "model")
+    folder = save(make_model(replace(CONFIG, name=name)), tmp_path / "model")
     checkpoint = read_checkpoint(folder)
     assert checkpoint.architecture["decoder"]["pointer"]
     pixels = np.random.default_rng(0).normal(size=(3, 3, SIZE, SIZE)).astype(np.float32)
@@ -161,7 +162,7 @@ def test_what_the_classifier_sees_decides_what_is_pointed_to() -> None:
 
 
 def test_a_pointer_is_added_to_a_trained_model(tmp_path: Path) -> None:
-    plain = make_model(DecoderConfig(**{**vars(CONFIG), "pointer": False}))
+    plain = make_model(replace(CONFIG, pointer=False))
     folder = save(plain, tmp_path / "model", onnx=False)
     more = VOCABULARY.extended(["dog"])
     network = continued_network(str(folder), more, 0.0, pointer=True).eval()
