@@ -100,8 +100,9 @@ class Captioner:
                 several models and uses the first one's decoding defaults; all need the same
                 vocabulary and preprocessing, for example models trained with different seeds. It
                 has no confidence, as each model was calibrated on its own captions, and no events.
-            backend: "onnx" doesn't require torch and runs on the CPU; "torch" runs on any device;
-                "auto" is "onnx" if the checkpoint has it and the device is the CPU, else "torch".
+            backend: "onnx" and "openvino" run on the CPU without torch, "torch" on any device;
+                "auto" is the first of "openvino", where it is installed and computes in bfloat16,
+                "onnx" and "torch" that can run the checkpoint on the device.
             device: "cpu", "cuda", "cuda:1", ...; None is the CPU.
 
         Raises:

@@ -8,6 +8,7 @@ if (
     "PYTEST_XDIST_WORKER" in os.environ
 ):  # competing threads of several processes are many times slower
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["CAPTIONER_PRECISION"] = "float32"  # the same numbers on every processor
 
 from collections.abc import Callable
 from contextlib import suppress

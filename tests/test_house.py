@@ -77,7 +77,10 @@ LIGHT = (
     "captioner.tags",
     "captioner.events",
     "captioner.confidence",
-    *(f"captioner.backends.{name}" for name in ("choice", "ensemble", "onnx", "protocol")),
+    *(
+        f"captioner.backends.{name}"
+        for name in ("choice", "ensemble", "onnx", "openvino", "protocol")
+    ),
     "captioner.caption",
     "captioner.checkpoint",
     "captioner.inference",

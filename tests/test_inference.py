@@ -282,7 +282,7 @@ def test_the_backend_is_chosen(
         CheckpointError, match=rf"decoder.onnx is missing.*captioner export {light}"
     ):
         Captioner.from_pretrained(light, backend="onnx")
-    with pytest.raises(ConfigError, match="onnx or torch"):
+    with pytest.raises(ConfigError, match="auto, openvino, onnx, torch"):
         Captioner.from_pretrained(light, backend="tensorflow")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="runs on the CPU, not on 'cuda'"):
         Captioner.from_pretrained(light, backend="onnx", device="cuda")

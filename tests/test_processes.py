@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from captioner.errors import CheckpointError, ConfigError, MissingExtraError
 from captioner.inference import Captioner
 
 Picture = Callable[[int], Image.Image]
+NEEDS_OPENVINO = pytest.mark.skipif(not find_spec("openvino"), reason="needs openvino")
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,7 @@ assert say() == before
         ("onnx", "idle"),
         ("onnx", "captioned"),
         ("onnx", "freed"),
+        pytest.param("openvino", "freed", marks=NEEDS_OPENVINO),
         pytest.param("torch", "captioned", marks=pytest.mark.slow),
     ],
 )
@@ -79,7 +82,9 @@ def test_a_forked_process_captions_and_ends(
 @pytest.mark.parametrize(
     "duplicate", [copy.deepcopy, copy.copy, lambda given: pickle.loads(pickle.dumps(given))]
 )
-@pytest.mark.parametrize("backend", ["onnx", "torch", "both"])
+@pytest.mark.parametrize(
+    "backend", ["onnx", pytest.param("openvino", marks=NEEDS_OPENVINO), "torch", "both"]
+)
 def test_a_captioner_is_copied_and_pickled(
     checkpoint_folder: Path,
     pictures: list[Image.Image],

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from captioner.checkpoint import Checkpoint
 
 BACKENDS: dict[str, tuple[str, str | None]] = {
+    "openvino": ("captioner.backends.openvino:OpenVinoBackend", "openvino"),
     "onnx": ("captioner.backends.onnx:OnnxBackend", None),
     "torch": ("captioner.backends.torch:TorchBackend", "train"),
 }
@@ -50,7 +51,9 @@ def check_backend(name: str) -> None:
         ConfigError: The backend is unknown.
     """
     if name not in ("auto", *BACKENDS):
-        raise ConfigError(f"backend is {name!r}; expected auto, {' or '.join(BACKENDS)}.")
+        raise ConfigError(
+            f"backend is {name!r}; expected one of: {', '.join(('auto', *BACKENDS))}."
+        )
 
 
 def find_backend(name: str) -> "BackendType":

@@ -2,9 +2,10 @@
 
 import ctypes
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, ClassVar, Protocol
 from weakref import WeakSet
 
 import numpy as np
@@ -22,7 +23,34 @@ _GIVE_BYTES = "add_external_initializers_from_files_in_memory"
 _AT_ONCE = 4
 CLASSES = "classes"  # an output of the encoder, if the model has a classifier
 EVENTS = "events"  # another output, if it recognises events
-_Sessions = tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession]
+
+
+class Entry(Protocol):
+    """An input or output of a graph."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+
+class Graph(Protocol):
+    """A graph that computes its outputs."""
+
+    def get_outputs(self) -> Sequence[Entry]:
+        """Return the graph's outputs."""
+
+    def run(self, output_names: Sequence[str], feeds: dict[str, Any], /) -> list[Any]:
+        """Compute outputs by name, in their order, of inputs by name; all are NumPy arrays."""
+
+
+class Session(Graph, Protocol):
+    """A loaded graph, such as ONNX Runtime's `InferenceSession`."""
+
+    def get_inputs(self) -> Sequence[Entry]:
+        """Return the graph's inputs."""
+
+
+_Sessions = tuple[Session, Session]
 
 
 class OnnxBackend:
@@ -40,7 +68,7 @@ class OnnxBackend:
         CheckpointError: The pair is missing, damaged, or not one of ours.
     """
 
-    name = "onnx"
+    name: ClassVar[str] = "onnx"
 
     def __init__(
         self,
@@ -67,7 +95,7 @@ class OnnxBackend:
         """
         if device not in (None, "cpu"):
             raise ConfigError(
-                f"The ONNX backend runs on the CPU, not on {device!r}; use the torch backend"
+                f"The {cls.name} backend runs on the CPU, not on {device!r}; use the torch backend"
                 " instead."
             )
         return cls(checkpoint.folder)
@@ -104,11 +132,12 @@ class OnnxBackend:
 
     def __reduce__(self) -> tuple[Any, ...]:
         bundled = self._folder == BUNDLED  # which lies elsewhere on another machine
-        return _load_backend, (None if bundled else os.path.abspath(self._folder), self._threads)
+        folder = None if bundled else os.path.abspath(self._folder)
+        return _load_backend, (type(self), folder, self._threads)
 
     def _load(self) -> "_Sessions":
         first, second = (self._folder / name for name in self._pair)
-        encoder, decoder = _load_both(first, second, self._threads)
+        encoder, decoder = _load_both(first, second, self._threads, self._load_encoder)
         outputs = {output.name for output in encoder.get_outputs()} - {CLASSES, EVENTS}
         if (
             _inputs(encoder) != {"pixels"}
@@ -116,6 +145,11 @@ class OnnxBackend:
         ):
             raise CheckpointError(f"{first} and {second.name} don't match. {_advice(self._folder)}")
         return encoder, decoder
+
+    @staticmethod
+    def _load_encoder(path: Path, threads: int | None) -> Session:
+        """Load the encoder's graph; `threads` as for the class."""
+        return load_session(path, threads)
 
 
 _alive: WeakSet[OnnxBackend] = WeakSet()
@@ -130,8 +164,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_all)
 
 
-def _load_backend(folder: str | None, threads: int | None) -> OnnxBackend:
-    return OnnxBackend(read_checkpoint(folder).folder, threads)
+def _load_backend(
+    backend: type[OnnxBackend], folder: str | None, threads: int | None
+) -> OnnxBackend:
+    return backend(read_checkpoint(folder).folder, threads)
 
 
 class OnnxStepper:
@@ -151,7 +187,7 @@ class OnnxStepper:
 
     def __init__(
         self,
-        decoder: onnxruntime.InferenceSession,
+        decoder: Graph,
         image: Arrays,
         state: Arrays,
         batch_size: int,
@@ -220,20 +256,25 @@ def _pooled(image: Arrays, state: Arrays) -> NDArray[np.float32]:
     return np.concatenate([*state.values()], axis=1)
 
 
-def _load_both(first: Path, second: Path, threads: int | None) -> _Sessions:
+def _load_both(
+    first: Path,
+    second: Path,
+    threads: int | None,
+    load_encoder: Callable[[Path, int | None], Session],
+) -> _Sessions:
     """Load both graphs at once: ONNX Runtime doesn't hold Python's lock while it loads."""
-    loaded: list[onnxruntime.InferenceSession | CheckpointError] = []
+    loaded: list[Session | CheckpointError] = []
 
     def load() -> None:
         try:
-            loaded.append(_session(second, threads))
+            loaded.append(load_session(second, threads))
         except CheckpointError as error:
             loaded.append(error)
 
     thread = Thread(target=load, name="captioner-loader")
     thread.start()
     try:
-        encoder = _session(first, threads)
+        encoder = load_encoder(first, threads)
     finally:
         thread.join()
     (decoder,) = loaded
@@ -242,40 +283,69 @@ def _load_both(first: Path, second: Path, threads: int | None) -> _Sessions:
     return encoder, decoder
 
 
-def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing. {_advice(path.parent)}")
+def load_session(path: Path, threads: int | None) -> Session:
+    """Load a graph of a checkpoint folder into ONNX Runtime.
+
+    Args:
+        path: The graph; its weights lie beside it.
+        threads: Threads per operation; None uses OMP_NUM_THREADS, or else one per core.
+
+    Raises:
+        CheckpointError: The graph is missing or damaged.
+    """
+    check_graph(path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # we raise and report errors ourselves
-    options.intra_op_num_threads = threads or _usual_threads()
+    options.intra_op_num_threads = threads or usual_threads()
     # Spinning threads gain little on an idle machine, and double the time on a busy one.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     weights = path.parent / WEIGHTS
     # Newer versions of ONNX Runtime don't follow links to another folder; older ones do, and don't
     # accept bytes. No version accepts a path that is not UTF-8.
-    odd = not _is_utf8(path)
-    by_bytes = (odd or path.is_symlink() or weights.is_symlink()) and hasattr(options, _GIVE_BYTES)
-    if odd and not by_bytes:
+    by_bytes = not opens_by_path(path) and hasattr(options, _GIVE_BYTES)
+    if not by_bytes and not _is_utf8(path):
         raise CheckpointError(
             f"{path}: this ONNX Runtime requires a path in UTF-8; rename the folder."
         )
     try:
         if not by_bytes:
-            return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            session: Session = onnxruntime.InferenceSession(
+                path, options, providers=["CPUExecutionProvider"]
+            )
+            return session
         content = weights.read_bytes()
         getattr(options, _GIVE_BYTES)([WEIGHTS], [content], [len(content)])
-        session = onnxruntime.InferenceSession(
+        given: Any = onnxruntime.InferenceSession(
             path.read_bytes(), options, providers=["CPUExecutionProvider"]
         )
-        session.weights = content  # it uses their memory without keeping a reference
+        given.weights = content  # it uses their memory without keeping a reference
+        session = given
         return session
     except Exception as error:  # ONNX Runtime's exceptions share no other base class
-        raise CheckpointError(
-            f"{path} cannot be loaded: {_short(error)}. {_advice(path.parent)}"
-        ) from error
+        raise unloadable(path, error) from error
 
 
-def _usual_threads() -> int:
+def check_graph(path: Path) -> None:
+    """Check that a graph is there.
+
+    Raises:
+        CheckpointError: It is missing.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing. {_advice(path.parent)}")
+
+
+def opens_by_path(path: Path) -> bool:
+    """Return whether engines open a graph and its weights: no links, a path in UTF-8."""
+    return _is_utf8(path) and not path.is_symlink() and not (path.parent / WEIGHTS).is_symlink()
+
+
+def unloadable(path: Path, error: Exception) -> CheckpointError:
+    """Return an error about a graph that an engine cannot load."""
+    return CheckpointError(f"{path} cannot be loaded: {_short(error)}. {_advice(path.parent)}")
+
+
+def usual_threads() -> int:
     """Return OMP_NUM_THREADS, which schedulers set; 0, for all cores, if it is unset."""
     said = os.environ.get("OMP_NUM_THREADS", "")
     return int(said) if said.isdecimal() else 0
@@ -289,7 +359,7 @@ def _is_utf8(path: Path) -> bool:
     return True
 
 
-def _inputs(session: onnxruntime.InferenceSession) -> set[str]:
+def _inputs(session: Session) -> set[str]:
     return {entry.name for entry in session.get_inputs()}
 
 

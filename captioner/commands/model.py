@@ -36,7 +36,7 @@ def add_model(parser: Parser, *, batches: bool = True, which: str = _SEVERAL) ->
         default="auto",
         metavar="BACKEND",
         help=(
-            f"auto, {' or '.join(BACKENDS)}: what runs the network; onnx doesn't require torch."
+            f"{', '.join(('auto', *BACKENDS))}: what runs the network; only torch requires torch."
             " [default: auto]"
         ),
     )
