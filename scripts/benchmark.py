@@ -152,7 +152,7 @@ def formatted(value: str | float | None) -> str:
 
 def inference(options: argparse.Namespace) -> tuple[str, list[Row]]:
     """Measure images per second of each stage and end to end, by batch size and backend."""
-    backends = ["onnx", "torch"] if find_spec("torch") else ["onnx"]
+    backends = ["onnx", *(name for name in ("openvino", "torch") if find_spec(name))]
     captioners = {name: Captioner.from_pretrained(options.model, backend=name) for name in backends}
     preprocessing = captioners["onnx"].preprocessing
     folder = options.images or ROOT / "examples"
