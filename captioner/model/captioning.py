@@ -94,8 +94,6 @@ class CaptioningModel(nn.Module):
         self.classifier: nn.Linear | None = None
         if tags is not None:
             self._add_classifier(tags)
-        if decoder.semantic:
-            self.decoder.add_semantics()
         if decoder.pointer:
             self.add_pointer()
         self.events: EventConfig | None = None
@@ -210,7 +208,7 @@ class CaptioningModel(nn.Module):
         Raises:
             ConfigError: The model has a pointer and no classifier, or no word names a tag.
         """
-        if self.decoder.pointer is None and self.decoder.semantics is None:
+        if self.decoder.pointer is None:
             return
         if self.tags is None or self.classifier is None:
             raise ConfigError(
@@ -218,9 +216,7 @@ class CaptioningModel(nn.Module):
                 " model.tags and weights that have one, or decoder.pointer to false."
             )
         named = ClassWords.find(self.tags.tagger.table, words)
-        for part in (self.decoder.pointer, self.decoder.semantics):
-            if part is not None:
-                part.aim(self.classifier, named)
+        self.decoder.pointer.aim(self.classifier, named)
 
     def _add_classifier(self, tags: TagConfig) -> nn.Linear:
         if not self.encoder.even:
@@ -236,9 +232,8 @@ class CaptioningModel(nn.Module):
     def architecture(self) -> dict[str, Any]:
         """Return the arguments with which `from_architecture` rebuilds this network."""
         encoder, decoder = (asdict(config) for config in self.configs)
-        for key in ("pointer", "semantic"):
-            if not decoder[key]:
-                del decoder[key]  # so that older versions can read the checkpoint
+        if not decoder["pointer"]:
+            del decoder["pointer"]  # so that older versions can read the checkpoint
         parts = {"encoder": encoder, "decoder": decoder}
         return parts | ({"temporal": asdict(self.temporal_config)} if self.frames else {})
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from captioner.errors import ConfigError
 from captioner.model.attention import AdditiveAttention
 from captioner.model.beams import Beams, spread
-from captioner.model.pointing import Pointer, Semantics
+from captioner.model.pointing import Pointer
 
 Arrays = dict[str, Tensor]
 
@@ -36,7 +36,6 @@ class DecoderConfig:
         dropout: Dropout probability of the embedding, the regions and the output.
         tie_embedding: Use the word embedding as output layer too (Press and Wolf 2017).
         pointer: Let the decoder point to the words of tags too; see `Pointer`.
-        semantic: Let the decoder attend to the words of tags too; see `Semantics`.
 
     Raises:
         ConfigError: There is no decoder of this name.
@@ -50,7 +49,6 @@ class DecoderConfig:
     dropout: float = 0.5
     tie_embedding: bool = True
     pointer: bool = False
-    semantic: bool = False
 
     def __post_init__(self) -> None:
         """Check the name."""
@@ -98,7 +96,6 @@ class Decoder(nn.Module):
         self.project = nn.Linear(feature_size, config.context_size)
         self.output = nn.Linear(config.embedding_size, vocab_size)
         self.pointer: Pointer | None = None
-        self.semantics: Semantics | None = None
         nn.init.normal_(self.embedding.weight, std=config.embedding_size**-0.5)
         nn.init.zeros_(self.output.bias)
         if config.tie_embedding:
@@ -116,22 +113,8 @@ class Decoder(nn.Module):
                 f"{type(self).__name__} has no linear layer `readout`, which decoder.pointer"
                 " requires."
             )
-        more = 0 if self.semantics is None else self.embedding.embedding_dim
-        self.pointer = Pointer(readout.in_features + more, self.embedding.embedding_dim)
+        self.pointer = Pointer(readout.in_features, self.embedding.embedding_dim)
         self.pointer.to(self.embedding.weight.device)
-
-    def add_semantics(self) -> None:
-        """Let the decoder attend to the words of tags, by new `Semantics`.
-
-        Raises:
-            ConfigError: The decoder isn't `ShowAttendTell`.
-        """
-        if not isinstance(self, ShowAttendTell):
-            raise ConfigError("decoder.semantic requires decoder.name show_attend_tell.")
-        self.semantics = Semantics(
-            self.lstm.hidden_size, self.readout.in_features, self.embedding.embedding_dim
-        )
-        self.semantics.to(self.embedding.weight.device)
 
     def prepare(self, features: Tensor) -> tuple[Arrays, Arrays]:
         """Process the images once, as `start` does; with a pointer, for it too.
@@ -142,8 +125,6 @@ class Decoder(nn.Module):
         image, state = self.start(features)
         if self.pointer is not None:
             image = image | {_TAGS: self.pointer.tags(features)}
-        if self.semantics is not None:
-            image = image | self.semantics.start(features, self.embedding.weight)
         return image, state
 
     def start(self, features: Tensor) -> tuple[Arrays, Arrays]:
@@ -397,26 +378,15 @@ class ShowAttendTell(Decoder):
         """See `Decoder.recur`."""
         context, attention = self.attention(state["hidden"], image["keys"], image["values"])
         context = torch.sigmoid(self.gate(state["hidden"])) * context  # (B, K, C)
-        word = embedded
-        if self.semantics is not None:
-            query = self.semantics.ask_in(torch.cat([state["hidden"], embedded], dim=2))
-            meant = self.semantics.attend(query, image, 0)  # (B, K, E)
-            word = embedded + self.semantics.into(self.dropout(meant))
         hidden, cell = _advance(
-            self.lstm, torch.cat([word, context], dim=2), state["hidden"], state["cell"]
+            self.lstm, torch.cat([embedded, context], dim=2), state["hidden"], state["cell"]
         )
-        readout = torch.cat([hidden, context], dim=2)
-        if self.semantics is not None:
-            query = self.semantics.ask_out(torch.cat([readout, embedded], dim=2))
-            readout = torch.cat([readout, self.semantics.attend(query, image, 1)], dim=2)
-        return {"hidden": hidden, "cell": cell}, readout, attention
+        return {"hidden": hidden, "cell": cell}, torch.cat([hidden, context], dim=2), attention
 
     def step_beams(
         self, image: Arrays, state: Arrays, beams: Beams
-    ) -> tuple[Tensor, Arrays, Tensor | None]:
+    ) -> tuple[Tensor, Arrays, Tensor]:
         """See `Decoder.step_beams`; all but the last word's embedding depends on the parent."""
-        if self.semantics is not None:
-            return super().step_beams(image, state, beams)
         hidden, cell = (spread(state[name], beams.rows) for name in ("hidden", "cell"))  # (P, H)
         query = spread(self.attention.query(hidden), beams.row_of)  # (B, K, A)
         context, attention = self.attention.attend(query, image["keys"], image["values"])
@@ -448,10 +418,6 @@ class ShowAttendTell(Decoder):
 
     def predict(self, readout: Tensor, embedded: Tensor) -> Tensor:
         """See `Decoder.predict`."""
-        if self.semantics is not None:
-            size = self.readout.in_features
-            readout, meant = torch.split(readout, [size, readout.shape[-1] - size], dim=-1)
-            embedded = embedded + self.semantics.out(meant)
         return self.output(self.dropout(embedded + self.readout(self.dropout(readout))))  # type: ignore[no-any-return]
 
 

@@ -7,19 +7,38 @@ from captioner.errors import ConfigError
 from captioner.tags.words import ClassWords
 
 _LEAST = 1e-5  # added to probabilities before their logarithm
-_MOST = 32  # N, the words of tags that semantic attention chooses from
 _CLOSED = -2.0  # the gate's first bias: an eighth of the words come from tags
 
 
-class TagWords(nn.Module):
-    """The words of tags, and how probable an image makes each."""
+class Pointer(nn.Module):
+    """Say the next word by pointing to a tag, or generate it (Li et al. 2019, LSTM-P).
+
+    A gate g is computed from the decoder's readout and the last word. With 1 - g the word comes
+    from the vocabulary's softmax, with g from a softmax over the T words that name classes of the
+    encoder's classifier. Its logits are the product of a query with each word's embedding, plus the
+    weighted logarithm of the probability that the photo shows what the word names. So the decoder
+    can say a noun that it has rarely or never seen in captions ("Pointing Novel Objects in Image
+    Captioning").
+
+    The classifier's probabilities are used without the temperature of tags, so calibrating tags
+    doesn't change captions.
+
+    Args:
+        readout_size: R, the width of the decoder's readout.
+        embedding_size: E, the width of the word embedding.
+    """
 
     class_index: Tensor
     place_index: Tensor
     words: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, readout_size: int, embedding_size: int) -> None:
         super().__init__()
+        self.query = nn.Linear(readout_size + embedding_size, embedding_size)
+        self.gate = nn.Linear(readout_size + embedding_size, 1)
+        self.trust = nn.Parameter(torch.ones(1))
+        nn.init.zeros_(self.gate.weight)
+        nn.init.constant_(self.gate.bias, _CLOSED)
         for name in ("class_index", "place_index", "words"):
             self.register_buffer(name, torch.zeros(0, dtype=torch.int64), persistent=False)
         self._classifier: tuple[nn.Linear, ...] = ()  # in a tuple, as it belongs to the model
@@ -39,7 +58,7 @@ class TagWords(nn.Module):
                 "decoder.pointer is true, but no word of the vocabulary names a class of the"
                 " encoder's classifier, so there is nothing to point to."
             )
-        device = self.words.device
+        device = self.query.weight.device
         self._classifier = (classifier,)
         self.class_index = torch.from_numpy(named.classes).to(device)
         self.place_index = torch.from_numpy(named.places).to(device)
@@ -62,75 +81,6 @@ class TagWords(nn.Module):
             1, self.place_index.expand(len(classes), -1), classes[:, self.class_index]
         )
         return (shown + _LEAST).log()
-
-
-class Semantics(TagWords):
-    """Attend to the most probable tags of an image, as words (You et al. 2016).
-
-    The N most probable words are chosen once per image. The LSTM's input gets the words' average by
-    an attention that the last state and word ask for, the output by one that the new state and the
-    visual context ask for. Both enter through matrices of zeros at first.
-
-    Args:
-        hidden_size: H.
-        readout_size: R, the width of the decoder's readout without this.
-        embedding_size: E.
-    """
-
-    def __init__(self, hidden_size: int, readout_size: int, embedding_size: int) -> None:
-        super().__init__()
-        self.ask_in = nn.Linear(hidden_size + embedding_size, embedding_size)
-        self.ask_out = nn.Linear(readout_size + embedding_size, embedding_size)
-        self.into = nn.Linear(embedding_size, embedding_size, bias=False)
-        self.out = nn.Linear(embedding_size, embedding_size, bias=False)
-        self.trust = nn.Parameter(torch.ones(2))
-        nn.init.zeros_(self.into.weight)
-        nn.init.zeros_(self.out.weight)
-
-    def start(self, features: Tensor, embedding: Tensor) -> dict[str, Tensor]:
-        """Choose the N words of each image: embeddings (B, N, E), log-probabilities (B, N)."""
-        tags = self.tags(features)
-        order = tags - 1e-5 * torch.arange(tags.shape[1], device=tags.device)  # the same in ONNX
-        best = order.topk(min(_MOST, tags.shape[1]), dim=1).indices  # (B, N)
-        return {
-            "semantic_words": nn.functional.embedding(self.words[best], embedding),
-            "semantic_odds": tags.gather(1, best),
-        }
-
-    def attend(self, query: Tensor, image: dict[str, Tensor], which: int) -> Tensor:
-        """Average the words by the attention of queries (B, K, E)."""
-        words = image["semantic_words"]
-        scores = _precise(query @ words.transpose(1, 2).to(query.dtype))  # (B, K, N)
-        scores = scores + self.trust[which] * image["semantic_odds"].unsqueeze(1)
-        weights = scores.softmax(dim=2)
-        return weights.to(words.dtype) @ words
-
-
-class Pointer(TagWords):
-    """Say the next word by pointing to a tag, or generate it (Li et al. 2019, LSTM-P).
-
-    A gate g is computed from the decoder's readout and the last word. With 1 - g the word comes
-    from the vocabulary's softmax, with g from a softmax over the T words that name classes of the
-    encoder's classifier. Its logits are the product of a query with each word's embedding, plus the
-    weighted logarithm of the probability that the photo shows what the word names. So the decoder
-    can say a noun that it has rarely or never seen in captions ("Pointing Novel Objects in Image
-    Captioning").
-
-    The classifier's probabilities are used without the temperature of tags, so calibrating tags
-    doesn't change captions.
-
-    Args:
-        readout_size: R, the width of the decoder's readout.
-        embedding_size: E, the width of the word embedding.
-    """
-
-    def __init__(self, readout_size: int, embedding_size: int) -> None:
-        super().__init__()
-        self.query = nn.Linear(readout_size + embedding_size, embedding_size)
-        self.gate = nn.Linear(readout_size + embedding_size, 1)
-        self.trust = nn.Parameter(torch.ones(1))
-        nn.init.zeros_(self.gate.weight)
-        nn.init.constant_(self.gate.bias, _CLOSED)
 
     def forward(
         self, logits: Tensor, readout: Tensor, embedded: Tensor, tags: Tensor, embedding: Tensor
