@@ -6,7 +6,7 @@ unpacked to float32 and multiplied in it.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -37,10 +37,10 @@ Floats = NDArray[np.float32]
 _SMALL_BITS, _CNN_BITS, _LARGE_BITS = 8, 6, 5  # of small and depthwise convolutions, others, large
 _LEAST, _LARGE = 4096, 100_000  # minimum number of weights of a medium tensor; of a large one
 _TINY = 16  # maximum number of weights of a tensor that stays in the graph
-_OUTPUT_BITS, _DECODER_BITS, _ENCODER_BITS = 6, 5, 4  # of matrices: the scores of words, others
+_DECODER_BITS, _ENCODER_BITS = 5, 4  # of matrices
 _QUANTIZED = {
     "cnn": [_LARGE_BITS, _CNN_BITS, _SMALL_BITS],
-    "matrices": [_ENCODER_BITS, _DECODER_BITS, _OUTPUT_BITS],
+    "matrices": [_ENCODER_BITS, _DECODER_BITS],
 }
 
 
@@ -74,10 +74,10 @@ def quantize(folder: Path, output: Path, photos: Iterable[Path]) -> Checkpoint:
         _tensors(encoder),
         (_inputs(encoder), _inputs(decoder)),
     )
-    store, words = Store(), len(checkpoint.vocabulary)
-    _pack_matrices(encoder, store, statistics, {}, _ENCODER_BITS)
+    store = Store()
+    _pack_matrices(encoder, store, statistics, _ENCODER_BITS)
     _quantize_cnn(encoder, statistics, store)
-    _pack_matrices(decoder, store, statistics, {words: _OUTPUT_BITS}, _DECODER_BITS)
+    _pack_matrices(decoder, store, statistics, _DECODER_BITS)
 
     def fill(temporary: Path) -> None:
         save_file(store.tensors, temporary / WEIGHTS)
@@ -107,8 +107,8 @@ def quantize(folder: Path, output: Path, photos: Iterable[Path]) -> Checkpoint:
 _CARD = f"""## Quantized
 
 Activations of the CNN are 8-bit integers; its weights are stored in {_LARGE_BITS} to {_SMALL_BITS}
-bits, those of the decoder and the classifier in {_ENCODER_BITS} to {_OUTPUT_BITS}. The scores above
-were measured before quantization.
+bits, those of the decoder and the classifier in {_ENCODER_BITS} and {_DECODER_BITS}. The scores
+above were measured before quantization.
 """
 
 
@@ -312,7 +312,6 @@ def _pack_matrices(
     model: ModelProto,
     store: Store,
     statistics: Statistics,
-    bits_by_outputs: Mapping[int, int],
     bits: int,
 ) -> None:
     """Store all weights but those of convolutions: matrices as integers, the rest as float16.
@@ -321,8 +320,7 @@ def _pack_matrices(
         model: The graph, changed in place.
         store: The store of the weights.
         statistics: The statistics of the products' inputs.
-        bits_by_outputs: The number of bits for products, by their number of outputs.
-        bits: The number of bits for all other matrices.
+        bits: The number of bits for matrices.
     """
     graph = model.graph
     halves = {node.input[0]: node for node in graph.node if node.op_type == "Cast"}
@@ -348,8 +346,7 @@ def _pack_matrices(
             transposed = product is not None and product.transposed
             matrix = np.ascontiguousarray(values.T) if transposed else values
             gram = None if product is None else _gram(statistics, product)
-            width = bits if product is None else bits_by_outputs.get(len(matrix), bits)
-            nodes = _pack_matrix(model, store, name, matrix, gram, width)
+            nodes = _pack_matrix(model, store, name, matrix, gram, bits)
             nodes[-1].output[0] = f"{name}.rows" if transposed else target
             if transposed:
                 nodes.append(helper.make_node("Transpose", [f"{name}.rows"], [target]))
