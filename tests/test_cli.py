@@ -308,7 +308,7 @@ def test_file_names_of_any_bytes_pass_through(
         (["PHOTO", "--backend", "tensorflow"], "--backend"),
         (
             ["PHOTO", "--backend", "onnx", "--device", "cuda"],
-            "error: The ONNX backend runs on the CPU",
+            "error: The onnx backend runs on the CPU",
         ),
         (["PHOTO", "--model", "nowhere"], "error: The checkpoint nowhere does not exist"),
         (
