@@ -1,6 +1,7 @@
 """The OpenVINO backend: the numbers of ONNX Runtime in float32, faster ones in bfloat16."""
 
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -127,3 +128,23 @@ def test_linked_files_are_read(
         (folder / path.name).symlink_to(blobs / str(number))
     captions = Captioner.from_pretrained(folder, backend="openvino").caption(picture(0))
     assert captions[0].text == captioner.caption(picture(0))[0].text
+
+
+INTERRUPTED = """
+import gc, os, signal, sys
+from captioner import Captioner
+captioners = [Captioner.from_pretrained(sys.argv[1], backend="openvino") for _ in range(2)]
+while captioners:
+    del captioners[0]
+    gc.collect()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_still_works_when_captioners_are_gone(checkpoint_folder: Path) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, str(checkpoint_folder)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert (result.returncode, result.stdout) == (0, "interrupted\n"), result.stderr

@@ -91,12 +91,21 @@ def precision() -> str:
     return "bf16" if native == "bf16" else "f32"
 
 
+# One for each process, never freed: OpenVINO gives signal handlers a stack, and when one of several
+# is freed, signals such as Ctrl-C may find none that is still mapped. A forked process needs its
+# own, as the threads of the first exist only in the parent.
+_cores: dict[int, Any] = {}
+
+
 def _core() -> Any:
     try:
         import openvino
     except ModuleNotFoundError as error:
         raise MissingExtraError("The openvino backend", "openvino") from error
-    return openvino.Core()
+    process = os.getpid()
+    if process not in _cores:
+        _cores[process] = openvino.Core()
+    return _cores[process]
 
 
 @dataclass(frozen=True)
