@@ -14,11 +14,12 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
-from captioner.checkpoint import Checkpoint, read_checkpoint
+from captioner.backends.onnx import Session, load_session
+from captioner.backends.openvino import has_bfloat16, load_network
+from captioner.checkpoint import ONNX_PAIR, Checkpoint, read_checkpoint
 from captioner.images import open_image
 from scripts.benchmark import Case, Row, in_turn, timed
 
@@ -60,49 +61,30 @@ def encoders(
     checkpoint: Checkpoint, quantized: Path | None, threads: int
 ) -> Iterator[tuple[str, Encode]]:
     """Yield the encoder of a checkpoint on each installed engine."""
-    yield "ONNX Runtime", by_onnx(checkpoint.folder, threads)
+    graph = ONNX_PAIR[0]
+    yield "ONNX Runtime", by_session(load_session(checkpoint.folder / graph, threads))
     if quantized is not None:
-        yield "ONNX Runtime, int8", by_onnx(quantized, threads)
-    native = False
+        yield "ONNX Runtime, int8", by_session(load_session(quantized / graph, threads))
     if find_spec("torch"):
         import torch
 
         from captioner.backends.torch import TorchBackend
 
-        native = torch.cpu.get_capabilities().get("avx512_bf16", False)
         encoder = TorchBackend.from_checkpoint(checkpoint).model.encoder
         compiled = torch.compile(encoder)
         yield "torch", partial(by_torch, encoder, threads)
         yield "torch.compile", partial(by_torch, compiled, threads)
     if find_spec("openvino"):
-        yield "OpenVINO", by_openvino(checkpoint.folder, threads, "f32")
-        if native:
-            yield "OpenVINO, bfloat16", by_openvino(checkpoint.folder, threads, "bf16")
+        path = checkpoint.folder / graph
+        yield "OpenVINO", by_session(load_network(path, threads, "f32"))
+        if has_bfloat16():
+            yield "OpenVINO, bfloat16", by_session(load_network(path, threads, "bf16"))
 
 
-def by_onnx(folder: Path, threads: int) -> Encode:
-    """Return the encoder of a folder on ONNX Runtime, as captioner sets it up."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(
-        folder / "encoder.onnx", options, providers=["CPUExecutionProvider"]
-    )
-    return lambda pixels: session.run(None, {"pixels": pixels})
-
-
-def by_openvino(folder: Path, threads: int, precision: str) -> Encode:
-    """Return the encoder of a folder on OpenVINO."""
-    import openvino
-
-    settings = {
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": precision,
-        "NUM_STREAMS": 1,
-    }
-    model = openvino.Core().compile_model(folder / "encoder.onnx", "CPU", settings)
-    return lambda pixels: model({"pixels": pixels})
+def by_session(session: Session) -> Encode:
+    """Return the encoder as captioner runs it, on ONNX Runtime or OpenVINO."""
+    names = [output.name for output in session.get_outputs()]
+    return lambda pixels: session.run(names, {"pixels": pixels})
 
 
 def by_torch(encoder: Callable[..., object], threads: int, pixels: Pixels) -> object:

@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +53,10 @@ def test_in_bfloat16_the_bundled_model_says_nearly_the_same(
 ) -> None:
     monkeypatch.delenv(PRECISION)
     photos = sorted((ROOT / "examples").glob("*.jpg"))
-    pixels = [OpenVinoBackend(BUNDLED), OnnxBackend(BUNDLED)]
+    backends = [OpenVinoBackend(BUNDLED), OnnxBackend(BUNDLED)]
     fit = read_checkpoint(None).preprocessing
     batch = np.stack([fit(Image.open(photo).convert("RGB")) for photo in photos])
-    near, exact = (backend.encode(batch).pooled for backend in pixels)
+    near, exact = (backend.encode(batch).pooled for backend in backends)
     cosine = (near * exact).sum(1) / np.linalg.norm(near, axis=1) / np.linalg.norm(exact, axis=1)
     assert cosine.min() > 0.995
     if precision() == "bf16":
@@ -112,22 +111,6 @@ def test_a_damaged_graph_is_named(
         (folder / "encoder.onnx").write_bytes(damage)
     with pytest.raises(CheckpointError, match=rf"encoder.onnx .*captioner export {folder}"):
         Captioner.from_pretrained(folder, backend="openvino")
-
-
-def test_linked_files_are_read(
-    captioner: Captioner,
-    checkpoint_folder: Path,
-    tmp_path: Path,
-    picture: Callable[[int], Image.Image],
-) -> None:
-    blobs, folder = tmp_path / "blobs", tmp_path / "model"
-    blobs.mkdir()
-    folder.mkdir()
-    for number, path in enumerate(checkpoint_folder.iterdir()):
-        shutil.copy(path, blobs / str(number))
-        (folder / path.name).symlink_to(blobs / str(number))
-    captions = Captioner.from_pretrained(folder, backend="openvino").caption(picture(0))
-    assert captions[0].text == captioner.caption(picture(0))[0].text
 
 
 INTERRUPTED = """

@@ -307,22 +307,19 @@ def load_session(path: Path, threads: int | None) -> Session:
         raise CheckpointError(
             f"{path}: this ONNX Runtime requires a path in UTF-8; rename the folder."
         )
+    content = None
     try:
-        if not by_bytes:
-            session: Session = onnxruntime.InferenceSession(
-                path, options, providers=["CPUExecutionProvider"]
-            )
-            return session
-        content = weights.read_bytes()
-        getattr(options, _GIVE_BYTES)([WEIGHTS], [content], [len(content)])
-        given: Any = onnxruntime.InferenceSession(
-            path.read_bytes(), options, providers=["CPUExecutionProvider"]
+        if by_bytes:
+            content = weights.read_bytes()
+            getattr(options, _GIVE_BYTES)([WEIGHTS], [content], [len(content)])
+        session: Any = onnxruntime.InferenceSession(
+            path.read_bytes() if by_bytes else path, options, providers=["CPUExecutionProvider"]
         )
-        given.weights = content  # it uses their memory without keeping a reference
-        session = given
-        return session
     except Exception as error:  # ONNX Runtime's exceptions share no other base class
         raise unloadable(path, error) from error
+    session.weights = content  # it uses their memory without keeping a reference
+    loaded: Session = session
+    return loaded
 
 
 def check_graph(path: Path) -> None:

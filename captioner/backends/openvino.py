@@ -54,24 +54,39 @@ class OpenVinoBackend(OnnxBackend):
 
     @staticmethod
     def _load_encoder(path: Path, threads: int | None) -> Session:
-        check_graph(path)
-        core = _core()
-        settings: dict[str, Any] = {
-            _PRECISION_HINT: precision(),
-            "INFERENCE_NUM_THREADS": threads or usual_threads(),
-            "NUM_STREAMS": 1,
-            "ENABLE_CPU_PINNING": False,  # several processes would be pinned to the same cores
-        }
-        try:
-            if opens_by_path(path):
-                return _Network(core.compile_model(path, "CPU", settings))
-            with TemporaryDirectory() as temporary:
-                for name in (path.name, WEIGHTS):
-                    shutil.copyfile(path.with_name(name), Path(temporary) / name)
-                settings |= {"ENABLE_MMAP": False}  # Windows cannot delete mapped files
-                return _Network(core.compile_model(Path(temporary) / path.name, "CPU", settings))
-        except Exception as error:  # OpenVINO's exceptions share no other base class
-            raise unloadable(path, error) from error
+        return load_network(path, threads, precision())
+
+
+def load_network(path: Path, threads: int | None, precision: str) -> Session:
+    """Load a graph of a checkpoint folder into OpenVINO.
+
+    Args:
+        path: The graph; its weights lie beside it.
+        threads: Threads per operation; None uses OMP_NUM_THREADS, or else one per core.
+        precision: OpenVINO's name of the precision to compute in, "bf16" or "f32".
+
+    Raises:
+        CheckpointError: The graph is missing or damaged.
+        MissingExtraError: OpenVINO is not installed.
+    """
+    check_graph(path)
+    core = _core()
+    settings: dict[str, Any] = {
+        _PRECISION_HINT: precision,
+        "INFERENCE_NUM_THREADS": threads or usual_threads(),
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,  # several processes would be pinned to the same cores
+    }
+    try:
+        if opens_by_path(path):
+            return _Network(core.compile_model(path, "CPU", settings))
+        with TemporaryDirectory() as temporary:
+            for name in (path.name, WEIGHTS):
+                shutil.copyfile(path.with_name(name), Path(temporary) / name)
+            settings |= {"ENABLE_MMAP": False}  # Windows cannot delete mapped files
+            return _Network(core.compile_model(Path(temporary) / path.name, "CPU", settings))
+    except Exception as error:  # OpenVINO's exceptions share no other base class
+        raise unloadable(path, error) from error
 
 
 def precision() -> str:
@@ -86,9 +101,18 @@ def precision() -> str:
         return "f32"
     if asked:
         raise ConfigError(f"{PRECISION} is {asked!r}; expected float32, or nothing.")
+    return "bf16" if has_bfloat16() else "f32"
+
+
+def has_bfloat16() -> bool:
+    """Return whether the processor computes bfloat16 natively.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+    """
     # By default OpenVINO uses bfloat16 only where the processor doesn't have to emulate it.
-    native = _core().get_property("CPU", _PRECISION_HINT).get_type_name()
-    return "bf16" if native == "bf16" else "f32"
+    default: str = _core().get_property("CPU", _PRECISION_HINT).get_type_name()
+    return default == "bf16"
 
 
 # One for each process, never freed: OpenVINO gives signal handlers a stack, and when one of several

@@ -308,12 +308,7 @@ def _quantize_cnn(model: ModelProto, statistics: Statistics, store: Store) -> No
 # --- Matrices and other weights ---
 
 
-def _pack_matrices(
-    model: ModelProto,
-    store: Store,
-    statistics: Statistics,
-    bits: int,
-) -> None:
+def _pack_matrices(model: ModelProto, store: Store, statistics: Statistics, bits: int) -> None:
     """Store all weights but those of convolutions: matrices as integers, the rest as float16.
 
     Args:
