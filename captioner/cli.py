@@ -63,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     open_closed_streams()
     print_odd_characters()
+    # not found: OpenVINO would import its converter of models and, for it, telemetry, in 0.1 s
+    sys.modules["openvino.tools.ovc"] = None  # type: ignore[assignment]
     try:
         with stop_at_once([signal.SIGTERM]):
             status = _run(sys.argv[1:] if argv is None else argv)

@@ -231,14 +231,19 @@ def inference_rows(seconds: Mapping[tuple[int, str, str], list[float]]) -> list[
 
 
 def start(options: argparse.Namespace) -> tuple[str, list[Row]]:
-    """Measure the running time of commands, and of the minimal imports for captioning."""
+    """Measure the running time of commands, and of the minimal imports for captioning.
+
+    Captioning is measured by ONNX Runtime and, where it is installed, by OpenVINO.
+    """
     read_checkpoint(options.model)  # fails early if it is damaged
-    image = next(find_images(ROOT / "examples"))
+    image = next(find_images(ROOT / "examples")).relative_to(ROOT)
     model = ["--model", str(options.model)] if options.model else []
+    backends = ["onnx", *(["openvino"] if find_spec("openvino") else [])]
+    captioning = {name: f"captioner caption {image} --backend {name}" for name in backends}
     commands = {
         "captioner --help": ["-m", "captioner", "--help"],
         IMPORTS: ["-c", IMPORTS],
-        f"captioner caption {image.name}": ["-m", "captioner", "caption", str(image), *model],
+        **{command: ["-m", *command.split(), *model] for command in captioning.values()},
     }
     run = partial(subprocess.run, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
     cases = {
@@ -246,10 +251,13 @@ def start(options: argparse.Namespace) -> tuple[str, list[Row]]:
         for name, command in commands.items()
     }
     seconds = in_turn(cases, options.repeat or 7)
-    _, imports, caption = seconds.values()
-    beyond = median(whole - part for whole, part in zip(caption, imports, strict=True))
     rows: list[Row] = [{"": name, "seconds": median(taken)} for name, taken in seconds.items()]
-    return "Start", [*rows, {"": "captioning, beyond the imports", "seconds": beyond}]
+    for backend, command in captioning.items():
+        beyond = (
+            whole - part for whole, part in zip(seconds[command], seconds[IMPORTS], strict=True)
+        )
+        rows.append({"": f"{backend}, beyond the imports", "seconds": median(beyond)})
+    return "Start", rows
 
 
 def _in(module: str, part: str, needs: tuple[str, str, str] | None = None) -> Part:

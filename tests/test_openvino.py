@@ -1,5 +1,6 @@
 """The OpenVINO backend: the numbers of ONNX Runtime in float32, faster ones in bfloat16."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from PIL import Image
 
 from captioner import Captioner
 from captioner.backends.onnx import OnnxBackend
-from captioner.backends.openvino import PRECISION, OpenVinoBackend, precision
+from captioner.backends.openvino import PRECISION, OpenVinoBackend, cache_folder, precision
 from captioner.checkpoint import BUNDLED, read_checkpoint
 from captioner.errors import CheckpointError, ConfigError, MissingExtraError
 
@@ -49,9 +50,10 @@ def test_results_of_one_run_survive_the_next(checkpoint_folder: Path) -> None:
 
 
 def test_in_bfloat16_the_bundled_model_says_nearly_the_same(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv(PRECISION)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     photos = sorted((ROOT / "examples").glob("*.jpg"))
     backends = [OpenVinoBackend(BUNDLED), OnnxBackend(BUNDLED)]
     fit = read_checkpoint(None).preprocessing
@@ -61,6 +63,55 @@ def test_in_bfloat16_the_bundled_model_says_nearly_the_same(
     assert cosine.min() > 0.995
     if precision() == "bf16":
         assert np.abs(near - exact).max() > 1e-3, "it would compute in float32"
+
+
+def test_the_bundled_model_is_kept_as_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint_folder: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv(PRECISION)
+    folder = cache_folder()
+    assert folder and tmp_path in folder.parents
+    size = read_checkpoint(None).preprocessing.size
+    pixels = np.random.default_rng(0).normal(size=(2, 3, size, size)).astype(np.float32)
+
+    def encoded() -> np.ndarray:
+        return OpenVinoBackend(BUNDLED).encode(pixels).pooled
+
+    compiled = encoded()
+    (kept,) = folder.iterdir()
+    np.testing.assert_array_equal(encoded(), compiled)
+    content = kept.read_bytes()
+    for damaged in (b"", content[: len(content) // 2], b"\0" * 4096 + content[4096:]):
+        kept.chmod(0o600)
+        kept.write_bytes(damaged)
+        np.testing.assert_array_equal(encoded(), compiled)
+        assert kept.stat().st_size > 0.9 * len(content)
+    OpenVinoBackend(checkpoint_folder, threads=1)
+    assert list(folder.iterdir()) == [kept]
+    kept.unlink()
+    folder.rmdir()
+    folder.write_bytes(b"")  # a file where the folder should be
+    assert cache_folder() is None
+    np.testing.assert_array_equal(encoded(), compiled)
+
+
+def test_the_command_loads_no_telemetry(tmp_path: Path) -> None:
+    code = """if True:
+        import sys
+        from captioner.cli import main
+        assert main(sys.argv[1:]) == 0
+        assert "openvino" in sys.modules and "openvino_telemetry" not in sys.modules
+    """
+    call = ["caption", str(ROOT / "examples" / "cat.jpg"), "--backend", "openvino"]
+    result = subprocess.run(
+        [sys.executable, "-c", code, *call],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)},
+    )
+    assert result.returncode == 0, result.stderr
 
 
 def test_it_is_chosen_where_the_processor_computes_bfloat16(

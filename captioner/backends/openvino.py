@@ -19,7 +19,7 @@ from captioner.backends.onnx import (
     unloadable,
     usual_threads,
 )
-from captioner.checkpoint import WEIGHTS, Checkpoint
+from captioner.checkpoint import BUNDLED, WEIGHTS, Checkpoint
 from captioner.errors import ConfigError, MissingExtraError
 
 PRECISION = "CAPTIONER_PRECISION"
@@ -32,7 +32,8 @@ class OpenVinoBackend(OnnxBackend):
     """Runs the encoder on OpenVINO and the decoder on ONNX Runtime, on the CPU.
 
     The encoder computes in bfloat16 where the processor does so natively, else in float32. The
-    search's small steps are no faster on OpenVINO.
+    search's small steps are no faster on OpenVINO. The bundled model's encoder is kept as compiled
+    in the user's cache folder (36 MB), for a faster start.
 
     Args, copies and processes are as for `OnnxBackend`.
     """
@@ -54,16 +55,22 @@ class OpenVinoBackend(OnnxBackend):
 
     @staticmethod
     def _load_encoder(path: Path, threads: int | None) -> Session:
-        return load_network(path, threads, precision())
+        cache = cache_folder() if path.parent == BUNDLED else None
+        return load_network(path, threads, precision(), cache)
 
 
-def load_network(path: Path, threads: int | None, precision: str) -> Session:
+def load_network(
+    path: Path, threads: int | None, precision: str, cache: Path | None = None
+) -> Session:
     """Load a graph of a checkpoint folder into OpenVINO.
 
     Args:
         path: The graph; its weights lie beside it.
         threads: Threads per operation; None uses OMP_NUM_THREADS, or else one per core.
         precision: OpenVINO's name of the precision to compute in, "bf16" or "f32".
+        cache: A folder that keeps the compiled network, which takes a sixth of the time to load.
+            OpenVINO compiles again after any change of the graph's file, the processor's
+            instructions or its own version, and when what was kept is damaged.
 
     Raises:
         CheckpointError: The graph is missing or damaged.
@@ -79,6 +86,8 @@ def load_network(path: Path, threads: int | None, precision: str) -> Session:
     }
     try:
         if opens_by_path(path):
+            if cache:
+                settings |= {"CACHE_DIR": cache}
             return _Network(core.compile_model(path, "CPU", settings))
         with TemporaryDirectory() as temporary:
             for name in (path.name, WEIGHTS):
@@ -87,6 +96,24 @@ def load_network(path: Path, threads: int | None, precision: str) -> Session:
             return _Network(core.compile_model(Path(temporary) / path.name, "CPU", settings))
     except Exception as error:  # OpenVINO's exceptions share no other base class
         raise unloadable(path, error) from error
+
+
+def cache_folder() -> Path | None:
+    """Return the user's cache folder for compiled networks; None if it can't be written to.
+
+    Raises:
+        MissingExtraError: The extra "openvino" is not installed.
+    """
+    try:
+        from platformdirs import user_cache_path
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("The openvino backend", "openvino") from error
+    folder = user_cache_path("captioner", appauthor=False) / "openvino"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def precision() -> str:
