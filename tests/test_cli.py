@@ -383,7 +383,9 @@ def test_info_says_what_a_checkpoint_is(checkpoint_folder: Path) -> None:
         part in text
         for part in ("squeezenet1_1", "show_attend_tell", "beam_size 3", "# A tiny captioner")
     )
+    assert run("info", "--model", checkpoint_folder).stdout == text
     assert run("info", checkpoint_folder.parent).status == 2
+    assert "one checkpoint folder" in run("info", "a", "--model", "b").stderr
 
 
 @pytest.mark.usefixtures("_traced")

@@ -226,7 +226,7 @@ def read_json_lines(path: Path) -> list[Entry]:
     Raises:
         DataError: The file is malformed.
     """
-    return _gather(_json_rows(path))
+    return _gather(json_rows(path))
 
 
 def csv_rows(path: Path, wanted: Sequence[str] | None = None) -> Iterator[Row]:
@@ -300,7 +300,12 @@ def _text(wanted: Sequence[str] | None) -> str:
     return (wanted or COLUMNS)[-1]
 
 
-def _json_rows(path: Path) -> Iterator[Row]:
+def json_rows(path: Path) -> Iterator[Row]:
+    """Yield the objects of a JSON Lines file; empty lines are skipped.
+
+    Raises:
+        DataError: A line is no JSON object.
+    """
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if line.strip():

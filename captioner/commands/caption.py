@@ -233,7 +233,7 @@ def run(options: Namespace) -> int:
     if unsure:
         note(f"Left out {unsure:,} of {captioned:,} captions: confidence below {least:g}.")
     if stores and left_out:
-        note(f"Skipped {left_out:,} images that already have captions.")
+        note(f"Skipped {_images(left_out)}, captioned already.")
     if album is not None:
         album.write(options.html)
     if options.format == PARQUET:
@@ -339,8 +339,12 @@ def open_captions_file(output: Path, run: Run, inputs: list[str]) -> CaptionsFil
     """Open the captions file, and report the captions that it already has."""
     file = CaptionsFile(output, run, inputs)
     if len(file):
-        note(f"Resuming {output}, which has captions of {len(file):,} images.")
+        note(f"Resuming {output}, which has captions of {_images(len(file))}.")
     return file
+
+
+def _images(number: int) -> str:
+    return f"{number:,} image{'' if number == 1 else 's'}"
 
 
 def _of_clips(options: Namespace) -> dict[str, Any]:

@@ -61,7 +61,8 @@ def check_clips(options: Namespace, photos_only: str | None) -> None:
         )
     if not wants_subtitles(options):
         return
-    form = f"--format {options.format}"
+    by_name = output is not None and output.suffix.lower() == f".{options.format}"
+    form = f"--output {output}" if by_name else f"--format {options.format}"
     if len(paths) != 1 or os.path.isdir(paths[0]) or not is_clip(paths[0]):
         raise ConfigError(f"{form} writes the subtitles of one clip; expected a single clip.")
     for option in ("json", "summary", "tags"):

@@ -29,13 +29,18 @@ examples:
     parser.set_defaults(run=run)
     add_annotated(parser, "scored")
     parser.add_argument(
-        "--results", type=Path, metavar="FILE", help="Score this COCO results file instead."
+        "--results",
+        type=Path,
+        metavar="FILE",
+        help=(
+            "Score this file instead: COCO results, or the CSV or JSON lines of captioner caption."
+        ),
     )
     parser.add_argument(
         "--compare",
         type=Path,
         metavar="FILE",
-        help="Test the difference to this COCO results file (paired bootstrap).",
+        help="Test the difference to this file (paired bootstrap).",
     )
     parser.add_argument(
         "--allow-missing",

@@ -5,6 +5,7 @@ from argparse import Namespace
 
 from captioner.commands.parser import Add
 from captioner.commands.terminal import show_warnings
+from captioner.errors import ConfigError
 
 
 def declare(add: Add) -> None:
@@ -18,6 +19,7 @@ def declare(add: Add) -> None:
         epilog="examples:\n  captioner info\n  captioner info runs/tiny/best --json",
     )
     parser.set_defaults(run=run)
+    parser.add_argument("--model", metavar="DIR", help="The same as DIR.")
     parser.add_argument("--json", action="store_true", help="Print a JSON object.")
 
 
@@ -26,7 +28,10 @@ def run(options: Namespace) -> int:
     from captioner.checkpoint import describe, read_checkpoint
 
     show_warnings()
-    description = describe(read_checkpoint(*options.operands))
+    folders = [*options.operands, *([] if options.model is None else [options.model])]
+    if len(folders) > 1:
+        raise ConfigError(f"Expected one checkpoint folder, not {' and '.join(folders)}.")
+    description = describe(read_checkpoint(*folders))
     if options.json:
         print(json.dumps(description, indent=2))
         return 0

@@ -18,7 +18,7 @@ from captioner.evaluation.groups import read_groups, read_objects
 from captioner.evaluation.metric import check_instances
 from captioner.evaluation.metrics import DEFAULT_METRICS, check_metrics, find_metric
 from captioner.evaluation.output import check_output, save_all, saved_captions
-from captioner.evaluation.results import load_json, load_results
+from captioner.evaluation.results import load_captions, load_json
 from captioner.inference import Folder
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,8 @@ def evaluate(
         images: See `captioner.annotations.records.load_records`.
         split: See `captioner.annotations.records.load_records`; an error for a file without splits.
         captioning: The model and its options; the bundled model if None.
-        results: A results file in COCO format to score; no model is run, and images are not needed.
+        results: Captions to score, see `captioner.evaluation.results.load_captions`; no model is
+            run, and images are not needed.
         output: A folder for `results.json`, `scores.json`, `per_image.csv` and `report.html`;
             created if missing.
         scoring: How to score; by BLEU, ROUGE-L and CIDEr-D if None.
@@ -115,7 +116,7 @@ def evaluate(
     if split is not None:
         facts["split"] = split
     if results is not None:
-        captions = load_results(results, _image_ids(records), allow_missing=scoring.allow_missing)
+        captions = load_captions(results, records, allow_missing=scoring.allow_missing)
         facts["results"] = str(results)
     else:
         captions, more = caption_all(
@@ -171,7 +172,7 @@ def _read_other(name: str, records: Sequence[Record], scoring: Scoring) -> Syste
         return None
     return System(
         name,
-        load_results(scoring.against, _image_ids(records), allow_missing=scoring.allow_missing),
+        load_captions(scoring.against, records, allow_missing=scoring.allow_missing),
     )
 
 

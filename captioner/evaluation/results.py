@@ -1,16 +1,24 @@
-"""Results files in COCO's format: `[{"image_id": 42, "caption": "a dog"}, ...]`."""
+"""Files of captions to score.
+
+COCO results        `[{"image_id": 42, "caption": "a dog"}, ...]`
+CSV, JSON Lines     of `captioner caption --output`: a path and a caption for each image
+"""
 
 import contextlib
 import io
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from captioner.annotations.entries import read_json
+from captioner.annotations.formats import Row, csv_rows, json_rows
+from captioner.annotations.records import Record
 from captioner.errors import DataError, MissingExtraError
 from captioner.files import replacing
+from captioner.library.tables import unescape_formula
 
 ImageId: TypeAlias = int | str
 
@@ -33,6 +41,42 @@ def save_results(
         partial.write_text(
             "[" + ",\n".join(lines) + "]\n", encoding="utf-8", errors="backslashreplace"
         )
+
+
+def load_captions(
+    path: str | os.PathLike[str], records: Sequence[Record], *, allow_missing: bool = False
+) -> dict[ImageId, str]:
+    """Read captions to score: COCO results, CSV or JSON Lines.
+
+    An image of a `path` in CSV or JSON Lines is the annotated one whose path ends with the same
+    parts, the more the better, and at least with the same file name.
+
+    Args:
+        path: A .csv or .jsonl file as `captioner caption --output` writes it (other columns than
+            `path` and `caption` are ignored), or another file with COCO results.
+        records: The images that have references.
+        allow_missing: Accept files that lack some, but not all, of the images.
+
+    Returns:
+        The captions by image id, as `load_results` does.
+
+    Raises:
+        DataError: As for `load_results`, or a path fits no image or several.
+        MissingExtraError: pycocotools is not installed.
+    """
+    path = Path(path)
+    image_ids = [record.image_id for record in records]
+    read = _TABLES.get(path.suffix.lower())
+    if read is None:
+        return load_results(path, image_ids, allow_missing=allow_missing)
+    try:
+        entries = list(_match(read(path), records))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    _check(path, entries, image_ids, allow_missing)
+    return {entry["image_id"]: _whole(entry["caption"]) for entry in entries}
 
 
 def load_results(
@@ -99,6 +143,46 @@ def load_json(path: Path, expected: str = "") -> Any:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    for where, row in csv_rows(path, ("path", "caption")):
+        yield where, {key: unescape_formula(row[key] or "") for key in ("path", "caption")}
+
+
+_TABLES: Mapping[str, Callable[[Path], Iterator[Row]]] = {
+    ".csv": _csv_rows,
+    ".jsonl": json_rows,
+    ".ndjson": json_rows,
+}
+
+
+def _match(rows: Iterator[Row], records: Sequence[Record]) -> Iterator[dict[str, Any]]:
+    """Yield an entry of COCO results for each row."""
+    by_name: dict[str, list[Record]] = {}
+    for record in records:
+        by_name.setdefault(record.path.name, []).append(record)
+    for where, row in rows:
+        if not isinstance(row.get("path"), str) or "caption" not in row:
+            raise DataError(f'{where}: expected "path", the path of an image, and "caption"')
+        path = Path(row["path"])
+        found = by_name.get(path.name, [])
+        if not found:
+            raise DataError(f"{where}: no annotated image has the file name {path.name!r}")
+        common = [_common_end(path, record.path) for record in found]
+        if common.count(max(common)) > 1:
+            raise DataError(
+                f"{where}: {len(found)} annotated images have the file name {path.name!r}; write"
+                " more of its path"
+            )
+        record = found[common.index(max(common))]
+        yield {"image_id": record.image_id, "caption": row["caption"]}
+
+
+def _common_end(one: Path, other: Path) -> int:
+    """Return the number of last parts that two paths have in common."""
+    pairs = zip(reversed(one.parts), reversed(other.parts), strict=False)
+    return len(list(takewhile(lambda parts: parts[0] == parts[1], pairs)))
 
 
 def _whole(text: str) -> str:

@@ -113,7 +113,11 @@ def test_without_the_extra_clips_of_a_folder_are_left_out_and_named_ones_fail(
         (["b.mp4", "--every", "1", "--summary"], "--every cannot be combined with --summary"),
         (["b.mp4", "b.mp4", "--format", "srt"], "expected a single clip"),
         (["a.jpg", "--format", "srt"], "expected a single clip"),
-        ([".", "--format", "vtt"], "expected a single clip"),
+        (
+            [".", "--format", "vtt"],
+            "--format vtt writes the subtitles of one clip; expected a single clip",
+        ),
+        (["a.jpg", "--output", "x.srt"], "--output x.srt writes the subtitles of one clip"),
         (["b.mp4", "--format", "vtt", "--json"], "--json cannot be combined with --format vtt"),
         (["b.mp4", "--output", "x.mp4"], "would overwrite a clip"),
         (["b.mp4", "--save-attention", "maps"], "applies to photos, not to clips"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from PIL import Image
 
 from captioner.cli import main
 from captioner.errors import ConfigError, DataError, ImageError
@@ -318,3 +319,24 @@ def test_an_image_that_cannot_be_read_is_left_out_only_if_allowed(
     annotations.write_text(f"image,caption\nbroken.jpg,a dog\n{cat},a cat\n")
     with pytest.raises(ImageError, match="is empty"):
         evaluate(annotations)
+
+
+@pytest.mark.parametrize("name", ["captions.csv", "captions.jsonl"])
+def test_the_file_of_captioner_caption_is_scored_as_its_captions(
+    checkpoint_folder: Path,
+    files: Files,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    for number, image_id in enumerate(REFERENCES):
+        Image.new("RGB", (80, 80), (0, 90 * number, 0)).save(tmp_path / f"{image_id}.jpg")
+    model = ["--model", str(checkpoint_folder)]
+    assert main(["caption", str(tmp_path), "--output", str(tmp_path / name), *model]) == 0
+    of_file = files._replace(results=tmp_path / name)
+    assert main(command(of_file, "--output", tmp_path / "of_file")) == 0
+    captioned = ["evaluate", "--annotations", str(files.annotations), "--output"]
+    assert main([*captioned, str(tmp_path / "captioned"), *model]) == 0
+    capsys.readouterr()
+    results = [(tmp_path / way / "per_image.csv").read_bytes() for way in ("of_file", "captioned")]
+    assert results[0] == results[1]

@@ -1,5 +1,6 @@
 """Results files: saving and loading, and errors in malformed files."""
 
+import csv
 import json
 from collections.abc import Collection
 from pathlib import Path
@@ -10,8 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
+from captioner.annotations.records import Record
 from captioner.errors import DataError
-from captioner.evaluation.results import load_results, save_results
+from captioner.evaluation.results import load_captions, load_results, save_results
+from captioner.library.tables import escape_formula
 
 IDS = (1, 2)
 
@@ -222,3 +225,58 @@ def test_results_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     assert "cannot be read" in refusal(tmp_path / "none.json")
     (tmp_path / "latin.json").write_bytes(b'[{"image_id": 1, "caption": "caf\xe9"}]')
     assert "not UTF-8" in refusal(tmp_path / "latin.json")
+
+
+RECORDS = [
+    Record(1, Path("photos/summer/a.jpg"), ("a dog",)),
+    Record(2, Path("photos/winter/a.jpg"), ("a cat",)),
+    Record(3, Path("photos/winter/b.jpg"), ("a bus",)),
+]
+
+
+def test_paths_are_matched_from_their_ends(tmp_path: Path) -> None:
+    rows = {"/elsewhere/winter/a.jpg": "two", "summer/a.jpg": "=one, quoted", "b.jpg": ""}
+    table, lines = tmp_path / "captions.csv", tmp_path / "captions.jsonl"
+    with table.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "caption", "log_prob"])
+        writer.writerows([path, escape_formula(text), -1.5] for path, text in rows.items())
+    lines.write_text(
+        "\n".join(json.dumps({"path": path, "caption": text}) for path, text in rows.items())
+    )
+    expected = {2: "two", 1: "=one, quoted", 3: ""}
+    assert load_captions(table, RECORDS) == load_captions(lines, RECORDS) == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        (["c.jpg,x"], "line 2: no annotated image has the file name 'c.jpg'"),
+        (["a.jpg,x"], "line 2: 2 annotated images have the file name 'a.jpg'; write more"),
+        (["b.jpg,x", "winter/b.jpg,y"], "image 3 has a caption in entry 0 already"),
+        (["b.jpg,x"], "2 of 3 annotated images have no caption"),
+        ([',"x'], "invalid CSV"),
+    ],
+)
+def test_tables_that_do_not_fit_are_explained(tmp_path: Path, rows: list[str], reason: str) -> None:
+    path = tmp_path / "captions.csv"
+    path.write_text("\n".join(["path,caption", *rows]))
+    with pytest.raises(DataError, match=reason):
+        load_captions(path, RECORDS)
+
+
+def test_other_tables_are_explained(tmp_path: Path) -> None:
+    for name, text, reason in [
+        ("a.csv", "image,caption\na.jpg,x", "no column 'path' in its first line"),
+        ("a.jsonl", '{"image": "a.jpg", "caption": "x"}', 'line 1: expected "path"'),
+        ("a.jsonl", '{"path": "b.jpg", "caption": 3}', "must be a string, not 3"),
+        ("a.ndjson", "[", "line 1: invalid JSON"),
+    ]:
+        (tmp_path / name).write_text(text)
+        with pytest.raises(DataError, match=reason):
+            load_captions(tmp_path / name, RECORDS)
+    with pytest.raises(DataError, match=r"missing.csv: cannot be read"):
+        load_captions(tmp_path / "missing.csv", RECORDS)
+    (tmp_path / "latin.csv").write_bytes(b"path,caption\nb.jpg,\xe9")
+    with pytest.raises(DataError, match="not UTF-8"):
+        load_captions(tmp_path / "latin.csv", RECORDS)
