@@ -77,13 +77,7 @@ def load_network(
         MissingExtraError: OpenVINO is not installed.
     """
     check_graph(path)
-    core = _core()
-    settings: dict[str, Any] = {
-        _PRECISION_HINT: precision,
-        "INFERENCE_NUM_THREADS": threads or usual_threads(),
-        "NUM_STREAMS": 1,
-        "ENABLE_CPU_PINNING": False,  # several processes would be pinned to the same cores
-    }
+    core, settings = _core(), _settings(threads, precision)
     try:
         if opens_by_path(path):
             if cache:
@@ -96,6 +90,28 @@ def load_network(
             return _Network(core.compile_model(Path(temporary) / path.name, "CPU", settings))
     except Exception as error:  # OpenVINO's exceptions share no other base class
         raise unloadable(path, error) from error
+
+
+def load_graph(graph: bytes, threads: int | None, precision: str) -> Session:
+    """Load an ONNX graph that contains its weights; see `load_network`.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+        Exception: OpenVINO cannot load it.
+    """
+    core = _core()
+    return _Network(
+        core.compile_model(core.read_model(graph), "CPU", _settings(threads, precision))
+    )
+
+
+def _settings(threads: int | None, precision: str) -> dict[str, Any]:
+    return {
+        _PRECISION_HINT: precision,
+        "INFERENCE_NUM_THREADS": threads or usual_threads(),
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,  # several processes would be pinned to the same cores
+    }
 
 
 def cache_folder() -> Path | None:

@@ -1,5 +1,6 @@
-"""A frozen encoder by ONNX Runtime gives torch's features."""
+"""A frozen encoder by ONNX Runtime or OpenVINO gives torch's features."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from captioner.annotations.records import Record
+from captioner.backends.openvino import has_bfloat16
 from captioner.model.encoder import Encoder, EncoderConfig
 from captioner.training import fast_encoder
 from captioner.training.distillation import JointEncoder
@@ -43,6 +45,24 @@ def test_features_are_those_of_torch(residual: Encoder, joint: bool) -> None:
             same(encode(pixels), encoder(pixels))
 
 
+def test_openvino_encodes_in_bfloat16_as_well_as_torch(residual: Encoder) -> None:
+    pytest.importorskip("openvino")
+    if not has_bfloat16():
+        pytest.skip("this processor doesn't compute bfloat16")
+    pixels = torch.randn(7, 3, 64, 64)
+    with torch.inference_mode():
+        exact = residual(pixels).numpy()
+    with torch.autocast("cpu", torch.bfloat16):
+        encode = fastest_encode(residual, 64, 10_000)
+        found = encode(pixels)
+        with torch.inference_mode():
+            by_torch = residual(pixels).float().numpy()
+    assert found.dtype == np.float16
+    errors = [np.linalg.norm(features - exact) for features in (found.astype(np.float32), by_torch)]
+    assert 0 < errors[0] < 2 * errors[1] < 0.1 * np.linalg.norm(exact)
+    assert np.abs(found - by_torch).max() > 0, "it would be torch"
+
+
 def test_torch_encodes_what_is_not_worth_an_export_or_cannot_be_exported(
     monkeypatch: pytest.MonkeyPatch, residual: Encoder
 ) -> None:
@@ -58,6 +78,9 @@ def test_torch_encodes_what_is_not_worth_an_export_or_cannot_be_exported(
         expected = residual(pixels)
     same(fastest_encode(residual, 64, 10)(pixels), expected)
     assert not exports
+    with torch.autocast("cpu", torch.float16):
+        fastest_encode(residual, 64, 10_000)
+    monkeypatch.setitem(sys.modules, "openvino", None)  # as if it were not installed
     with torch.autocast("cpu", torch.bfloat16):
         fastest_encode(residual, 64, 10_000)
     assert not exports
