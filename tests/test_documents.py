@@ -74,6 +74,7 @@ def folder(tmp_path):
     (tmp_path / "captions_val.json").write_text(json.dumps(annotations))
     for name in ("ours.json", "theirs.json"):
         (tmp_path / name).write_text(json.dumps([{"image_id": 1, "caption": "a man smiles"}]))
+    (tmp_path / "val.csv").write_text("path,caption\nval/1.jpg,a man smiles\n")
     (rows,) = blocks("docs/tutorial.md", "csv")
     (tmp_path / "photos.csv").write_text(rows)
     draw_coco(tmp_path / "data" / "coco", train=4, val=2, test=1, restval=1)
