@@ -93,6 +93,8 @@ def test_the_bundled_model_is_kept_as_compiled(
     folder.rmdir()
     folder.write_bytes(b"")  # a file where the folder should be
     assert cache_folder() is None
+    monkeypatch.setitem(sys.modules, "platformdirs", None)  # as if it were not installed
+    assert cache_folder() is None
     np.testing.assert_array_equal(encoded(), compiled)
 
 

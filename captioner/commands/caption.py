@@ -13,7 +13,7 @@ from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captioner.commands.captions_file import CaptionsFile, Run, check_output, escape, format_of
+from captioner.commands.captions_file import CaptionsFile, Run, check_output, format_of
 from captioner.commands.clips import (
     add_clips,
     check_clips,
@@ -44,6 +44,7 @@ from captioner.library.tables import (
     check_parquet,
     csv_header,
     csv_rows,
+    escape_row,
     rows_beside,
     write_parquet,
 )
@@ -443,7 +444,7 @@ def rows_of(
         tags = ", ".join(f"{tag.noun} {tag.probability:.2f}" for tag in one.tags)
         confidence = "" if one.confidence is None else f"{one.confidence:.3f}"
         fields = [
-            *[escape(name)] * with_name,
+            *[escape_row(name)] * with_name,
             one.text,
             *[tags] * options.tags,
             *[confidence] * with_confidence,

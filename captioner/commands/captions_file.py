@@ -16,9 +16,8 @@ from typing import Any
 from captioner.commands.parser import STANDARD_INPUT
 from captioner.errors import ConfigError
 from captioner.files import check_folder_of, replacing
-from captioner.library.tables import BOM, csv_header, csv_path
+from captioner.library.tables import BOM, csv_header, csv_path, unescape_row
 
-_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _ELSE = "Remove it, or choose another file with --output."
 _CSV = "CSV"
 
@@ -41,27 +40,6 @@ class Run:
     models: tuple[str, ...]
     decoding: Mapping[str, Any]
     photo: str | None = None
-
-
-def escape(name: str) -> str:
-    r"""Escape a path for a row: tab, newline and carriage return become `\t`, `\n` and `\r`.
-
-    A backslash is doubled, except on Windows, where names cannot contain the other characters.
-    """
-    return name if os.name == "nt" else "".join(_ESCAPES.get(letter, letter) for letter in name)
-
-
-def unescape(field: str) -> str:
-    """Invert `escape`."""
-    if os.name == "nt":
-        return field
-    plain = {escaped: letter for letter, escaped in _ESCAPES.items()}
-    parts, at = [], 0
-    while at < len(field):
-        length = 2 if field[at] == "\\" else 1
-        parts.append(plain.get(field[at : at + length], field[at : at + length]))
-        at += length
-    return "".join(parts)
 
 
 def format_of(output: Path | None, formats: Collection[str]) -> str | None:
@@ -241,7 +219,7 @@ class CaptionsFile:
             return self._run.photo
         if self._run.form.startswith("table"):
             name, tab, _ = text.partition("\t")
-            return unescape(name) if name and tab else None
+            return unescape_row(name) if name and tab else None
         try:
             entry = json.loads(text)
         except (ValueError, RecursionError):

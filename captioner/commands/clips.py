@@ -6,12 +6,12 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioner.commands.captions_file import escape
 from captioner.commands.decoding import DECODING
 from captioner.commands.model import given
 from captioner.commands.parser import Parser
 from captioner.errors import ConfigError
 from captioner.files import replacing
+from captioner.library.tables import escape_row
 from captioner.video.formats import VIDEO_SUFFIXES, is_clip
 from captioner.video.subtitles import FORMATS, subtitles, time_span
 
@@ -101,7 +101,7 @@ def run_subtitles(options: Namespace) -> int:
 
 def clip_text(name: str, clip: "Clip", options: Namespace, with_name: bool) -> str:
     """Format a clip as text: one line per shot, or its summary."""
-    names = [escape(name)] * with_name
+    names = [escape_row(name)] * with_name
     parts = (
         [(names, clip.summary)]
         if options.summary

@@ -33,7 +33,8 @@ examples:
         type=Path,
         metavar="FILE",
         help=(
-            "Score this file instead: COCO results, or the CSV or JSON lines of captioner caption."
+            "Score this file instead: COCO results, or the TSV, CSV or JSON lines of captioner"
+            " caption."
         ),
     )
     parser.add_argument(

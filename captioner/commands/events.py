@@ -6,12 +6,12 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioner.commands.captions_file import escape
 from captioner.commands.model import add_model
 from captioner.commands.parser import Add
 from captioner.commands.terminal import report, show_warnings, track
 from captioner.errors import ConfigError, MissingExtraError, VideoError
 from captioner.events.config import NO_EVENTS, THRESHOLD, check_threshold
+from captioner.library.tables import escape_row
 from captioner.video.subtitles import time_span
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _print(clip: str, seen: "Scan", options: Namespace) -> None:
         return
     for event in events:
         when = time_span(event.start, event.end)
-        print(escape(clip), when, event.label, f"{event.probability:.2f}", sep="\t", flush=True)
+        print(escape_row(clip), when, event.label, f"{event.probability:.2f}", sep="\t", flush=True)
 
 
 def _score(captioner: "Captioner", options: Namespace) -> int:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captioner.commands.caption import inputs, json_line
-from captioner.commands.captions_file import escape
 from captioner.commands.decoding import DECODING, add_decoding
 from captioner.commands.model import add_model, given
 from captioner.commands.parser import STANDARD_INPUT, Add
@@ -24,6 +23,7 @@ from captioner.commands.terminal import (
     track,
 )
 from captioner.errors import ConfigError, ImageError
+from captioner.library.tables import escape_row
 
 if TYPE_CHECKING:
     from captioner.explain import Evidence
@@ -170,7 +170,7 @@ def _mark(options: Namespace) -> int:
             entry = {"path": name, **evidence.to_dict()}
             line = json_line(entry, sys.stdout.encoding or "utf-8")
         else:
-            line = "\t".join([*[escape(name)] * several, evidence.text]) + "\n"
+            line = "\t".join([*[escape_row(name)] * several, evidence.text]) + "\n"
         print(line, end="", flush=True)
     if several:
         note(f"{marked:,} of {content:,} content words have no visual evidence.")

@@ -1,7 +1,7 @@
 """Files of captions to score.
 
-COCO results        `[{"image_id": 42, "caption": "a dog"}, ...]`
-CSV, JSON Lines     of `captioner caption --output`: a path and a caption for each image
+COCO results            `[{"image_id": 42, "caption": "a dog"}, ...]`
+TSV, CSV, JSON Lines    of `captioner caption --output`: a path and a caption for each image
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from captioner.annotations.formats import Row, csv_rows, json_rows
 from captioner.annotations.records import Record
 from captioner.errors import DataError, MissingExtraError
 from captioner.files import replacing
-from captioner.library.tables import unescape_formula
+from captioner.library.tables import unescape_formula, unescape_row
 
 ImageId: TypeAlias = int | str
 
@@ -46,14 +46,14 @@ def save_results(
 def load_captions(
     path: str | os.PathLike[str], records: Sequence[Record], *, allow_missing: bool = False
 ) -> dict[ImageId, str]:
-    """Read captions to score: COCO results, CSV or JSON Lines.
+    """Read captions to score: COCO results, TSV, CSV or JSON Lines.
 
-    An image of a `path` in CSV or JSON Lines is the annotated one whose path ends with the same
+    The image of a path in a table is the annotated one whose path ends with the same
     parts, the more the better, and at least with the same file name.
 
     Args:
-        path: A .csv or .jsonl file as `captioner caption --output` writes it (other columns than
-            `path` and `caption` are ignored), or another file with COCO results.
+        path: A .tsv, .csv or .jsonl file as `captioner caption --output` writes it (other columns
+            than the path and the caption are ignored), or another file with COCO results.
         records: The images that have references.
         allow_missing: Accept files that lack some, but not all, of the images.
 
@@ -145,12 +145,23 @@ def load_json(path: Path, expected: str = "") -> Any:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
 
 
+def _tsv_rows(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            name, tab, rest = line.removesuffix("\n").partition("\t")
+            where = f"{path}, line {number}"
+            if not tab:
+                raise DataError(f"{where}: expected a path, a tab and a caption")
+            yield where, {"path": unescape_row(name), "caption": rest.partition("\t")[0]}
+
+
 def _csv_rows(path: Path) -> Iterator[Row]:
     for where, row in csv_rows(path, ("path", "caption")):
         yield where, {key: unescape_formula(row[key] or "") for key in ("path", "caption")}
 
 
 _TABLES: Mapping[str, Callable[[Path], Iterator[Row]]] = {
+    ".tsv": _tsv_rows,
     ".csv": _csv_rows,
     ".jsonl": json_rows,
     ".ndjson": json_rows,

@@ -1,4 +1,4 @@
-"""Captions as rows of a table: CSV that spreadsheets open, and Parquet."""
+"""Captions as rows of a table: with tabs, CSV that spreadsheets open, and Parquet."""
 
 import csv
 import json
@@ -22,6 +22,7 @@ COLUMNS = ("path", "caption", "log_prob", "confidence", "tags")
 BOM = "\ufeff"
 """Starts a CSV file; without it, spreadsheets assume a legacy encoding."""
 
+_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _ROWS = 4096  # written to Parquet at once
 
@@ -75,6 +76,27 @@ def escape_formula(text: str) -> str:
 def unescape_formula(text: str) -> str:
     """Undo `escape_formula`."""
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def escape_row(name: str) -> str:
+    r"""Escape a path for a table with tabs: tab, newline, carriage return become `\t`, `\n`, `\r`.
+
+    A backslash is doubled, except on Windows, where names cannot contain the other characters.
+    """
+    return name if os.name == "nt" else "".join(_ESCAPES.get(letter, letter) for letter in name)
+
+
+def unescape_row(field: str) -> str:
+    """Invert `escape_row`."""
+    if os.name == "nt":
+        return field
+    plain = {escaped: letter for letter, escaped in _ESCAPES.items()}
+    parts, at = [], 0
+    while at < len(field):
+        length = 2 if field[at] == "\\" else 1
+        parts.append(plain.get(field[at : at + length], field[at : at + length]))
+        at += length
+    return "".join(parts)
 
 
 def _line(values: Any) -> str:

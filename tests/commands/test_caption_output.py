@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from captioner.cli import main
-from captioner.commands.captions_file import escape, unescape
+from captioner.library.tables import escape_row, unescape_row
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., tuple[int, str]]
@@ -221,9 +221,9 @@ def test_relative_paths_resume_in_their_folder(
     "name", ["a\tb.png", "a\nb\r.png", "a\\tb.png", "\\", "日本\udce9.png", "plain.png"]
 )
 def test_names_are_one_field_and_come_back(name: str) -> None:
-    field = escape(name)
+    field = escape_row(name)
     assert not set("\t\n\r") & set(field)
-    assert unescape(field) == name
+    assert unescape_row(field) == name
     assert (field == name) == (not set("\t\n\r\\") & set(name))
 
 
@@ -249,7 +249,7 @@ def test_names_that_the_terminal_cannot_write(
     if as_json:
         assert [json.loads(line.decode(encoding))["path"] for line in lines] == paths
     elif encoding == "utf-8":
-        read = [unescape(os.fsdecode(line.split(b"\t")[0])) for line in lines]
+        read = [unescape_row(os.fsdecode(line.split(b"\t")[0])) for line in lines]
         assert read == paths
 
 

@@ -236,7 +236,8 @@ RECORDS = [
 
 def test_paths_are_matched_from_their_ends(tmp_path: Path) -> None:
     rows = {"/elsewhere/winter/a.jpg": "two", "summer/a.jpg": "=one, quoted", "b.jpg": ""}
-    table, lines = tmp_path / "captions.csv", tmp_path / "captions.jsonl"
+    table, lines, plain = (tmp_path / f"captions.{suffix}" for suffix in ("csv", "jsonl", "tsv"))
+    plain.write_text("".join(f"{path}\t{text}\tcat, dog\n" for path, text in rows.items()))
     with table.open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "caption", "log_prob"])
@@ -245,7 +246,8 @@ def test_paths_are_matched_from_their_ends(tmp_path: Path) -> None:
         "\n".join(json.dumps({"path": path, "caption": text}) for path, text in rows.items())
     )
     expected = {2: "two", 1: "=one, quoted", 3: ""}
-    assert load_captions(table, RECORDS) == load_captions(lines, RECORDS) == expected
+    for path in (table, lines, plain):
+        assert load_captions(path, RECORDS) == expected
 
 
 @pytest.mark.parametrize(
@@ -271,6 +273,7 @@ def test_other_tables_are_explained(tmp_path: Path) -> None:
         ("a.jsonl", '{"image": "a.jpg", "caption": "x"}', 'line 1: expected "path"'),
         ("a.jsonl", '{"path": "b.jpg", "caption": 3}', "must be a string, not 3"),
         ("a.ndjson", "[", "line 1: invalid JSON"),
+        ("a.tsv", "b.jpg\tx\nb.jpg x\n", "line 2: expected a path, a tab and a caption"),
     ]:
         (tmp_path / name).write_text(text)
         with pytest.raises(DataError, match=reason):
