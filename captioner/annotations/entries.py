@@ -1,7 +1,8 @@
 """Entries of annotation files, independent of the file format, and checks of their values."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,25 @@ class Entry(NamedTuple):
     start: float | None = None
     end: float | None = None
     suffixes: tuple[str, ...] = ()
+
+
+@contextmanager
+def reading(path: Path, hint: str = "") -> Iterator[None]:
+    """Name a text file whose reading fails.
+
+    Args:
+        path: The file.
+        hint: What to do if it cannot be read, to append to the message.
+
+    Raises:
+        DataError: The file cannot be read, or is not UTF-8.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}){hint}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
 
 
 def read_json(path: Path) -> Any:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from captioner.annotations.entries import get_seconds, get_text
+from captioner.annotations.entries import get_seconds, get_text, reading
 from captioner.annotations.formats import csv_rows
 from captioner.annotations.paths import existing_name
 from captioner.errors import DataError
@@ -33,7 +33,7 @@ def load_events(
     path = Path(table)
     folder = path.parent if clips is None else Path(clips)
     events: dict[Path, tuple[Event, ...]] = {}
-    try:
+    with reading(path):
         for where, row in csv_rows(path, COLUMNS):
             name = get_text(where, row, "clip")
             if not name.strip():
@@ -54,10 +54,6 @@ def load_events(
             if not label:
                 raise DataError(f'{where}: expected "label", what happens in the clip')
             events[clip] = (*events.get(clip, ()), Event(start, end, label))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     if not any(events.values()):
         raise DataError(f"{path}: no events in it; expected at least one")
     return events

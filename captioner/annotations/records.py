@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from captioner.annotations.entries import Entry
+from captioner.annotations.entries import Entry, reading
 from captioner.annotations.formats import FORMATS
 from captioner.annotations.paths import existing_name, hint
 from captioner.errors import ConfigError, DataError
@@ -113,15 +113,11 @@ def load_records(
     path = Path(annotations)
     if split is not None and split not in get_args(Split):
         raise ConfigError(f"There is no split {split!r}; expected {', '.join(get_args(Split))}.")
-    try:
-        with _collector_paused():  # COCO's files would take 50 % longer otherwise
-            entries, has_splits = _read(path, split)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror or error}){_whence(path)}"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    with (
+        reading(path, _whence(path)),
+        _collector_paused(),  # COCO's files would take 50 % longer otherwise
+    ):
+        entries, has_splits = _read(path, split)
     if not entries:
         raise DataError(f"{path}: no captions; expected at least one image with a caption")
     if strict and split is not None and not has_splits:

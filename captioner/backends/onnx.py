@@ -294,11 +294,7 @@ def load_session(path: Path, threads: int | None) -> Session:
         CheckpointError: The graph is missing or damaged.
     """
     check_graph(path)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # we raise and report errors ourselves
-    options.intra_op_num_threads = threads or usual_threads()
-    # Spinning threads gain little on an idle machine, and double the time on a busy one.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options = session_options(threads)
     weights = path.parent / WEIGHTS
     # Newer versions of ONNX Runtime don't follow links to another folder; older ones do, and don't
     # accept bytes. No version accepts a path that is not UTF-8.
@@ -320,6 +316,16 @@ def load_session(path: Path, threads: int | None) -> Session:
     session.weights = content  # it uses their memory without keeping a reference
     loaded: Session = session
     return loaded
+
+
+def session_options(threads: int | None) -> onnxruntime.SessionOptions:
+    """Return the options of every session; `threads` as for `load_session`."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # we raise and report errors ourselves
+    options.intra_op_num_threads = threads or usual_threads()
+    # Spinning threads gain little on an idle machine, and double the time on a busy one.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
 
 
 def check_graph(path: Path) -> None:

@@ -13,7 +13,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from captioner.annotations.entries import read_json
+from captioner.annotations.entries import read_json, reading
 from captioner.annotations.formats import Row, csv_rows, json_rows
 from captioner.annotations.records import Record
 from captioner.errors import DataError, MissingExtraError
@@ -69,12 +69,8 @@ def load_captions(
     read = _TABLES.get(path.suffix.lower())
     if read is None:
         return load_results(path, image_ids, allow_missing=allow_missing)
-    try:
+    with reading(path):
         entries = list(_match(read(path), records))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     _check(path, entries, image_ids, allow_missing)
     return {entry["image_id"]: _whole(entry["caption"]) for entry in entries}
 
@@ -135,14 +131,11 @@ def load_json(path: Path, expected: str = "") -> Any:
     Raises:
         DataError: The file cannot be read, or isn't valid JSON.
     """
-    try:
-        return read_json(path)
-    except DataError as error:
-        raise DataError(f"{error}{expected and f' (expected {expected})'}") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    with reading(path):
+        try:
+            return read_json(path)
+        except DataError as error:
+            raise DataError(f"{error}{expected and f' (expected {expected})'}") from error
 
 
 def _tsv_rows(path: Path) -> Iterator[Row]:

@@ -11,6 +11,7 @@ import torchvision
 from numpy.typing import NDArray
 from PIL import Image
 
+from captioner.annotations.entries import reading
 from captioner.annotations.formats import csv_rows
 from captioner.annotations.paths import existing_name
 from captioner.annotations.records import Record, check_images
@@ -89,15 +90,12 @@ def read_labelled(
     Raises:
         DataError: The labels are invalid, or images are missing.
     """
-    try:
+    expected = (
+        "; expected a folder with a folder of images for each class, or a CSV file with the columns"
+        " image,label"
+    )
+    with reading(path, expected):
         records = _folder_records(path) if path.is_dir() else _table_records(path, images)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror or error}); expected a folder with a folder"
-            " of images for each class, or a CSV file with the columns image,label"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     if not records:
         raise DataError(f"{path}: no labelled images in it; expected class/photo.jpg")
     check_images(records)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from captioner.backends.onnx import Session
+from captioner.backends.onnx import Session, session_options
 from captioner.backends.openvino import has_bfloat16, load_graph
 from captioner.export import trace
 
@@ -82,10 +82,7 @@ def onnx_encode(encoder: nn.Module, image_size: int) -> Encode:
         Exception: Any error of the exporter or ONNX Runtime.
     """
     graph, pixels, expected = _trace(encoder, image_size)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # errors are raised
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options = session_options(torch.get_num_threads())
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     difference = np.abs(_run(session, pixels) - expected).max() / np.abs(expected).max()
     return _checked(session, difference, TOLERANCE)
