@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 from captioner.annotations.records import Record, load_records
 from captioner.data.datamodule import CaptionData
 from captioner.images import find_images, open_image
+from captioner.training import fast_encoder
 from captioner.training.lightning_module import CaptioningModule
 from captioner.training.precision import resolve_precision
 from captioner.training.train import TrainCLI
@@ -98,6 +99,7 @@ def training(options: Namespace) -> tuple[str, list[Row]]:
     Returns:
         A description of the measurement, and the rows of a table.
     """
+    fast_encoder.WORTHWHILE = 0  # whole runs are long enough, unlike the measured ones
     logging.disable(logging.WARNING)  # Lightning's warnings about its environment, irrelevant here
     try:
         with TemporaryDirectory() as folder, warnings.catch_warnings():

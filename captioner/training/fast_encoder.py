@@ -1,4 +1,4 @@
-"""Run a frozen encoder with the fastest engine.
+"""Run a frozen encoder, or its frozen stages, with the fastest engine.
 
 ONNX Runtime    on a CPU in float32: less than half of torch's time. The features differ by less
                 than the rounding to float16 for the cache.
@@ -23,47 +23,57 @@ from captioner.export import trace
 
 logger = logging.getLogger(__name__)
 
-Encode = Callable[[Tensor], NDArray[np.float16]]
-"""Images (B, 3, S, S) -> features (B, L, D); clips (B, F, 3, S, S) -> (B, F * L, D)."""
-
 Pixels = NDArray[np.float32]
+
+Encode = Callable[[Tensor], NDArray[np.float32]]
+"""Images (..., 3, S, S), on the CPU -> what the encoder gives, (N, L, D) for N images in all."""
 
 WORTHWHILE = 500  # images; exporting takes as long as encoding some hundreds
 TOLERANCE = 1e-3  # maximum difference between engines, relative to the largest feature
 TOLERANCE_BFLOAT16 = 0.2  # norm of the difference from float32, relative to that of the features
 
 
-def fastest_encode(
-    encoder: nn.Module, image_size: int, n_images: int, *, frames: int = 1
-) -> Encode:
+def fastest_encode(encoder: nn.Module, image_size: int, n_images: int) -> Encode:
     """Find the fastest way to encode images with a frozen encoder in evaluation mode.
 
     Args:
-        encoder: Pixels (B, 3, S, S) -> features (B, L, D).
+        encoder: Pixels (N, 3, S, S) -> features (N, L, D).
         image_size: S.
-        n_images: The number of images or clips to encode.
-        frames: The number of frames of each; more than 1 for clips.
+        n_images: The number of images to encode; each frame of a clip is one.
     """
     device = next(encoder.parameters()).device
 
-    def by_torch(pixels: Tensor) -> NDArray[np.float16]:
+    def by_torch(pixels: Tensor) -> NDArray[np.float32]:
         with torch.inference_mode():
-            features: NDArray[np.float16] = encoder(pixels.to(device)).half().cpu().numpy()
+            features: NDArray[np.float32] = (
+                encoder(pixels.flatten(0, -4).to(device)).float().cpu().numpy()
+            )
         return features
 
-    few = n_images * frames < WORTHWHILE
-    if few or device.type != "cpu":
-        return by_torch
+    return find_engine(encoder, image_size, n_images) or by_torch
+
+
+def find_engine(encoder: nn.Module, image_size: int, n_images: int) -> Encode | None:
+    """Find an engine that encodes images faster than torch; None if there is none.
+
+    Args:
+        encoder: A frozen encoder in evaluation mode, or its first stages: pixels (N, 3, S, S) ->
+            one tensor of N rows.
+        image_size: S.
+        n_images: The number of images to encode; each frame of a clip is one.
+    """
+    if n_images < WORTHWHILE or next(encoder.parameters()).device.type != "cpu":
+        return None
     name, find = "ONNX Runtime", onnx_encode
     if torch.is_autocast_enabled("cpu"):
         if not _openvino_computes(torch.get_autocast_dtype("cpu")):
-            return by_torch
+            return None
         name, find = "OpenVINO", openvino_encode
     try:
         return find(encoder, image_size)
     except Exception as error:  # torch supports whatever the exporter or the engine doesn't
         logger.info("%s cannot compute these features; using torch (%s)", name, error)
-        return by_torch
+        return None
 
 
 def _openvino_computes(precision: torch.dtype) -> bool:
@@ -121,13 +131,10 @@ def _checked(session: Session, difference: float, tolerance: float) -> Encode:
     if not difference <= tolerance:
         raise ValueError(f"its features differ by {difference:.1e}")
 
-    def encode(pixels: Tensor) -> NDArray[np.float16]:
-        images = pixels.flatten(0, -4)  # of clips, their frames one by one
-        parts = [
-            _run(session, part.numpy())
-            for part in (images[start : start + 4] for start in range(0, len(images), 4))
-        ]
-        features = np.concatenate(parts).astype(np.float16)
-        return features.reshape(len(pixels), -1, features.shape[2])
+    def encode(pixels: Tensor) -> NDArray[np.float32]:
+        images = pixels.flatten(0, -4).float().contiguous().numpy()
+        return np.concatenate(
+            [_run(session, images[start : start + 4]) for start in range(0, len(images), 4)]
+        )
 
     return encode

@@ -170,8 +170,8 @@ def _write_parts(
     """Compute the missing features of each view, part by part, and log the progress."""
     count, done = sum(map(len, missing)), 0
     training = encoder.training
-    frames = max(1, views.frames)
-    encode = fastest_encode(encoder.eval(), views.preprocessing.size, count, frames=frames)
+    n_images = count * max(1, views.frames)
+    encode = fastest_encode(encoder.eval(), views.preprocessing.size, n_images)
     unit = "images" if views.count == 1 else "views of images"
     lines = ProgressLines("Computing features", count, unit, logger.info)
     try:
@@ -239,7 +239,8 @@ def _compute(
             file.write(one.tobytes())
 
         for pixels, indices in batches:
-            for index, one in zip(indices.tolist(), encode(pixels), strict=True):  # (B, L, D)
+            features = encode(pixels).astype(np.float16).reshape(len(pixels), regions, width)
+            for index, one in zip(indices.tolist(), features, strict=True):
                 write(rows.pop(index), one)
             tell(len(wanted) - len(rows))
         for row in rows.values():  # images that could not be read

@@ -34,6 +34,7 @@ from captioner.training.averaging import OPTION as AVERAGE
 from captioner.training.averaging import StartAverage
 from captioner.training.distillation import DistillationConfig, Teachers
 from captioner.training.feature_cache import FeatureCache
+from captioner.training.frozen_part import FrozenPart
 from captioner.training.keeping import OriginalClasses
 from captioner.training.loss import CaptionLoss, event_loss
 from captioner.training.network import continued_network, new_network
@@ -190,9 +191,10 @@ class CaptioningModule(LightningModule):
             finetune.stages
         )  # fail now, not in epoch 10, if there is no such stage
         self.network.encoder.unfreeze(())
+        self.frozen_part = FrozenPart(self.network.encoder, finetune.stages)
         self.original: OriginalClasses | None = None
         if self.network.classifier is not None and finetune.stages and finetune.keep_classifier:
-            self.original = OriginalClasses(self.network, finetune.stages)
+            self.original = OriginalClasses(self.network, self.frozen_part)
         self.start_average: StartAverage | None = None
         if average_with_start is not None:
             self.start_average = StartAverage.begin(
@@ -210,20 +212,28 @@ class CaptioningModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Set the data module's source of features for the epochs with a frozen encoder."""
-        CaptionData.of(self.trainer).feature_source = FeatureCache(
+        data = CaptionData.of(self.trainer)
+        data.feature_source = FeatureCache(
             self.network.encoder,
             until=self.finetune.begins,
             teachers=self.teachers,
             precision=self.trainer.precision_plugin.forward_context,
         )
+        if stage == "fit":
+            self.frozen_part.n_images = self._encoded(data)
+
+    def _encoded(self, data: CaptionData) -> int:
+        """Return how many images or frames the run encodes at least: those of training."""
+        images = len(data.records["train"]) * max(1, self.trainer.max_epochs or 1)
+        if self.trainer.max_steps >= 0:
+            images = min(images, self.trainer.max_steps * data.batch_size)
+        return images * max(1, self.network.frames)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Encode pixels; from cached features, return the model's part."""
-        return (
-            self.network.encoder(pixels)
-            if pixels.ndim > 3
-            else pixels[:, :, : self.network.encoder.width]
-        )
+        if pixels.ndim > 3:
+            return self.frozen_part.encode(self.network.encoder, pixels)
+        return pixels[:, :, : self.network.encoder.width]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the step, so that a resumed run is identical to an uninterrupted one."""

@@ -15,6 +15,7 @@ from captioner.model.decoder import DecoderConfig
 from captioner.model.encoder import EncoderConfig
 from captioner.model.networks import build_network
 from captioner.tags import TagConfig
+from captioner.training.frozen_part import FrozenPart
 from captioner.training.keeping import OriginalClasses
 from captioner.training.optimization import FinetuneConfig
 from tests.training.runs import SMALL, SMALL_RESNET, TINY, train_with
@@ -43,7 +44,7 @@ def make_network(name: str) -> CaptioningModel:
 def test_the_divergence_is_that_of_the_distributions(name: str, stage: str, shares: bool) -> None:
     network = make_network(name)
     changed = copy.deepcopy(network).eval()
-    original = OriginalClasses(changed, [stage])
+    original = OriginalClasses(changed, FrozenPart(changed.encoder, [stage]))
     pixels = torch.randn(3, 3, SIZE, SIZE)
     with torch.no_grad():
         features, forgotten = original.encode(changed, pixels)
@@ -74,7 +75,7 @@ def test_it_stays_within_its_loss_while_the_encoder_learns_something_else() -> N
     lost, learnt = {}, {}
     for weight in (0.0, 1.0):
         trained = copy.deepcopy(network).eval()
-        original = OriginalClasses(trained, stages)
+        original = OriginalClasses(trained, FrozenPart(trained.encoder, stages))
         trained.encoder.unfreeze(stages)
         optimizer = torch.optim.Adam(trained.encoder.trained_parameters(), lr=3e-4)
         for _ in range(20):
