@@ -20,10 +20,10 @@ FLICKR8K = Path(__file__).parents[2] / "shared" / "data" / "flickr8k"
 
 GOLDEN = {
     "astronaut.jpg": "a man in a red shirt looking at the camera",
-    "cat.jpg": "a close up of a striped cat looking at the camera",
-    "coffee.jpg": "a cup of coffee on a wooden table next to a coffee cup",
+    "cat.jpg": "a close up of a striped cat with green eyes",
+    "coffee.jpg": "a small cup of coffee on a wooden table",
     "officer.jpg": "a man in a black suit and tie standing in front of a microphone",
-    "pagoda.jpg": "an old wooden temple with a red roof and green grass",
+    "pagoda.jpg": "an old wooden temple with a red roof and green flowers",
     "photographer.jpg": "a man looking through a telescope on a tripod",
     "rocket.jpg": "a tall glass skyscraper rises into a blue sky",
 }

@@ -21,7 +21,8 @@ class Constraints:
         min_length: The minimum number of words in a caption.
         no_repeat_ngram: No n-gram of this many words occurs twice in a caption; 0 allows
             repetition.
-        repeat_words: Whether a word may follow itself.
+        repeat_words: Whether a word may occur again. If not, those of `forbidden_endings` still may
+            (without any, all words), but not directly after themselves.
         forbidden_endings: Ids of the words that a caption may not end with.
         inclusion: What a caption must contain; None if nothing.
         start: The id that captions begin with.
@@ -51,6 +52,9 @@ class Constraints:
         self._never_last: IntArray = np.array(sorted(forbidden_endings), np.int64)
         self._may_be_last: BoolArray = np.ones(vocab_size, np.bool_)  # (V,)
         self._may_be_last[self._never_last] = False
+        self._once: BoolArray | None = None  # (V,) which words may occur only once
+        if not repeat_words and self._never_last.size:
+            self._once = self._may_be_last
 
     @classmethod
     def from_options(
@@ -134,11 +138,15 @@ class Constraints:
         )
 
     def _repeating(self, history: IntArray) -> IntArray:
-        """Return the words that would repeat an n-gram or the last word, (B, K, M)."""
+        """Return the words that would repeat an n-gram or a word, (B, K, M)."""
         repeating = self._repeating_ngrams(history)
         if self.repeat_words or not history.shape[-1]:
             return repeating
-        return np.concatenate([repeating, history[..., -1:]], axis=-1)
+        parts = [repeating, history[..., -1:]]
+        if self._once is not None:
+            earlier = history[..., :-1]
+            parts.append(_without_gaps(earlier, self._once[earlier]))
+        return np.concatenate(parts, axis=-1)
 
     def _repeating_ngrams(self, history: IntArray) -> IntArray:
         n, windows = self.no_repeat_ngram, history.shape[-1] - self.no_repeat_ngram + 1
@@ -148,7 +156,12 @@ class Constraints:
         repeats = np.ones((*history.shape[:-1], windows), np.bool_)
         for i in range(n - 1):
             repeats &= history[..., i : i + windows] == history[..., windows + i, None]
-        most = repeats.sum(axis=-1).max()
-        if not most:
-            return history[..., :0]
-        return np.sort(np.where(repeats, history[..., n - 1 :], PAD))[..., -most:]
+        return _without_gaps(history[..., n - 1 :], repeats)
+
+
+def _without_gaps(words: IntArray, kept: BoolArray) -> IntArray:
+    """Return the kept words of each row, padded to the largest number of any row."""
+    most = kept.sum(axis=-1).max(initial=0)
+    if not most:
+        return words[..., :0]
+    return np.sort(np.where(kept, words, PAD))[..., -most:]

@@ -123,13 +123,16 @@ class Inclusion:
                 met[..., p] |= (windows == self._groups[p, :size]).all(axis=-1).any(axis=-1)
         return Progress(met, begun)
 
-    def spared(self, banned: IntArray, progress: Progress) -> IntArray:
-        """Remove from `banned` (B, K, M) the words that continue a phrase that a beam has begun.
+    def spared(self, banned: IntArray, history: IntArray, progress: Progress) -> IntArray:
+        """Remove from `banned` (B, K, M) the words that begin or continue a phrase.
 
-        Otherwise a phrase longer than the n-grams that may not be repeated could get stuck halfway.
+        Otherwise a phrase whose words were there before, apart from each other, could never be
+        completed. A word that begins a phrase and is the last one stays banned.
         """
-        begun = progress.begun[..., 1:] & ~progress.met[..., None]  # (B, K, P, J - 1)
-        goes_on = begun[:, :, None] & (self._group[banned][..., None, None] == self._groups[:, 1:])
+        needed = progress.begun & ~progress.met[..., None]  # (B, K, P, J)
+        goes_on = needed[:, :, None] & (self._group[banned][..., None, None] == self._groups)
+        if history.shape[-1]:
+            goes_on[..., 0] &= (banned != history[..., -1:])[..., None]
         return np.where(goes_on.any(axis=(-1, -2)), PAD, banned)
 
     def offer(

@@ -209,8 +209,13 @@ class DecodingOptions:
     )
     repeat_words: bool = _option(
         True,
-        "Allow the same word twice in a row.",
-        control=Control("Allow the same word twice in a row"),
+        "Allow a word to occur again.",
+        more=(
+            "If false, a word occurs only once in a caption, unless it is one of the forbidden"
+            " endings, which are taken for function words: these may occur again, but not twice in"
+            " a row. Without forbidden endings only a word directly after itself is excluded."
+        ),
+        control=Control("Allow a word to occur again"),
     )
     forbidden_endings: tuple[str, ...] | Literal["english"] = _option(
         (),

@@ -176,7 +176,7 @@ def search(
         if inclusion is not None:
             progress = inclusion.progress(history, images)
             may_end &= progress.met.all(axis=-1)
-            banned = inclusion.spared(banned, progress)
+            banned = inclusion.spared(banned, history, progress)
         if length == options.max_length:
             step = stepper.step(parents, words, 1, all_log_probs=True)
             choice = _end(step, totals, may_end)

@@ -81,7 +81,7 @@ def serve(
         ) as url:
             started(url)
             while True:
-                time.sleep(3600)
+                time.sleep(1)  # another thread may take the signal, which does not wake this one
     except KeyboardInterrupt:
         return
     finally:

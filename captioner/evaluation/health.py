@@ -22,6 +22,7 @@ FIGURES = {
     "most frequent caption": "how often the most frequent caption occurs",
     "bad endings": "captions that end with a word like 'a' or 'of'",
     "repeated trigrams": "captions in which three words in a row are repeated",
+    "repeated words": "captions in which a word occurs again, other than 'a', 'of' and the like",
     "empty captions": "captions without words",
     "unknown words": "words written as <unk>",
 }
@@ -37,7 +38,7 @@ def check_health(
     Args:
         captions: Tokenised captions, at least one.
         training: The tokenised captions that the system was trained on, if known.
-        endings: Words that a caption should not end with.
+        endings: Function words, which a caption should not end with, but may repeat.
 
     Returns:
         The statistics of `FIGURES` by name, in that order: counts as int, others as float. "novel
@@ -62,6 +63,10 @@ def check_health(
         "bad endings": _share(bool(caption) and caption[-1] in endings for caption in spoken),
         "repeated trigrams": _share(
             max(Counter(_ngrams(caption, 3)).values(), default=0) > 1 for caption in spoken
+        ),
+        "repeated words": _share(
+            any(count > 1 and word not in endings for word, count in Counter(caption).items())
+            for caption in spoken
         ),
         "empty captions": said[()],
         "unknown words": sum(words[mark] for mark in UNKNOWN_MARKS),

@@ -52,7 +52,7 @@ def load_captions(
     parts, the more the better, and at least with the same file name.
 
     Args:
-        path: A .tsv, .csv or .jsonl file as `captioner caption --output` writes it (other columns
+        path: A .tsv, .txt, .csv or .jsonl file of `captioner caption --output` (other columns
             than the path and the caption are ignored), or another file with COCO results.
         records: The images that have references.
         allow_missing: Accept files that lack some, but not all, of the images.
@@ -155,6 +155,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
 
 _TABLES: Mapping[str, Callable[[Path], Iterator[Row]]] = {
     ".tsv": _tsv_rows,
+    ".txt": _tsv_rows,
     ".csv": _csv_rows,
     ".jsonl": json_rows,
     ".ndjson": json_rows,

@@ -65,7 +65,10 @@ def _health(health: Mapping[str, float | int], most_frequent: str) -> str:
     if not health:
         return ""
     always = ("mean length", "vocabulary", "unique captions", "novel captions")
-    wrong = ("bad endings", "repeated trigrams", "empty captions", "unknown words")
+    wrong = (
+        *("bad endings", "repeated trigrams", "repeated words"),
+        *("empty captions", "unknown words"),
+    )
     lines = [
         ", ".join(f"{name} {figure_text(name, health[name])}" for name in names)
         for names in (

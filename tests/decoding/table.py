@@ -113,11 +113,16 @@ def may_follow(
         return len(prefix) >= options.min_length and not (prefix and prefix[-1] in endings)
     if len(prefix) == options.max_length - 1 and word in endings:
         return False
-    if not options.repeat_words and prefix[-1:] == (word,):
+    if not options.repeat_words and repeats_word(prefix, word, endings):
         return False
     caption, n = (*prefix, word), options.no_repeat_ngram
     ngrams = [caption[i : i + n] for i in range(len(caption) - n + 1)] if n else []
     return word > UNKNOWN and len(prefix) < options.max_length and len(set(ngrams)) == len(ngrams)
+
+
+def repeats_word(prefix: Prefix, word: int, endings: frozenset[int]) -> bool:
+    """Whether a word follows itself, or was there before and may not, as endings may."""
+    return prefix[-1:] == (word,) or (bool(endings) and word in prefix and word not in endings)
 
 
 def log_prob(table: Table, caption: Prefix) -> float:

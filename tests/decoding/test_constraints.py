@@ -42,6 +42,12 @@ def test_no_word_follows_itself_where_that_is_off() -> None:
     assert constraints.banned(np.zeros((2, 3, 0), np.int64)).size == 0
 
 
+def test_words_occur_once_but_for_those_that_never_end_a_caption() -> None:
+    constraints = Constraints(9, repeat_words=False, forbidden_endings=[4, 5])
+    banned = constraints.banned(np.array([[[4, 7, 5, 4, 6], [4, 8, 4, 8, 5], [6, 7, 8, 4, 7]]]))
+    assert [set(beam) - {PAD} for beam in banned[0].tolist()] == [{6, 7}, {5, 8}, {6, 7, 8}]
+
+
 def test_no_history_bans_nothing() -> None:
     assert Constraints(8, no_repeat_ngram=1).banned(np.zeros((2, 3, 0), np.int64)).shape == (
         2,

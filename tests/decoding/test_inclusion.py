@@ -12,7 +12,15 @@ from captioner.decoding.inclusion import Inclusion, Phrase, can_include, find_ph
 from captioner.decoding.search import search
 from captioner.errors import ConfigError
 from captioner.vocabulary import END, SPECIAL_WORDS, UNKNOWN, Vocabulary
-from tests.decoding.table import Prefix, Table, TableStepper, log_prob, may_follow, score
+from tests.decoding.table import (
+    Prefix,
+    Table,
+    TableStepper,
+    log_prob,
+    may_follow,
+    repeats_word,
+    score,
+)
 
 Problem = tuple[list[Table], DecodingOptions, frozenset[int], list[list[Phrase]]]
 
@@ -41,17 +49,19 @@ def contains(words: Prefix, phrase: Phrase) -> bool:
 
 
 def goes_on(prefix: Prefix, word: int, phrase: Phrase) -> bool:
-    """Whether the word continues a phrase that the words before it begin and do not contain yet."""
-    begun = (j for j in range(1, len(phrase)) if j <= len(prefix))
+    """Whether the word begins a phrase that isn't there yet, or continues one that is begun."""
+    begun = (j for j in range(len(phrase)) if j <= len(prefix))
     return not contains(prefix, phrase) and any(
-        word in phrase[j] and all(prefix[len(prefix) - j + i] in phrase[i] for i in range(j))
+        word in phrase[j]
+        and all(prefix[len(prefix) - j + i] in phrase[i] for i in range(j))
+        and (j > 0 or prefix[-1:] != (word,))
         for j in begun
     )
 
 
-def repeats(prefix: Prefix, word: int, options: DecodingOptions) -> bool:
-    """Whether the word repeats the one before it, or ends n words in a row that were there."""
-    if not options.repeat_words and prefix[-1:] == (word,):
+def repeats(prefix: Prefix, word: int, options: DecodingOptions, endings: frozenset[int]) -> bool:
+    """Whether the word repeats one that it may not, or ends n words in a row that were there."""
+    if not options.repeat_words and repeats_word(prefix, word, endings):
         return True
     caption, n = (*prefix, word), options.no_repeat_ngram
     ngrams = [caption[i : i + n] for i in range(len(caption) - n + 1)] if n else []
@@ -66,7 +76,7 @@ def all_captions(
     longest = [p for p in phrases if not any(p != q and p in parts(q) for q in phrases)]
 
     def allowed(prefix: Prefix, word: int) -> bool:
-        again = word != END and repeats(prefix, word, options)
+        again = word != END and repeats(prefix, word, options, endings)
         return may_follow(prefix, word, free, endings) and (
             not again or any(goes_on(prefix, word, phrase) for phrase in longest)
         )

@@ -321,7 +321,7 @@ def test_an_image_that_cannot_be_read_is_left_out_only_if_allowed(
         evaluate(annotations)
 
 
-@pytest.mark.parametrize("name", ["captions.tsv", "captions.csv", "captions.jsonl"])
+@pytest.mark.parametrize("name", ["captions.tsv", "captions.txt", "captions.csv", "captions.jsonl"])
 def test_the_file_of_captioner_caption_is_scored_as_its_captions(
     checkpoint_folder: Path,
     files: Files,

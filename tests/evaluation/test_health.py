@@ -35,6 +35,7 @@ def test_statistics_equal_hand_counts() -> None:
         "most frequent caption": 2,
         "bad endings": pytest.approx(1 / 6),
         "repeated trigrams": pytest.approx(1 / 6),
+        "repeated words": pytest.approx(1 / 6),
         "empty captions": 1,
         "unknown words": 1,
     }
@@ -59,6 +60,10 @@ def test_shares_lie_between_0_and_1_and_repeats_are_those_of_brute_force(
         for words in captions
     )
     assert figures["repeated trigrams"] == repeating / len(captions)
+    again = sum(
+        len(set(words)) < len(words) - words.count("a") + ("a" in words) for words in captions
+    )
+    assert figures["repeated words"] == again / len(captions), "'a' may occur again"
     assert figures["novel captions"] == 1
     spaced = [" ".join(words) for words in captions]
     assert spaced.count(most_frequent(spaced, captions)) == figures["most frequent caption"]
