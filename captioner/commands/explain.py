@@ -79,7 +79,7 @@ examples:
         metavar="NATS",
         help=(
             "Mark words whose pointwise mutual information with the photo is lower, in nats."
-            " [default: 1.5]"
+            " [default: 0.5]"
         ),
     )
     evidence.add_argument(

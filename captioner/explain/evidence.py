@@ -27,7 +27,7 @@ from captioner.decoding.scoring import log_probs_of_each
 from captioner.errors import ConfigError
 from captioner.inference import Captioner
 
-THRESHOLD = 1.5
+THRESHOLD = 0.5
 """Nats; content words with less PMI are marked. See docs/how-to/explain.md for this choice."""
 
 _FUNCTION_WORDS = """
@@ -119,7 +119,7 @@ def find_evidence(
     """
     if math.isnan(threshold):
         raise ConfigError(
-            "The threshold of evidence is NaN; expected a number of nats, such as 1.5."
+            "The threshold of evidence is NaN; expected a number of nats, such as 0.5."
         )
     if not captions:
         return []

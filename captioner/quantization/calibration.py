@@ -18,7 +18,7 @@ from captioner.inference import Captioner
 
 Floats = NDArray[np.float32]
 
-PHOTOS = 64  # used for calibration
+PHOTOS = 256  # used for calibration
 _SAMPLES = 4096  # sampled values of a tensor per photo
 _PLACES = 256  # sampled positions of a feature map per photo
 _PERCENTILES = (99.0, 99.9, 99.99, 99.999, 100.0)
@@ -51,7 +51,7 @@ def calibrate(
 
     Args:
         checkpoint: The model's checkpoint, with an ONNX pair.
-        photos: The photos; only the first 64 are used.
+        photos: The photos; only the first 256 are used.
         encoder: Its encoder, with its weights.
         decoder: Its decoder, with its weights; it generates the captions of the photos.
         ranges: Tensors of the encoder whose ranges to measure.

@@ -50,7 +50,7 @@ def quantize(folder: Path, output: Path, photos: Iterable[Path]) -> Checkpoint:
     Args:
         folder: A checkpoint folder with its ONNX pair.
         output: The output folder; replaced if it is a checkpoint.
-        photos: Representative photos for calibration; the first 64 readable ones are used.
+        photos: Representative photos for calibration; the first 256 readable ones are used.
 
     Returns:
         The copy. It requires ONNX Runtime, and cannot be fine-tuned.
