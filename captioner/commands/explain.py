@@ -41,7 +41,7 @@ Caption PHOTO (- for standard input) and show for each word which parts of the p
 the model choose it: as a figure with a panel for each word, or as an interactive page.
 
 With --evidence, caption photos or folders and mark, in square brackets, content words that
-are about as probable without the photo: they are likely to be hallucinated. Several photos
+are about as probable without the photo: they are hallucinated more often. Several photos
 print PATH, a tab and the caption.""",
         epilog="""\
 examples:
