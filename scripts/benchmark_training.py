@@ -99,6 +99,7 @@ def training(options: Namespace) -> tuple[str, list[Row]]:
     Returns:
         A description of the measurement, and the rows of a table.
     """
+    few = fast_encoder.WORTHWHILE
     fast_encoder.WORTHWHILE = 0  # whole runs are long enough, unlike the measured ones
     logging.disable(logging.WARNING)  # Lightning's warnings about its environment, irrelevant here
     try:
@@ -111,6 +112,7 @@ def training(options: Namespace) -> tuple[str, list[Row]]:
             ]
     finally:
         logging.disable(logging.NOTSET)
+        fast_encoder.WORTHWHILE = few
     for figures in rounds:
         if CACHED in figures and plan.epochs[0]:
             computing = figures[CACHED]["features"] * plan.batch_size / plan.epochs[0]

@@ -61,7 +61,7 @@ def trained(checkpoint: dict[str, Any]) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize(
     ("share", "more"),
-    [("0.5", []), ("0.3", [*NO_EMA, *ENCODER])],
+    [("0.3", []), ("0.3", [*NO_EMA, *ENCODER])],
     ids=["the mean of steps, the decoder", "the last step, the encoder too"],
 )
 def test_what_is_validated_and_saved_is_the_average(
