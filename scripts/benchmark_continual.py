@@ -267,7 +267,7 @@ class Scorer:
                 prepare(open_image(path, min_size=prepare.size))
                 for path in paths[place : place + BATCH]
             ]
-            found.append(torch.from_numpy(encode(torch.from_numpy(np.stack(images)))))
+            found.append(torch.from_numpy(encode(torch.from_numpy(np.stack(images)))).float())
         self.features = torch.cat(found).split([len(domain.scored) for domain in domains])
 
     def scores(self, folder: Path | None) -> list[float]:

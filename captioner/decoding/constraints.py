@@ -52,9 +52,6 @@ class Constraints:
         self._never_last: IntArray = np.array(sorted(forbidden_endings), np.int64)
         self._may_be_last: BoolArray = np.ones(vocab_size, np.bool_)  # (V,)
         self._may_be_last[self._never_last] = False
-        self._once: BoolArray | None = None  # (V,) which words may occur only once
-        if not repeat_words and self._never_last.size:
-            self._once = self._may_be_last
 
     @classmethod
     def from_options(
@@ -143,9 +140,9 @@ class Constraints:
         if self.repeat_words or not history.shape[-1]:
             return repeating
         parts = [repeating, history[..., -1:]]
-        if self._once is not None:
+        if self._never_last.size:
             earlier = history[..., :-1]
-            parts.append(_without_gaps(earlier, self._once[earlier]))
+            parts.append(_without_gaps(earlier, self._may_be_last[earlier]))
         return np.concatenate(parts, axis=-1)
 
     def _repeating_ngrams(self, history: IntArray) -> IntArray:

@@ -25,8 +25,11 @@ logger = logging.getLogger(__name__)
 
 Pixels = NDArray[np.float32]
 
-Encode = Callable[[Tensor], NDArray[np.float32]]
+Engine = Callable[[Tensor], NDArray[np.float32]]
 """Images (..., 3, S, S), on the CPU -> what the encoder gives, (N, L, D) for N images in all."""
+
+Encode = Callable[[Tensor], NDArray[np.float16]]
+"""The same, rounded for the cache."""
 
 WORTHWHILE = 500  # images; exporting takes as long as encoding some hundreds
 TOLERANCE = 1e-3  # maximum difference between engines, relative to the largest feature
@@ -42,18 +45,21 @@ def fastest_encode(encoder: nn.Module, image_size: int, n_images: int) -> Encode
         n_images: The number of images to encode; each frame of a clip is one.
     """
     device = next(encoder.parameters()).device
+    engine = find_engine(encoder, image_size, n_images)
 
-    def by_torch(pixels: Tensor) -> NDArray[np.float32]:
+    def encode(pixels: Tensor) -> NDArray[np.float16]:
+        if engine is not None:
+            return engine(pixels).astype(np.float16)
         with torch.inference_mode():
-            features: NDArray[np.float32] = (
-                encoder(pixels.flatten(0, -4).to(device)).float().cpu().numpy()
+            features: NDArray[np.float16] = (
+                encoder(pixels.flatten(0, -4).to(device)).half().cpu().numpy()
             )
         return features
 
-    return find_engine(encoder, image_size, n_images) or by_torch
+    return encode
 
 
-def find_engine(encoder: nn.Module, image_size: int, n_images: int) -> Encode | None:
+def find_engine(encoder: nn.Module, image_size: int, n_images: int) -> Engine | None:
     """Find an engine that encodes images faster than torch; None if there is none.
 
     Args:
@@ -80,7 +86,7 @@ def _openvino_computes(precision: torch.dtype) -> bool:
     return precision == torch.bfloat16 and find_spec("openvino") is not None and has_bfloat16()
 
 
-def onnx_encode(encoder: nn.Module, image_size: int) -> Encode:
+def onnx_encode(encoder: nn.Module, image_size: int) -> Engine:
     """Export an encoder to ONNX Runtime, and compare its features with torch's.
 
     Args:
@@ -98,7 +104,7 @@ def onnx_encode(encoder: nn.Module, image_size: int) -> Encode:
     return _checked(session, difference, TOLERANCE)
 
 
-def openvino_encode(encoder: nn.Module, image_size: int) -> Encode:
+def openvino_encode(encoder: nn.Module, image_size: int) -> Engine:
     """Export an encoder to OpenVINO in bfloat16, and compare its features with torch's.
 
     Args and errors are those of `onnx_encode`.
@@ -126,7 +132,7 @@ def _run(session: Session, pixels: Pixels) -> Pixels:
     return features
 
 
-def _checked(session: Session, difference: float, tolerance: float) -> Encode:
+def _checked(session: Session, difference: float, tolerance: float) -> Engine:
     """Return a session as a function; `ValueError` if its features differ from torch's."""
     if not difference <= tolerance:
         raise ValueError(f"its features differ by {difference:.1e}")

@@ -239,7 +239,7 @@ def _compute(
             file.write(one.tobytes())
 
         for pixels, indices in batches:
-            features = encode(pixels).astype(np.float16).reshape(len(pixels), regions, width)
+            features = encode(pixels).reshape(len(pixels), regions, width)
             for index, one in zip(indices.tolist(), features, strict=True):
                 write(rows.pop(index), one)
             tell(len(wanted) - len(rows))

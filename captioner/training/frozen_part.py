@@ -5,7 +5,6 @@ trains. Their weights never change, and no gradient flows through them, so a ste
 output from ONNX Runtime or OpenVINO, and leave the rest to torch.
 """
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,9 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from captioner.model.encoder import Encoder
-from captioner.training.fast_encoder import Encode, find_engine
-
-logger = logging.getLogger(__name__)
+from captioner.training.fast_encoder import Engine, find_engine
 
 _PROBE = 2  # images that test whether the frozen stages are a chain
 
@@ -31,6 +28,9 @@ class FrozenPart:
         encoder: The encoder, with any weights; it is left frozen.
         stages: The stages that will train, as `Encoder.unfreeze` takes them.
 
+    Raises:
+        ConfigError: A stage is not a module of the CNN.
+
     Attributes:
         stages: The names of the CNN's modules that are done before the first trained one, in order;
             empty if they cannot be separated.
@@ -41,13 +41,13 @@ class FrozenPart:
     def __init__(self, encoder: Encoder, stages: tuple[str, ...] | list[str]) -> None:
         self.stages: list[str] = []
         self.n_images = 0
-        self._engines: dict[bool, Encode | None] = {}  # for the whole encoder: True; the stages
-        if stages and not isinstance(encoder.cnn, torch.fx.GraphModule):
-            encoder.unfreeze(stages)
-            done = _before_training(encoder)
-            encoder.unfreeze(())
-            if done and _is_chain(encoder, done):
-                self.stages = done
+        self._engines: dict[bool, Engine | None] = {}  # for the whole encoder: True; the stages
+        encoder.unfreeze(stages)
+        flat = isinstance(encoder.cnn, torch.fx.GraphModule)
+        done = _before_training(encoder) if stages and not flat else []
+        encoder.unfreeze(())
+        if done and _is_chain(encoder, done):
+            self.stages = done
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "FrozenPart":
         return self  # engines can't be copied, and nothing that they depend on changes
@@ -61,7 +61,7 @@ class FrozenPart:
         """
         if not encoder.frozen:
             return self.finish(encoder, pixels, self.output(encoder, pixels))
-        engine = self._engine(encoder, encoder, whole=True)
+        engine = self._engine(encoder, encoder)
         if engine is None:
             return encoder(pixels)  # type: ignore[no-any-return]
         return torch.from_numpy(engine(pixels)).reshape(len(pixels), -1, encoder.width)
@@ -79,7 +79,7 @@ class FrozenPart:
         if not self.stages:
             return None
         chain = _chain(encoder, self.stages)
-        engine = self._engine(encoder, chain, whole=False)
+        engine = self._engine(encoder, chain)
         with torch.no_grad():
             images = pixels.flatten(0, -4)
             if engine is None:
@@ -99,7 +99,8 @@ class FrozenPart:
         with _skipped(encoder, self.stages, done):
             return encoder(pixels)  # type: ignore[no-any-return]
 
-    def _engine(self, encoder: Encoder, part: nn.Module, *, whole: bool) -> Encode | None:
+    def _engine(self, encoder: Encoder, part: nn.Module) -> Engine | None:
+        whole = part is encoder
         if whole not in self._engines:
             training = encoder.training
             try:

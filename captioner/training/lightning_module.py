@@ -187,10 +187,7 @@ class CaptioningModule(LightningModule):
             )
             if weights is not None:
                 warn_of_preprocessing(encoder.name, preprocessing, weights)
-        self.network.encoder.unfreeze(
-            finetune.stages
-        )  # fail now, not in epoch 10, if there is no such stage
-        self.network.encoder.unfreeze(())
+        # fails now, not in epoch 10, if there is no such stage
         self.frozen_part = FrozenPart(self.network.encoder, finetune.stages)
         self.original: OriginalClasses | None = None
         if self.network.classifier is not None and finetune.stages and finetune.keep_classifier:

@@ -26,8 +26,9 @@ def residual() -> Encoder:
     return Encoder(EncoderConfig(SMALL_RESNET), 64).eval()
 
 
-def same(found: np.ndarray, expected: Tensor) -> None:
+def same(found: np.ndarray, expected: Tensor, dtype: type = np.float16) -> None:
     """Equal but for float32's rounding and that to half floats, 0.0005 of each value."""
+    assert found.dtype == dtype
     largest = float(expected.abs().max())
     np.testing.assert_allclose(found, expected.numpy(), rtol=6e-4, atol=TOLERANCE * largest)
 
@@ -41,7 +42,7 @@ def test_features_are_those_of_torch(residual: Encoder, joint: bool) -> None:
     for shape in ((1,), (7,), (2, 3)):  # images, and two clips of three frames
         pixels = torch.randn(*shape, 3, 64, 64)
         with torch.inference_mode():
-            same(encode(pixels), encoder(pixels.flatten(0, -4)))
+            same(encode(pixels), encoder(pixels.flatten(0, -4)), np.float32)
 
 
 def test_openvino_encodes_in_bfloat16_as_well_as_torch(residual: Encoder) -> None:
@@ -56,7 +57,8 @@ def test_openvino_encodes_in_bfloat16_as_well_as_torch(residual: Encoder) -> Non
         found = encode(pixels)
         with torch.inference_mode():
             by_torch = residual(pixels).float().numpy()
-    errors = [np.linalg.norm(features - exact) for features in (found, by_torch)]
+    assert found.dtype == np.float16
+    errors = [np.linalg.norm(features - exact) for features in (found.astype(np.float32), by_torch)]
     assert 0 < errors[0] < 2 * errors[1] < 0.1 * np.linalg.norm(exact)
     assert np.abs(found - by_torch).max() > 0, "it would be torch"
 
