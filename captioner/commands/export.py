@@ -15,23 +15,32 @@ def declare(add: Add) -> None:
         usage="captioner export DIR [--int8 --calibrate FOLDER [--output DIR]]",
         operands=("DIR", 1, 1),
         help="Write the ONNX pair of a checkpoint, or a quantized copy.",
-        description=(
-            "Write the ONNX pair of the checkpoint folder DIR, so that it captions without torch."
-            " With --int8, write a copy of a third of its size that computes in 8-bit integers."
-        ),
+        description="""\
+Write the ONNX pair of the checkpoint folder DIR, so that it captions without torch.
+
+With --int8, write a copy of a third of the size, whose CNN computes in 8-bit integers.""",
         epilog=(
             "examples:\n  captioner export runs/tiny/best\n"
             "  captioner export runs/tiny/best --int8 --calibrate photos/ --output small"
         ),
     )
-    parser.add_argument("--int8", action="store_true", help="write a quantized copy")
+    parser.add_argument(
+        "--int8",
+        action="store_true",
+        help="Write a quantized copy to --output; requires --calibrate.",
+    )
     parser.add_argument(
         "--calibrate",
         type=Path,
         metavar="FOLDER",
-        help="some photos like those to caption, of which 64 are used; needed by --int8",
+        help="Photos similar to those to caption; up to 256 of them are used.",
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="where the copy goes [DIR-int8]")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="Folder for the quantized copy. [default: DIR-int8]",
+    )
     parser.set_defaults(run=run)
 
 
@@ -60,6 +69,7 @@ def run(options: Namespace) -> int:
 
 def _quantize(folder: Path, options: Namespace) -> int:
     from captioner.images import find_images
+    from captioner.images.clips import evenly
 
     photos = sorted(find_images(options.calibrate))
     try:
@@ -67,6 +77,6 @@ def _quantize(folder: Path, options: Namespace) -> int:
     except ModuleNotFoundError as error:
         raise MissingExtraError("Quantizing", "train") from error
     output = options.output or folder.with_name(f"{folder.name}-int8")
-    quantize(folder, output, photos[:: max(1, len(photos) // PHOTOS)])
+    quantize(folder, output, evenly(photos, min(PHOTOS, len(photos))))
     print(output)
     return 0

@@ -1,6 +1,7 @@
 """Quantized bundles: they compute nearly what their model did, and say that they are quantized."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from captioner.backends.onnx import OnnxBackend
 from captioner.checkpoint import read_checkpoint
+from captioner.cli import main
 from captioner.errors import CheckpointError
 from captioner.inference import Captioner
 from captioner.quantization import quantize
@@ -73,6 +75,18 @@ def test_the_bundle_says_that_it_is_quantized(
         quantize(bundle, tmp_path / "twice", photos)
     with pytest.raises(CheckpointError, match="No photos for calibration"):
         quantize(checkpoint_folder, tmp_path / "none", [])
+
+
+def test_the_command_calibrates_with_evenly_spaced_photos(
+    checkpoint_folder: Path, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captioner.quantization.PHOTOS", 2)
+    for number in (0, 2):
+        shutil.copy(photos[number], tmp_path / f"{number}.png")
+    (tmp_path / "1.png").write_text("not read")
+    call = ["export", checkpoint_folder, "--int8", "--calibrate", tmp_path]
+    assert main([*map(str, call), "--output", str(tmp_path / "small")]) == 0
+    assert read_checkpoint(tmp_path / "small").quantized
 
 
 def test_models_of_clips_are_refused(photos: list[Path], tmp_path: Path) -> None:
