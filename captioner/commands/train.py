@@ -76,8 +76,14 @@ def with_paths(arguments: Sequence[str]) -> Iterator[str]:
         arguments: The arguments after `captioner train`.
 
     Raises:
-        ConfigError: There is no such config.
+        ConfigError: There is no such config, no argument, or the first one is not an option.
     """
+    first = next(iter(arguments), None)
+    if first is None or not first.startswith("-"):
+        wrong = "No config was given." if first is None else f"Unexpected argument {first}."
+        raise ConfigError(
+            f"{wrong} Expected --config with a YAML file, or one of {', '.join(shipped_configs())}."
+        )
     before = ""
     for argument in arguments:
         flag, equals, value = argument.partition("=")

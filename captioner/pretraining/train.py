@@ -39,7 +39,7 @@ def main(args: Sequence[str] | None = None) -> int:
             PretrainingModule,
             PretrainingData,
             args=given,
-            **settings("pretrain", "runs/encoder", num_sanity_val_steps=0),
+            **settings("pretrain", "Pretrain an encoder", "runs/encoder", num_sanity_val_steps=0),
         )
 
     return run(open_cli, args)

@@ -182,17 +182,21 @@ def main(args: Sequence[str] | None = None) -> int:
         # The data module divides the images among processes itself, as Lightning's sampler would
         # duplicate some of them in validation.
         return TrainCLI(
-            CaptioningModule, CaptionData, args=given, **settings("train", "runs/captioner")
+            CaptioningModule,
+            CaptionData,
+            args=given,
+            **settings("train", "Train a captioner", "runs/captioner"),
         )
 
     return run(open_cli, args)
 
 
-def settings(command: str, folder: str, **trainer: Any) -> dict[str, Any]:
+def settings(command: str, what: str, folder: str, **trainer: Any) -> dict[str, Any]:
     """Return the arguments of LightningCLI that all commands share.
 
     Args:
         command: The command's name.
+        what: What it does, as the beginning of the help.
         folder: The default folder of the run.
         **trainer: More defaults of the trainer.
     """
@@ -200,7 +204,13 @@ def settings(command: str, folder: str, **trainer: Any) -> dict[str, Any]:
         "save_config_callback": SaveConfig,
         "save_config_kwargs": {"save_to_log_dir": False},
         "seed_everything_default": 0,
-        "parser_kwargs": {"prog": f"captioner {command}"},
+        "parser_kwargs": {
+            "prog": f"captioner {command}",
+            "usage": "%(prog)s --config CONFIG [--KEY VALUE ...]",
+            "allow_abbrev": False,
+            "description": f"{what} from a config: the name of a shipped one, or a YAML file. All"
+            " keys of a config are options of the command line too, and take precedence there.",
+        },
         "trainer_defaults": {
             "default_root_dir": folder,
             "use_distributed_sampler": False,

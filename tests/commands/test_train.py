@@ -64,6 +64,17 @@ def test_an_unknown_config_is_one_line(args: list[str], capsys: pytest.CaptureFi
     assert line.startswith("error: Unknown config tinny. Did you mean tiny? Expected ")
 
 
+@pytest.mark.parametrize(
+    ("args", "wrong"), [([], "No config was given."), (["tiny"], "Unexpected argument tiny.")]
+)
+def test_a_call_without_a_config_is_one_line(
+    args: list[str], wrong: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *args]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {wrong} Expected --config with a YAML file, or one of cifar10,")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_without_its_packages_it_says_what_to_install(command: list[str], tmp_path: Path) -> None:
     # Stands in for a torch that isn't there, and tells how huge pages are set when torch would read
@@ -93,6 +104,16 @@ def test_all_other_arguments_are_lightnings() -> None:
         f"--config={TINY}",
     ]
     assert parse(["train", *rest]).operands == rest
+
+
+def test_a_key_is_not_abbreviated_and_an_unknown_one_is_told_shortly(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "--config", "tiny", "--trainer.max_epoch", "3"])
+    usage, _, error = capsys.readouterr().err.splitlines()
+    assert usage == "usage: captioner train --config CONFIG [--KEY VALUE ...]"
+    assert error == "error: unrecognized arguments: --trainer.max_epoch 3"
 
 
 def test_its_help_is_lightnings(capsys: pytest.CaptureFixture[str]) -> None:
