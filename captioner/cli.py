@@ -145,4 +145,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if first.startswith("-"):
         parser.parse([first])
     hint = suggestion(first, commands.choices) or f" Expected one of {', '.join(commands.choices)}."
+    if os.path.exists(first):
+        hint = f" To caption it: captioner caption {first}"
     parser.error(f"Unknown command {first}.{hint}")

@@ -20,6 +20,8 @@ from captioner.library.tables import BOM, csv_header, csv_path, unescape_row
 
 _ELSE = "Remove it, or choose another file with --output."
 _CSV = "CSV"
+# Whoever names a file like this would be surprised to find text in it.
+_OTHER_FORMATS = {"xlsx", "xls", "ods", "json", "html", "parquet", "srt", "vtt"}
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,28 @@ class Run:
 
 
 def format_of(output: Path | None, formats: Collection[str]) -> str | None:
-    """Return the format that a file's suffix names, as csv for captions.csv; None without one."""
+    """Find the format that a file's suffix names.
+
+    Args:
+        output: The file, if any.
+        formats: The formats that can be written to it.
+
+    Returns:
+        The format, such as csv for captions.csv; None if the suffix names none.
+
+    Raises:
+        ConfigError: The suffix names a format that cannot be written.
+    """
     suffix = "" if output is None else output.suffix.lower().removeprefix(".")
-    return suffix if suffix in formats else None
+    if suffix in formats:
+        return suffix
+    if suffix in _OTHER_FORMATS:
+        expected = ", ".join(f".{one}" for one in ("txt", "tsv", *formats) if one != "text")
+        raise ConfigError(
+            f"--output {output}: {suffix} files cannot be written. Expected one of {expected}, or"
+            " the format with --format."
+        )
+    return None
 
 
 def check_output(output: Path, inputs: Sequence[str]) -> None:

@@ -6,7 +6,6 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioner.commands.captions_file import format_of
 from captioner.commands.decoding import DECODING
 from captioner.commands.model import given
 from captioner.commands.parser import Parser
@@ -62,7 +61,7 @@ def check_clips(options: Namespace, photos_only: str | None) -> None:
         )
     if not wants_subtitles(options):
         return
-    by_name = format_of(output, [options.format])
+    by_name = output is not None and output.suffix.lower() == f".{options.format}"
     form = f"--output {output}" if by_name else f"--format {options.format}"
     if len(paths) != 1 or os.path.isdir(paths[0]) or not is_clip(paths[0]):
         raise ConfigError(f"{form} writes the subtitles of one clip; expected a single clip.")

@@ -170,6 +170,16 @@ def test_another_model_or_option_is_reported(
     assert "has the format table, not JSON lines" in run(photos, "--output", output, "--json")[1]
 
 
+@pytest.mark.parametrize("name", ["captions.xlsx", "captions.json", "captions.HTML"])
+def test_text_is_not_written_under_the_name_of_another_format(
+    name: str, run: Run, photos: Path, tmp_path: Path
+) -> None:
+    status, said = run(photos, "--output", tmp_path / name)
+    assert status == 2 and "Expected one of .txt, .tsv, .jsonl, .csv, .parquet," in said
+    assert list(tmp_path.iterdir()) == [photos]
+    assert run(photos, "--output", tmp_path / name, "--format", "jsonl")[0] == 0, "as told"
+
+
 def test_no_other_file_is_written_over(run: Run, photos: Path, tmp_path: Path) -> None:
     table = tmp_path / "photos.csv"
     table.write_text("image,caption\n0.png,a dog\n")

@@ -71,6 +71,7 @@ def test_options_may_be_anywhere_before_two_dashes(argv: list[str], operands: li
         (["--versoin"], "Unknown option --versoin. Did you mean --version?"),
         (["--"], "Unknown command --."),
         (["tag"], "Unknown command tag. Expected one of caption, corpus,"),
+        ([__file__], f"To caption it: captioner caption {__file__}"),
         (["caption"], "Missing argument PATH."),
         (
             ["caption", "a.jpg", "--beam-sise=3"],

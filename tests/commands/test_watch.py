@@ -70,6 +70,7 @@ def test_new_photos_are_captioned_also_after_a_restart(
     ("args", "reason"),
     [
         (["."], "No place to save captions"),
+        ([".", "--output", "captions.parquet"], "parquet files cannot be written"),
         (["nowhere", "--xmp"], "is not a folder"),
         ([".", "--xmp", "--interval", "0"], "--interval"),
         ([".", "--output", "c.parquet", "--format", "parquet"], "--format"),
