@@ -289,8 +289,8 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         folder, package_version, files (name -> size in bytes), words (the number of words, without
         special ones), styles (their names, if any), architecture, frames (for a model of clips),
         events (for a model that recognises them), preprocessing, decoding, tags (None without a
-        classifier), confidence (by style; None without calibration), and card (the first lines of
-        the model card).
+        classifier), confidence (by style; None without calibration), and card (the lines of the
+        model card, without metadata).
     """
     vocabulary = checkpoint.vocabulary
     paths = [checkpoint.folder / name for name in FILES]
@@ -307,7 +307,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "decoding": checkpoint.decoding.to_dict(),
         "tags": None if checkpoint.tags is None else checkpoint.tags.to_dict(),
         "confidence": None if checkpoint.confidence is None else checkpoint.confidence.to_dict(),
-        "card": _first_lines(checkpoint.folder / CARD),
+        "card": _card_lines(checkpoint.folder / CARD),
     }
 
 
@@ -481,12 +481,12 @@ def _replace(folder: Path, temporary: Path, replaced: Path) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _first_lines(card: Path, count: int = 6) -> list[str]:
-    """Return the first non-empty lines of a model card, without YAML front matter."""
+def _card_lines(card: Path) -> list[str]:
+    """Return the lines of a model card, without YAML front matter."""
     try:
         text = card.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
     if text.startswith("---\n"):
         text = text[4:].partition("\n---\n")[2]
-    return [line for line in text.splitlines() if line.strip()][:count]
+    return text.strip().splitlines()

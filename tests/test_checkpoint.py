@@ -86,7 +86,7 @@ def test_describe_is_plain_data_about_the_folder(tmp_path: Path) -> None:
     description = json.loads(json.dumps(describe(read_checkpoint(folder))))
     assert description["words"] == 3
     assert description["files"] == {name: len(data) for name, data in contents(folder).items()}
-    assert description["card"] == ["# Hunde", "Trained on dogs."]
+    assert description["card"] == ["# Hunde", "", "Trained on dogs."]
     assert description["architecture"] == ARCHITECTURE
     assert description["decoding"]["forbidden_endings"] == ["ein"]
 

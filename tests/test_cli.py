@@ -383,6 +383,8 @@ def test_info_says_what_a_checkpoint_is(checkpoint_folder: Path) -> None:
         part in text
         for part in ("squeezenet1_1", "show_attend_tell", "beam_size 3", "# A tiny captioner")
     )
+    card = (checkpoint_folder / "README.md").read_text(encoding="utf-8")
+    assert text.endswith(f"\n\n{card.strip()}\n")
     assert run("info", "--model", checkpoint_folder).stdout == text
     assert run("info", checkpoint_folder.parent).status == 2
     assert "one checkpoint folder" in run("info", "a", "--model", "b").stderr

@@ -15,7 +15,10 @@ def declare(add: Add) -> None:
         usage="captioner info [DIR] [OPTIONS]",
         operands=("DIR", 0, 1),
         help="Describe a checkpoint.",
-        description="Describe the checkpoint folder DIR. [default: the bundled model]",
+        description=(
+            "Describe the checkpoint folder DIR, and print its model card. [default: the bundled"
+            " model]"
+        ),
         epilog="examples:\n  captioner info\n  captioner info runs/tiny/best --json",
     )
     parser.set_defaults(run=run)
