@@ -43,6 +43,11 @@ class Model:
     batch_size: int = 32
     decoding: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def elsewhere(self) -> list[str] | None:
+        """The folders, named so that other processes find them: absolute, or of the hub."""
+        return None if self.folders is None else [absolute(os.fspath(f)) for f in self.folders]
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -139,7 +144,7 @@ def caption_corpus(
     if len(state.folder.finished) < state.all_blocks:
         work = Work(
             output=output,
-            models=None if model.folders is None else [os.path.abspath(f) for f in model.folders],
+            models=model.elsewhere,
             backend=model.backend,
             device=model.device,
             batch_size=model.batch_size,

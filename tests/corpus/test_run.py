@@ -91,6 +91,15 @@ def test_each_image_is_captioned_once_as_by_the_captioner(tmp_path: Path) -> Non
     assert kept == {name: (part.parent / name).stat().st_mtime_ns for name in kept}
 
 
+def test_workers_get_models_that_they_find_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = Model([Path("runs/best"), "hf://me/tiny@v1", tmp_path / "other"])
+    found = [str(tmp_path / "runs" / "best"), "hf://me/tiny@v1", str(tmp_path / "other")]
+    assert (model.elsewhere, Model().elsewhere) == (found, None)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_a_worker_that_is_killed_costs_nothing(tmp_path: Path) -> None:
