@@ -118,7 +118,7 @@ examples:
         metavar="P",
         help=(
             "Leave out captions with a lower confidence, and list their images on stderr; adds a"
-            " column to tables."
+            " last column to tab-separated rows."
         ),
     )
     parser.add_argument(
