@@ -20,6 +20,7 @@ from captioner.video.opening import (
     open_clip,
     open_container,
     promised_length,
+    shown_for,
     upright,
     video_stream,
 )
@@ -153,8 +154,6 @@ class Frames:
 
     def _timed(self) -> Iterator[tuple[float, Any]]:
         """Yield each decoded frame and its time, starting at 0 and never decreasing."""
-        rate = self._stream.average_rate or self._stream.guessed_rate
-        usual = float(1 / rate) if rate else 0.04
         first, last = None, 0.0
         frames = decode(
             self._container,
@@ -170,8 +169,7 @@ class Frames:
                 first = frame.time if first is None else first
                 time = max(last, frame.time - first)
             last = time
-            lasts = float(frame.duration * frame.time_base) if frame.duration else usual
-            self.end = max(self.end, time + lasts)
+            self.end = max(self.end, time + shown_for(frame, self._stream))
             self._check_length(time)
             yield time, frame
 

@@ -138,6 +138,14 @@ def decode(
         yield from frames
 
 
+def shown_for(frame: Any, stream: Any) -> float:
+    """Return how long a frame is shown, in seconds."""
+    if frame.duration:
+        return float(frame.duration * frame.time_base)
+    rate = stream.average_rate or stream.guessed_rate
+    return float(1 / rate) if rate else 0.04
+
+
 def upright(image: Image.Image, rotation: float) -> Image.Image:
     """Rotate a frame's image by the rotation that its clip states: degrees, counterclockwise."""
     turn = _TURNS.get(round(rotation / 90) * 90 % 360)
