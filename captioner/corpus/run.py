@@ -14,6 +14,7 @@ from captioner.corpus.output import OutputFolder, Run
 from captioner.corpus.storage import absolute
 from captioner.corpus.worker import Work
 from captioner.decoding import Constraints, DecodingOptions
+from captioner.hub.download import is_of_hub
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def caption_corpus(
     if len(state.folder.finished) < state.all_blocks:
         work = Work(
             output=output,
-            models=None if model.folders is None else [os.path.abspath(f) for f in model.folders],
+            models=None if model.folders is None else _for_workers(model.folders),
             backend=model.backend,
             device=model.device,
             batch_size=model.batch_size,
@@ -162,6 +163,12 @@ def caption_corpus(
     summary = state.summary()
     folder.write_summary(asdict(summary))
     return summary
+
+
+def _for_workers(folders: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Return checkpoint folders as workers in any folder find them; models of the hub stay."""
+    names = [os.fspath(folder) for folder in folders]
+    return [name if is_of_hub(name) else os.path.abspath(name) for name in names]
 
 
 def _check_model(model: Model) -> DecodingOptions:

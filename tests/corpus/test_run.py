@@ -17,7 +17,7 @@ from captioner.cli import main
 from captioner.corpus.blocks import Block
 from captioner.corpus.cluster import Workers, _Queue
 from captioner.corpus.output import MANIFEST, PARTS, SUMMARY
-from captioner.corpus.run import Corpus, Model, Progress, caption_corpus
+from captioner.corpus.run import Corpus, Model, Progress, _for_workers, caption_corpus
 from captioner.errors import ConfigError, DataError
 from tests.corpus.corpora import jpeg, rows_of, write_folder, write_shard, write_table
 from tests.corpus.patience import be_patient
@@ -89,6 +89,19 @@ def test_each_image_is_captioned_once_as_by_the_captioner(tmp_path: Path) -> Non
     assert again.finished
     assert rows_of(tmp_path / "out") == rows
     assert kept == {name: (part.parent / name).stat().st_mtime_ns for name in kept}
+
+
+def test_workers_find_models_of_folders_and_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    models = ["model", Path("run/best"), "hf://me/tiny@v1", "/shared/model"]
+    assert _for_workers(models) == [
+        str(tmp_path / "model"),
+        str(tmp_path / "run" / "best"),
+        "hf://me/tiny@v1",
+        "/shared/model",
+    ]
 
 
 @pytest.mark.slow
