@@ -29,7 +29,7 @@ def declare(add: Add) -> None:
         "--calibrate",
         type=Path,
         metavar="FOLDER",
-        help="some photos like those to caption, of which 64 are used; needed by --int8",
+        help="some photos like those to caption, of which 256 are used; needed by --int8",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="where the copy goes [DIR-int8]")
     parser.set_defaults(run=run)
@@ -38,9 +38,11 @@ def declare(add: Add) -> None:
 def run(options: Namespace) -> int:
     """Write the ONNX pair of a checkpoint, for captioning without torch, or a quantized copy."""
     from captioner.checkpoint import ONNX_PAIR, read_checkpoint
+    from captioner.hub.download import check_writable
 
     show_warnings()
     folder = Path(*options.operands)
+    check_writable(*options.operands)
     read_checkpoint(
         folder
     )  # says what is wrong with the folder before torch is imported, which takes its time
