@@ -172,10 +172,12 @@ def _is_photo(path: str | os.PathLike[str]) -> bool:
 
 def _span(container: Any, stream: Any, clip: ClipPart) -> tuple[float, float]:
     """Return the start and end of a part of a clip, in seconds since the clip's first frame."""
-    length = promised_length(container, stream)
+    length, start = promised_length(container, stream), clip.start or 0.0
     if length is None:
         length = _length(container, stream) if clip.end is None else clip.end
-    start, end = clip.start or 0.0, length if clip.end is None else clip.end
+    elif start >= length:  # some files state less than they have
+        length = max(length, _length(container, stream))
+    end = length if clip.end is None else clip.end
     if not (0 <= start < end and start < length):
         span = f"from {start:g} s to {end:g} s"
         reason = f"has no frames {span}; expected a part of its {length:g} s"
@@ -189,7 +191,7 @@ def _first(stream: Any) -> float:
 
 
 def _length(container: Any, stream: Any) -> float:
-    """Measure the duration in seconds of a clip that states none, by reading the whole file."""
+    """Measure the duration in seconds of a clip, by reading the whole file."""
     last = first = None
     for packet in container.demux(stream):
         if packet.pts is not None:

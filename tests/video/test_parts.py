@@ -1,5 +1,6 @@
 """Frames of a clip: which ones, upright, and what is said of clips that cannot be read."""
 
+import struct
 import wave
 from fractions import Fraction
 from pathlib import Path
@@ -93,6 +94,17 @@ def test_frames_are_found_where_seeking_ends_at_a_later_key_frame(
         ]
         middles = [start + (end - start) * (i + 0.5) / 4 for i in range(4)]
         np.testing.assert_allclose(shown, np.array(middles) - 0.5, atol=1)  # whole seconds
+
+
+def test_a_part_after_the_stated_end_of_a_clip_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "clip.mkv", 20)
+    content = path.read_bytes()
+    at = content.index(b"\x44\x89\x88") + 3  # Matroska's duration, in milliseconds
+    assert struct.unpack(">d", content[at : at + 8]) == (2000,)
+    path.write_bytes(content[:at] + struct.pack(">d", 500) + content[at + 8 :])
+    assert numbers(ClipPart(path, 1.0, 1.5), 5) == [10, 11, 12, 13, 14]
+    with pytest.raises(VideoError, match=r"no frames from 3 s to 4 s; expected a part of its 2 s"):
+        read_frames(ClipPart(path, 3, 4), 1)
 
 
 def test_variable_frame_rates_go_by_the_time_at_which_frames_are_shown(tmp_path: Path) -> None:
