@@ -102,6 +102,7 @@ def decode(
     *,
     key_frames_alone: bool = False,
     on_damage: Callable[[], None] = lambda: None,
+    on_skip: Callable[[Any], None] = lambda packet: None,
 ) -> Iterator[Any]:
     """Decode the frames of a stream from its container's current position; skip damaged ones.
 
@@ -111,6 +112,7 @@ def decode(
         name: The clip's name in error messages.
         key_frames_alone: Whether to decode only key frames.
         on_damage: Called for each packet that cannot be read or decoded.
+        on_skip: Called with each packet that isn't decoded, as it is not a key frame.
 
     Raises:
         VideoError: The clip is encrypted.
@@ -129,6 +131,7 @@ def decode(
         if packet.has_sidedata("encryption_info"):
             raise VideoError(name, _ENCRYPTED)
         if key_frames_alone and packet.size and not packet.is_keyframe:
+            on_skip(packet)
             continue
         try:
             frames = packet.decode()
