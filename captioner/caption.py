@@ -99,8 +99,9 @@ def _over(attention: NDArray[np.float32], frames: int) -> NDArray[np.float32] | 
         return attention
     if attention.shape[1] % frames:  # a clip as a whole
         return None
-    over = _grid(attention.reshape(len(attention) * frames, -1))
-    return over.reshape(len(attention), frames, *over.shape[1:])
+    words, regions = len(attention), attention.shape[1] // frames
+    over = _grid(attention.reshape(words * frames, regions))
+    return over.reshape(words, frames, *over.shape[1:])
 
 
 def _grid(attention: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -390,11 +390,7 @@ class Captioner:
         include = of_each_image(changes.get("include"), n_images)
         if include is not None:
             changes = {**changes, "include": ()}
-        options = (
-            DecodingOptions.from_dict(self.decoding.to_dict() | changes)
-            if changes
-            else self.decoding
-        )
+        options = self.decoding.changed(changes) if changes else self.decoding
         if include is not None:
             include = [replace(options, include=each).include for each in include]
         Constraints.from_options(options, self.vocabulary, include)  # fails for unknown words

@@ -3,13 +3,15 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from captioner import Captioner
 from captioner.annotations.records import load_records
+from captioner.backends import onnx
 from captioner.checkpoint import BUNDLED, read_checkpoint
-from captioner.decoding import DecodingOptions
+from captioner.decoding import DecodingOptions, scoring, search
 from captioner.evaluation.assess import score
 from captioner.evaluation.captioning import Captioning
 from captioner.evaluation.evaluate import evaluate
@@ -35,6 +37,37 @@ def test_golden_captions(backend):
         [EXAMPLES / name for name in GOLDEN]
     )
     assert [caption.text for caption in captions] == list(GOLDEN.values())
+
+
+class ShortIntegers:
+    """NumPy 1 on Windows, where integers have 32 bits unless asked for 64."""
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+    def arange(self, *bounds, dtype=np.int32):
+        return np.arange(*bounds, dtype=dtype)
+
+    def full(self, shape, value, dtype=None):
+        short = np.int32 if type(value) is int else None
+        return np.full(shape, value, dtype or short)
+
+    def array(self, values, dtype=None):
+        made = np.array(values, dtype)
+        return made.astype(np.int32) if dtype is None and made.dtype == np.int64 else made
+
+
+def test_it_captions_where_integers_have_32_bits(monkeypatch):
+    for module in (search, scoring, onnx):
+        monkeypatch.setattr(module, "np", ShortIntegers())
+    captioner = Captioner.from_pretrained(backend="onnx")
+    (caption,) = captioner.caption(EXAMPLES / "cat.jpg")
+    assert caption.text == GOLDEN["cat.jpg"]
+    words = [captioner.vocabulary.index(word) for word in caption.words]
+    (encoded,) = captioner.encode(EXAMPLES / "cat.jpg")
+    for scored in (scoring.log_probs_of, scoring.log_probs_of_each):
+        (log_probs,) = scored(encoded.again(np.array([0])), [words])
+        assert log_probs == pytest.approx(caption.word_log_probs, abs=1e-4)
 
 
 def test_the_readmes_gallery_shows_what_it_says():

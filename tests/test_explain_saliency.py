@@ -145,6 +145,15 @@ def test_gradients_leave_the_model_as_it_was(
     assert once.shape == (len(words), 28, 28) and once.min() >= 0 and once.max() > 0
 
 
+def test_a_caption_without_words_has_no_maps(
+    torch_captioner: Captioner, pixels: np.ndarray
+) -> None:
+    backend = torch_captioner.backend
+    assert isinstance(backend, TorchBackend)
+    assert smooth_gradient(backend, pixels, [], copies=2).shape == (0, 28, 28)
+    assert occlude(backend, pixels, []).shape == (0, 14, 14)
+
+
 def test_a_smooth_gradient_stays_near_the_plain_one_and_varies_less(
     torch_captioner: Captioner, pixels: np.ndarray, words: list[int]
 ) -> None:

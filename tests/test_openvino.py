@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,18 @@ def test_results_of_one_run_survive_the_next(checkpoint_folder: Path) -> None:
     before = encoded.pooled.copy()
     assert np.abs(backend.encode(second).pooled - before).max() > 0
     np.testing.assert_array_equal(encoded.again(np.array([0])).pooled, before)
+
+
+def test_threads_share_a_backend(checkpoint_folder: Path) -> None:
+    """As the demo's requests do."""
+    size = read_checkpoint(checkpoint_folder).preprocessing.size
+    batches = np.random.default_rng(0).normal(size=(4, 4, 3, size, size)).astype(np.float32)
+    backend = OpenVinoBackend(checkpoint_folder)
+    alone = [backend.encode(pixels).pooled for pixels in batches]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda pixels: backend.encode(pixels).pooled, [*batches] * 50))
+    for number, pooled in enumerate(together):
+        np.testing.assert_allclose(pooled, alone[number % 4], rtol=1e-5, atol=1e-6)
 
 
 def test_in_bfloat16_the_bundled_model_says_nearly_the_same(

@@ -342,7 +342,12 @@ def _span(where: str, row: Mapping[Any, Any]) -> tuple[float | None, float | Non
 def _span_id(name: str, start: float | None, end: float | None) -> str:
     if start is None and end is None:
         return name
-    return f"{name}@{start or 0:g}-{'' if end is None else f'{end:g}'}"
+    return f"{name}@{_plain(start or 0.0)}-{'' if end is None else _plain(end)}"
+
+
+def _plain(seconds: float) -> str:
+    """Write a number with all of its digits: different parts of a clip have different ids."""
+    return repr(seconds).removesuffix(".0")
 
 
 def _other_kind(image_id: int | str, ids: Iterable[int | str]) -> str:

@@ -224,7 +224,7 @@ class OnnxStepper:
             **self._state,
             "parents": parents,
             "words": words,
-            "k": np.array([k]),
+            "k": np.array([k], np.int64),
         }
         wanted = ["top_words", "top_log_probs", *(f"{name}.next" for name in self._state)]
         wanted += ["attention"] * self._attends + ["log_probs"] * all_log_probs

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import Any, ClassVar
 
 import numpy as np
@@ -177,11 +178,12 @@ class _Entry:
 
 
 class _Network:
-    """OpenVINO's compiled model as a `Session`."""
+    """OpenVINO's compiled model as a `Session`, which threads may share: they take turns."""
 
     def __init__(self, compiled: Any) -> None:
         self._compiled = compiled
         self._request = compiled.create_infer_request()
+        self._turn = Lock()  # a request that is running rejects another run
 
     def get_inputs(self) -> Sequence[_Entry]:
         return [_Entry(entry.get_any_name()) for entry in self._compiled.inputs]
@@ -190,6 +192,7 @@ class _Network:
         return [_Entry(entry.get_any_name()) for entry in self._compiled.outputs]
 
     def run(self, output_names: Sequence[str], feeds: dict[str, Any], /) -> list[Any]:
-        # Views of the request's memory, which the next run overwrites.
-        results = self._request.infer(feeds, share_inputs=True, share_outputs=True)
-        return [np.array(results[name]) for name in output_names]
+        with self._turn:
+            # Views of the request's memory, which the next run overwrites.
+            results = self._request.infer(feeds, share_inputs=True, share_outputs=True)
+            return [np.array(results[name]) for name in output_names]

@@ -321,9 +321,8 @@ def _check_confidence(least: float, captioner: "Captioner", options: Namespace) 
 def describe_run(options: Namespace, captioner: "Captioner", several: bool) -> Run:
     """Describe the properties that all captions of this call share."""
     from captioner.checkpoint import BUNDLED, fingerprint
-    from captioner.decoding import DecodingOptions
 
-    decoding = DecodingOptions.from_dict(captioner.decoding.to_dict() | given(options, *DECODING))
+    decoding = captioner.decoding.changed(given(options, *DECODING))
     alone = not several and not options.json and options.format != CSV
     form = "table" if several else "caption alone"
     form = f"{form} with tags" if options.tags else form

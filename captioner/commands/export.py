@@ -47,9 +47,11 @@ With --int8, write a copy of a third of the size, whose CNN computes in 8-bit in
 def run(options: Namespace) -> int:
     """Write the ONNX pair of a checkpoint, for captioning without torch, or a quantized copy."""
     from captioner.checkpoint import ONNX_PAIR, read_checkpoint
+    from captioner.hub.download import check_writable
 
     show_warnings()
     folder = Path(*options.operands)
+    check_writable(*options.operands)
     read_checkpoint(
         folder
     )  # says what is wrong with the folder before torch is imported, which takes its time

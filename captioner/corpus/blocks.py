@@ -16,8 +16,9 @@ class Block:
         paths: The images, or the one file: absolute paths and URLs.
         first: The index of its first image in the corpus, for sampling. Where the number of
             preceding images is unknown, a range of indices is reserved for them.
-        images: The number of its images; None for a shard, where it is unknown until it is read.
-        groups: The indices of a table's row groups; empty for a table that cannot be read.
+        images: The number of its images; None for a file where it is unknown until it is read.
+        groups: The indices of a table's row groups; empty, for all of them, if the table could not
+            be read when the plan was made.
     """
 
     kind: Kind

@@ -109,11 +109,11 @@ def _named(system: Any, source: str, name: str) -> str:
 
 def _listed(system: Any, source: str, path: str) -> Iterator[str]:
     """Return the entries of a list; relative paths are resolved against the list's folder."""
-    folder = source.rpartition("/")[0]
+    folder = os.path.dirname(source) if is_local(source) else source.rpartition("/")[0]
     with reading(source), system.open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                name = line.decode("utf-8").strip("\r\n")
+                name = line.decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n")
             except UnicodeDecodeError as error:
                 if b"\0" in line or not is_local(source):
                     raise DataError(

@@ -109,7 +109,9 @@ def _table(path: str, groups: tuple[int, ...], image_column: str | None) -> Iter
                 table.metadata.row_group(group).num_rows for group in range(min(groups, default=0))
             )
             for batch in table.iter_batches(
-                _ROWS, row_groups=list(groups), columns=[image, *([key] if key else [])]
+                _ROWS,
+                row_groups=list(groups) or None,  # all of a table that the plan could not read
+                columns=[image, *([key] if key else [])],
             ):
                 images = batch.column(image).to_pylist()
                 keys = batch.column(key).to_pylist() if key else [None] * len(images)

@@ -172,7 +172,7 @@ def caption_corpus(
 def _check_model(model: Model) -> DecodingOptions:
     """Validate the model and its options before anything is started."""
     first, *_ = [read_checkpoint(folder) for folder in model.folders or [BUNDLED]]
-    options = DecodingOptions.from_dict(first.decoding.to_dict() | dict(model.decoding))
+    options = first.decoding.changed(model.decoding)
     Constraints.from_options(options, first.vocabulary, None)
     return options
 

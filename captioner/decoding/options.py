@@ -316,9 +316,8 @@ class DecodingOptions:
             value = option.settle(getattr(self, option.name))
             object.__setattr__(self, option.name, value)
             option.check(value)
-        _expect(
-            self.min_length <= self.max_length, "min_length", self.min_length, "0 to max_length"
-        )
+        shorter = f"0 to max_length ({self.max_length}); set both, or raise max_length"
+        _expect(self.min_length <= self.max_length, "min_length", self.min_length, shorter)
         if not self.sample:
             most = f"at most beam_size ({self.beam_size}); raise beam_size, or turn on sample"
             _expect(self.alternatives <= self.beam_size, "alternatives", self.alternatives, most)
@@ -379,6 +378,26 @@ class DecodingOptions:
                     f"Unknown decoding option {name!r}; expected one of {', '.join(known)}."
                 )
         return cls(**options)
+
+    def changed(self, changes: Mapping[str, Any]) -> "DecodingOptions":
+        """Return a copy with some options changed.
+
+        Options that need a switch get their defaults where it is turned off: a model that samples
+        at a temperature of 0.7 by default can search too.
+
+        Args:
+            changes: The new values, by name.
+
+        Raises:
+            ConfigError: An option is unknown, or its value is invalid.
+        """
+        idle = [
+            option.name
+            for option in decoding_options()
+            if option.needs is not None and changes.get(option.needs) is False
+        ]
+        kept = {name: value for name, value in self.to_dict().items() if name not in idle}
+        return DecodingOptions.from_dict(kept | dict(changes))
 
 
 @cache

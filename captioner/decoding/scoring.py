@@ -36,7 +36,9 @@ def log_probs_of(
     for t in range(lengths.max(initial=0)):
         rows = np.flatnonzero(lengths[images] > t)
         images = images[rows]
-        last = np.array([captions[image][t - 1] if t else start for image in images.tolist()])
+        last = np.array(
+            [captions[image][t - 1] if t else start for image in images.tolist()], np.int64
+        )
         step = stepper.step(rows[:, None], last[:, None], 1, all_log_probs=True)
         assert step.all_log_probs is not None
         for image, log_probs in zip(images.tolist(), step.all_log_probs[:, 0], strict=True):
@@ -72,7 +74,9 @@ def log_probs_of_each(
         rows = np.flatnonzero(lengths[going] > t)
         going = going[rows]
         parents = rows if t else np.zeros_like(rows)  # there is one row before the first step
-        last = np.array([captions[number][t - 1] if t else start for number in going.tolist()])
+        last = np.array(
+            [captions[number][t - 1] if t else start for number in going.tolist()], np.int64
+        )
         step = stepper.step(parents[None], last[None], 1, all_log_probs=True)
         assert step.all_log_probs is not None
         for number, log_probs in zip(going.tolist(), step.all_log_probs[0], strict=True):

@@ -141,7 +141,7 @@ def search(
         For each image 1 to `options.alternatives` hypotheses, best score first. They are distinct
         unless sampled, and unfinished only where an image has no finished one.
     """
-    images = np.arange(stepper.batch_size)  # (B,) those still in the search
+    images = np.arange(stepper.batch_size, dtype=np.int64)  # (B,) those still in the search
     endings = np.full((images.size, options.alternatives), NO_ENDING)
     divisors = np.arange(1, options.max_length + 2) ** float(
         options.length_penalty
@@ -159,7 +159,7 @@ def search(
     parents: IntArray = np.repeat(
         images[:, None], options.alternatives if options.sample else 1, axis=1
     )  # (B, K)
-    words: IntArray = np.full(parents.shape, constraints.start)
+    words: IntArray = np.full(parents.shape, constraints.start, np.int64)
     log_probs = np.zeros(parents.shape)  # of the words
     totals = np.zeros(
         parents.shape

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import os
+from io import FileIO
 from pathlib import Path
 from threading import Lock
 
@@ -67,14 +68,27 @@ class Corrections:
         return True
 
     def _write(self, photo: Path, content: bytes, row: tuple[str, str]) -> None:
-        """Write the photo and then the row, so that every row has its photo."""
+        """Write the photo and then the row, so that every row has its photo.
+
+        A person may have edited the file and left out the end of its last line.
+        """
         self.photos.mkdir(exist_ok=True)
         if not photo.exists():
             with replacing(photo) as partial:
                 partial.write_bytes(content)
-        begin = not self.file.exists() or not self.file.stat().st_size
-        with self.file.open("a", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, row] if begin else [row])
+        with FileIO(self.file, "a+") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            text = io.StringIO("" if file.read(1) in (b"", b"\n") else "\n", newline="")
+            text.seek(0, os.SEEK_END)
+            csv.writer(text, lineterminator="\n").writerows([row] if size else [COLUMNS, row])
+            data = text.getvalue().encode()
+            try:
+                while data:
+                    data = data[file.write(data) :]
+            except OSError:  # a full disk: no part of a row stays
+                file.truncate(size)
+                raise
 
 
 def checked(text: object) -> str:

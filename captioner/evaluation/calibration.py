@@ -21,6 +21,7 @@ from captioner.confidence.fitting import cross_validated, cross_validated_logist
 from captioner.errors import ConfigError, DataError
 from captioner.evaluation.callbacks import Track
 from captioner.evaluation.cider import CiderD
+from captioner.hub.download import check_writable
 from captioner.inference import NO_TAGS, Caption, Captioner, Folder
 from captioner.tags import TagConfig, Tagger
 from captioner.tags.calibration import fit_tag_temperature
@@ -132,13 +133,16 @@ def calibrate(
         The calibrations and the numbers needed to judge them.
 
     Raises:
-        ConfigError: An option is out of range, or the model has no such style or no tags.
+        ConfigError: An option is out of range, the model has no such style or no tags, or it is of
+            the hub and would be changed.
         DataError: There are too few photos, images are missing, or nearly all or nearly none of the
             captions are good.
         ImageError: An image cannot be read.
         CheckpointError: The folder is not a checkpoint, or cannot be written.
     """
     check_good(good)
+    if write and model is not None:
+        check_writable(model)
     captioner = Captioner.from_pretrained(model, backend=backend, device=device)
     if only == "tags" and captioner.tags is None:
         raise ConfigError(NO_TAGS)

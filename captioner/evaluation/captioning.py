@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from captioner.annotations.records import Record, check_images
-from captioner.decoding import DecodingOptions
 from captioner.errors import DataError, ImageError
 from captioner.evaluation.callbacks import Track
 from captioner.evaluation.results import ImageId
@@ -64,7 +63,7 @@ def caption_all(
     if not skip:
         check_images(records)
     captioner = Captioner.from_pretrained(how.model, backend=how.backend, device=how.device)
-    options = DecodingOptions.from_dict(captioner.decoding.to_dict() | dict(how.decoding))
+    options = captioner.decoding.changed(how.decoding)
     captions = dict(track(_stream(captioner, records, how, skip), len(records)))
     if not captions:
         raise DataError(

@@ -115,8 +115,12 @@ def find_evidence(
         The evidence of each caption, in order.
 
     Raises:
-        ConfigError: The threshold is not a number.
+        ConfigError: The model captions clips, or the threshold is not a number.
     """
+    if captioner.frames:
+        raise ConfigError(
+            "Evidence is not supported for models of clips; choose a model of photos."
+        )
     if math.isnan(threshold):
         raise ConfigError(
             "The threshold of evidence is NaN; expected a number of nats, such as 0.5."

@@ -84,7 +84,7 @@ def word_gradients(
             _gradients_of(backend.model, image, caption, chosen[start : start + batch_size])
             for start in range(0, len(words), batch_size)
         ]
-    return torch.cat(parts)
+    return torch.cat(parts) if parts else image.new_zeros((0, *image.shape))
 
 
 def _gradients_of(model: CaptioningModel, image: Tensor, caption: Tensor, chosen: Tensor) -> Tensor:

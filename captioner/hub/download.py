@@ -39,6 +39,20 @@ def is_of_hub(model: str) -> bool:
     return model.startswith("hf:/")  # a Path has one slash of the two
 
 
+def check_writable(model: str | os.PathLike[str]) -> None:
+    """Check that a model is a folder, whose files may be changed, rather than one of the hub.
+
+    Raises:
+        ConfigError: It is a model of the hub; its cached files must stay as they are.
+    """
+    text = os.fspath(model)
+    if is_of_hub(text):
+        raise ConfigError(
+            f"{text} is a model of the hub, whose files stay as they are. Copy its folder, which"
+            f" captioner info {text} shows, and give the copy."
+        )
+
+
 @cache
 def _download(reference: str, files: tuple[str, ...], needed: tuple[str, ...]) -> Path:
     found = _REFERENCE.fullmatch(reference)

@@ -20,6 +20,7 @@ from captioner.video.opening import (
     open_clip,
     open_container,
     promised_length,
+    shown_for,
     upright,
     video_stream,
 )
@@ -70,7 +71,7 @@ class Frames:
     Attributes:
         step: Seconds from one frame to the next.
         promised: The duration that the file states, in seconds; None if it states none.
-        end: The end of the last decoded frame, in seconds.
+        end: The end of the last frame, in seconds; complete after the iteration.
 
     Raises:
         VideoError: The clip cannot be read.
@@ -109,6 +110,7 @@ class Frames:
         self._key_frames_alone = long
         self.step = every or (self.promised / MOST if long and self.promised else STEP)
         self.end = 0.0
+        self._skipped_end = 0.0  # seconds of the clip's timestamps, of frames that aren't decoded
         self._damaged = 0  # packets
 
     def close(self) -> None:
@@ -153,8 +155,6 @@ class Frames:
 
     def _timed(self) -> Iterator[tuple[float, Any]]:
         """Yield each decoded frame and its time, starting at 0 and never decreasing."""
-        rate = self._stream.average_rate or self._stream.guessed_rate
-        usual = float(1 / rate) if rate else 0.04
         first, last = None, 0.0
         frames = decode(
             self._container,
@@ -162,6 +162,7 @@ class Frames:
             self._name,
             key_frames_alone=self._key_frames_alone,
             on_damage=self._count_damage,
+            on_skip=self._note_end,
         )
         for frame in frames:
             if frame.time is None:
@@ -170,10 +171,15 @@ class Frames:
                 first = frame.time if first is None else first
                 time = max(last, frame.time - first)
             last = time
-            lasts = float(frame.duration * frame.time_base) if frame.duration else usual
-            self.end = max(self.end, time + lasts)
+            self.end = max(self.end, time + shown_for(frame, self._stream))
             self._check_length(time)
             yield time, frame
+        self.end = max(self.end, self._skipped_end - (first or 0.0))
+
+    def _note_end(self, packet: Any) -> None:
+        if packet.pts is not None:
+            end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+            self._skipped_end = max(self._skipped_end, end)
 
     def _count_damage(self) -> None:
         self._damaged += 1

@@ -102,6 +102,7 @@ def decode(
     *,
     key_frames_alone: bool = False,
     on_damage: Callable[[], None] = lambda: None,
+    on_skip: Callable[[Any], None] = lambda packet: None,
 ) -> Iterator[Any]:
     """Decode the frames of a stream from its container's current position; skip damaged ones.
 
@@ -111,6 +112,7 @@ def decode(
         name: The clip's name in error messages.
         key_frames_alone: Whether to decode only key frames.
         on_damage: Called for each packet that cannot be read or decoded.
+        on_skip: Called with each packet that isn't decoded, as it is not a key frame.
 
     Raises:
         VideoError: The clip is encrypted.
@@ -129,6 +131,7 @@ def decode(
         if packet.has_sidedata("encryption_info"):
             raise VideoError(name, _ENCRYPTED)
         if key_frames_alone and packet.size and not packet.is_keyframe:
+            on_skip(packet)
             continue
         try:
             frames = packet.decode()
@@ -136,6 +139,14 @@ def decode(
             on_damage()
             continue
         yield from frames
+
+
+def shown_for(frame: Any, stream: Any) -> float:
+    """Return how long a frame is shown, in seconds."""
+    if frame.duration:
+        return float(frame.duration * frame.time_base)
+    rate = stream.average_rate or stream.guessed_rate
+    return float(1 / rate) if rate else 0.04
 
 
 def upright(image: Image.Image, rotation: float) -> Image.Image:

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,6 +20,7 @@ from captioner.video.opening import (
     open_clip,
     open_container,
     promised_length,
+    shown_for,
     upright,
     video_stream,
 )
@@ -170,10 +172,12 @@ def _is_photo(path: str | os.PathLike[str]) -> bool:
 
 def _span(container: Any, stream: Any, clip: ClipPart) -> tuple[float, float]:
     """Return the start and end of a part of a clip, in seconds since the clip's first frame."""
-    length = promised_length(container, stream)
+    length, start = promised_length(container, stream), clip.start or 0.0
     if length is None:
         length = _length(container, stream) if clip.end is None else clip.end
-    start, end = clip.start or 0.0, length if clip.end is None else clip.end
+    elif start >= length:  # some files state less than they have
+        length = max(length, _length(container, stream))
+    end = length if clip.end is None else clip.end
     if not (0 <= start < end and start < length):
         span = f"from {start:g} s to {end:g} s"
         reason = f"has no frames {span}; expected a part of its {length:g} s"
@@ -187,7 +191,7 @@ def _first(stream: Any) -> float:
 
 
 def _length(container: Any, stream: Any) -> float:
-    """Measure the duration in seconds of a clip that states none, by reading the whole file."""
+    """Measure the duration in seconds of a clip, by reading the whole file."""
     last = first = None
     for packet in container.demux(stream):
         if packet.pts is not None:
@@ -205,14 +209,16 @@ def _shown_at(
     decoded = decode(container, stream, name)
     left = list(times)
     now, sought = 0.0, -1.0
+    after = first = _first(stream)  # the time of a frame that doesn't state its own
     while left:
         if left[0] - now > _SEEK and left[0] > sought:  # once: key frames may be far apart
-            container.seek(int(left[0] / stream.time_base), stream=stream)
-            decoded, shown, sought = decode(container, stream, name), None, left[0]
+            decoded, shown, sought = _decode_from(container, stream, name, left[0]), None, left[0]
+            after = first
         frame = next(decoded, None)
         if frame is None:
             break
-        now = frame.time or 0.0
+        now = after if frame.time is None else frame.time
+        after = now + shown_for(frame, stream)
         while left and shown is not None and now > left[0]:
             yield _image(shown)
             left.pop(0)
@@ -220,6 +226,25 @@ def _shown_at(
     if shown is not None:
         for _ in left:
             yield _image(shown)
+
+
+def _decode_from(container: Any, stream: Any, name: str, time: float) -> Iterator[Any]:
+    """Seek, and decode from a key frame that isn't after a time.
+
+    MPEG transport and program streams have no index: FFmpeg finds a place near the time, and the
+    first key frame after it may come too late, or not state its time. Then earlier places are
+    tried, at last the start.
+    """
+    first, back = _first(stream), 0.0
+    while True:
+        start = max(first, time - back)
+        container.seek(int(start / stream.time_base), stream=stream)
+        decoded = decode(container, stream, name)
+        frame = next(decoded, None)
+        found = frame is not None and frame.time is not None and frame.time <= time
+        if found or start == first:
+            return decoded if frame is None else chain([frame], decoded)
+        back = 2 * back + 1
 
 
 def _image(frame: Any) -> Image.Image:

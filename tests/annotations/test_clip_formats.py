@@ -38,6 +38,17 @@ def test_a_table_of_parts_of_clips(tmp_path: Path) -> None:
     assert names == ["party.mp4@3-7.5", "party.mp4@7.5-", "dog.mp4"]
 
 
+def test_parts_of_a_long_clip_that_differ_by_little_have_different_ids(tmp_path: Path) -> None:
+    rows = ["12345.12,12346,a dog", "12345.14,12346,a cat", "0.1,1234567.25,everything"]
+    text = "".join(f"day.mp4,{row}\n" for row in rows)
+    (tmp_path / "own.csv").write_text(f"clip,start,end,caption\n{text}")
+    assert [record.image_id for record in load_records(tmp_path / "own.csv")] == [
+        "day.mp4@12345.12-12346",
+        "day.mp4@12345.14-12346",
+        "day.mp4@0.1-1234567.25",
+    ]
+
+
 def test_lines_of_parts_of_clips(tmp_path: Path) -> None:
     row = {"clip": "party.mp4", "start": 3, "end": 7.5, "caption": "a man dances"}
     (tmp_path / "own.jsonl").write_text(json.dumps(row))

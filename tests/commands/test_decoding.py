@@ -63,6 +63,14 @@ def test_a_switch_that_the_model_has_on_can_be_turned_off() -> None:
     assert given.say_tags is False and given.repeat_words is False
 
 
+def test_a_model_that_samples_can_search() -> None:
+    own = DecodingOptions(sample=True, temperature=0.7, top_k=5, top_p=0.9, beam_size=3)
+    assert own.changed({"sample": False}) == DecodingOptions(beam_size=3)
+    assert own.changed({"top_k": 2}) == dataclasses.replace(own, top_k=2)
+    with pytest.raises(ConfigError, match="top_k is 2; expected 0 unless sample is on"):
+        own.changed({"sample": False, "top_k": 2})
+
+
 def test_the_endings_have_a_name() -> None:
     named = DecodingOptions(forbidden_endings="english")
     assert named.forbidden_endings == ENGLISH_ENDINGS and len(ENGLISH_ENDINGS) == 18
@@ -100,7 +108,7 @@ def test_an_option_of_words_needs_no_more_than_its_entry() -> None:
         ("length_penalty", False, "a number"),
         ("length_penalty", 10.5, "-10 to 10"),
         ("min_length", -1, "0 to max_length"),
-        ("min_length", 21, "0 to max_length"),
+        ("min_length", 21, "0 to max_length (20); set both, or raise max_length"),
         ("sample", 1, "true or false"),
         ("seed", -1, "0 or more, or none"),
         ("seed", 1.5, "a whole number or none"),

@@ -9,8 +9,9 @@ import fsspec
 import pytest
 
 from captioner.corpus.blocks import Block
-from captioner.corpus.inputs import plan
+from captioner.corpus.inputs import _listed, plan
 from captioner.corpus.reading import read_block
+from captioner.corpus.storage import locate
 from captioner.errors import ConfigError, DataError, ImageError
 from tests.corpus.corpora import jpeg, write_folder, write_shard, write_table
 
@@ -54,6 +55,18 @@ def test_a_list_has_paths_beside_it_urls_shards_and_tables(tmp_path: Path) -> No
     ]
     firsts = [block.first for block in blocks]
     assert firsts == sorted(set(firsts))
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("one.jpg\ntwo.jpg\n", encoding="utf-8-sig")
+    (block,) = plan(str(tmp_path / "list.txt"))
+    assert block.paths == (str(tmp_path / "one.jpg"), str(tmp_path / "two.jpg"))
+
+
+def test_a_list_in_the_root_folder_has_paths_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("photos/one.jpg\n")
+    system, path = locate(str(tmp_path / "list.txt"))
+    assert list(_listed(system, "/list.txt", path)) == ["/photos/one.jpg"]
 
 
 def test_names_that_are_no_text_come_through(tmp_path: Path) -> None:

@@ -98,6 +98,16 @@ def test_a_table_that_is_cut_off_is_damaged(tmp_path: Path) -> None:
     assert images == [] and damage
 
 
+def test_a_table_that_could_not_be_planned_is_read_once_it_is_there(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("a.parquet\n")
+    (block,) = plan(str(tmp_path / "list.txt"))
+    write_table(tmp_path / "a.parquet", {"key": ["a", "b"], "jpg": [jpeg(1), jpeg(2)]})
+    assert [(image.key, image.source) for image in read_block(block)] == [
+        ("a", jpeg(1)),
+        ("b", jpeg(2)),
+    ]
+
+
 def test_a_url_that_is_not_there_is_an_error_of_its_row() -> None:
     (image,) = read_block(Block("images", ("memory://corpus/nowhere.jpg",)))
     assert isinstance(image.source, ImageError)

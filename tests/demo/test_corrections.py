@@ -1,6 +1,7 @@
 """Corrections by visitors: what is saved, and what is rejected."""
 
 import csv
+import signal
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,34 @@ def test_a_correction_is_kept_once(tmp_path):
     assert not corrections.add(PHOTO, " a  temple ", True)
     assert not Corrections(tmp_path / "c.csv").add(PHOTO, "a temple", True)
     assert len(rows(tmp_path / "c.csv")) == 2
+
+
+def test_a_table_without_the_end_of_its_last_line_goes_on(tmp_path):
+    file = tmp_path / "c.csv"
+    Corrections(file).add(PHOTO, "a temple", True)
+    file.write_bytes(file.read_bytes().rstrip(b"\n"))
+    Corrections(file).add(OTHER, "a cat", True)
+    assert [caption for _, caption in rows(file)] == ["caption", "a temple", "a cat"]
+
+
+def test_no_part_of_a_row_is_written_to_a_full_disk(tmp_path):
+    resource = pytest.importorskip("resource")  # not on Windows
+    file = tmp_path / "c.csv"
+    corrections = Corrections(file)
+    corrections.add(PHOTO, "a temple", True)
+    before = file.read_bytes()
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, usual[1]))
+        with pytest.raises(OSError):
+            corrections.add(PHOTO, "a red temple", True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert file.read_bytes() == before
+    assert corrections.add(PHOTO, "a red temple", True)
+    assert len(rows(file)) == 3
 
 
 @pytest.mark.parametrize("agreed", [False, None, "true", 1])

@@ -202,6 +202,21 @@ def test_what_is_no_name_is_refused(model: str, capsys: pytest.CaptureFixture[st
     assert "expected owner/name" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        ["calibrate", "--model", "hf://me/tiny", "--annotations", "val.csv"],
+        ["export", "hf://me/tiny"],
+        ["export", "hf://me/tiny", "--int8", "--calibrate", "photos"],
+    ],
+)
+def test_what_would_change_a_cached_model_is_refused(
+    call: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(call) == 2
+    assert "error: hf://me/tiny is a model of the hub, whose" in capsys.readouterr().err
+
+
 def test_the_cards_own_metadata_go_before() -> None:
     text = "---\nlicense: cc-by-4.0\nthumbnail: x.png\n---\n\n# Mine\n"
     card = card_with_metadata(text, "mine", licence="mit", language="de")

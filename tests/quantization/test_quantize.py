@@ -15,7 +15,7 @@ from captioner.checkpoint import read_checkpoint
 from captioner.cli import main
 from captioner.errors import CheckpointError
 from captioner.inference import Captioner
-from captioner.quantization import quantize
+from captioner.quantization import PHOTOS, quantize
 from tests.clip_models import save_clip_model
 
 
@@ -93,3 +93,8 @@ def test_models_of_clips_are_refused(photos: list[Path], tmp_path: Path) -> None
     folder = save_clip_model(tmp_path / "clips", "mean", onnx=False)
     with pytest.raises(CheckpointError, match="captions clips; expected a model of photos"):
         quantize(folder, tmp_path / "small", photos)
+
+
+def test_the_help_says_how_many_photos_are_used(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "--help"]) == 0
+    assert f"of which {PHOTOS} are used" in " ".join(capsys.readouterr().out.split())

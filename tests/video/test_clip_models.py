@@ -55,6 +55,13 @@ def test_each_shot_is_captioned_as_a_clip(
     assert str(clip) in {shot.caption.text for shot in clip.shots}
 
 
+def test_evidence_of_a_clip_is_refused(
+    folder: Path, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", str(path), "--evidence", "--model", str(folder)]) == 2
+    assert "error: Evidence is not supported for models of clips" in capsys.readouterr().err
+
+
 def test_shots_are_those_that_were_drawn(
     captioner: Captioner, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

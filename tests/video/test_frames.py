@@ -73,7 +73,7 @@ def test_pixels_are_made_square_and_large_frames_smaller(tmp_path: Path) -> None
 
 
 def test_a_long_clip_is_looked_at_a_limited_number_of_times(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "clip.mp4"
     write_clip(path, grey_levels(60), 10)  # a key frame at the beginning alone, by default
@@ -81,6 +81,8 @@ def test_a_long_clip_is_looked_at_a_limited_number_of_times(
     clip = Frames(path)
     assert clip.step == pytest.approx(1.5)
     assert [level(frame) for frame in clip] == [0]
+    assert clip.end == pytest.approx(6), "frames that aren't decoded last, too"
+    assert not caplog.messages
     assert len(list(Frames(path, every=0.5))) == 12
 
 

@@ -1,5 +1,6 @@
 """Frames of a clip: which ones, upright, and what is said of clips that cannot be read."""
 
+import struct
 import wave
 from fractions import Fraction
 from pathlib import Path
@@ -66,6 +67,44 @@ def test_frames_of_a_long_clip_are_those_that_decoding_all_of_it_finds(tmp_path:
         ]
     middles = [int(240 * (i + 0.5) / 7) for i in range(7)]
     assert numbers(ClipPart(path), 7) == [brightness[middle] for middle in middles]
+
+
+@pytest.mark.parametrize("suffix", [".m2ts", ".vob", ".mkv"])
+def test_frames_are_found_where_seeking_ends_at_a_later_key_frame(
+    tmp_path: Path, suffix: str
+) -> None:
+    """There is one every 50 seconds; transport and program streams have no index of them.
+
+    In program streams most of these small frames don't state their time either.
+    """
+    path = tmp_path / f"clip{suffix}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=5, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(300):
+            pixels = np.full((48, 64, 3), 20 + 3 * (number // 5), np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 5)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    for start, end in ((0, 20), (0, 45), (35, 45)):
+        shown = [
+            (float(np.asarray(frame).mean()) - 20) / 3
+            for frame in read_frames(ClipPart(path, start, end), 4)
+        ]
+        middles = [start + (end - start) * (i + 0.5) / 4 for i in range(4)]
+        np.testing.assert_allclose(shown, np.array(middles) - 0.5, atol=1)  # whole seconds
+
+
+def test_a_part_after_the_stated_end_of_a_clip_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "clip.mkv", 20)
+    content = path.read_bytes()
+    at = content.index(b"\x44\x89\x88") + 3  # Matroska's duration, in milliseconds
+    assert struct.unpack(">d", content[at : at + 8]) == (2000,)
+    path.write_bytes(content[:at] + struct.pack(">d", 500) + content[at + 8 :])
+    assert numbers(ClipPart(path, 1.0, 1.5), 5) == [10, 11, 12, 13, 14]
+    with pytest.raises(VideoError, match=r"no frames from 3 s to 4 s; expected a part of its 2 s"):
+        read_frames(ClipPart(path, 3, 4), 1)
 
 
 def test_variable_frame_rates_go_by_the_time_at_which_frames_are_shown(tmp_path: Path) -> None:
