@@ -21,13 +21,13 @@ WIDE = Path(__file__).parents[2] / "shared" / "data" / "wide"
 FLICKR8K = Path(__file__).parents[2] / "shared" / "data" / "flickr8k"
 
 GOLDEN = {
-    "astronaut.jpg": "a man in a red shirt looking at the camera",
+    "astronaut.jpg": "a man in a red shirt pouring a drink into a glass",
     "cat.jpg": "a close up of a striped cat with green eyes",
-    "coffee.jpg": "a small cup of coffee on a wooden table",
+    "coffee.jpg": "a cup of coffee on a red saucer on a wooden table",
     "officer.jpg": "a man in a black suit and tie standing in front of a microphone",
     "pagoda.jpg": "an old wooden temple with a red roof and green flowers",
-    "photographer.jpg": "a man looking through a telescope on a tripod",
-    "rocket.jpg": "a tall glass skyscraper rises into a blue sky",
+    "photographer.jpg": "a man taking a picture with a camera on a tripod",
+    "rocket.jpg": "a tall metal tower lit up at night under a blue sky",
 }
 
 

@@ -202,7 +202,7 @@ def test_the_evidence_example(monkeypatch, capsys):
     _, example = blocks("docs/how-to/explain.md", "python")
     execute(example)
     lines = capsys.readouterr().out.splitlines()
-    said = "a small cup of coffee on a wooden table"
+    said = "a cup of coffee on a red saucer on a wooden table"
     assert lines[0].replace("[", "").replace("]", "") == said
     words = said.split()
     assert [line.split()[1] for line in lines[1 : len(words) + 1]] == words
