@@ -131,6 +131,12 @@ class CaptionData(ResumableData):
             else read_checkpoint(None if init_from == "bundled" else init_from)
         )
         self.preprocessing = preprocessing if self._base is None else self._base.preprocessing
+        if preprocessing not in (Preprocessing(), self.preprocessing):
+            logger.warning(
+                "data.preprocessing is ignored: the model continues with that of %s (%s)",
+                init_from,
+                self.preprocessing,
+            )
         self.frames = frames if self._base is None else self._base.frames
         self.min_count = min_count
         self.tag_words = tag_words

@@ -14,6 +14,7 @@ from torch.utils.data import Sampler
 
 from captioner.errors import ConfigError
 
+_GOLDEN = (5**0.5 - 1) / 2
 Key = tuple[int, int]  # (epoch, index of a record), the key of a `CaptionDataset`
 
 
@@ -26,14 +27,26 @@ class Draws:
         an_epoch: The number of images drawn per epoch. Each epoch takes the next images of a
             shuffled order, which is reshuffled at its end, so no image is repeated before all have
             been drawn.
+        weights: (count,) how often to draw each image, in proportion; then each is drawn as often
+            as its share of `an_epoch`, rounded up or down. None draws all alike.
     """
 
     count: int
     an_epoch: int
+    weights: NDArray[np.float64] | None = None
 
     def of(self, epoch: int, seed: tuple[int, ...]) -> NDArray[np.int64]:
         """Return the indices of an epoch's images, ascending."""
         order = np.random.default_rng(seed).permutation(self.count)
+        if self.weights is not None:
+            # Systematic sampling: images lie in the shuffled order on a line, each as long as its
+            # share, and those at every 1 from a start between 0 and 1 are drawn. The starts of
+            # successive epochs divide that range evenly.
+            ends = np.cumsum(self.weights[order])
+            start = (np.random.default_rng((*seed, 1)).random() + epoch * _GOLDEN) % 1
+            drawn = np.arange(self.an_epoch) + start
+            found = np.searchsorted(ends / ends[-1] * self.an_epoch, drawn, side="right")
+            return np.sort(order[np.minimum(found, self.count - 1)])
         return np.sort(
             order[
                 np.arange(epoch * self.an_epoch, (epoch + 1) * self.an_epoch) % max(1, self.count)

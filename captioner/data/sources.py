@@ -42,6 +42,9 @@ class Source:
         captions_by: Who wrote its captions, "human" or other; empty uses the annotations' value.
         leave_out: Share of its images to leave out, to test choices on: those that `held_out` would
             choose.
+        like: A text with a sentence per line: the images whose captions have nouns that are more
+            frequent there are drawn more often, others less, as many in all (see
+            `captioner.data.likeness`). Null draws all alike.
     """
 
     annotations: Path | None = None
@@ -54,6 +57,7 @@ class Source:
     words: bool = True
     captions_by: str = ""
     leave_out: float = 0.0
+    like: Path | None = None
 
     def check(self, name: str) -> None:
         """Check the numbers.

@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from captioner.annotations.records import Record
+from captioner.data.likeness import likeness, read_sentences
 from captioner.data.sampling import Draws
 from captioner.data.sources import (
     Source,
@@ -18,6 +22,7 @@ from captioner.data.sources import (
     only_as_many,
 )
 from captioner.errors import ConfigError
+from captioner.tokenizer import tokenize
 from captioner.vocabulary import is_name
 
 logger = logging.getLogger(__name__)
@@ -143,7 +148,7 @@ class Plan:
                     "%s: training on %d of %d images, %d in each epoch",
                     *(source.annotations, len(records), len(all_of_it), an_epoch),
                 )
-            split.draws.append(Draws(len(records), an_epoch))
+            split.draws.append(Draws(len(records), an_epoch, _weights(records, source)))
             split.records.extend(records)
             for record in records:
                 ranks = [rank for rank, _ in record.ranked()]
@@ -151,6 +156,21 @@ class Plan:
                 split.styles.append(tuple(map(source.style_of, ranks)))
                 split.brings_words.append(source.words)
         return split
+
+
+def _weights(records: Sequence[Record], source: Source) -> NDArray[np.float64] | None:
+    """Return how often to draw each image of a source; None to draw all alike."""
+    if source.like is None:
+        return None
+    text = read_sentences(source.like)
+    weights = likeness(
+        [[tokenize(caption) for caption in record.captions] for record in records], text
+    )
+    logger.info(
+        "%s: drawing images as in %s, %.2f to %.2f times as often as on average",
+        *(source.annotations, source.like, weights.min(), weights.max()),
+    )
+    return weights
 
 
 def plan_data(

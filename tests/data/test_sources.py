@@ -1,13 +1,16 @@
 """Several sources: images per epoch, weights of captions, and styles."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from captioner.checkpoint import read_checkpoint
 from captioner.data.datamodule import CaptionData
 from captioner.data.sources import Source, ValidationSource, images_an_epoch
 from captioner.errors import ConfigError, DataError
+from captioner.preprocessing import Preprocessing
 from captioner.vocabulary import START
 from tests.training.domains import NEW, OLD, draw_domain
 
@@ -171,3 +174,19 @@ def test_nouns_of_tags_belong_to_the_vocabulary_however_rare(ranked: Path, tmp_p
     assert tagged.words[: len(plain)] == plain.words
     assert {"goldfish", "beaver"} <= set(tagged.words[len(plain) :])
     assert not [word for word in tagged.words if " " in word]
+
+
+def test_a_preprocessing_that_the_initial_checkpoint_overrides_is_told(
+    checkpoint_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    new = draw_domain(tmp_path / "new", NEW, 9)
+    own = read_checkpoint(checkpoint_folder).preprocessing
+    for preprocessing, told in (
+        (Preprocessing(), 0),
+        (own, 0),
+        (replace(own, size=own.size + 32), 1),
+    ):
+        caplog.clear()
+        data = CaptionData(new, preprocessing=preprocessing, init_from=str(checkpoint_folder))
+        assert data.preprocessing == own
+        assert caplog.text.count("data.preprocessing is ignored") == told
