@@ -9,6 +9,7 @@ weights, because they refer to them.
 """
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -39,7 +40,7 @@ def average(output: Path, folders: Sequence[Path | None], alpha: float | None = 
 
     Raises:
         CheckpointError: A folder is not a checkpoint, the checkpoints don't match, or `output`
-            exists.
+            exists. Then nothing is written.
         ConfigError: `alpha` is no share, or there are more than two checkpoints.
     """
     if alpha is not None and (len(folders) != 2 or not 0 <= alpha <= 1):
@@ -54,8 +55,23 @@ def average(output: Path, folders: Sequence[Path | None], alpha: float | None = 
     if output.exists():
         raise CheckpointError(f"{output} exists; choose another folder.")
     weights = [_weights(checkpoint) for checkpoint in (first, *others)]
-    shutil.copytree(first.folder, output)
-    with (output / WEIGHTS).open("r+b") as file:
+    temporary = output.with_name(f"{output.name}.{os.getpid()}.tmp")
+    try:
+        shutil.copytree(first.folder, temporary)
+        _write_mean(temporary, first, weights, shares)
+        temporary.rename(output)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_mean(
+    folder: Path,
+    first: Checkpoint,
+    weights: Sequence[Mapping[str, NDArray[np.floating]]],
+    shares: Sequence[float],
+) -> None:
+    """Replace the weights in a copy of the first checkpoint."""
+    with (folder / WEIGHTS).open("r+b") as file:
         for name, place in _current_names(first, weight_places(first.weights)).items():
             tensor = weights[0][name]
             mean = sum(
@@ -72,6 +88,8 @@ def _check(first: Checkpoint, other: Checkpoint) -> None:
         "architecture": _architecture(first) == _architecture(other),
         "vocabulary": first.vocabulary.words[: len(words)] == words,
         "preprocessing": first.preprocessing == other.preprocessing,
+        "tags": _classes(first) == _classes(other),
+        "events": _labels(first) == _labels(other),
     }
     for what, is_same in same.items():
         if not is_same:
@@ -84,6 +102,15 @@ def _architecture(checkpoint: Checkpoint) -> dict[str, object]:
     name = NETWORKS.get(encoder["name"], encoder["name"])
     changed = {"encoder": encoder | {"name": name}, "decoder": decoder | {"dropout": None}}
     return checkpoint.architecture | changed
+
+
+def _classes(checkpoint: Checkpoint) -> object:
+    """Return the table of the classifier's classes; None without a classifier."""
+    return None if checkpoint.tags is None else checkpoint.tags.table
+
+
+def _labels(checkpoint: Checkpoint) -> object:
+    return None if checkpoint.events is None else checkpoint.events.labels
 
 
 def _weights(checkpoint: Checkpoint) -> dict[str, NDArray[np.floating]]:

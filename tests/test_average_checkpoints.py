@@ -90,6 +90,41 @@ def test_a_share_is_from_0_to_1(
     assert "expected a share from 0 to 1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_models_with_other_tags_are_not_averaged(
+    order: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundled = read_checkpoint(None)
+    model = TorchBackend.from_checkpoint(bundled).model
+    model.drop_classifier()
+    save_checkpoint(
+        tmp_path / "untagged",
+        model,
+        vocabulary=bundled.vocabulary,
+        preprocessing=bundled.preprocessing,
+        decoding=bundled.decoding,
+        card="",
+        onnx=False,
+    )
+    assert main([str(tmp_path / "mean"), *["bundled", str(tmp_path / "untagged")][::order]]) == 1
+    assert "differ in their tags" in capsys.readouterr().err
+    assert not (tmp_path / "mean").exists()
+
+
+def test_nothing_is_left_of_an_average_that_fails(
+    other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of the first one's weights would look like the average."""
+
+    def fail(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(np, "asarray", fail)  # when the first tensor is written
+    with pytest.raises(OSError, match="the disk is full"):
+        main([str(tmp_path / "mean"), str(BUNDLED), str(other)])
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
 def test_what_cannot_be_averaged_is_an_error(
     other: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -135,11 +135,18 @@ def read_msvd_csv(path: Path, split: str | None) -> tuple[list[Entry], bool]:
     """
     captions: dict[str, list[str]] = {}
     with path.open(encoding="utf-8-sig", newline="") as file:
-        for row in csv.DictReader(file):
-            text = (row["Description"] or "").strip()
-            if (row["Language"] or "").strip() == "English" and text:
-                name = "_".join((row[key] or "").strip() for key in ("VideoID", "Start", "End"))
-                captions.setdefault(name, []).append(text)
+        reader = csv.DictReader(file)
+        try:
+            for row in reader:
+                text = (row["Description"] or "").strip()
+                if (row["Language"] or "").strip() == "English" and text:
+                    name = "_".join((row[key] or "").strip() for key in ("VideoID", "Start", "End"))
+                    captions.setdefault(name, []).append(text)
+        except csv.Error as error:
+            raise DataError(
+                f"{path}, line {reader.line_num + 1}: invalid CSV ({error}); is a double quote"
+                " missing?"
+            ) from error
     return _msvd_split(path, captions, split)
 
 

@@ -332,8 +332,12 @@ def _gather(rows: Iterable[Row]) -> list[Entry]:
 
 
 def _span(where: str, row: Mapping[Any, Any]) -> tuple[float | None, float | None]:
-    """Read the captioned part of a clip: start and end in seconds."""
+    """Read the captioned part of a clip: start and end in seconds.
+
+    A start of 0 is the same as none, so that a part has one id however it is written.
+    """
     start, end = (get_seconds(where, row, key) for key in ("start", "end"))
+    start = start or None
     if end is not None and end <= (start or 0.0):
         raise DataError(f'{where}: "end" is {end:g}; expected seconds, greater than "start"')
     return start, end

@@ -63,6 +63,13 @@ class Record:
         """The clip, or the part of it that is captioned."""
         return ClipPart(self.path, self.start, self.end)
 
+    @property
+    def whole_id(self) -> int | str:
+        """The image's id; for a part of a clip, the whole clip's."""
+        if self.start is None and self.end is None:
+            return self.image_id
+        return str(self.image_id).rpartition("@")[0]
+
     def ranked(self) -> list[tuple[int, str]]:
         """Return (rank, caption) of each caption, in the order of the file."""
         ranks = self.ranks or range(1, len(self.captions) + 1)

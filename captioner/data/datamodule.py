@@ -55,7 +55,7 @@ class CaptionData(ResumableData):
         validation: Named validation sets, instead of `val`: scores are logged under their names,
             and their weighted mean selects the best model.
         held_out: Share of the images to hold out if there is no validation set; at least two
-            images, and the same ones in every run.
+            images, and the same ones in every run; the parts of a clip together.
         leave_out: Share of the images of `train` to leave out, to test choices on: those that
             `held_out` would choose.
         unreadable: The reaction to a damaged or missing image: "error" fails, "skip" logs and skips

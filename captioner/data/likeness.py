@@ -7,7 +7,7 @@ selected to train a language model for a domain (Moore and Lewis 2010).
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import chain
 from math import log
@@ -60,7 +60,7 @@ def likeness(captions: Sequence[Sequence[Tokens]], text: Sequence[Tokens]) -> ND
     Returns:
         (N,) the weights of the images; their mean is 1.
     """
-    nouns = _nouns(text)
+    nouns = _with_forms(_nouns(text), text, chain.from_iterable(captions))
     images = [[_bases(tokens, nouns) for tokens in image] for image in captions]
     ours = [bases for image in images for bases in image]
     theirs = [_bases(tokens, nouns) for tokens in text]
@@ -95,6 +95,19 @@ def _nouns(text: Sequence[Tokens]) -> frozenset[str]:
         and token not in ENGLISH_ENDINGS
         and not token.endswith("ing")
     )
+
+
+def _with_forms(
+    nouns: frozenset[str], text: Iterable[Tokens], captions: Iterable[Tokens]
+) -> frozenset[str]:
+    """Add the forms of nouns that only captions have, such as a singular; no forms of verbs."""
+    bases = frozenset(map(_base, nouns))
+    added = set(chain.from_iterable(captions)) - set(chain.from_iterable(text))
+    return nouns | {
+        token
+        for token in added
+        if _base(token) in bases and (token in bases or not token.endswith(("ed", "ing")))
+    }
 
 
 def _bases(tokens: Tokens, nouns: frozenset[str]) -> frozenset[str]:

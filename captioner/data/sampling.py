@@ -25,8 +25,8 @@ class Draws:
     Args:
         count: The number of images of the source.
         an_epoch: The number of images drawn per epoch. Each epoch takes the next images of a
-            shuffled order, which is reshuffled at its end, so no image is repeated before all have
-            been drawn.
+            shuffled order, and goes on from its beginning at its end, so no image is repeated
+            before all have been drawn.
         weights: (count,) how often to draw each image, in proportion; then each is drawn as often
             as its share of `an_epoch`, rounded up or down. None draws all alike.
     """
@@ -156,12 +156,13 @@ def hold_out(names: Sequence[object], share: float) -> frozenset[int]:
     """Choose the images for validation where there is no validation split.
 
     A hash of the image's name decides: the choice is the same in every run and order, and hardly
-    changes when images are added.
+    changes when images are added. Images of the same name stay together.
 
     Args:
-        names: The images' names.
+        names: The images' names; the clip's for parts of clips.
         share: Share of the images to hold out, rounded, but at least two, because CIDEr-D of a
-            single image is always 0; all if there are no more.
+            single image is always 0; all if there are no more. More are held out if the last one
+            shares its name with others.
 
     Returns:
         Their indices.
@@ -169,4 +170,6 @@ def hold_out(names: Sequence[object], share: float) -> frozenset[int]:
     order = sorted(
         range(len(names)), key=lambda index: hashlib.sha256(f"{names[index]}".encode()).digest()
     )
-    return frozenset(order[: max(2, round(share * len(names)))])
+    count = max(2, round(share * len(names)))
+    last = {names[index] for index in order[count - 1 : count]}
+    return frozenset(order[:count]) | {index for index in order[count:] if names[index] in last}

@@ -171,8 +171,11 @@ def load_split(
 
 
 def divide(records: Sequence[Record], share: float) -> tuple[list[Record], list[Record]]:
-    """Return the remaining records and those that `hold_out` holds out, both in order."""
-    out = hold_out([record.image_id for record in records], share)
+    """Return the remaining records and those that `hold_out` holds out, both in order.
+
+    The parts of a clip stay together, as they look alike.
+    """
+    out = hold_out([record.whole_id for record in records], share)
     stay, held = (
         [record for i, record in enumerate(records) if (i in out) is side] for side in (False, True)
     )
@@ -190,13 +193,18 @@ def hold_out_validation(
     train, val = divide(records, share)
     if not train:
         raise DataError(
-            f"{annotations}: too few images ({len(records)}) to hold some out for validation. Add"
-            " images, lower data.held_out, or set data.val."
+            f"{annotations}: too few images ({len(records)}) to hold some out for validation"
+            f"{_of_clips(records)}. Add images, lower data.held_out, or set data.val."
         )
     logger.info(
         "%s: holding out %d of %d images for validation", annotations, len(val), len(records)
     )
     return train, val
+
+
+def _of_clips(records: Sequence[Record]) -> str:
+    clips = {record.whole_id for record in records if record.whole_id != record.image_id}
+    return f", as all parts of a clip stay together (clips: {len(clips)})" if clips else ""
 
 
 def images_an_epoch(sources: Sequence[Source], counts: Sequence[int]) -> list[int]:

@@ -160,7 +160,7 @@ class Plan:
 
 def _weights(records: Sequence[Record], source: Source) -> NDArray[np.float64] | None:
     """Return how often to draw each image of a source; None to draw all alike."""
-    if source.like is None:
+    if source.like is None or not records:
         return None
     text = read_sentences(source.like)
     weights = likeness(

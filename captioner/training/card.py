@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from captioner.data.datamodule import CaptionData
 from captioner.data.splits import ValidationSet
@@ -46,7 +47,7 @@ def model_card(module: CaptioningModule, trainer: Trainer) -> str:
             else []
         ),
         *_averaged(module),
-        f"- Epoch {trainer.current_epoch}, selected by {_selection(sets)}.",
+        f"- Epoch {trainer.current_epoch}, selected by {_selection(trainer, sets)}.",
         "",
         f"Validation scores (x100), beam {module.decoding.beam_size}, against the raw references:",
         "",
@@ -94,13 +95,16 @@ def _written(captions_by: Mapping[str, int]) -> list[str]:
     return [f"- Of these, {', '.join(counts)}."]
 
 
-def _selection(sets: Sequence[ValidationSet]) -> str:
+def _selection(trainer: Trainer, sets: Sequence[ValidationSet]) -> str:
+    callback = trainer.checkpoint_callback
+    assert isinstance(callback, ModelCheckpoint)
+    score = str(callback.monitor).removeprefix("val/")
     if len(sets) == 1:
-        return f"CIDEr-D on {len(sets[0].records):,} validation images"
+        return f"{score} on {len(sets[0].records):,} validation images"
     weighed = [
         f"{each.name} (weight {each.weight:g}, {len(each.records):,} images)" for each in sets
     ]
-    return f"the mean CIDEr-D on the validation sets {', '.join(weighed)}"
+    return f"the mean {score} on the validation sets {', '.join(weighed)}"
 
 
 def _table(trainer: Trainer, sets: Sequence[ValidationSet]) -> list[str]:

@@ -91,7 +91,8 @@ class RunCheckpoints(ModelCheckpoint):
         """Save if a save is due or training must stop.
 
         Never save after an epoch's last step, because a resumed run would skip its validation, nor
-        while gradients are being accumulated.
+        while gradients are being accumulated. Save after the last step of `trainer.max_steps`, so
+        that a run that is resumed with more steps has the rest of this epoch.
         """
         done, steps, each = (
             batch_idx + 1,
@@ -101,9 +102,13 @@ class RunCheckpoints(ModelCheckpoint):
         if done % each or done >= steps:
             return
         stop, seconds = bool(self._interrupts), time.monotonic() - self._saved
-        last = done + each >= steps
+        ends = 0 <= trainer.max_steps <= trainer.global_step
+        last = ends or done + each >= steps
         wanted = (
-            stop or seconds >= 60 * self.every_minutes or (last and seconds >= BEFORE_VALIDATION)
+            stop
+            or ends
+            or seconds >= 60 * self.every_minutes
+            or (last and seconds >= BEFORE_VALIDATION)
         )
         if trainer.world_size > 1:  # either all processes save, or none
             if not last and done // each % ASK_EVERY:
@@ -147,6 +152,9 @@ class RunCheckpoints(ModelCheckpoint):
         super().on_validation_end(trainer, pl_module)
         if self.best_model_score is not before and trainer.is_global_zero:
             self.write_best(trainer, pl_module)
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        if done % trainer.accumulate_grad_batches and done < trainer.num_training_batches:
+            return  # the next step saves, and stops after a signal
         self._save_last(
             trainer
         )  # after the folder, so that a resumed run finds the folder that its state refers to

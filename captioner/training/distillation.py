@@ -15,7 +15,7 @@ from captioner.model.captioning import CaptioningModel
 from captioner.model.decoder import TeacherForced
 from captioner.model.encoder import Encoder
 from captioner.preprocessing import Preprocessing
-from captioner.vocabulary import UNKNOWN, Vocabulary
+from captioner.vocabulary import START, UNKNOWN, Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -170,12 +170,15 @@ class Teachers:
 
         Args:
             inputs: Pixels, or the features (B, L, D) of the joint encoder.
-            captions: (B, K, T) ids, padded; a word that they don't know is unknown to them.
+            captions: (B, K, T) ids, padded; a word that they don't know is unknown to them, and a
+                style that they don't know is the plain one.
 
         Returns:
             (N, V), in the order of `Decoder.forward`; V is their number of words.
         """
-        captions = captions.masked_fill(captions >= self.words, UNKNOWN)
+        newer = captions >= self.words
+        captions = captions.masked_fill(newer, UNKNOWN)
+        captions[:, :, 0] = captions[:, :, 0].masked_fill(newer[:, :, 0], START)
         total: Tensor | None = None
         for index, model in enumerate(self.models):
             model.to(inputs.device).eval()

@@ -262,7 +262,10 @@ def _circumstances(encoder: Encoder | JointEncoder, views: ImageViews) -> str:
     Weights are rounded to float16, as in checkpoint folders: an encoder and its copy in such a
     folder have the same hash.
     """
-    precision = torch.is_autocast_enabled(next(encoder.parameters()).device.type)
+    device = next(encoder.parameters()).device.type
+    precision: bool | torch.dtype = torch.is_autocast_enabled(device)
+    if precision and torch.get_autocast_dtype(device) != torch.bfloat16:
+        precision = torch.get_autocast_dtype(device)  # older caches of bfloat16 stay valid
     digest = hashlib.sha256(repr((precision, encoder.grid, views.preprocessing)).encode())
     for name, tensor in sorted(encoder.state_dict().items()):
         if tensor.is_floating_point():  # skips BatchNorm's counts of batches

@@ -42,7 +42,7 @@ class FrozenPart:
         self.stages: list[str] = []
         self.n_images = 0
         self._engines: dict[bool, Engine | None] = {}  # for the whole encoder: True; the stages
-        encoder.unfreeze(stages)
+        encoder.unfreeze(stages, freeze_batchnorm=False)  # in this run they may train
         flat = isinstance(encoder.cnn, torch.fx.GraphModule)
         done = _before_training(encoder) if stages and not flat else []
         encoder.unfreeze(())

@@ -41,6 +41,10 @@ class FinetuneConfig:
                 f"model.finetune.keep_classifier is {self.keep_classifier}; expected a weight of 0"
                 " or more."
             )
+        if not 0 <= self.learning_rate < math.inf:
+            raise ConfigError(
+                f"model.finetune.learning_rate is {self.learning_rate}; expected 0 or more."
+            )
 
     @property
     def begins(self) -> int | None:
@@ -96,7 +100,12 @@ def parameter_groups(
 
     Returns:
         The non-empty groups, named after their part; names of those without decay end in "/1d".
+
+    Raises:
+        ConfigError: The weight decay is below 0.
     """
+    if not 0 <= weight_decay < math.inf:
+        raise ConfigError(f"model.weight_decay is {weight_decay}; expected 0 or more.")
     groups: list[dict[str, Any]] = []
     for name, (rate, parameters) in trained.items():
         everything = list(parameters)

@@ -18,13 +18,16 @@ def shares(
         counts: Numbers, or total weights, of words, captions and the like in this process.
         ranks: The number of processes.
         device: The device of the all-reduce.
+
+    Returns:
+        One factor for each count; 0 where no process has any.
     """
     if ranks == 1:
         return [1.0 for _ in counts]
     own = torch.tensor(counts, dtype=torch.float32).to(device, non_blocking=True)
     total = own.clone()
     torch.distributed.all_reduce(total)
-    return list(own * ranks / total)
+    return list(torch.where(total == 0, total, own * ranks / total))
 
 
 def gather(own: Mapping[int, T], *, ranks: int) -> dict[int, T]:

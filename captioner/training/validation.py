@@ -82,8 +82,13 @@ def divide_captions(
 def mean_scores(
     validated: Sequence[Validated], scores: Sequence[Mapping[str, float]]
 ) -> dict[str, float]:
-    """Compute the mean of each score over the sets, weighted by the sets' weights."""
+    """Compute the mean of each score over the sets, weighted by the sets' weights.
+
+    Before training, perhaps only sets of the weight 0 were captioned: then all count alike.
+    """
     weights = [each.validation_set.weight for each in validated]
+    if not any(weights):
+        weights = [1.0] * len(weights)
     return {
         name: (
             sum(weight * own[name] for weight, own in zip(weights, scores, strict=True))

@@ -49,6 +49,16 @@ def test_parts_of_a_long_clip_that_differ_by_little_have_different_ids(tmp_path:
     ]
 
 
+def test_a_part_from_the_beginning_is_one_however_its_start_is_written(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text(
+        "clip,start,end,caption\na.mp4,,5,a dog\na.mp4,0,5,a cat\nb.mp4,0.0,,one\nb.mp4,,,two\n"
+    )
+    assert {record.image_id: record.captions for record in load_records(tmp_path / "own.csv")} == {
+        "a.mp4@0-5": ("a dog", "a cat"),
+        "b.mp4": ("one", "two"),
+    }
+
+
 def test_lines_of_parts_of_clips(tmp_path: Path) -> None:
     row = {"clip": "party.mp4", "start": 3, "end": 7.5, "caption": "a man dances"}
     (tmp_path / "own.jsonl").write_text(json.dumps(row))
@@ -152,3 +162,11 @@ def test_msvd_as_a_table_with_descriptions_in_many_languages(tmp_path: Path) -> 
     (record,) = load_records(path)
     assert (record.image_id, record.captions) == ("a-B_1_5", ("a man, singing",))
     assert record.path == tmp_path / "a-B_1_5.mp4"
+
+
+def test_a_table_of_msvd_that_is_no_csv_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "msvd.csv"
+    start = "VideoID,Start,End,Language,Description\na-B,1,5,English,a man\n"
+    path.write_text(f'{start}a-B,1,5,English,"{"a man sings. " * 20_000}\n')
+    with pytest.raises(DataError, match=r"msvd.csv, line 3: invalid CSV"):
+        load_records(path)

@@ -37,6 +37,24 @@ def test_forms_of_a_noun_are_one_and_only_nouns_count() -> None:
     assert weigh([["a dog on a mat"], ["a sleepy dog on a mat"]] * 50, text) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("form", ["dogs", "beds", "children"])
+def test_forms_that_only_captions_or_only_the_text_has_are_one(form: str) -> None:
+    one = {"dogs": "dog", "beds": "bed", "children": "child"}[form]
+    captions = [[f"a {one} on a mat"]] * 50 + [["a cat on a mat"]] * 50
+    text = [f"a {one} on a mat"] * 80 + ["a cat on a mat"] * 20
+    expected = weigh(captions, text)
+    assert expected[0] > 1.2 > 0.8 > expected[-1]
+    other = [sentence.replace(one, form) for sentence in text]
+    assert weigh(captions, other) == pytest.approx(expected)
+    other = [[caption.replace(one, form) for caption in image] for image in captions]
+    assert weigh(other, text) == pytest.approx(expected)
+
+
+def test_verbs_with_the_base_of_a_noun_do_not_count() -> None:
+    captions = [["a car parked on a street"]] * 50 + [["a car on a street"]] * 50
+    assert weigh(captions, ["a car on a street in a park"] * 100) == pytest.approx(1)
+
+
 def test_an_image_counts_by_the_mean_over_its_captions() -> None:
     cats, dogs, both = ["a cat"], ["a dog"], ["a cat", "a dog"]
     weights = weigh([cats] * 40 + [dogs] * 10 + [both] * 10, ["a dog", "a dog", "a cat"] * 30)

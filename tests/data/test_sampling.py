@@ -188,5 +188,16 @@ def test_the_same_images_are_held_out_in_whatever_order(
     assert before <= after or after <= before, "when images are added, no two change places"
 
 
+def test_images_of_the_same_name_are_held_out_together() -> None:
+    names = [f"clip {index % 40}" for index in range(200)]
+    held_out = hold_out(names, 0.11)  # 22 images, of 5 each
+    inside, outside = (
+        {name for index, name in enumerate(names) if (index in held_out) is side}
+        for side in (True, False)
+    )
+    assert not inside & outside
+    assert len(inside) == 5
+
+
 def test_of_hardly_any_images_all_are_held_out() -> None:
     assert [len(hold_out("abc"[:count], 0.1)) for count in range(4)] == [0, 1, 2, 2]

@@ -6,9 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from captioner.annotations.records import load_records
 from captioner.checkpoint import read_checkpoint
 from captioner.data.datamodule import CaptionData
-from captioner.data.sources import Source, ValidationSource, images_an_epoch
+from captioner.data.sources import (
+    Source,
+    ValidationSource,
+    hold_out_validation,
+    images_an_epoch,
+)
 from captioner.errors import ConfigError, DataError
 from captioner.preprocessing import Preprocessing
 from captioner.vocabulary import START
@@ -190,3 +196,27 @@ def test_a_preprocessing_that_the_initial_checkpoint_overrides_is_told(
         data = CaptionData(new, preprocessing=preprocessing, init_from=str(checkpoint_folder))
         assert data.preprocessing == own
         assert caplog.text.count("data.preprocessing is ignored") == told
+
+
+def test_parts_of_a_clip_are_held_out_together(tmp_path: Path) -> None:
+    """What is a leak for photos is one for parts of a clip, which look alike."""
+    rows = [f"day {n // 5}.mp4,{n % 5},{n % 5 + 1},a dog" for n in range(50)]
+    table = tmp_path / "parts.csv"
+    table.write_text("\n".join(["clip,start,end,caption", *rows]))
+    records = load_records(table)
+    train, val = hold_out_validation(table, records, 0.2)
+    assert len(val) == 10
+    assert not {record.path for record in train} & {record.path for record in val}
+    with pytest.raises(DataError, match=r"all parts of a clip stay together \(clips: 1\)"):
+        hold_out_validation(table, records[:5], 0.2)
+
+
+def test_a_source_that_is_drawn_like_a_text_can_be_left_out(tmp_path: Path) -> None:
+    for name, kinds in (("old", OLD), ("new", NEW)):
+        draw_domain(tmp_path / name, kinds, 4)
+    text = tmp_path / "text.txt"
+    text.write_text("a red square\n")
+    new = Source(tmp_path / "new" / "photos.csv", share=0.0, like=text)
+    old = tmp_path / "old" / "photos.csv"
+    data = CaptionData(old, old, sources={"new": new}, min_count=1)
+    assert [draws.an_epoch for draws in data.training.draws] == [len(load_records(old)), 0]

@@ -79,6 +79,17 @@ def test_one_that_lacks_the_newest_words_teaches_its_own(checkpoint):
     torch.testing.assert_close(said.sum(dim=1), torch.ones(6))
 
 
+def test_a_style_that_is_new_is_the_plain_one_to_a_teacher(checkpoint):
+    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    vocabulary = checkpoint.vocabulary.extended(["zorb"]).with_styles(["formal"])
+    teachers = Teachers([checkpoint.folder], vocabulary, checkpoint.preprocessing)
+    said, plain = (
+        teachers.probabilities(pixels, torch.tensor([[[start, 5, 7]]] * 2))
+        for start in (vocabulary.start("formal"), START)
+    )
+    torch.testing.assert_close(said, plain)
+
+
 def test_words_that_teachers_lack_are_learned_from_captions_alone():
     output = make_decoder("show_attend_tell")(make_features(), CAPTIONS)
     logits = output.logits.detach().requires_grad_()

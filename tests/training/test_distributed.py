@@ -1,15 +1,18 @@
 """Two processes train and validate as one does."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from captioner.annotations.records import load_records
+from captioner.training.processes import shares
 from tests.training.runs import ROOT, SHIPPED_ENCODER, SMALL, TINY, last_checkpoint
 
 # A batch of 8 either way. 11 validation images: an odd number, of which no process may see one
@@ -51,6 +54,28 @@ def scores(folder: str) -> list[str]:
         for line in Path(folder, "train.log").read_text().splitlines()
         if "BLEU" in line
     ]
+
+
+def _share(rank: int, file: str, counts: list[float], results: Any) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{file}", rank=rank, world_size=2)
+    results.put((rank, [float(own) for own in shares(counts, ranks=2, device=torch.device("cpu"))]))
+    torch.distributed.destroy_process_group()
+
+
+def test_shares_are_relative_to_the_mean_and_0_where_no_process_has_any(tmp_path: Path):
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    counted = ([3.0, 0.0, 0.0], [1.0, 2.0, 0.0])
+    processes = [
+        context.Process(target=_share, args=(rank, str(tmp_path / "store"), counts, results))
+        for rank, counts in enumerate(counted)
+    ]
+    for process in processes:
+        process.start()
+    found = dict(results.get(timeout=60) for _ in processes)
+    for process in processes:
+        process.join()
+    assert found == {0: [1.5, 0.0, 0.0], 1: [0.5, 2.0, 0.0]}
 
 
 @pytest.mark.slow

@@ -195,6 +195,9 @@ def test_another_precision_has_other_features(
     with torch.autocast("cpu", torch.bfloat16):
         cached_features(tmp_path, encoder, views_of(records), load)
     assert sum(calls) == 4 * COUNT
+    with torch.autocast("cpu", torch.float16):
+        cached_features(tmp_path, encoder, views_of(records), load)
+    assert sum(calls) == 6 * COUNT
 
 
 def test_an_image_that_was_replaced_is_encoded_anew(

@@ -36,6 +36,17 @@ def close(found: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize("stages", [["bn2"], ["bn1", "blocks.4"]])
+def test_batchnorm_that_trains_gets_its_gradient(stages: list[str]) -> None:
+    encoder, part = make(SMALL_EFFICIENTNET, stages)
+    encoder.unfreeze(stages, freeze_batchnorm=False)
+    encoder.train()
+    part.encode(encoder, torch.randn(5, 3, SIZE, SIZE)).square().sum().backward()
+    for parameter in encoder.trained_parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.any()
+
+
 @pytest.mark.parametrize(
     ("name", "stages", "separate"),
     [

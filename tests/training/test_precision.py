@@ -115,3 +115,15 @@ def test_a_resumed_run_keeps_its_precision(
     assert trained_in() == "32-true"
     assert main([*arguments, "--ckpt_path=last", "--trainer.precision=bf16-mixed"]) == 0
     assert trained_in() == "bf16-mixed"
+
+
+@pytest.mark.parametrize("asked", ["bf16-true", "16-true", "64-true", "transformer-engine"])
+def test_precisions_that_convert_the_weights_are_refused(
+    asked: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as error:
+        main([f"--config={TINY}", *SMALL, f"--trainer.precision={asked}"])
+    assert error.value.code == 2
+    said = capsys.readouterr().err
+    assert asked in said
+    assert "bf16-mixed" in said

@@ -164,6 +164,24 @@ def test_a_crash_costs_only_what_came_after_the_last_checkpoint(when, uninterrup
     assert "Epoch 1: BLEU-1" in Path("parts/train.log").read_text(), "no validation was left out"
 
 
+def test_a_validation_amid_accumulated_gradients_is_not_resumed_from(uninterrupted):
+    """No checkpoint holds gradients: those of the first batches of a step would be lost."""
+    stage = "fine-tuned, gradients accumulated"
+    options = [*OPTIONS, *STAGES[stage], "--trainer.val_check_interval=3"]
+    options += ["--trainer.default_root_dir=parts"]
+    with pytest.raises(RuntimeError, match="caught fire"):
+        train_with(Disturb(1, 3, crash), options)
+    assert main([*options, "--ckpt_path=last"]) == 0
+    assert_same(uninterrupted(stage), "parts")
+
+
+def test_a_run_resumed_with_more_steps_has_the_rest_of_the_epoch():
+    options = [*OPTIONS, "--trainer.max_epochs=1", "--trainer.default_root_dir=parts"]
+    assert main([*options, "--trainer.max_steps=2"]) == 0
+    assert main([*options, "--ckpt_path=last"]) == 0
+    assert last_checkpoint("parts")["global_step"] == 5
+
+
 def test_a_signal_in_a_validation_lets_it_finish_first(uninterrupted):
     options = [*OPTIONS, "--trainer.default_root_dir=parts"]
     with pytest.raises(SystemExit):

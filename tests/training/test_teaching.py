@@ -93,3 +93,5 @@ def test_long_captions_and_a_single_validation_image_are_told(caplog):
         == 0
     )
     assert "CIDEr-D is always 0" not in caplog.text
+    card = Path("other/best/README.md").read_text()
+    assert "selected by BLEU-4 on 1 validation images" in card
