@@ -8,14 +8,19 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 from PIL import Image
+from safetensors import SafetensorError
 
 from captioner.backends.onnx import OnnxBackend
+from captioner.backends.torch import TorchBackend
 from captioner.checkpoint import read_checkpoint
 from captioner.cli import main
 from captioner.errors import CheckpointError
+from captioner.export import save_checkpoint
 from captioner.inference import Captioner
 from captioner.quantization import PHOTOS, quantize
+from captioner.vocabulary import START
 from tests.clip_models import save_clip_model
 
 
@@ -89,6 +94,49 @@ def test_the_command_calibrates_with_evenly_spaced_photos(
     assert read_checkpoint(tmp_path / "small").quantized
 
 
+def test_a_model_without_a_card_can_be_quantized(
+    checkpoint_folder: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(checkpoint_folder, tmp_path / "model")
+    (folder / "README.md").unlink()
+    quantize(folder, tmp_path / "small", photos[:1])
+    assert (tmp_path / "small" / "README.md").read_text().startswith("## Quantized")
+
+
+def test_a_full_disk_is_an_error_that_says_so(
+    checkpoint_folder: Path, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.numpy.serialize_file", fail)
+    with pytest.raises(CheckpointError, match=r"cannot be written .*is the disk full"):
+        quantize(checkpoint_folder, tmp_path / "small", photos[:1])
+    assert not list(tmp_path.iterdir())
+
+
+def test_values_beyond_half_precision_are_kept(
+    checkpoint_folder: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    checkpoint = read_checkpoint(checkpoint_folder)
+    model = TorchBackend.from_checkpoint(checkpoint).model
+    with torch.no_grad():
+        model.decoder.output.bias[0] = -100_000  # of <pad>, which is never generated
+    folder = save_checkpoint(
+        tmp_path / "large",
+        model,
+        vocabulary=checkpoint.vocabulary,
+        preprocessing=checkpoint.preprocessing,
+        decoding=checkpoint.decoding,
+        card="",
+    ).folder
+    bundle = OnnxBackend(quantize(folder, tmp_path / "small", photos[:1]).folder)
+    size = checkpoint.preprocessing.size
+    encoded = bundle.encode(np.zeros((1, 3, size, size), np.float32))
+    step = encoded.step(np.array([[0]]), np.array([[START]]), 1, all_log_probs=True)
+    assert step.all_log_probs[0, 0, 0] == pytest.approx(-100_000, rel=0.01)
+
+
 def test_models_of_clips_are_refused(photos: list[Path], tmp_path: Path) -> None:
     folder = save_clip_model(tmp_path / "clips", "mean", onnx=False)
     with pytest.raises(CheckpointError, match="captions clips; expected a model of photos"):
@@ -97,4 +145,4 @@ def test_models_of_clips_are_refused(photos: list[Path], tmp_path: Path) -> None
 
 def test_the_help_says_how_many_photos_are_used(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "--help"]) == 0
-    assert f"of which {PHOTOS} are used" in " ".join(capsys.readouterr().out.split())
+    assert f"up to {PHOTOS} of them are used" in " ".join(capsys.readouterr().out.split())
