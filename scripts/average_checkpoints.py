@@ -67,11 +67,19 @@ def average(output: Path, folders: Sequence[Path | None], alpha: float | None = 
 
 
 def _check(first: Checkpoint, other: Checkpoint) -> None:
+    """Check that the weights of two checkpoints mean the same."""
+    for checkpoint in (first, other):
+        if checkpoint.quantized:
+            raise CheckpointError(
+                f"{checkpoint.folder} is quantized; average the checkpoints that it was made from."
+            )
     words = other.vocabulary.words
     same = {
         "architecture": _architecture(first) == _architecture(other),
         "vocabulary": first.vocabulary.words[: len(words)] == words,
         "preprocessing": first.preprocessing == other.preprocessing,
+        "tags": first.tags is None or _classes(first) == _classes(other),
+        "events": first.events is None or _labels(first) == _labels(other),
     }
     for what, is_same in same.items():
         if not is_same:
@@ -84,6 +92,15 @@ def _architecture(checkpoint: Checkpoint) -> dict[str, object]:
     name = NETWORKS.get(encoder["name"], encoder["name"])
     changed = {"encoder": encoder | {"name": name}, "decoder": decoder | {"dropout": None}}
     return checkpoint.architecture | changed
+
+
+def _classes(checkpoint: Checkpoint) -> object:
+    """Return what the classifier's logits stand for, without their temperature."""
+    return None if checkpoint.tags is None else checkpoint.tags.table
+
+
+def _labels(checkpoint: Checkpoint) -> object:
+    return None if checkpoint.events is None else checkpoint.events.labels
 
 
 def _weights(checkpoint: Checkpoint) -> dict[str, NDArray[np.floating]]:
