@@ -145,8 +145,11 @@ class _Product(NamedTuple):
     transposed: bool  # whether the matrix is (inputs, outputs)
 
 
-def _inputs(model: ModelProto) -> list[str]:
-    """Return the inputs of all weights that are rounded for their inputs."""
+def _inputs(model: ModelProto) -> dict[str, int]:
+    """Return the inputs of all weights that are rounded for them, and the axis of their channels.
+
+    Some CNNs, such as ConvNeXt, multiply feature maps (B, H, W, C) by matrices.
+    """
     convolutions = [node.input[0] for node in _quantized_nodes(model) if node.op_type == "Conv"]
     matrices = [
         source
@@ -154,7 +157,7 @@ def _inputs(model: ModelProto) -> list[str]:
         if (product := _product(model, tensor.name)) is not None
         for source in product.sources
     ]
-    return list(dict.fromkeys([*convolutions, *matrices]))
+    return dict.fromkeys(matrices, -1) | dict.fromkeys(convolutions, 1)
 
 
 def _tensors(model: ModelProto) -> list[str]:

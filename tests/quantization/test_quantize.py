@@ -19,9 +19,11 @@ from captioner.cli import main
 from captioner.errors import CheckpointError
 from captioner.export import save_checkpoint
 from captioner.inference import Captioner
+from captioner.preprocessing import Preprocessing
 from captioner.quantization import PHOTOS, quantize
 from captioner.vocabulary import START
 from tests.clip_models import save_clip_model
+from tests.test_export import make_model, save
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,22 @@ def test_the_command_calibrates_with_evenly_spaced_photos(
     assert read_checkpoint(tmp_path / "small").quantized
 
 
+@pytest.mark.slow
+def test_feature_maps_may_have_their_channels_last(photos: list[Path], tmp_path: Path) -> None:
+    """ConvNeXt multiplies maps (B, H, W, C) by matrices."""
+    folder = save(tmp_path / "model", make_model("timm/test_convnext", "show_attend_tell", 64), 64)
+    small = quantize(folder, tmp_path / "small", photos).folder
+    fit = Preprocessing(size=64)
+    pixels = np.stack([fit(Image.open(path).convert("RGB")) for path in photos])
+    exact, near = (
+        onnxruntime.InferenceSession(each / "encoder.onnx").run(
+            ["image.values"], {"pixels": pixels}
+        )
+        for each in (folder, small)
+    )
+    assert np.linalg.norm(exact[0] - near[0]) < 0.15 * np.linalg.norm(exact[0])
+
+
 def test_a_model_without_a_card_can_be_quantized(
     checkpoint_folder: Path, photos: list[Path], tmp_path: Path
 ) -> None:
@@ -115,6 +133,7 @@ def test_a_full_disk_is_an_error_that_says_so(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_values_beyond_half_precision_are_kept(
     checkpoint_folder: Path, photos: list[Path], tmp_path: Path
 ) -> None:
