@@ -277,6 +277,7 @@ def test_half_precision_rounds_each_weight(model: CaptioningModel, tmp_path: Pat
     )
 
 
+@pytest.mark.slow
 def test_values_beyond_half_precision_are_kept(tmp_path: Path) -> None:
     """In float16, a variance above 65,504 would be infinite, and its channel lost."""
     model = make_model("resnet20", "up_down", 16).eval()
