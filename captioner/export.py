@@ -76,7 +76,8 @@ def save_checkpoint(
         preprocessing: Its preprocessing.
         decoding: The decoding defaults.
         card: The model card, Markdown.
-        half: Whether to store weights as float16; computations still use float32.
+        half: Whether to store weights as float16; computations still use float32. A tensor with a
+            value beyond float16's range, such as a large variance of BatchNorm, stays float32.
         onnx: Whether to export the ONNX pair too; otherwise `export_onnx` can add it later.
 
     Returns:
@@ -85,8 +86,11 @@ def save_checkpoint(
 
     def fill(temporary: Path) -> None:
         state = model.portable_state()
-        dtype = torch.float16 if half else torch.float32
-        tensors = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in state.items()}
+        tensors = {
+            name: tensor.to("cpu", torch.float16 if half and _fits(tensor) else torch.float32)
+            for name, tensor in state.items()
+        }
+        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         try:
             save_file(tensors, temporary / WEIGHTS)
         except SafetensorError as error:
@@ -108,6 +112,11 @@ def save_checkpoint(
         events=model.events,
     )
     return read_checkpoint(folder)
+
+
+def _fits(tensor: Tensor) -> bool:
+    """Return whether all finite values of a tensor are finite in float16 too."""
+    return bool((tensor.half().isfinite() == tensor.isfinite()).all())
 
 
 def export_onnx(folder: Path) -> None:

@@ -83,6 +83,12 @@ def _write_mean(
 
 
 def _check(first: Checkpoint, other: Checkpoint) -> None:
+    """Check that the weights of two checkpoints mean the same."""
+    for checkpoint in (first, other):
+        if checkpoint.quantized:
+            raise CheckpointError(
+                f"{checkpoint.folder} is quantized; average the checkpoints that it was made from."
+            )
     words = other.vocabulary.words
     same = {
         "architecture": _architecture(first) == _architecture(other),

@@ -32,6 +32,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # a script finds only its own f
 
 from captioner.checkpoint import read_checkpoint
 from captioner.errors import CaptionerError, ConfigError, MissingExtraError
+from captioner.files import check_folder_of
 from captioner.images import find_images, open_image
 from captioner.inference import Captioner
 from scripts.pages import check_markers, markdown_table, write_between
@@ -60,6 +61,8 @@ def main(args: Sequence[str] | None = None) -> int:
     results: dict[str, Any] = {"machine": machine()}
     print("\n".join(f"{name:10} {fact}" for name, fact in results["machine"].items()))
     try:
+        if options.json:
+            check_folder_of(options.json)  # parts may take hours
         for part in PARTS if options.part == "all" else [options.part]:
             if options.page:
                 check_markers(options.page, part)

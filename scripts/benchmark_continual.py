@@ -31,6 +31,7 @@ from captioner.evaluation.assess import score
 from captioner.images import open_image
 from captioner.inference import Captioner
 from captioner.model.captioning import CaptioningModel
+from captioner.model.classifier import stored_head
 from captioner.training.distillation import INIT_FROM
 from captioner.training.fast_encoder import fastest_encode
 from captioner.training.train import main as train
@@ -284,7 +285,11 @@ class Scorer:
             image_size=start.preprocessing.size,
             vocab_size=len(start.vocabulary),
             pad=PAD,
+            tags=start.tags,
         )
+        if start.tags is not None:
+            network.keep_classifier(stored_head(start.folder), start.tags)
+        network.name_tags(start.vocabulary.words)
         return self._score(start, network)
 
     def _score(self, checkpoint: Checkpoint, network: CaptioningModel) -> list[float]:

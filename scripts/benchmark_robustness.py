@@ -80,7 +80,8 @@ def find_photos(
     if options.annotations is None:
         folder = options.images or ROOT / "examples"
         paths = list(islice(find_images(folder), most))
-        return {path.name: path for path in paths}, None
+        # by the path within the folder, as photos in different folders may have the same name
+        return {path.relative_to(folder).as_posix(): path for path in paths}, None
     records = load_records(options.annotations, options.images)
     chosen: list[Record] = [
         records[number * len(records) // min(most, len(records))]

@@ -66,9 +66,8 @@ def main(args: Sequence[str] | None = None) -> int:
             check_images(records)
         train, val = splits
         labels, val_labels = find_labels(train, val)
-        encoder, preprocessing = build(options.encoder, options.weights, options.size)
-        given = {key: (vars(options)[key],) * 3 for key in ("mean", "std") if vars(options)[key]}
-        preprocessing = replace(preprocessing, **given)
+        given = {key: vars(options)[key] for key in ("size", "mean", "std")}
+        encoder, preprocessing = build(options.encoder, options.weights, **given)
         features = [features_of(records, encoder, preprocessing) for records in splits]
     except CaptionerError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -96,14 +95,23 @@ def find_labels(
     return named[:, order], val_named[:, order]
 
 
-def build(name: str, weights: str | None, size: int | None) -> tuple[Encoder, Preprocessing]:
-    """Build the encoder, and how it sees images: as its weights' file says, if it does."""
+def build(
+    name: str,
+    weights: str | None,
+    *,
+    size: int | None = None,
+    mean: float | None = None,
+    std: float | None = None,
+) -> tuple[Encoder, Preprocessing]:
+    """Build the encoder, and how it sees images: as its weights' file says, unless it is given."""
     facts = read_facts(weights) if weights else None
     preprocessing = facts.preprocessing if facts else Preprocessing()
-    side = size or preprocessing.size
-    preprocessing = replace(preprocessing, size=side)
+    given = {"size": size, "mean": None if mean is None else (mean,) * 3}
+    given["std"] = None if std is None else (std,) * 3
+    changes = {key: value for key, value in given.items() if value is not None}
+    preprocessing = replace(preprocessing, **changes)
     torch.manual_seed(0)
-    encoder = Encoder(EncoderConfig(name), side)
+    encoder = Encoder(EncoderConfig(name), preprocessing.size)
     if weights:
         load_pretrained(encoder, name, weights)
     return encoder.eval(), preprocessing

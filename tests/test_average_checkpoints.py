@@ -1,5 +1,6 @@
 """scripts/average_checkpoints.py: the mean of weights, read by both backends."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,9 +11,18 @@ from safetensors.numpy import load_file, save_file
 
 from captioner import Captioner
 from captioner.backends.torch import TorchBackend
-from captioner.checkpoint import BUNDLED, VOCABULARY, WEIGHTS, read_checkpoint
+from captioner.checkpoint import (
+    BUNDLED,
+    CONFIG,
+    FORMAT_VERSION,
+    VOCABULARY,
+    WEIGHTS,
+    read_checkpoint,
+)
+from captioner.events.config import EventConfig
 from captioner.export import save_checkpoint
 from scripts.average_checkpoints import main
+from tests.clip_models import save_clip_model
 
 PHOTO = Path(__file__).parents[1] / "examples" / "cat.jpg"
 
@@ -135,3 +145,39 @@ def test_what_cannot_be_averaged_is_an_error(
     assert main([str(tmp_path / "mean"), str(BUNDLED), str(other)]) == 1
     assert "differ in their vocabulary" in capsys.readouterr().err
     assert main([str(tmp_path / "mean")]) == 2
+
+
+def test_checkpoints_whose_weights_mean_different_things_are_refused(
+    checkpoint_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without = shutil.copytree(checkpoint_folder, tmp_path / "without")
+    weights = load_file(without / WEIGHTS)
+    del weights["classifier.weight"], weights["classifier.bias"]
+    save_file(weights, without / WEIGHTS)
+    change_config(without, tags=None)
+    other_classes = shutil.copytree(checkpoint_folder, tmp_path / "other")
+    table = [f"class {number}" for number in range(1000)]
+    change_config(other_classes, tags={"table": table, "temperature": 1.0})
+    for folder in (without, other_classes):
+        assert main([str(tmp_path / "mean"), str(checkpoint_folder), str(folder)]) == 1
+        assert "differ in their tags" in capsys.readouterr().err
+    clips = save_clip_model(
+        tmp_path / "clips", "lrcn", onnx=False, events=EventConfig(("wave", "jump"), 1.0)
+    )
+    swapped = shutil.copytree(clips, tmp_path / "swapped")
+    change_config(swapped, events={"labels": ["jump", "wave"], "seconds": 1.0})
+    assert main([str(tmp_path / "mean"), str(clips), str(swapped)]) == 1
+    assert "differ in their events" in capsys.readouterr().err
+    small = shutil.copytree(checkpoint_folder, tmp_path / "small")
+    change_config(small, quantized={"cnn": [5, 6, 8]})
+    assert main([str(tmp_path / "mean"), str(small), str(small)]) == 1
+    assert "is quantized" in capsys.readouterr().err
+    assert not (tmp_path / "mean").exists()
+
+
+def change_config(folder: Path, **sections: object) -> None:
+    """Change sections of a checkpoint's config; None removes one."""
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config |= sections | {"format_version": FORMAT_VERSION}
+    config = {key: section for key, section in config.items() if section is not None}
+    (folder / CONFIG).write_text(json.dumps(config), encoding="utf-8")

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from captioner.annotations.records import load_records
+from captioner.backends.torch import TorchBackend
 from captioner.checkpoint import read_checkpoint
 from captioner.cli import main
 from captioner.data.sources import Source
 from captioner.errors import ConfigError, DataError
+from captioner.export import save_checkpoint
 from scripts import average_checkpoints, benchmark, benchmark_continual
-from scripts.benchmark_continual import METHODS, draw_digits, find_domains
+from scripts.benchmark_continual import METHODS, Scorer, draw_digits, find_domains
 from scripts.transfer import transfer
 
 ROOT = Path(__file__).parents[1]
@@ -154,6 +156,25 @@ def test_a_domain_is_learned_against_forgetting(tmp_path: Path, checkpoint_folde
         learned = read_checkpoint(folder).vocabulary.words
         assert learned[: len(words)] == words
         assert "digits" in learned[len(words) :]
+
+
+def test_a_model_with_a_pointer_has_a_baseline(tmp_path: Path, checkpoint_folder: Path) -> None:
+    start = read_checkpoint(checkpoint_folder)
+    model = TorchBackend.from_checkpoint(start).model
+    model.add_pointer()
+    model.name_tags(start.vocabulary.words)
+    save_checkpoint(
+        tmp_path / "pointing",
+        model,
+        vocabulary=start.vocabulary,
+        preprocessing=start.preprocessing,
+        decoding=start.decoding,
+        card="",
+        onnx=False,
+    )
+    (domain,) = find_domains(None, ["digits"], 4, 2, tmp_path)
+    (score,) = Scorer(tmp_path / "pointing", [domain], {}).baseline()
+    assert 0 <= score < 50
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from PIL import Image
 
 from captioner.backends.onnx import OnnxBackend
 from captioner.backends.torch import TorchBackend
-from captioner.checkpoint import ONNX_PAIR, WEIGHTS, read_checkpoint
+from captioner.checkpoint import ONNX_PAIR, WEIGHTS, read_checkpoint, weight_places
 from captioner.decoding import DecodingOptions, Step, Stepper
 from captioner.export import save_checkpoint
 from captioner.inference import Captioner
@@ -275,6 +275,26 @@ def test_half_precision_rounds_each_weight(model: CaptioningModel, tmp_path: Pat
     assert (folder / WEIGHTS).stat().st_size < 2.1 * sum(
         tensor.numel() for tensor in state.values()
     )
+
+
+@pytest.mark.slow
+def test_values_beyond_half_precision_are_kept(tmp_path: Path) -> None:
+    """In float16, a variance above 65,504 would be infinite, and its channel lost."""
+    model = make_model("resnet20", "up_down", 16).eval()
+    name = "encoder.cnn.stem.1.running_var"
+    with torch.no_grad():
+        model.get_buffer(name)[:] = 100_000
+        model.get_parameter("encoder.cnn.stem.1.weight")[:] *= 300
+    folder = save(tmp_path / "large", model, 16)
+    places = weight_places(folder / WEIGHTS)
+    assert {key for key, place in places.items() if place.dtype == "F32"} == {name}
+    pixels = random_pixels(folder, 2)
+    exact, *loaded = (
+        backend.encode(pixels).step(np.array([[0], [1]]), np.full((2, 1), START), 3)
+        for backend in (TorchBackend(model), *backends(folder))
+    )
+    for step in loaded:
+        np.testing.assert_allclose(step.log_probs, exact.log_probs, atol=0.01)
 
 
 def test_the_pair_holds_no_weights_but_refers_to_all_of_them_in_their_file(folder: Path) -> None:

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
-from scripts.probe_encoder import main, mean_average_precision, probe
+from captioner.preprocessing import Preprocessing
+from scripts.probe_encoder import build, main, mean_average_precision, probe
 
 
 def test_the_measure_is_that_of_scikit_learn() -> None:
@@ -30,6 +31,12 @@ def test_what_features_say_linearly_is_found_and_noise_is_not() -> None:
     assert mean_average_precision(found, labels[200:]) < 0.6
 
 
+def test_pixels_are_normalized_as_given() -> None:
+    found = build("plain_cnn", None, size=16, mean=0.0, std=0.5)[1]
+    assert found == Preprocessing(size=16, mean=(0.0,) * 3, std=(0.5,) * 3)
+    assert build("plain_cnn", None, size=16)[1] == Preprocessing(size=16)
+
+
 def test_the_script_probes_an_encoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for split, count in (("train", 12), ("val", 6)):
         images, captions = [], []
@@ -44,5 +51,7 @@ def test_the_script_probes_an_encoder(tmp_path: Path, capsys: pytest.CaptureFixt
     call += ["--encoder", "plain_cnn", "--size", "16"]
     assert main(call) == 0
     assert "nouns 100.0 [100.0, 100.0]" in capsys.readouterr().out
+    assert main([*call, "--std", "0"]) == 2
+    assert "preprocessing.std is (0.0, 0.0, 0.0)" in capsys.readouterr().err
     assert main([*call, "--weights", "gone.pth"]) == 2
     assert "gone.pth: no such file" in capsys.readouterr().err

@@ -199,6 +199,7 @@ def test_the_benchmark_measures_the_start(checkpoint_folder: Path, tmp_path: Pat
         (["inference", "--images", "."], "has no images"),
         (["start", "--model", "missing"], "missing does not exist"),
         (["training", "--annotations", "missing.json"], "missing.json"),
+        (["inference", "--json", "missing/figures.json"], "missing does not exist; create it"),
     ],
 )
 def test_the_benchmark_says_what_is_wrong(

@@ -1,8 +1,10 @@
 """Build classification networks by name: torchvision's, timm's and two small ones."""
 
 import difflib
+import warnings
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 import torchvision
 from torch import nn
@@ -14,6 +16,7 @@ from captioner.preprocessing import Interpolation, Preprocessing
 
 TIMM = "timm/"
 # Image classifiers that are not CNNs. Cut like a CNN, a ViT would return its raw patches.
+_REWRITING = ("googlenet", "inception_v3")  # torchvision maps these networks' pixels to -1..1
 TRANSFORMERS = ("maxvit_", "swin_", "vit_")
 
 
@@ -52,10 +55,17 @@ def build_network(
     )
 
 
-def pretraining(name: str) -> Preprocessing | None:
-    """Look up the preprocessing that timm's weights of a network expect; None if unknown."""
+def pretraining(name: str, weights: str | None = None) -> Preprocessing | None:
+    """Look up the preprocessing that pretrained weights of a network expect; None if unknown.
+
+    Args:
+        name: The network's name, as in `EncoderConfig`.
+        weights: The name of torchvision's weights; timm's are known by the network's name.
+    """
     timms = timm_name(name)
-    facts = _timm().get_pretrained_cfg(timms) if timms and _timm().is_model(timms) else None
+    if timms is None:
+        return None if weights is None else _torchvision_pretraining(name, weights)
+    facts = _timm().get_pretrained_cfg(timms) if _timm().is_model(timms) else None
     if facts is None:
         return None
     interpolation: Interpolation = "bilinear" if facts.interpolation == "bilinear" else "bicubic"
@@ -67,6 +77,23 @@ def pretraining(name: str) -> Preprocessing | None:
     )
 
 
+def _torchvision_pretraining(name: str, weights: str) -> Preprocessing | None:
+    """Look up the preprocessing that torchvision's weights expect; None if there are none such."""
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        return None
+    named = torchvision.models.get_model_weights(name).__members__.get(weights)
+    if named is None:
+        return None
+    facts = named.transforms()
+    mean, std = tuple(facts.mean), tuple(facts.std)
+    if name in _REWRITING:
+        mean, std = (0.5,) * 3, (0.5,) * 3
+    interpolation: Interpolation = (
+        "bilinear" if facts.interpolation.value == "bilinear" else "bicubic"
+    )
+    return Preprocessing(size=facts.crop_size[0], interpolation=interpolation, mean=mean, std=std)
+
+
 def _torchvision_network(name: str, weights: str | None, classes: int | None) -> nn.Module:
     every = torchvision.models.list_models(module=torchvision.models)
     known = [each for each in every if not each.startswith(TRANSFORMERS)]
@@ -76,9 +103,13 @@ def _torchvision_network(name: str, weights: str | None, classes: int | None) ->
             f"There is no classification CNN {name!r}; expected timm/ and a name of timm's, or one"
             f" of: {', '.join(known)}."
         )
-    options = {} if classes is None else {"num_classes": classes}
+    options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+    if name == "googlenet":
+        options["aux_logits"] = True  # by default, torchvision drops those of its weights
     try:
-        return torchvision.models.get_model(name, weights=weights, **options)  # type: ignore[no-any-return]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "auxiliary heads in the pretrained googlenet")
+            return torchvision.models.get_model(name, weights=weights, **options)  # type: ignore[no-any-return]
     except (KeyError, ValueError) as error:
         names = ", ".join(entry.name for entry in torchvision.models.get_model_weights(name))
         raise ConfigError(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from captioner.errors import CheckpointError, ConfigError
 from captioner.model import efficientnet_lite
 from captioner.model.encoder import Encoder
-from captioner.model.networks import build_network, pretraining
+from captioner.model.networks import build_network, pretraining, timm_name
 from captioner.model.own_weights import read_facts
 from captioner.preprocessing import Preprocessing
 
@@ -44,7 +44,8 @@ def warn_of_preprocessing(
 ) -> None:
     """Log a warning if images are normalized differently than pretrained weights expect.
 
-    The expected normalization is known for timm's weights and for those of `captioner pretrain`.
+    The expected normalization is known for the weights of timm, torchvision and `captioner
+    pretrain`.
 
     Args:
         name: The network's name.
@@ -52,7 +53,7 @@ def warn_of_preprocessing(
         weights: See `read_pretrained`; None for timm's.
     """
     facts = None if weights is None else read_facts(weights)
-    expected = pretraining(name) if facts is None else facts.preprocessing
+    expected = pretraining(name, weights) if facts is None else facts.preprocessing
     if expected is None:
         return
     ours, theirs = (*preprocessing.mean, *preprocessing.std), (*expected.mean, *expected.std)
@@ -60,7 +61,9 @@ def warn_of_preprocessing(
         logger.warning(
             "%s were trained on images of %d pixels with data.preprocessing "
             "{mean: %s, std: %s, interpolation: %s}; the config says {mean: %s, std: %s}.",
-            f"timm's weights of {name}" if facts is None else f"The weights {weights}",
+            f"The weights {weights}"
+            if facts is not None
+            else f"{'torchvision' if timm_name(name) is None else 'timm'}'s weights of {name}",
             expected.size,
             *(list(values) for values in (expected.mean, expected.std)),
             expected.interpolation,

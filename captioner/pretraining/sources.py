@@ -32,11 +32,13 @@ class LabelledImages:
         classes: The names of the C classes.
         labels: (N,) the index of each image's class; zeros if there are no classes.
         images: The files of the N images, or their pixels: (N, H, W) or (N, H, W, 3) uint8.
+        folder: The folder that the files are in; None for pixels.
     """
 
     classes: tuple[str, ...]
     labels: NDArray[np.int64]
     images: Sequence[Path] | NDArray[np.uint8]
+    folder: Path | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -60,11 +62,19 @@ class LabelledImages:
         return Image.fromarray(image).convert("RGB")
 
     def names(self) -> list[str]:
-        """Return the name of each image: its path, or its number."""
+        """Return the name of each image: its path within the folder, or its number.
+
+        So names are the same where the folder is moved, or called by another path.
+        """
         return [
-            str(image) if isinstance(image, Path) else str(index)
+            self._name(image) if isinstance(image, Path) else str(index)
             for index, image in enumerate(self.images)
         ]
+
+    def _name(self, image: Path) -> str:
+        if self.folder is not None and image.is_relative_to(self.folder):
+            image = image.relative_to(self.folder)
+        return image.as_posix()
 
     def chosen(self, indices: Sequence[int]) -> "LabelledImages":
         """Select images by their indices, in the given order."""
@@ -73,7 +83,7 @@ class LabelledImages:
             if isinstance(self.images, np.ndarray)
             else [self.images[index] for index in indices]
         )
-        return LabelledImages(self.classes, self.labels[list(indices)], images)
+        return LabelledImages(self.classes, self.labels[list(indices)], images, self.folder)
 
 
 def read_labelled(
@@ -94,8 +104,9 @@ def read_labelled(
         "; expected a folder with a folder of images for each class, or a CSV file with the columns"
         " image,label"
     )
+    folder = path if path.is_dir() else path.parent if images is None else images
     with reading(path, expected):
-        records = _folder_records(path) if path.is_dir() else _table_records(path, images)
+        records = _folder_records(path) if path.is_dir() else list(_rows(path, folder))
     if not records:
         raise DataError(f"{path}: no labelled images in it; expected class/photo.jpg")
     check_images(records)
@@ -111,7 +122,7 @@ def read_labelled(
         raise DataError(f"{path}: all images are of the class {known[0]!r}; expected two or more")
     ids = {name: index for index, name in enumerate(known)}
     labels = np.array([ids[record.captions[0]] for record in records])
-    return LabelledImages(tuple(known), labels, [record.path for record in records])
+    return LabelledImages(tuple(known), labels, [record.path for record in records], folder)
 
 
 def read_unlabelled(path: Path) -> LabelledImages:
@@ -126,7 +137,7 @@ def read_unlabelled(path: Path) -> LabelledImages:
         raise DataError(f"{error}; expected a folder of images") from error
     if not found:
         raise DataError(f"{path}: no images in it")
-    return LabelledImages((), np.zeros(len(found), np.int64), found)
+    return LabelledImages((), np.zeros(len(found), np.int64), found, path)
 
 
 def read_known(name: str, folder: Path, *, train: bool, download: bool = False) -> LabelledImages:
@@ -173,11 +184,6 @@ def _folder_records(folder: Path) -> list[Record]:
             )
         records.append(Record(str(inside), path, (inside.parts[0],)))
     return records
-
-
-def _table_records(path: Path, images: Path | None) -> list[Record]:
-    folder = path.parent if images is None else images
-    return list(_rows(path, folder))
 
 
 def _rows(path: Path, folder: Path) -> Iterator[Record]:

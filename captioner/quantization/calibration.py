@@ -45,7 +45,7 @@ def calibrate(
     encoder: ModelProto,
     decoder: ModelProto,
     ranges: Sequence[str],
-    inputs: tuple[Sequence[str], Sequence[str]],
+    inputs: tuple[Mapping[str, int], Mapping[str, int]],
 ) -> Statistics:
     """Run a model on photos, and collect statistics of its tensors.
 
@@ -55,7 +55,8 @@ def calibrate(
         encoder: Its encoder, with its weights.
         decoder: Its decoder, with its weights; it generates the captions of the photos.
         ranges: Tensors of the encoder whose ranges to measure.
-        inputs: Tensors of the encoder, and of the decoder, whose means and grams to measure.
+        inputs: Tensors of the encoder, and of the decoder, whose means and grams to measure, and
+            the axis of the channels of each.
 
     Raises:
         CheckpointError: There is no photo.
@@ -90,18 +91,18 @@ class _Recorder:
 
     Args:
         model: The graph, with its weights.
-        inputs: The tensors whose means and grams to measure.
+        inputs: The tensors whose means and grams to measure, and the axis of each one's channels.
         ranges: The tensors whose ranges to measure.
     """
 
     def __init__(
-        self, model: ModelProto, inputs: Sequence[str], ranges: Sequence[str] = ()
+        self, model: ModelProto, inputs: Mapping[str, int], ranges: Sequence[str] = ()
     ) -> None:
-        self._inputs, self._ranges = set(inputs), set(ranges)
+        self._inputs, self._ranges = dict(inputs), set(ranges)
         probe = ModelProto()
         probe.CopyFrom(model)
         given = {entry.name for entry in (*probe.graph.input, *probe.graph.output)}
-        self._names = sorted(self._inputs | self._ranges)
+        self._names = sorted(self._inputs.keys() | self._ranges)
         probe.graph.output.extend(
             helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
             for name in self._names
@@ -141,7 +142,7 @@ class _Recorder:
             )
         if name not in self._inputs:
             return
-        rows = array if array.ndim != 4 else np.moveaxis(array, 1, 3)
+        rows = np.moveaxis(array, self._inputs[name], -1)
         rows = rows.reshape(-1, rows.shape[-1])
         mean = rows.mean(axis=0)
         if array.ndim == 4 and len(rows) > _PLACES:

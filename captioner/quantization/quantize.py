@@ -16,10 +16,12 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, load_model, numpy_helper, save_model
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from captioner.backends.onnx import OnnxBackend
 from captioner.checkpoint import (
+    CARD,
     ONNX_PAIR,
     WEIGHTS,
     Checkpoint,
@@ -51,7 +53,7 @@ def quantize(folder: Path, output: Path, photos: Iterable[Path]) -> Checkpoint:
     Args:
         folder: A checkpoint folder with its ONNX pair.
         output: The output folder; replaced if it is a checkpoint.
-        photos: Representative photos for calibration; the first 256 readable ones are used.
+        photos: Representative photos for calibration; the first 256 are used.
 
     Returns:
         The copy. It requires ONNX Runtime, and cannot be fine-tuned.
@@ -81,7 +83,12 @@ def quantize(folder: Path, output: Path, photos: Iterable[Path]) -> Checkpoint:
     _pack_matrices(decoder, store, statistics, _DECODER_BITS)
 
     def fill(temporary: Path) -> None:
-        save_file(store.tensors, temporary / WEIGHTS)
+        try:
+            save_file(store.tensors, temporary / WEIGHTS)
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"{output} cannot be written ({error}); is the disk full?"
+            ) from error
         places = weight_places(temporary / WEIGHTS)
         for name, graph in zip(ONNX_PAIR, (encoder, decoder), strict=True):
             refer(graph, places)
@@ -90,14 +97,15 @@ def quantize(folder: Path, output: Path, photos: Iterable[Path]) -> Checkpoint:
             save_model(graph, temporary / name)
         OnnxBackend(temporary)  # can be loaded
 
-    card = (folder / "README.md").read_text(encoding="utf-8")
+    card_file = folder / CARD
+    card = card_file.read_text(encoding="utf-8", errors="replace") if card_file.is_file() else ""
     write_checkpoint(
         output,
         architecture=checkpoint.architecture,
         preprocessing=checkpoint.preprocessing,
         decoding=checkpoint.decoding,
         vocabulary=checkpoint.vocabulary,
-        card=f"{card.rstrip()}\n\n{_CARD}",
+        card=f"{card.rstrip()}\n\n{_CARD}".lstrip(),
         fill=fill,
         tags=checkpoint.tags,
         quantized=_QUANTIZED,
@@ -138,8 +146,11 @@ class _Product(NamedTuple):
     transposed: bool  # whether the matrix is (inputs, outputs)
 
 
-def _inputs(model: ModelProto) -> list[str]:
-    """Return the inputs of all weights that are rounded for their inputs."""
+def _inputs(model: ModelProto) -> dict[str, int]:
+    """Return the inputs of all weights that are rounded for them, and the axis of their channels.
+
+    Some CNNs, such as ConvNeXt, multiply feature maps (B, H, W, C) by matrices.
+    """
     convolutions = [node.input[0] for node in _quantized_nodes(model) if node.op_type == "Conv"]
     matrices = [
         source
@@ -147,7 +158,7 @@ def _inputs(model: ModelProto) -> list[str]:
         if (product := _product(model, tensor.name)) is not None
         for source in product.sources
     ]
-    return list(dict.fromkeys([*convolutions, *matrices]))
+    return dict.fromkeys(matrices, -1) | dict.fromkeys(convolutions, 1)
 
 
 def _tensors(model: ModelProto) -> list[str]:
@@ -348,10 +359,15 @@ def _pack_matrices(model: ModelProto, store: Store, statistics: Statistics, bits
                 nodes.append(helper.make_node("Transpose", [f"{name}.rows"], [target]))
             prepared += nodes
         else:
-            half = store.add(model, f"{name}.stored", values.astype(np.float16))
-            prepared.append(helper.make_node("Cast", [half], [target], to=TensorProto.FLOAT))
+            stored_name = store.add(model, f"{name}.stored", _halved(values))
+            prepared.append(helper.make_node("Cast", [stored_name], [target], to=TensorProto.FLOAT))
         graph.initializer.remove(tensor)
     _set_nodes(model, [*prepared, *graph.node])
+
+
+def _halved(values: Floats) -> NDArray[np.float16] | Floats:
+    """Round values to float16, unless one is beyond its range."""
+    return values if np.abs(values).max() > np.finfo(np.float16).max else values.astype(np.float16)
 
 
 def _pack_matrix(

@@ -9,12 +9,13 @@ import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torchvision.models import get_model
+from torchvision.models import WeightsEnum, get_model
 
 from captioner.errors import CheckpointError, ConfigError
 from captioner.model.encoder import Encoder, EncoderConfig
 from captioner.model.pretrained import load_pretrained, warn_of_preprocessing
-from captioner.preprocessing import Preprocessing
+from captioner.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from captioner.pretraining.network import new_network
 
 SIZE = 64
 
@@ -182,6 +183,52 @@ def test_without_a_network_timms_weights_cannot_be_downloaded(
         ConfigError, match=r"no weights 'IMAGENET1K_V1'.*pretrained, .*e2400_r224_in1k"
     ):
         load_pretrained(encoder, name, "IMAGENET1K_V1")
+
+
+def test_another_normalization_than_that_of_torchvisions_weights_is_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    half = Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3)
+    for name, weights, fitting in (
+        ("resnet18", "IMAGENET1K_V1", Preprocessing()),
+        ("resnet50", "DEFAULT", Preprocessing()),
+        ("efficientnet_v2_l", "IMAGENET1K_V1", half),
+        ("googlenet", "IMAGENET1K_V1", half),
+        ("inception_v3", "IMAGENET1K_V1", half),
+    ):
+        warn_of_preprocessing(name, fitting, weights)
+        assert not caplog.messages
+        warn_of_preprocessing(name, Preprocessing() if fitting is half else half, weights)
+        (message,) = caplog.messages
+        assert f"torchvision's weights of {name}" in message
+        assert f"{{mean: {list(fitting.mean)}" in message
+        caplog.clear()
+    for weights in ("gone.pth", "IMAGENET1K_V9"):  # of which nothing is known
+        warn_of_preprocessing("resnet18", half, weights)
+    warn_of_preprocessing("plain_cnn", half, "gone.pth")
+    assert not caplog.messages
+
+
+def test_googlenet_sees_pixels_from_minus_1_to_1() -> None:
+    """With weights, torchvision's network converts them itself; ours gets them so."""
+    network = get_model("googlenet", weights=None, init_weights=False, transform_input=True)
+    pixels = torch.rand(1, 3, 32, 32)
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (IMAGENET_MEAN, IMAGENET_STD))
+    torch.testing.assert_close(
+        network._transform_input((pixels - mean) / std), (pixels - 0.5) / 0.5
+    )
+
+
+def test_googlenets_weights_have_its_auxiliary_classifiers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in torchvision's file; a network that is pretrained further has them too."""
+    state = get_model("googlenet", weights=None, init_weights=False).state_dict()
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda *_, **__: state)
+    found = new_network("googlenet", SIZE, 3, "IMAGENET1K_V1").state_dict()
+    assert found.keys() == state.keys()
+    for name in ("conv1.conv.weight", "aux1.conv.conv.weight"):
+        assert torch.equal(found[name], state[name])
 
 
 def test_another_normalization_than_that_of_timms_weights_is_warned_of(

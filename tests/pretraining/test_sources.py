@@ -1,5 +1,6 @@
 """Labelled images, wherever they come from, and what is said of those that cannot be used."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from torchvision import datasets
 from captioner.errors import DataError
 from captioner.pretraining.sources import read_known, read_labelled, read_unlabelled
 from tests.pretraining.known import drawn, write_cifar10, write_mnist
-from tests.pretraining.shapes import draw_folder
+from tests.pretraining.shapes import CLASSES, draw_folder
 
 
 def test_a_folder_of_classes_is_that_of_torchvision(tmp_path: Path) -> None:
@@ -21,6 +22,19 @@ def test_a_folder_of_classes_is_that_of_torchvision(tmp_path: Path) -> None:
     assert found == dict(theirs.samples)
     first = np.asarray(ours.open(0, min_size=16))
     assert np.array_equal(first, np.asarray(Image.open(ours.images[0])))
+
+
+def test_names_depend_on_nothing_outside_the_folder(tmp_path: Path) -> None:
+    """What is held out for validation depends on them, and a resumed run must hold out the same."""
+    folder = draw_folder(tmp_path / "train", each=2)
+    moved = shutil.copytree(folder, tmp_path / "elsewhere" / "photos")
+    expected = [f"{kind}/{number}.png" for kind in CLASSES for number in range(2)]
+    rows = "".join(f"{name},{name.partition('/')[0]}\n" for name in expected)
+    for root in (folder, moved):
+        assert read_labelled(root).names() == read_unlabelled(root).names() == expected
+        assert read_labelled(root).chosen([1, 3]).names() == [expected[1], expected[3]]
+        (root / "labels.csv").write_text(f"image,label\n{rows}")
+        assert read_labelled(root / "labels.csv").names() == expected
 
 
 def test_a_table_says_the_same(tmp_path: Path) -> None:

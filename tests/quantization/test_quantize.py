@@ -9,15 +9,22 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from PIL import Image
+from safetensors import SafetensorError
 
 from captioner.backends.onnx import OnnxBackend
+from captioner.backends.torch import TorchBackend
 from captioner.checkpoint import read_checkpoint
 from captioner.cli import main
 from captioner.errors import CheckpointError
+from captioner.export import save_checkpoint
 from captioner.inference import Captioner
+from captioner.preprocessing import Preprocessing
 from captioner.quantization import PHOTOS, quantize
+from captioner.vocabulary import START
 from tests.clip_models import save_clip_model
+from tests.test_export import make_model, save
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +98,66 @@ def test_the_command_calibrates_with_evenly_spaced_photos(
     call = ["export", checkpoint_folder, "--int8", "--calibrate", tmp_path]
     assert main([*map(str, call), "--output", str(tmp_path / "small")]) == 0
     assert read_checkpoint(tmp_path / "small").quantized
+
+
+@pytest.mark.slow
+def test_feature_maps_may_have_their_channels_last(photos: list[Path], tmp_path: Path) -> None:
+    """ConvNeXt multiplies maps (B, H, W, C) by matrices."""
+    folder = save(tmp_path / "model", make_model("timm/test_convnext", "show_attend_tell", 64), 64)
+    small = quantize(folder, tmp_path / "small", photos).folder
+    fit = Preprocessing(size=64)
+    pixels = np.stack([fit(Image.open(path).convert("RGB")) for path in photos])
+    exact, near = (
+        onnxruntime.InferenceSession(each / "encoder.onnx").run(
+            ["image.values"], {"pixels": pixels}
+        )
+        for each in (folder, small)
+    )
+    assert np.linalg.norm(exact[0] - near[0]) < 0.15 * np.linalg.norm(exact[0])
+
+
+def test_a_model_without_a_card_can_be_quantized(
+    checkpoint_folder: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(checkpoint_folder, tmp_path / "model")
+    (folder / "README.md").unlink()
+    quantize(folder, tmp_path / "small", photos[:1])
+    assert (tmp_path / "small" / "README.md").read_text().startswith("## Quantized")
+
+
+def test_a_full_disk_is_an_error_that_says_so(
+    checkpoint_folder: Path, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.numpy.serialize_file", fail)
+    with pytest.raises(CheckpointError, match=r"cannot be written .*is the disk full"):
+        quantize(checkpoint_folder, tmp_path / "small", photos[:1])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_values_beyond_half_precision_are_kept(
+    checkpoint_folder: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    checkpoint = read_checkpoint(checkpoint_folder)
+    model = TorchBackend.from_checkpoint(checkpoint).model
+    with torch.no_grad():
+        model.decoder.output.bias[0] = -100_000  # of <pad>, which is never generated
+    folder = save_checkpoint(
+        tmp_path / "large",
+        model,
+        vocabulary=checkpoint.vocabulary,
+        preprocessing=checkpoint.preprocessing,
+        decoding=checkpoint.decoding,
+        card="",
+    ).folder
+    bundle = OnnxBackend(quantize(folder, tmp_path / "small", photos[:1]).folder)
+    size = checkpoint.preprocessing.size
+    encoded = bundle.encode(np.zeros((1, 3, size, size), np.float32))
+    step = encoded.step(np.array([[0]]), np.array([[START]]), 1, all_log_probs=True)
+    assert step.all_log_probs[0, 0, 0] == pytest.approx(-100_000, rel=0.01)
 
 
 def test_models_of_clips_are_refused(photos: list[Path], tmp_path: Path) -> None:

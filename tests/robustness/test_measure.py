@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -19,6 +20,7 @@ from captioner.robustness.measure import Robustness, measure
 from captioner.robustness.report import curve, page, save_report, worst
 from captioner.tokenizer import tokenize
 from scripts import benchmark
+from scripts.benchmark_robustness import find_photos
 
 COUNT = 8
 
@@ -159,6 +161,17 @@ def test_where_whole_photos_score_nothing_no_drop_is_told(
     assert math.isnan(found.mean_drop.value)
     save_report(tmp_path, found)
     assert json.loads((tmp_path / "robustness.json").read_text())["mean"]["relative drop"] is None
+
+
+def test_the_benchmark_takes_photos_of_the_same_name(
+    photos: dict[int | str, Path], tmp_path: Path
+) -> None:
+    some = list(photos.values())[:3]
+    for number, path in enumerate(some):
+        (tmp_path / str(number)).mkdir()
+        shutil.copy(path, tmp_path / str(number) / "photo.png")
+    found, _ = find_photos(benchmark.parse(["robustness", "--images", str(tmp_path)]))
+    assert list(found) == ["0/photo.png", "1/photo.png", "2/photo.png"]
 
 
 def test_the_benchmark_takes_any_annotations(
