@@ -398,7 +398,7 @@ def _pack_matrix(
 
 
 def _strip(model: ModelProto) -> None:
-    """Drop what ONNX Runtime doesn't need: types that it infers, and names, a third of the file."""
+    """Drop what ONNX Runtime doesn't need: types that it infers, and long names."""
     graph = model.graph
     del graph.value_info[:]
     kept = {entry.name for entry in (*graph.input, *graph.output, *graph.initializer)}
