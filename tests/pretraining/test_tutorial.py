@@ -63,7 +63,7 @@ def test_the_tutorial_on_digits_runs(
     smaller = {
         "DIGITS = 1400": "DIGITS = 1700",
         '"train": 3000, "test": 300': '"train": 40, "test": 6',
-        "max_epochs: 10": "max_epochs: 1",
+        "max_epochs: 20": "max_epochs: 1",
     }
     quick = "--trainer.accelerator cpu --trainer.enable_progress_bar false --trainer.max_epochs 1"
     quick += " --trainer.limit_train_batches 2 --trainer.logger false"
