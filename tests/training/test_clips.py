@@ -139,7 +139,7 @@ def test_clips_are_learnt_in_their_order(capsys: pytest.CaptureFixture[str]):
         [int(cell.strip(" %")) for cell in row.split("|")[2:-1]] for row in (attention, mean)
     )
     exact, forwards, _, shuffled, _, alone = ours
-    assert exact >= 85
+    assert exact >= 80
     assert forwards >= 95
     chance = 4 * 50 / np.sqrt(300)  # four standard errors of 300 throws of a coin, in per cent
     for share in (shuffled, alone, theirs[1], theirs[3], theirs[5]):
