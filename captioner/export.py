@@ -86,11 +86,10 @@ def save_checkpoint(
 
     def fill(temporary: Path) -> None:
         state = model.portable_state()
-        tensors = {
-            name: tensor.to("cpu", torch.float16 if half and _fits(tensor) else torch.float32)
-            for name, tensor in state.items()
-        }
-        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        tensors = {}
+        for name, tensor in state.items():
+            dtype = torch.float16 if half and _fits(tensor) else torch.float32
+            tensors[name] = tensor.to("cpu", dtype).contiguous()
         try:
             save_file(tensors, temporary / WEIGHTS)
         except SafetensorError as error:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from captioner.annotations.entries import Entry, add_id, get_caption, get_text
+from captioner.annotations.entries import Entry, add_id, get_caption, get_text, invalid_csv
 from captioner.errors import DataError
 
 SUFFIXES = (".mp4", ".avi", ".webm", ".mkv", ".mov")  # tried where annotations give no file name
@@ -143,10 +143,7 @@ def read_msvd_csv(path: Path, split: str | None) -> tuple[list[Entry], bool]:
                     name = "_".join((row[key] or "").strip() for key in ("VideoID", "Start", "End"))
                     captions.setdefault(name, []).append(text)
         except csv.Error as error:
-            raise DataError(
-                f"{path}, line {reader.line_num + 1}: invalid CSV ({error}); is a double quote"
-                " missing?"
-            ) from error
+            raise invalid_csv(path, reader.line_num + 1, error) from error
     return _msvd_split(path, captions, split)
 
 

@@ -52,6 +52,11 @@ def reading(path: Path, hint: str = "") -> Iterator[None]:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
 
 
+def invalid_csv(path: Path, line: int, error: Exception) -> DataError:
+    """Return an error about a line of a file that is not valid CSV."""
+    return DataError(f"{path}, line {line}: invalid CSV ({error}); is a double quote missing?")
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 

@@ -27,6 +27,7 @@ from captioner.annotations.entries import (
     get_id,
     get_seconds,
     get_text,
+    invalid_csv,
     parse_json,
     read_json,
 )
@@ -261,9 +262,7 @@ def csv_rows(path: Path, wanted: Sequence[str] | None = None) -> Iterator[Row]:
                 yield where, row
                 line = reader.line_num
         except csv.Error as error:
-            raise DataError(
-                f"{path}, line {line + 1}: invalid CSV ({error}); is a double quote missing?"
-            ) from error
+            raise invalid_csv(path, line + 1, error) from error
 
 
 def _known_names(names: Iterable[str], wanted: Sequence[str] = _KNOWN) -> list[str]:

@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io
 import os
-from io import FileIO
 from pathlib import Path
 from threading import Lock
 
@@ -76,7 +75,7 @@ class Corrections:
         if not photo.exists():
             with replacing(photo) as partial:
                 partial.write_bytes(content)
-        with FileIO(self.file, "a+") as file:
+        with io.FileIO(self.file, "a+") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 1))
             text = io.StringIO("" if file.read(1) in (b"", b"\n") else "\n", newline="")

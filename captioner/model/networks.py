@@ -15,8 +15,8 @@ from captioner.model.small import SMALL
 from captioner.preprocessing import Interpolation, Preprocessing
 
 TIMM = "timm/"
-# Image classifiers that are not CNNs. Cut like a CNN, a ViT would return its raw patches.
 _REWRITING = ("googlenet", "inception_v3")  # torchvision maps these networks' pixels to -1..1
+# Image classifiers that are not CNNs. Cut like a CNN, a ViT would return its raw patches.
 TRANSFORMERS = ("maxvit_", "swin_", "vit_")
 
 
@@ -68,10 +68,9 @@ def pretraining(name: str, weights: str | None = None) -> Preprocessing | None:
     facts = _timm().get_pretrained_cfg(timms) if _timm().is_model(timms) else None
     if facts is None:
         return None
-    interpolation: Interpolation = "bilinear" if facts.interpolation == "bilinear" else "bicubic"
     return Preprocessing(
         size=facts.input_size[1],
-        interpolation=interpolation,
+        interpolation=_interpolation(facts.interpolation),
         mean=tuple(facts.mean),
         std=tuple(facts.std),
     )
@@ -88,10 +87,17 @@ def _torchvision_pretraining(name: str, weights: str) -> Preprocessing | None:
     mean, std = tuple(facts.mean), tuple(facts.std)
     if name in _REWRITING:
         mean, std = (0.5,) * 3, (0.5,) * 3
-    interpolation: Interpolation = (
-        "bilinear" if facts.interpolation.value == "bilinear" else "bicubic"
+    return Preprocessing(
+        size=facts.crop_size[0],
+        interpolation=_interpolation(facts.interpolation.value),
+        mean=mean,
+        std=std,
     )
-    return Preprocessing(size=facts.crop_size[0], interpolation=interpolation, mean=mean, std=std)
+
+
+def _interpolation(name: str) -> Interpolation:
+    """Return our filter for one of timm's or torchvision's."""
+    return "bilinear" if name == "bilinear" else "bicubic"
 
 
 def _torchvision_network(name: str, weights: str | None, classes: int | None) -> nn.Module:
