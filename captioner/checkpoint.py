@@ -103,16 +103,21 @@ def read_checkpoint(folder: str | os.PathLike[str] | None = None) -> Checkpoint:
 
     Args:
         folder: The folder, or a model of the hub, hf://owner/name@revision, which is downloaded
-            once; the bundled model if None.
+            once; the bundled model if None or "bundled" (a folder of this name is ./bundled).
 
     Raises:
         CheckpointError: The folder is not a checkpoint, a file is missing or damaged, a newer
             version wrote it, or the hub has no such model.
         MissingExtraError: A model of the hub is given, and huggingface_hub is not installed.
     """
-    if folder is None and not (BUNDLED / CONFIG).is_file():
-        raise CheckpointError("This installation has no bundled model; give a checkpoint folder.")
-    folder = BUNDLED if folder is None else local_folder(folder, FILES, (CONFIG, VOCABULARY))
+    if folder is None or folder == "bundled":
+        if not (BUNDLED / CONFIG).is_file():
+            raise CheckpointError(
+                "This installation has no bundled model; give a checkpoint folder."
+            )
+        folder = BUNDLED
+    else:
+        folder = local_folder(folder, FILES, (CONFIG, VOCABULARY))
     _check_files(folder)
     path = folder / CONFIG
     config = _read_config(path)
@@ -144,7 +149,7 @@ def read_checkpoint(folder: str | os.PathLike[str] | None = None) -> Checkpoint:
 
 
 def write_calibration(
-    folder: str | os.PathLike[str],
+    folder: str | os.PathLike[str] | None,
     *,
     tags: TagConfig | None = None,
     confidence: Confidence | None = None,
@@ -155,7 +160,7 @@ def write_calibration(
     link is replaced, not its target, which others may share.
 
     Args:
-        folder: The checkpoint.
+        folder: See `read_checkpoint`.
         tags: The new meaning of its classifier's logits; None leaves it unchanged.
         confidence: The new calibration of its captions; None leaves it unchanged.
 

@@ -96,7 +96,7 @@ class Captioner:
 
         Args:
             folder: The folder, or a model of the hub, hf://owner/name@revision, which is downloaded
-                once; the bundled model if None. An ensemble averages the word probabilities of
+                once; the bundled model if None or "bundled". An ensemble averages the word probabilities of
                 several models and uses the first one's decoding defaults; all need the same
                 vocabulary and preprocessing, for example models trained with different seeds. It
                 has no confidence, as each model was calibrated on its own captions, and no events.

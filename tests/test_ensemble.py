@@ -106,3 +106,18 @@ def test_the_command_takes_several(checkpoint_folder, capsys):
     assert capsys.readouterr().out == alone
     assert main(["caption", photo, "--model", str(checkpoint_folder), "--model", str(BUNDLED)]) == 2
     assert "differ in their" in capsys.readouterr().err
+
+
+def test_the_bundled_model_has_a_name(tmp_path, monkeypatch, capsys):
+    photo = str(Path(__file__).parents[1] / "examples" / "cat.jpg")
+    shutil.copytree(BUNDLED, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bundled").mkdir()
+    for models in ([], ["bundled"], ["copy"]):  # the same model, so each call resumes the last
+        options = [option for model in models for option in ("--model", model)]
+        assert main(["caption", photo, *options, "--output", "captions.tsv"]) == 0
+    capsys.readouterr()
+    assert main(["caption", photo, "--model", "bundled", "--model", "copy"]) == 0
+    assert capsys.readouterr().out == Path("captions.tsv").read_text()
+    assert main(["caption", photo, "--model", "./bundled"]) == 2
+    assert "config.json" in capsys.readouterr().err

@@ -55,10 +55,11 @@ examples:
 
 def run(options: Namespace) -> int:
     """Calibrate a model."""
+    from captioner.checkpoint import CONFIG, read_checkpoint
     from captioner.evaluation.calibration import calibrate
 
     show_warnings()
-    models: list[Path] = options.model or []
+    models: list[Path | str] = options.model or []
     if len(models) != 1:
         raise ConfigError(
             f"{len(models)} models given; expected one --model, whose config.json is updated."
@@ -68,7 +69,7 @@ def run(options: Namespace) -> int:
         models[0], options.annotations, options.images, track=track, **given(options, *names)
     )
     print("\n".join(_lines(found)))
-    print(f"written: {models[0] / 'config.json'}")
+    print(f"written: {read_checkpoint(models[0]).folder / CONFIG}")
     return 0
 
 

@@ -320,7 +320,7 @@ def _check_confidence(least: float, captioner: "Captioner", options: Namespace) 
 
 def describe_run(options: Namespace, captioner: "Captioner", several: bool) -> Run:
     """Describe the properties that all captions of this call share."""
-    from captioner.checkpoint import BUNDLED, fingerprint
+    from captioner.checkpoint import fingerprint
 
     decoding = captioner.decoding.changed(given(options, *DECODING))
     alone = not several and not options.json and options.format != CSV
@@ -329,7 +329,7 @@ def describe_run(options: Namespace, captioner: "Captioner", several: bool) -> R
     return Run(
         form="JSON lines" if options.json else "CSV" if options.format == CSV else form,
         folder=os.getcwd(),
-        models=tuple(map(fingerprint, options.model or [BUNDLED])),
+        models=tuple(map(fingerprint, options.model or ["bundled"])),
         decoding=asdict(decoding) | given(options, "min_confidence") | _of_clips(options),
         photo=options.operands[0] if alone else None,
     )

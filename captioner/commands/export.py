@@ -16,7 +16,8 @@ def declare(add: Add) -> None:
         operands=("DIR", 1, 1),
         help="Write the ONNX pair of a checkpoint, or a quantized copy.",
         description="""\
-Write the ONNX pair of the checkpoint folder DIR, so that it captions without torch.
+Write the ONNX pair of the checkpoint folder DIR, so that it captions without torch. DIR may be
+bundled, for the bundled model.
 
 With --int8, write a copy of a third of the size, whose CNN computes in 8-bit integers.""",
         epilog=(
@@ -50,11 +51,9 @@ def run(options: Namespace) -> int:
     from captioner.hub.download import check_writable
 
     show_warnings()
-    folder = Path(*options.operands)
     check_writable(*options.operands)
-    read_checkpoint(
-        folder
-    )  # says what is wrong with the folder before torch is imported, which takes its time
+    # Tells what is wrong with the folder before torch is imported, which takes its time.
+    folder = read_checkpoint(*options.operands).folder
     if options.int8 != (options.calibrate is not None) or (options.output and not options.int8):
         raise ConfigError("--int8 and --calibrate FOLDER go together; --output needs both.")
     if options.int8:
@@ -78,7 +77,8 @@ def _quantize(folder: Path, options: Namespace) -> int:
         from captioner.quantization import PHOTOS, quantize
     except ModuleNotFoundError as error:
         raise MissingExtraError("Quantizing", "train") from error
-    output = options.output or folder.with_name(f"{folder.name}-int8")
+    name = Path(*options.operands)
+    output = options.output or name.with_name(f"{name.name}-int8")
     quantize(folder, output, evenly(photos, min(PHOTOS, len(photos))))
     print(output)
     return 0

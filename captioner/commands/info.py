@@ -16,8 +16,7 @@ def declare(add: Add) -> None:
         operands=("DIR", 0, 1),
         help="Describe a checkpoint.",
         description=(
-            "Describe the checkpoint folder DIR, and print its model card. [default: the bundled"
-            " model]"
+            "Describe the checkpoint folder DIR, and print its model card. [default: bundled]"
         ),
         epilog="examples:\n  captioner info\n  captioner info runs/tiny/best --json",
     )

@@ -9,8 +9,8 @@ from captioner.commands.parser import Parser
 from captioner.hub.download import is_of_hub
 
 _SEVERAL = (
-    "Checkpoint folder, or hf://owner/name@revision; repeat it for an ensemble. [default: the"
-    " bundled model]"
+    "Checkpoint folder, hf://owner/name@revision or bundled; repeat it for an ensemble. [default:"
+    " bundled]"
 )
 
 
@@ -56,8 +56,8 @@ def add_model(parser: Parser, *, batches: bool = True, which: str = _SEVERAL) ->
 
 
 def _model(text: str) -> Path | str:
-    """Convert an argument to a path; references to the hub stay strings."""
-    return text if is_of_hub(text) else Path(text)
+    """Convert an argument to a path; "bundled" and references to the hub stay strings."""
+    return text if text == "bundled" or is_of_hub(text) else Path(text)
 
 
 def given(options: Namespace, *names: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from captioner.checkpoint import BUNDLED, fingerprint, read_checkpoint
+from captioner.checkpoint import fingerprint, read_checkpoint
 from captioner.corpus.blocks import Block, Finished
 from captioner.corpus.cluster import Workers, caption_blocks, connected, stopped_by_sigterm
 from captioner.corpus.inputs import plan
@@ -45,8 +45,10 @@ class Model:
 
     @property
     def elsewhere(self) -> list[str] | None:
-        """The folders, named so that other processes find them: absolute, or of the hub."""
-        return None if self.folders is None else [absolute(os.fspath(f)) for f in self.folders]
+        """The models, named so that other processes find them: absolute, of the hub, or bundled."""
+        if self.folders is None:
+            return None
+        return [f if f == "bundled" else absolute(os.fspath(f)) for f in self.folders]
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def caption_corpus(
     output = absolute(output)
     decoding = _check_model(model)
     blocks = plan(corpus.input, corpus.kind, block_size=corpus.block_size)
-    models = [fingerprint(folder) for folder in model.folders or [BUNDLED]]
+    models = [fingerprint(folder) for folder in model.folders or ["bundled"]]
     run = Run(**asdict(corpus), models=models, decoding=asdict(decoding))
     folder = OutputFolder(output, run)
     folder.start(blocks)
@@ -171,7 +173,7 @@ def caption_corpus(
 
 def _check_model(model: Model) -> DecodingOptions:
     """Validate the model and its options before anything is started."""
-    first, *_ = [read_checkpoint(folder) for folder in model.folders or [BUNDLED]]
+    first, *_ = [read_checkpoint(folder) for folder in model.folders or ["bundled"]]
     options = first.decoding.changed(model.decoding)
     Constraints.from_options(options, first.vocabulary, None)
     return options

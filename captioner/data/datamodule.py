@@ -125,11 +125,7 @@ class CaptionData(ResumableData):
         super().__init__(batch_size, workers, seed)
         self.unreadable = unreadable
         self._unreadable_images = UnreadableImages(unreadable)
-        self._base = (
-            None
-            if init_from is None
-            else read_checkpoint(None if init_from == "bundled" else init_from)
-        )
+        self._base = None if init_from is None else read_checkpoint(init_from)
         self.preprocessing = preprocessing if self._base is None else self._base.preprocessing
         if preprocessing not in (Preprocessing(), self.preprocessing):
             logger.warning(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captioner.annotations.records import Record, Split, check_images, load_records
-from captioner.checkpoint import BUNDLED, write_calibration
+from captioner.checkpoint import write_calibration
 from captioner.confidence import Calibration, Confidence, SignalReader
 from captioner.confidence.config import check_good
 from captioner.confidence.fitting import cross_validated, cross_validated_logistic, fit_logistic
@@ -166,7 +166,7 @@ def calibrate(
     if write:
         known = captioner.confidence or Confidence({})
         write_calibration(
-            BUNDLED if model is None else model,
+            model,
             tags=None if tags is None else tags.config,
             confidence=(
                 None if confidence is None else known.with_style(style, confidence.calibration)

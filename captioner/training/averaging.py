@@ -59,7 +59,7 @@ class StartAverage:
                 " nothing to average with. Name the checkpoint to begin with as model.init_from, or"
                 f" set model.{OPTION} to null."
             )
-        checkpoint = read_checkpoint(None if init_from == "bundled" else init_from)
+        checkpoint = read_checkpoint(init_from)
         before = TorchBackend.from_checkpoint(checkpoint).model
         parts = ["decoder.", "temporal."]
         if encoder:

@@ -111,7 +111,7 @@ class Teachers:
         self._parts: dict[int, slice] = {}  # each teacher's slice of the joint features
         self.words = 0
         for folder in folders:
-            checkpoint = read_checkpoint(None if folder == "bundled" else folder)
+            checkpoint = read_checkpoint(folder)
             words = checkpoint.vocabulary.words
             known = words == vocabulary.words[: len(words)]
             if (

@@ -108,7 +108,7 @@ def continued_network(
         pointer: Whether to add a pointer to the decoder if it has none.
         events: Which events it tells from now on; None for none.
     """
-    checkpoint = read_checkpoint(None if folder == "bundled" else folder)
+    checkpoint = read_checkpoint(folder)
     network = TorchBackend.from_checkpoint(checkpoint).model
     words, vocab_size = len(checkpoint.vocabulary), len(vocabulary)
     if vocab_size > words:

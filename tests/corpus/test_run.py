@@ -95,8 +95,8 @@ def test_workers_get_models_that_they_find_from_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    model = Model([Path("runs/best"), "hf://me/tiny@v1", tmp_path / "other"])
-    found = [str(tmp_path / "runs" / "best"), "hf://me/tiny@v1", str(tmp_path / "other")]
+    model = Model([Path("runs/best"), "hf://me/tiny@v1", tmp_path / "other", "bundled"])
+    found = [str(tmp_path / "runs" / "best"), "hf://me/tiny@v1", str(tmp_path / "other"), "bundled"]
     assert (model.elsewhere, Model().elsewhere) == (found, None)
 
 
