@@ -78,7 +78,8 @@ def _quantize(folder: Path, options: Namespace) -> int:
         from captioner.quantization import PHOTOS, quantize
     except ModuleNotFoundError as error:
         raise MissingExtraError("Quantizing", "train") from error
-    output = options.output or folder.with_name(f"{folder.name}-int8")
+    named = folder if folder.name.strip(".") else folder.resolve()  # "." and ".." are no names
+    output = options.output or named.with_name(f"{named.name}-int8")
     quantize(folder, output, evenly(photos, min(PHOTOS, len(photos))))
     print(output)
     return 0
