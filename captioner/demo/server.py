@@ -191,7 +191,8 @@ class Guard:
     """Middleware that limits requests and sets a strict content security policy.
 
     Gradio would fetch a URL that is given in place of a file; this server makes no requests. It
-    would also take any number of files and fields in an upload.
+    would also take any number of files and fields in an upload, and write what a visitor sees, the
+    photo too, into files for links to it, which outlive the visit.
 
     Args:
         app: The app that answers all other requests.
@@ -212,6 +213,9 @@ class Guard:
         path: str = scope["path"]
         if "://" in path or "http:/" in path or "https:/" in path:
             await PlainTextResponse("No files of other servers.", 403)(scope, receive, send)
+            return
+        if path.endswith("/gradio_api/deep_link"):
+            await PlainTextResponse("No links to results.", 403)(scope, receive, send)
             return
         uploading = scope["method"] == "POST" and path.endswith("/gradio_api/upload")
         answer = b""

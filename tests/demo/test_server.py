@@ -185,6 +185,11 @@ def test_an_upload_is_no_larger_than_a_photo_may_be(url, form):
     assert not uploads()
 
 
+def test_what_a_visitor_sees_is_not_kept_for_links(url):
+    answer = httpx.get(f"{url}/gradio_api/deep_link", params={"session_hash": "ann"}, timeout=60)
+    assert answer.status_code == 403
+
+
 def test_nothing_stays_of_an_upload_that_breaks_off(url):
     boundary = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'
     head = (
