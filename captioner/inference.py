@@ -96,10 +96,11 @@ class Captioner:
 
         Args:
             folder: The folder, or a model of the hub, hf://owner/name@revision, which is downloaded
-                once; the bundled model if None or "bundled". An ensemble averages the word probabilities of
-                several models and uses the first one's decoding defaults; all need the same
-                vocabulary and preprocessing, for example models trained with different seeds. It
-                has no confidence, as each model was calibrated on its own captions, and no events.
+                once; the bundled model if None or "bundled". An ensemble averages the word
+                probabilities of several models and uses the first one's decoding defaults; all need
+                the same vocabulary and preprocessing, for example models trained with different
+                seeds. It has no confidence, as each model was calibrated on its own captions, and
+                no events.
             backend: "onnx" and "openvino" run on the CPU without torch, "torch" on any device;
                 "auto" is the first of "openvino", where it is installed and computes in bfloat16,
                 "onnx" and "torch" that can run the checkpoint on the device.

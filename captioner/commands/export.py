@@ -78,6 +78,7 @@ def _quantize(folder: Path, options: Namespace) -> int:
     except ModuleNotFoundError as error:
         raise MissingExtraError("Quantizing", "train") from error
     name = Path(*options.operands)
+    name = name if name.name.strip(".") else name.resolve()  # "." and ".." are no names
     output = options.output or name.with_name(f"{name.name}-int8")
     quantize(folder, output, evenly(photos, min(PHOTOS, len(photos))))
     print(output)

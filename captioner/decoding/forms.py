@@ -46,6 +46,7 @@ _INVARIANT = frozenset(
 )
 
 _VOWEL = "[aeiouy]"
+_VERB_ENDING = re.compile("(?:ing|(?<!e)ed)$")
 _SHORT_SYLLABLE = re.compile("(^[aeiouy][^aeiouy]|[^aeiouy][aeiouy][^aeiouywx])$")
 _FIRST_SYLLABLE = re.compile(f"{_VOWEL}[^aeiouy]")
 _TWO_SYLLABLES = re.compile(f"{_VOWEL}[^aeiouy].*?{_VOWEL}[^aeiouy]")
@@ -105,10 +106,10 @@ def _without_s(word: str) -> str:
 def _without_verb_ending(word: str) -> str:
     if word.endswith("ied") and len(word) > 3:
         return f"{word[:-3]}y" if len(word) > 4 else word[:-1]
-    match = re.fullmatch(f"(.*{_VOWEL}.*?)(?:ing|(?<!e)ed)", word)
-    if match is None:
+    ending = _VERB_ENDING.search(word)
+    if ending is None or not re.search(_VOWEL, word[: ending.start()]):
         return word
-    stem = match[1]
+    stem = word[: ending.start()]
     if stem.endswith(("at", "bl", "iz")):
         return f"{stem}e"
     if re.search(r"([bdfgmnprt])\1$", stem):

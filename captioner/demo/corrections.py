@@ -94,13 +94,19 @@ def checked(text: object) -> str:
     """Check a visitor's caption, and normalize it to one line with single spaces.
 
     Raises:
-        DataError: It is empty or too long; the message is for the visitor.
+        DataError: It is empty, too long or has invisible characters; the message is for the
+            visitor.
     """
     caption = " ".join(text.split()) if isinstance(text, str) else ""
     caption = caption.lstrip(_FORMULAS)
     if not any(letter.isalpha() for letter in caption):
         raise DataError("Write a caption first: a sentence that says what the photo shows.")
-    if len(caption) > limits.LONGEST_CORRECTION or not caption.isprintable():
+    if not caption.isprintable():
+        raise DataError(
+            "This caption has invisible characters, such as those that join emoji: write it in"
+            " plain letters."
+        )
+    if len(caption) > limits.LONGEST_CORRECTION:
         raise DataError(
             f"This caption is too long: expected one sentence of at most"
             f" {limits.LONGEST_CORRECTION} characters."

@@ -7,7 +7,7 @@ from captioner.decoding.options import decoding_options
 from captioner.errors import ConfigError
 
 UPLOAD_SIZE = 20 * 2**20
-"""Bytes of a photo or a clip."""
+"""Bytes of a photo or a clip, one in each request."""
 LONGEST_CLIP = 600
 """Seconds of a clip."""
 REQUEST_SIZE = 64 * 2**10
@@ -18,6 +18,8 @@ AT_ONCE = 2
 """Concurrent requests, so that a large photo doesn't block the next visitor."""
 LONGEST_VISIT = 3600
 """Seconds after which a photo is deleted even if its visitor was not seen to leave."""
+LONGEST_WORD = 100
+"""Characters of a word or phrase in a decoding option: reading longer ones takes too long."""
 LONGEST_CORRECTION = 200
 """Characters of a visitor's better caption."""
 MOST_CORRECTIONS = 5000
@@ -45,3 +47,9 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise ConfigError(f"{name} is {value}; this demo allows at most {most}.")
         if isinstance(value, (list, tuple)) and len(value) > most:
             raise ConfigError(f"{name} has {len(value)} words; this demo allows at most {most}.")
+        for word in value if isinstance(value, (list, tuple)) else ():
+            if isinstance(word, str) and len(word) > LONGEST_WORD:
+                raise ConfigError(
+                    f"{name} has a word of {len(word):,} characters; this demo allows at most"
+                    f" {LONGEST_WORD}."
+                )

@@ -6,10 +6,11 @@ import signal
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from starlette.formparsers import MultiPartException
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 
@@ -157,7 +158,7 @@ def serving(
                     pwa=False,
                     ssr_mode=False,
                     mcp_server=False,
-                    app_kwargs={"middleware": [Middleware(Guard, uploaded=visits.expect)]},
+                    app_kwargs={"middleware": [Middleware(Guard, Path(folder), visits.expect)]},
                     **look(),
                 )
             except OSError as error:
@@ -187,17 +188,21 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 class Guard:
-    """Middleware that blocks Gradio's unused routes and sets a strict content security policy.
+    """Middleware that limits requests and sets a strict content security policy.
 
-    Gradio would fetch a URL that is given in place of a file; this server makes no requests.
+    Gradio would fetch a URL that is given in place of a file; this server makes no requests. It
+    would also take any number of files and fields in an upload, and write what a visitor sees, the
+    photo too, into files for links to it, which outlive the visit.
 
     Args:
         app: The app that answers all other requests.
+        folder: The folder of uploads.
         uploaded: Called with each uploaded file before the response is sent.
     """
 
-    def __init__(self, app: Application, uploaded: Callable[[Path], object]) -> None:
+    def __init__(self, app: Application, folder: Path, uploaded: Callable[[Path], object]) -> None:
         self._app = app
+        self._folder = folder
         self._uploaded = uploaded
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -209,9 +214,15 @@ class Guard:
         if "://" in path or "http:/" in path or "https:/" in path:
             await PlainTextResponse("No files of other servers.", 403)(scope, receive, send)
             return
-        uploading = scope["method"] == "POST" and path.endswith("/upload")
+        if path.endswith("/gradio_api/deep_link"):
+            await PlainTextResponse("No links to results.", 403)(scope, receive, send)
+            return
+        uploading = scope["method"] == "POST" and path.endswith("/gradio_api/upload")
         answer = b""
-        if scope["method"] == "POST" and not uploading:
+        if uploading:
+            _remove_strays(self._folder)
+            receive = _limited(receive)
+        elif scope["method"] == "POST":
             body = await _read(receive)
             if body is None or _names_url(body):
                 refusal = (
@@ -240,6 +251,39 @@ class Guard:
             await send(message)
 
         await self._app(scope, receive, send_with_policy)
+
+
+def _limited(receive: Receive) -> Receive:
+    """Return a `receive` that ends an upload that is too large or broken off.
+
+    It raises the error on which Gradio deletes what it has written of the upload.
+    """
+    size, complete = 0, False
+
+    async def limited() -> Message:
+        nonlocal size, complete
+        message = await receive()
+        if message["type"] == "http.disconnect" and not complete:
+            raise MultiPartException("The upload was broken off.")
+        size += len(message.get("body", b""))
+        if size > limits.UPLOAD_SIZE + limits.REQUEST_SIZE:
+            raise MultiPartException("The upload exceeds the maximum allowed size.")
+        complete = not message.get("more_body", False)
+        return message
+
+    return limited
+
+
+def _remove_strays(folder: Path) -> None:
+    """Delete old files that Gradio has lost: those of uploads in other fields than its own.
+
+    Uploads that it knows are in folders.
+    """
+    oldest = time.time() - limits.LONGEST_VISIT
+    for entry in os.scandir(folder):
+        with suppress(FileNotFoundError):  # an upload that has just become complete
+            if entry.is_file() and entry.stat().st_mtime < oldest:
+                os.unlink(entry)
 
 
 def _files_in(answer: bytes) -> list[Path]:

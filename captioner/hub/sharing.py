@@ -58,7 +58,8 @@ def push(
         language: The language of its captions.
 
     Raises:
-        CheckpointError: The folder is not a checkpoint, or the hub rejects the upload.
+        CheckpointError: The folder is not a checkpoint, its card cannot be read, or the hub rejects
+            the upload.
         ConfigError: The name is invalid.
         MissingExtraError: huggingface_hub is not installed.
     """
@@ -67,8 +68,14 @@ def push(
     hub = hub_library()
     checkpoint = read_checkpoint(folder)
     card_file = checkpoint.folder / CARD
-    text = card_file.read_text(encoding="utf-8") if card_file.is_file() else f"# {name}\n"
-    card = card_with_metadata(text, name.partition("/")[2], licence=licence, language=language)
+    try:
+        text = card_file.read_text(encoding="utf-8") if card_file.is_file() else f"# {name}\n"
+        card = card_with_metadata(text, name.partition("/")[2], licence=licence, language=language)
+    except ValueError as error:  # UTF-8 errors are ValueErrors
+        raise CheckpointError(
+            f"{card_file} cannot be uploaded: {error}. Expected Markdown in UTF-8, whose metadata,"
+            " if it has any, are YAML between two lines ---."
+        ) from error
     operations = [hub.CommitOperationAdd(path_in_repo=CARD, path_or_fileobj=card.encode())]
     for each in FILES:
         path = checkpoint.folder / each
@@ -100,11 +107,19 @@ def card_with_metadata(
         name: The model's name.
         licence: The hub's name for the licence; left out if None.
         language: The language of its captions.
+
+    Raises:
+        ValueError: The card's metadata are not a YAML mapping.
     """
     hub = hub_library()
+    import yaml  # huggingface_hub requires it
+
     given, body = {}, text
     if text.startswith("---\n"):
-        card = hub.ModelCard(text, ignore_metadata_errors=True)
+        try:
+            card = hub.ModelCard(text, ignore_metadata_errors=True)
+        except yaml.YAMLError as error:
+            raise ValueError(" ".join(str(error).split())) from error
         body = card.text
         given = {key: value for key, value in card.data.to_dict().items() if value is not None}
     data = hub.ModelCardData(
@@ -161,7 +176,7 @@ def scores_in(card: str) -> Iterator[tuple[str, Mapping[str, float]]]:
             scores = {
                 metric: float(value)
                 for metric, value in row.items()
-                if re.split(r"[-\d]", metric)[0] in _METRICS and re.fullmatch(r"[\d.]+", value)
+                if re.split(r"[-\d]", metric)[0] in _METRICS and re.fullmatch(r"\d+(\.\d+)?", value)
             }
             named = headings[0] not in scores
             if scores:

@@ -49,7 +49,7 @@ def say_tags(
         include: What the caption of each image must contain; None is `options.include` for all.
 
     Returns:
-        The captions of each image. One that was replaced is now the second of
+        The captions of each image, all different. One that was replaced is now the second of
         `options.alternatives`.
     """
     asked = [options.include] * len(found) if include is None else include
@@ -71,7 +71,9 @@ def say_tags(
     others = search(again(np.array([*wanted])), options, constraints, least=least)
     for image, needed, (other, *_) in zip(wanted, least, others, strict=True):
         if other.finished and other.log_prob >= needed:
-            result[image] = [other, *found[image]][: options.alternatives]
+            # the beams may have found it already, as a less probable one
+            rest = [each for each in found[image] if each.words != other.words]
+            result[image] = [other, *rest][: options.alternatives]
     return result
 
 

@@ -156,3 +156,9 @@ def test_each_word_is_in_one_group() -> None:
     words = [index for index, word in enumerate(VOCABULARY.words) if not is_special(word)]
     assert sorted(word for ids in found.values() for word in ids) == words
     assert {VOCABULARY.words[word] for word in found[base("dog")]} == {"dog", "dogs"}
+
+
+def test_a_word_of_any_length_is_read_in_a_moment() -> None:
+    letters = "a" * 100_000  # at quadratic time this would take half an hour
+    assert base(letters) == letters
+    assert base(f"{letters}ing") == letters

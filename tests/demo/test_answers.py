@@ -185,6 +185,11 @@ def test_malformed_values_are_rejected(bundled):
         ConfigError, match=f"forbidden_endings has {len(many)} words; this demo allows at most"
     ):
         api_answer(bundled, PHOTO, "photo.jpg", {"forbidden_endings": many})
+    for name in ("forbidden_endings", "include"):
+        with pytest.raises(
+            ConfigError, match=f"{name} has a word of 60,000 characters; this demo allows at most"
+        ):
+            api_answer(bundled, PHOTO, "photo.jpg", {name: ["cat", "a" * 60_000]})
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,15 @@ def test_invalid_captions_are_rejected(tmp_path, text):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("a" * 201, "too long"), ("a family \U0001f468\u200d\U0001f467", "invisible characters")],
+)
+def test_the_visitor_learns_what_is_wrong_with_a_caption(text, said):
+    with pytest.raises(DataError, match=said):
+        checked(text)
+
+
 def test_no_caption_is_a_formula_of_a_spreadsheet():
     assert checked('=HYPERLINK("x")') == 'HYPERLINK("x")'
     assert checked("- +a dog") == "a dog"

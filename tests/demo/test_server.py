@@ -2,15 +2,19 @@
 
 import json
 import os
+import socket
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from captioner.decoding.options import decoding_options
 from captioner.demo.answers import api_answer
-from captioner.demo.limits import REQUEST_SIZE, UPLOAD_SIZE
+from captioner.demo.limits import LONGEST_VISIT, REQUEST_SIZE, UPLOAD_SIZE
 
 pytestmark = pytest.mark.slow
 
@@ -41,8 +45,13 @@ def ask(url: str, path: str, beam_size: int | None = None) -> str:
 
 def uploads() -> set[str]:
     """The names of the files in the server's folder that are no examples."""
-    files = Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*.*")
-    return {path.name for path in files} - {path.name for path in (ROOT / "examples").iterdir()}
+    files = {path.name for path in folder().rglob("*") if path.is_file()}
+    return files - {path.name for path in (ROOT / "examples").iterdir()}
+
+
+def folder() -> Path:
+    """The server's folder of uploads."""
+    return Path(os.environ["GRADIO_TEMP_DIR"])
 
 
 def test_the_api_answers_as_the_command_does(client, bundled):
@@ -146,9 +155,9 @@ def test_the_path_of_an_upload_cannot_be_guessed(url):
         f"{url}/gradio_api/upload", files={"files": ("mine.bin", b"secret")}, timeout=60
     )
     (path,) = json.loads(answer.text)
-    folder = Path(path).parent
-    assert len(folder.name) == 64, "named by SHA-256 of the content"
-    for guess in (folder, folder.parent, f"{folder}/../"):
+    own = Path(path).parent
+    assert len(own.name) == 64, "named by SHA-256 of the content"
+    for guess in (own, own.parent, f"{own}/../"):
         assert httpx.get(f"{url}/gradio_api/file={guess}", timeout=60).status_code == 403
     Path(path).unlink()
 
@@ -159,7 +168,65 @@ def test_too_large_requests_are_refused(url):
     )
     assert upload.status_code == 413
     body = {"data": ["x" * REQUEST_SIZE]}
-    assert httpx.post(f"{url}/gradio_api/call/caption", json=body, timeout=60).status_code == 413
+    for address in ("call/caption", "call/upload", "run/upload"):
+        answer = httpx.post(f"{url}/gradio_api/{address}", json=body, timeout=60)
+        assert answer.status_code == 413, address
+    assert not uploads()
+
+
+@pytest.mark.parametrize("form", ["several files", "a field without a file"])
+def test_an_upload_is_no_larger_than_a_photo_may_be(url, form):
+    half = bytes(UPLOAD_SIZE // 2)
+    photos = [("files", (f"{number}.jpg", half + bytes([number]))) for number in range(3)]
+    sent = {"files": photos} if form == "several files" else {"data": {"a": "x" * UPLOAD_SIZE * 2}}
+    files = sent.pop("files", [("files", ("a.jpg", b"photo"))])
+    answer = httpx.post(f"{url}/gradio_api/upload", files=files, **sent, timeout=60)
+    assert answer.status_code == 413
+    assert not uploads()
+
+
+def test_what_a_visitor_sees_is_not_kept_for_links(url):
+    answer = httpx.get(f"{url}/gradio_api/deep_link", params={"session_hash": "ann"}, timeout=60)
+    assert answer.status_code == 403
+
+
+def test_nothing_stays_of_an_upload_that_breaks_off(url):
+    boundary = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'
+    head = (
+        b"POST /gradio_api/upload HTTP/1.1\r\nHost: demo\r\nContent-Length: 1000000\r\n"
+        b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+    )
+    address = urlsplit(url)
+    with socket.create_connection((address.hostname, address.port)) as connection:
+        connection.sendall(head + boundary + bytes(100_000))
+        wait_until(uploads)
+    wait_until(lambda: not uploads())
+
+
+def test_files_that_gradio_loses_are_deleted_after_an_hour(url):
+    def send_in_other_field() -> None:
+        httpx.post(f"{url}/gradio_api/upload", files={"other": ("a.jpg", b"photo")}, timeout=60)
+
+    send_in_other_field()
+    (lost,) = (path for path in folder().iterdir() if path.is_file())
+    send_in_other_field()
+    assert lost.exists()
+    hour_ago = time.time() - LONGEST_VISIT - 60
+    os.utime(lost, (hour_ago, hour_ago))
+    send_in_other_field()
+    assert not lost.exists()
+    assert len(uploads()) == 2
+    for path in folder().iterdir():
+        if path.is_file():
+            path.unlink()
+
+
+def wait_until(happened: Callable[[], object]) -> None:
+    """Wait for what the server does, for at most a minute."""
+    end = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_browsers_are_told_to_load_nothing_from_elsewhere(url):

@@ -226,6 +226,19 @@ def test_the_cards_own_metadata_go_before() -> None:
     assert "model-index" not in told
 
 
+@pytest.mark.parametrize(
+    "card", [b"---\nlicense: [mit\n---\n# Mine\n", b"---\n- mit\n---\n# Mine\n", b"# Fran\xe7ais\n"]
+)
+def test_a_card_that_cannot_be_read_is_not_sent(
+    card: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(BUNDLED, tmp_path / "model")
+    (folder / "README.md").write_bytes(card)
+    assert main(["push", str(folder), "me/tiny"]) == 2
+    said = capsys.readouterr().err
+    assert "README.md cannot be uploaded: " in said and "Expected Markdown in UTF-8" in said
+
+
 TABLES = """
 | size | words |
 |---|---|
@@ -241,6 +254,7 @@ Scores:
 |---|---|---|
 | a | 1.0 | nan |
 | mean | 3.0 | 4 |
+| version 1.2 | 1.2.3 | . |
 """
 
 

@@ -100,6 +100,16 @@ def test_the_command_calibrates_with_evenly_spaced_photos(
     assert read_checkpoint(tmp_path / "small").quantized
 
 
+def test_the_command_takes_the_current_folder(
+    checkpoint_folder: Path, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(checkpoint_folder, tmp_path / "model")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("captioner.quantization.PHOTOS", 1)
+    assert main(["export", ".", "--int8", "--calibrate", str(photos[0].parent)]) == 0
+    assert read_checkpoint(tmp_path / "model-int8").quantized
+
+
 @pytest.mark.slow
 def test_feature_maps_may_have_their_channels_last(photos: list[Path], tmp_path: Path) -> None:
     """ConvNeXt multiplies maps (B, H, W, C) by matrices."""

@@ -80,6 +80,23 @@ def test_the_caption_that_was_replaced_comes_second() -> None:
     assert FORMS[noun] & {*one} and others == [first, second]
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_no_caption_comes_twice(seed: int) -> None:
+    """The best caption with the tag is among the best captions already."""
+    options = replace(OPTIONS, alternatives=3)
+    table = Table(seed, len(VOCABULARY), end_bias=1.0)
+    captions = [
+        caption[:-1]
+        for caption in sorted(
+            all_captions(table, OPTIONS, frozenset()), key=lambda caption: -log_prob(table, caption)
+        )
+    ]
+    noun = CAT if 5 not in captions[0] else DOG
+    named = next(caption for caption in captions if FORMS[noun] & {*caption})
+    expected = [named, *(caption for caption in captions if caption != named)][:3]
+    assert said([table], logits(noun, 1 - 1e-9)[None], options) == [expected]
+
+
 def test_a_certain_tag_has_infinite_odds() -> None:
     assert log_odds(1.0) == math.inf and log_odds(0.5) == 0
     assert log_odds(0.8) == pytest.approx(math.log(4))
