@@ -15,7 +15,7 @@ from typing import Any
 
 from captioner.commands.parser import STANDARD_INPUT
 from captioner.errors import ConfigError
-from captioner.files import check_folder_of, replacing
+from captioner.files import check_folder_of, real_path, replacing
 from captioner.library.tables import BOM, csv_header, csv_path, unescape_row
 
 _ELSE = "Remove it, or choose another file with --output."
@@ -83,7 +83,7 @@ def check_output(output: Path, inputs: Sequence[str]) -> None:
     """
     from captioner.images import IMAGE_SUFFIXES
 
-    target = output.resolve()
+    target = real_path(output)
     if {output.suffix.lower(), target.suffix.lower()} & set(IMAGE_SUFFIXES):
         raise ConfigError(
             f"--output {output} would overwrite an image; expected a text file, such as"
@@ -121,7 +121,7 @@ class CaptionsFile:
     def __init__(self, output: Path, run: Run, inputs: Sequence[str]) -> None:
         self.output = output
         self._run = run
-        self._target = output.resolve()
+        self._target = real_path(output)
         self._plain = self._target.exists() and not self._target.is_file()  # a pipe or a device
         self._done: set[str] = set()
         self._size = 0  # bytes of whole rows
@@ -281,7 +281,7 @@ class CaptionsFile:
 
 
 def _companion(output: Path) -> Path:
-    target = output.resolve()
+    target = real_path(output)
     return target.with_name(f"{target.name}.run.json")
 
 
@@ -314,7 +314,7 @@ def _has_content(target: Path) -> bool:
 def _same(target: Path, path: str) -> bool:
     if target.exists() and os.path.exists(path):
         return target.samefile(path)
-    return target == Path(path).resolve()
+    return target == real_path(path)
 
 
 def _lock(file: FileIO, output: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from captioner.commands.captions_file import Run
 from captioner.commands.parser import STANDARD_INPUT, Parser
 from captioner.errors import ConfigError, DataError
+from captioner.files import real_path
 
 if TYPE_CHECKING:
     from captioner.inference import Caption
@@ -128,5 +129,5 @@ def check_page(page: Path, inputs: Sequence[str]) -> None:
             f"--html {page} already exists and is not an album by captioner, so it is not"
             " overwritten. Remove it, or choose another file."
         )
-    if not os.access(page.resolve().parent, os.W_OK):
+    if not os.access(real_path(page).parent, os.W_OK):
         raise ConfigError(f"--html {page}: the folder doesn't exist or is not writable.")

@@ -201,6 +201,12 @@ def test_no_other_file_is_written_over(run: Run, photos: Path, tmp_path: Path) -
     assert run(photos, "--output", tmp_path / "empty.tsv")[0] == 0
 
 
+def test_a_circular_link_is_reported(run: Run, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "loop.tsv").symlink_to("loop.tsv")
+    status, said = run(photos, "--output", tmp_path / "loop.tsv")
+    assert status == 2 and said.startswith(f"error: {tmp_path / 'loop.tsv'}: ")
+
+
 def test_a_single_caption_is_kept_too(run: Run, photos: Path, tmp_path: Path) -> None:
     output = tmp_path / "caption.txt"
     assert run(photos / "0.png", "--output", output)[0] == 0
