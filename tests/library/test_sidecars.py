@@ -280,6 +280,19 @@ def test_a_persons_caption_in_a_sidecar_of_the_other_name_is_kept(photo: Path) -
     assert Sidecars(Rules("1")).holds(str(photo))
 
 
+def test_a_damaged_sidecar_of_the_other_name_is_named(photo: Path) -> None:
+    other = photo.with_suffix(".xmp")
+    other.write_text(RICH[:500], encoding="utf-8")
+    store = Sidecars(Rules("1"))
+    assert not store.holds(str(photo))
+    with pytest.raises(DataError, match=f"its sidecar {other} is damaged"):
+        store.save(str(photo), caption())
+    assert not sidecar(photo).exists()
+    Sidecars(Rules("1", replace=True)).save(str(photo), caption())
+    assert Packet(sidecar(photo).read_bytes()).has_own_caption
+    assert other.read_text(encoding="utf-8") == RICH[:500]
+
+
 BOMB = (
     '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;">]><x:xmpmeta'
     ' xmlns:x="adobe:ns:meta/">&b;</x:xmpmeta>'
