@@ -199,7 +199,7 @@ def run(options: Namespace) -> int:
         left_out += done
         return done
 
-    names, sources = tee(inputs(paths, is_done, fail, clips=photos_only is None))
+    names, sources = tee(inputs(paths, is_done, fail, photos_only))
     decoding = given(options, "batch_size", *DECODING)
     first = len(file) if file is not None else 0  # the next random number when resuming
     given_sources = (source for _, source in sources)
@@ -356,8 +356,7 @@ def inputs(
     paths: Iterable[str],
     is_done: Callable[[str], bool],
     fail: Callable[[str], None],
-    *,
-    clips: bool,
+    photos_only: str | None,
 ) -> Iterator[tuple[str, str | Path | bytes]]:
     """Yield the name and the source of each image that isn't done, lazily."""
     from captioner.video.formats import find_media
@@ -372,7 +371,8 @@ def inputs(
                 yield path, content
         elif os.path.isdir(path):
             count = 0
-            for count, image in enumerate(find_media(path, clips=clips), start=1):  # noqa: B007
+            found = find_media(path, photos_only=photos_only)
+            for count, image in enumerate(found, start=1):  # noqa: B007
                 if not is_done(str(image)):
                     yield str(image), image
             if not count:

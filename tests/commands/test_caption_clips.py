@@ -106,6 +106,15 @@ def test_without_the_extra_clips_of_a_folder_are_left_out_and_named_ones_fail(
     assert "captioner[video]" in caplog.text
 
 
+def test_clips_of_a_folder_that_an_option_leaves_out_are_counted(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = tmp_path / "captions.csv"
+    assert main(["caption", str(folder), "--output", str(table)]) == 0
+    assert len(table.read_text(encoding="utf-8-sig").splitlines()) == 3
+    assert f"{folder}: skipped 1 clip; --format csv applies to photos." in caplog.text
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
