@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -16,6 +17,8 @@ from captioner.files import real_path
 if TYPE_CHECKING:
     from captioner.inference import Caption
     from captioner.library.sidecars import PhotoStore
+
+_LANGUAGE = re.compile(r"(?!x-default$)[a-z]{1,8}(-[a-z0-9]{1,8})*", re.IGNORECASE)  # RFC 3066
 
 
 def add_photo_library(parser: Parser) -> None:
@@ -59,6 +62,10 @@ def check_photo_library(options: Namespace) -> None:
             raise ConfigError("--xmp and --embed require files, not standard input.")
         if options.xmp_stem and not options.xmp:
             raise ConfigError("--xmp-stem requires --xmp.")
+        if options.language is not None and not _LANGUAGE.fullmatch(options.language):
+            raise ConfigError(
+                f"--language is {options.language!r}; expected a language tag, such as de or pt-BR."
+            )
         return
     for name in ("xmp_stem", "replace", "language"):
         if getattr(options, name):
