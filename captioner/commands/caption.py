@@ -152,7 +152,7 @@ def run(options: Namespace) -> int:
     paths: list[str] = options.operands
     _check_format(options)
     output = _rows_file(options)
-    _check_paths(paths, output)
+    _check_paths(paths, output, resumed=not wants_subtitles(options))
     several = len(paths) > 1 or os.path.isdir(paths[0])
     check_photo_library(options)
     if options.html is not None:
@@ -296,7 +296,7 @@ def _rows_file(options: Namespace) -> Path | None:
     return rows
 
 
-def _check_paths(paths: list[str], output: Path | None) -> None:
+def _check_paths(paths: list[str], output: Path | None, *, resumed: bool) -> None:
     """Check the paths before anything runs."""
     if paths.count(STANDARD_INPUT) > 1:
         raise ConfigError("- was given twice; standard input can be read only once.")
@@ -308,7 +308,7 @@ def _check_paths(paths: list[str], output: Path | None) -> None:
     if output is None:
         check_stdout()
     else:
-        check_output(output, paths)
+        check_output(output, paths, resumed=resumed)
 
 
 def _check_confidence(least: float, captioner: "Captioner", options: Namespace) -> None:

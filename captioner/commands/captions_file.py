@@ -69,16 +69,17 @@ def format_of(output: Path | None, formats: Collection[str]) -> str | None:
     return None
 
 
-def check_output(output: Path, inputs: Sequence[str]) -> None:
+def check_output(output: Path, inputs: Sequence[str], *, resumed: bool = True) -> None:
     """Check the output file before a model is loaded.
 
     Args:
         output: The file.
         inputs: The images and folders of images to read.
+        resumed: Whether a file with captions of an earlier run can be resumed.
 
     Raises:
-        ConfigError: The file is an input, an image, or was not written by this program, or its
-            folder does not exist.
+        ConfigError: The file is an input, an image, or was not written by this program, it cannot
+            be resumed, or its folder does not exist.
         OSError: The file cannot be written.
     """
     from captioner.images import IMAGE_SUFFIXES
@@ -101,6 +102,8 @@ def check_output(output: Path, inputs: Sequence[str]) -> None:
     check_folder_of(output)
     if not os.access(target if target.exists() else target.parent, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(output))
+    if not resumed and _has_content(target):
+        raise ConfigError(f"{output} already exists, and such a file cannot be resumed. {_ELSE}")
     if _has_content(target) or _companion(output).exists():  # would be overwritten
         _read_run(output)
 

@@ -63,7 +63,7 @@ def test_subtitles_are_printed_or_written(
     assert main(call) == 0
     assert path.read_text(encoding="utf-8") == subtitles(clip.shots, "srt")
     assert main(call) == 2
-    assert "already exists" in capsys.readouterr().err
+    assert "already exists, and such a file cannot be resumed" in capsys.readouterr().err
 
 
 def test_photos_and_clips_of_a_folder_go_to_a_file_that_can_be_resumed(
