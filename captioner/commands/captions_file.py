@@ -128,6 +128,7 @@ class CaptionsFile:
         self._plain = self._target.exists() and not self._target.is_file()  # a pipe or a device
         self._done: set[str] = set()
         self._size = 0  # bytes of whole rows
+        self._found = 0  # bytes when it was read
         self._file: FileIO | None = None
         if _has_content(self._target):
             before = _read_run(output)
@@ -148,7 +149,7 @@ class CaptionsFile:
         """Open the file for writing after the last complete row.
 
         Raises:
-            ConfigError: Another process is writing to the file.
+            ConfigError: Another process is writing to the file, or has written since it was read.
             OSError: The file cannot be written.
         """
         if self._plain:
@@ -158,6 +159,11 @@ class CaptionsFile:
         self._file = FileIO(self._target, "a")
         try:
             _lock(self._file, self.output)
+            if os.fstat(self._file.fileno()).st_size != self._found:
+                raise ConfigError(
+                    f"Another process has just written to {self.output}; run the command again to"
+                    " resume."
+                )
             if self._size == 0:
                 with replacing(_companion(self.output)) as path:
                     path.write_text(
@@ -211,6 +217,7 @@ class CaptionsFile:
         """Return the paths of all complete rows; a truncated last row will be overwritten."""
         names = []
         with open(self._target, "rb") as file:
+            self._found = os.fstat(file.fileno()).st_size
             header = self._header().encode()
             self._size = len(header) if file.read(len(header)) == header else file.seek(0)
             for number, line in enumerate(self._records(file), 1):
