@@ -1,13 +1,21 @@
-"""Write files atomically: to a temporary file in the same folder, which is then renamed."""
+"""Write files atomically: to a temporary file in the same folder, which is then renamed.
+
+The content is on the disk before the name, so that a power failure leaves no empty file either.
+"""
 
 import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from captioner.errors import ConfigError
+
+
+def real_path(path: str | os.PathLike[str]) -> Path:
+    """Follow links; unlike `Path.resolve`, leave circular ones to whoever opens the file."""
+    return Path(os.path.realpath(path))
 
 
 def check_folder_of(path: str | os.PathLike[str]) -> None:
@@ -16,7 +24,7 @@ def check_folder_of(path: str | os.PathLike[str]) -> None:
     Raises:
         ConfigError: It doesn't exist.
     """
-    folder = Path(path).resolve().parent
+    folder = real_path(path).parent
     if not folder.is_dir():
         raise ConfigError(
             f"{os.fspath(path)}: the folder {folder} does not exist; create it, or choose another"
@@ -38,7 +46,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         OSError: It cannot be written.
     """
-    target = Path(path).resolve()
+    target = real_path(path)
     if target.exists() and not target.is_file():
         yield target
         return
@@ -48,6 +56,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = target.with_name(f".captioner-{os.urandom(6).hex()}.tmp")
     try:
         yield temporary
+        _sync(temporary)
         if target.exists():
             shutil.copymode(target, temporary)
         os.replace(temporary, target)
@@ -56,4 +65,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             error.filename, error.filename2 = str(path), None
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # missing; a read-only file system says so even then
+            temporary.unlink()
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's content is on the disk."""
+    with open(path, "rb+") as file:
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system without it
+                raise

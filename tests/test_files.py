@@ -1,5 +1,7 @@
 """Atomic file writes."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,43 @@ def test_an_error_names_the_file_and_not_the_one_beside_it(tmp_path: Path) -> No
     ):
         partial.write_text("")
     assert caught.value.filename == str(tmp_path / "nowhere" / "a.txt")
+
+
+def test_the_content_is_on_the_disk_before_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync, replace = os.fsync, os.replace
+    calls: list[tuple[str, int]] = []
+
+    def synced(file: int) -> None:
+        calls.append(("sync", os.fstat(file).st_size))
+        sync(file)
+
+    def replaced(source: Path, target: Path) -> None:
+        calls.append(("replace", os.stat(source).st_size))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    with replacing(tmp_path / "a.txt") as partial:
+        partial.write_text("whole")
+    assert calls == [("sync", 5), ("replace", 5)]
+
+
+def test_a_read_only_file_system_is_reported_with_the_users_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **_: object) -> None:  # as Linux does, even if there is no such file
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(OSError) as caught, replacing(tmp_path / "a.txt") as partial:
+        refuse(partial)
+    assert caught.value.filename == str(tmp_path / "a.txt")
+
+
+def test_a_circular_link_is_an_error_of_the_system(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError) as caught, replacing(tmp_path / "loop" / "a.txt") as partial:
+        partial.write_text("")
+    assert caught.value.errno == errno.ELOOP

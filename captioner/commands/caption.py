@@ -152,7 +152,7 @@ def run(options: Namespace) -> int:
     paths: list[str] = options.operands
     _check_format(options)
     output = _rows_file(options)
-    _check_paths(paths, output)
+    _check_paths(paths, output, resumed=not wants_subtitles(options))
     several = len(paths) > 1 or os.path.isdir(paths[0])
     check_photo_library(options)
     if options.html is not None:
@@ -199,7 +199,7 @@ def run(options: Namespace) -> int:
         left_out += done
         return done
 
-    names, sources = tee(inputs(paths, is_done, fail, clips=photos_only is None))
+    names, sources = tee(inputs(paths, is_done, fail, photos_only))
     decoding = given(options, "batch_size", *DECODING)
     first = len(file) if file is not None else 0  # the next random number when resuming
     given_sources = (source for _, source in sources)
@@ -296,7 +296,7 @@ def _rows_file(options: Namespace) -> Path | None:
     return rows
 
 
-def _check_paths(paths: list[str], output: Path | None) -> None:
+def _check_paths(paths: list[str], output: Path | None, *, resumed: bool) -> None:
     """Check the paths before anything runs."""
     if paths.count(STANDARD_INPUT) > 1:
         raise ConfigError("- was given twice; standard input can be read only once.")
@@ -308,7 +308,7 @@ def _check_paths(paths: list[str], output: Path | None) -> None:
     if output is None:
         check_stdout()
     else:
-        check_output(output, paths)
+        check_output(output, paths, resumed=resumed)
 
 
 def _check_confidence(least: float, captioner: "Captioner", options: Namespace) -> None:
@@ -356,8 +356,7 @@ def inputs(
     paths: Iterable[str],
     is_done: Callable[[str], bool],
     fail: Callable[[str], None],
-    *,
-    clips: bool,
+    photos_only: str | None,
 ) -> Iterator[tuple[str, str | Path | bytes]]:
     """Yield the name and the source of each image that isn't done, lazily."""
     from captioner.video.formats import find_media
@@ -372,7 +371,8 @@ def inputs(
                 yield path, content
         elif os.path.isdir(path):
             count = 0
-            for count, image in enumerate(find_media(path, clips=clips), start=1):  # noqa: B007
+            found = find_media(path, photos_only=photos_only)
+            for count, image in enumerate(found, start=1):  # noqa: B007
                 if not is_done(str(image)):
                     yield str(image), image
             if not count:

@@ -15,7 +15,7 @@ from typing import Any
 
 from captioner.commands.parser import STANDARD_INPUT
 from captioner.errors import ConfigError
-from captioner.files import check_folder_of, replacing
+from captioner.files import check_folder_of, real_path, replacing
 from captioner.library.tables import BOM, csv_header, csv_path, unescape_row
 
 _ELSE = "Remove it, or choose another file with --output."
@@ -69,21 +69,22 @@ def format_of(output: Path | None, formats: Collection[str]) -> str | None:
     return None
 
 
-def check_output(output: Path, inputs: Sequence[str]) -> None:
+def check_output(output: Path, inputs: Sequence[str], *, resumed: bool = True) -> None:
     """Check the output file before a model is loaded.
 
     Args:
         output: The file.
         inputs: The images and folders of images to read.
+        resumed: Whether a file with captions of an earlier run can be resumed.
 
     Raises:
-        ConfigError: The file is an input, an image, or was not written by this program, or its
-            folder does not exist.
+        ConfigError: The file is an input, an image, or was not written by this program, it cannot
+            be resumed, or its folder does not exist.
         OSError: The file cannot be written.
     """
     from captioner.images import IMAGE_SUFFIXES
 
-    target = output.resolve()
+    target = real_path(output)
     if {output.suffix.lower(), target.suffix.lower()} & set(IMAGE_SUFFIXES):
         raise ConfigError(
             f"--output {output} would overwrite an image; expected a text file, such as"
@@ -101,6 +102,8 @@ def check_output(output: Path, inputs: Sequence[str]) -> None:
     check_folder_of(output)
     if not os.access(target if target.exists() else target.parent, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(output))
+    if not resumed and _has_content(target):
+        raise ConfigError(f"{output} already exists, and such a file cannot be resumed. {_ELSE}")
     if _has_content(target) or _companion(output).exists():  # would be overwritten
         _read_run(output)
 
@@ -121,10 +124,11 @@ class CaptionsFile:
     def __init__(self, output: Path, run: Run, inputs: Sequence[str]) -> None:
         self.output = output
         self._run = run
-        self._target = output.resolve()
+        self._target = real_path(output)
         self._plain = self._target.exists() and not self._target.is_file()  # a pipe or a device
         self._done: set[str] = set()
         self._size = 0  # bytes of whole rows
+        self._found = 0  # bytes when it was read
         self._file: FileIO | None = None
         if _has_content(self._target):
             before = _read_run(output)
@@ -145,7 +149,7 @@ class CaptionsFile:
         """Open the file for writing after the last complete row.
 
         Raises:
-            ConfigError: Another process is writing to the file.
+            ConfigError: Another process is writing to the file, or has written since it was read.
             OSError: The file cannot be written.
         """
         if self._plain:
@@ -155,6 +159,11 @@ class CaptionsFile:
         self._file = FileIO(self._target, "a")
         try:
             _lock(self._file, self.output)
+            if os.fstat(self._file.fileno()).st_size != self._found:
+                raise ConfigError(
+                    f"Another process has just written to {self.output}; run the command again to"
+                    " resume."
+                )
             if self._size == 0:
                 with replacing(_companion(self.output)) as path:
                     path.write_text(
@@ -208,6 +217,7 @@ class CaptionsFile:
         """Return the paths of all complete rows; a truncated last row will be overwritten."""
         names = []
         with open(self._target, "rb") as file:
+            self._found = os.fstat(file.fileno()).st_size
             header = self._header().encode()
             self._size = len(header) if file.read(len(header)) == header else file.seek(0)
             for number, line in enumerate(self._records(file), 1):
@@ -281,7 +291,7 @@ class CaptionsFile:
 
 
 def _companion(output: Path) -> Path:
-    target = output.resolve()
+    target = real_path(output)
     return target.with_name(f"{target.name}.run.json")
 
 
@@ -314,7 +324,7 @@ def _has_content(target: Path) -> bool:
 def _same(target: Path, path: str) -> bool:
     if target.exists() and os.path.exists(path):
         return target.samefile(path)
-    return target == Path(path).resolve()
+    return target == real_path(path)
 
 
 def _lock(file: FileIO, output: Path) -> None:

@@ -1,14 +1,15 @@
 """`captioner events`: recognise events in clips, or score a model that does."""
 
-import json
 import math
+import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from captioner.commands.caption import json_line
 from captioner.commands.model import add_model
 from captioner.commands.parser import Add
-from captioner.commands.terminal import report, show_warnings, track
+from captioner.commands.terminal import print_odd_characters, report, show_warnings, track
 from captioner.errors import ConfigError, MissingExtraError, VideoError
 from captioner.events.config import NO_EVENTS, THRESHOLD, check_threshold
 from captioner.library.tables import escape_row
@@ -67,6 +68,7 @@ def run(options: Namespace) -> int:
     from captioner.inference import Captioner
 
     show_warnings()
+    print_odd_characters(names=True)
     check_threshold(options.threshold)
     if bool(options.operands) == (options.annotations is not None):
         raise ConfigError("Give either clips, or a table with --annotations.")
@@ -96,7 +98,7 @@ def _print(clip: str, seen: "Scan", options: Namespace) -> None:
     if options.json:
         found = [event.to_dict() for event in events]
         facts = {"path": clip, "duration": round(seen.duration, 3), "events": found}
-        print(json.dumps(facts, ensure_ascii=False), flush=True)
+        print(json_line(facts, sys.stdout.encoding), end="", flush=True)
         return
     for event in events:
         when = time_span(event.start, event.end)
@@ -111,7 +113,8 @@ def _score(captioner: "Captioner", options: Namespace) -> int:
     precisions = score_events(captioner, options.annotations, options.clips, track=track)
     mean = mean_average_precision(precisions)
     if options.json:
-        print(json.dumps({"average_precision": precisions, "mean": mean}, ensure_ascii=False))
+        scores = {"average_precision": precisions, "mean": mean}
+        print(json_line(scores, sys.stdout.encoding), end="")
         return 0
     width = max(map(len, (*precisions, "mean")))
     for label, value in {**precisions, "mean": mean}.items():

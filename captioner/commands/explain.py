@@ -188,7 +188,7 @@ def _evidence(
         options.model, backend=options.backend, device=options.device
     )
     threshold = THRESHOLD if options.min_evidence is None else options.min_evidence
-    names, sources = tee(inputs(options.operands, lambda _: False, fail, clips=False))
+    names, sources = tee(inputs(options.operands, lambda _: False, fail, "captioner explain"))
     decoding = given(options, "batch_size", *DECODING)
     stream = captioner.stream((source for _, source in sources), **decoding)
     shown = shown and not sys.stdout.isatty()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -11,10 +12,13 @@ from typing import TYPE_CHECKING
 from captioner.commands.captions_file import Run
 from captioner.commands.parser import STANDARD_INPUT, Parser
 from captioner.errors import ConfigError, DataError
+from captioner.files import real_path
 
 if TYPE_CHECKING:
     from captioner.inference import Caption
     from captioner.library.sidecars import PhotoStore
+
+_LANGUAGE = re.compile(r"(?!x-default$)[a-z]{1,8}(-[a-z0-9]{1,8})*", re.IGNORECASE)  # RFC 3066
 
 
 def add_photo_library(parser: Parser) -> None:
@@ -58,6 +62,10 @@ def check_photo_library(options: Namespace) -> None:
             raise ConfigError("--xmp and --embed require files, not standard input.")
         if options.xmp_stem and not options.xmp:
             raise ConfigError("--xmp-stem requires --xmp.")
+        if options.language is not None and not _LANGUAGE.fullmatch(options.language):
+            raise ConfigError(
+                f"--language is {options.language!r}; expected a language tag, such as de or pt-BR."
+            )
         return
     for name in ("xmp_stem", "replace", "language"):
         if getattr(options, name):
@@ -128,5 +136,5 @@ def check_page(page: Path, inputs: Sequence[str]) -> None:
             f"--html {page} already exists and is not an album by captioner, so it is not"
             " overwritten. Remove it, or choose another file."
         )
-    if not os.access(page.resolve().parent, os.W_OK):
+    if not os.access(real_path(page).parent, os.W_OK):
         raise ConfigError(f"--html {page}: the folder doesn't exist or is not writable.")

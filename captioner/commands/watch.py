@@ -146,9 +146,12 @@ def _check(options: Namespace) -> None:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
     if not 0 < seconds < 86400:
-        raise ArgumentTypeError(f"{text} is out of range; expected seconds, up to a day.")
+        raise ArgumentTypeError(f"it is {text}; expected seconds, up to a day.")
     return seconds
 
 

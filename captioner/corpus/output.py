@@ -141,8 +141,9 @@ class OutputFolder:
         first = next(blocks, None)
         if first is None:
             raise DataError(f"{self._run.input} has no images.")
+        self._system.makedirs(self._path, exist_ok=True)
+        self._write(RUN, asdict(self._run))  # first: without it, the folder isn't known as ours
         self._system.makedirs(join(self._path, PARTS), exist_ok=True)
-        self._write(RUN, asdict(self._run))
         with (
             writing(join(self.folder, PLAN)) as path,
             open(path, "w", encoding="utf-8") as file,

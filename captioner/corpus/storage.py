@@ -54,8 +54,16 @@ def absolute(url: str, folder: str | None = None) -> str:
     elif "://" in url:
         return url
     if folder is None or os.path.isabs(url):
-        return os.path.abspath(url)
-    return os.path.abspath(os.path.join(folder, url)) if is_local(folder) else f"{folder}/{url}"
+        return _without_dots(url)
+    return _without_dots(os.path.join(folder, url)) if is_local(folder) else f"{folder}/{url}"
+
+
+def _without_dots(path: str) -> str:
+    """Return an absolute path without `..`, which is kept only if it follows a link."""
+    plain = os.path.abspath(path)
+    if ".." not in path or os.path.realpath(path) == os.path.realpath(plain):
+        return plain
+    return os.path.join(os.getcwd(), path)
 
 
 def join(folder: str, name: str) -> str:

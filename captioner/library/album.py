@@ -46,7 +46,7 @@ class Album:
     """
 
     def __init__(self, title: str) -> None:
-        self.title = title
+        self.title = _as_text(title)
         self.pictures: list[Picture] = []
 
     def add(self, photo: str | os.PathLike[str], caption: Caption) -> None:
@@ -55,7 +55,7 @@ class Album:
         Raises:
             ImageError: The photo can no longer be read.
         """
-        name = os.fspath(photo).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        name = _as_text(os.fspath(photo))
         tags = tuple(tag.noun for tag in caption.tags)
         self.pictures.append(Picture(name, caption.text, tags, thumbnail(photo, _SIZE)))
 
@@ -75,6 +75,11 @@ class Album:
         )
         with replacing(path) as partial:
             Path(partial).write_text(page, encoding="utf-8")
+
+
+def _as_text(name: str) -> str:
+    """Return a name as text: bytes that are not UTF-8 become U+FFFD."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def is_album(path: str | os.PathLike[str]) -> bool:

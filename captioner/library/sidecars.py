@@ -118,16 +118,16 @@ class Sidecars:
         """Return whether there is nothing to do for a photo."""
         try:
             packet = _read_sidecar(sidecar_of(photo, by_stem=self.rules.by_stem)) or Packet()
+            return not self.rules.wants(packet, self._foreign(photo))
         except (DataError, OSError):
             return False  # `save` reports the error
-        return not self.rules.wants(packet, self._foreign(photo))
 
     def save(self, photo: str, caption: Caption) -> None:
         """Write the sidecar of a photo.
 
         Raises:
-            DataError: The existing sidecar is damaged; it is left unchanged.
-            OSError: The sidecar cannot be read or written.
+            DataError: An existing sidecar is damaged; it is left unchanged.
+            OSError: A sidecar cannot be read or written.
         """
         path = sidecar_of(photo, by_stem=self.rules.by_stem)
         packet = _read_sidecar(path) or Packet()
@@ -138,6 +138,8 @@ class Sidecars:
                 partial.write_bytes(packet.to_bytes())
 
     def _foreign(self, photo: str) -> bool:
+        if self.rules.replace:  # then it doesn't matter
+            return False
         other = sidecar_of(photo, by_stem=not self.rules.by_stem)
         return _is_foreign(other) or read_embedded(photo).has_foreign_caption
 
@@ -165,15 +167,19 @@ class Photos:
 
     def holds(self, photo: str) -> bool:
         """Return whether there is nothing to do for a photo."""
-        packet, foreign = self._read(photo)
+        try:
+            packet, foreign = self._read(photo)
+        except (DataError, OSError):
+            return False  # `save` reports the error
         return not self.rules.wants(packet, foreign)
 
     def save(self, photo: str, caption: Caption) -> None:
         """Write the caption into a photo, and keep a backup of the original.
 
         Raises:
-            DataError: ExifTool cannot write the file, or it is a camera raw file; it is left
-                unchanged.
+            DataError: ExifTool cannot write the file, it is a camera raw file, or a sidecar is
+                damaged; the photo is left unchanged.
+            OSError: A sidecar cannot be read.
         """
         if Path(photo).suffix.lower() in RAW_SUFFIXES:
             raise DataError("is a camera raw file, which is left unchanged; use --xmp")
@@ -183,8 +189,10 @@ class Photos:
 
     def _read(self, photo: str) -> tuple[Packet, bool]:
         embedded = read_embedded(photo)
-        sidecars = any(_is_foreign(sidecar_of(photo, by_stem=form)) for form in (False, True))
         packet = embedded.packet or Packet()
+        if self.rules.replace:  # then captions elsewhere don't matter
+            return packet, False
+        sidecars = any(_is_foreign(sidecar_of(photo, by_stem=form)) for form in (False, True))
         return packet, sidecars or any(text != packet.mark.caption for text in embedded.texts)
 
     def _write(self, photo: str, change: Change) -> None:
@@ -260,9 +268,6 @@ def _read_sidecar(path: Path) -> Packet | None:
 
 
 def _is_foreign(path: Path) -> bool:
-    """Return whether a sidecar has, or might have, a caption by a person."""
-    try:
-        packet = _read_sidecar(path)
-    except (DataError, OSError):
-        return True
+    """Return whether a sidecar has a caption by a person."""
+    packet = _read_sidecar(path)
     return packet is not None and bool(packet.captions) and not packet.has_own_caption

@@ -43,15 +43,15 @@ def can_read_clips() -> bool:
     return find_spec("av") is not None
 
 
-def find_media(path: str | os.PathLike[str], *, clips: bool = True) -> Iterator[Path]:
+def find_media(path: str | os.PathLike[str], *, photos_only: str | None = None) -> Iterator[Path]:
     """Find the images below a folder, and the clips if they can be read.
 
-    Without the extra `video`, clips are skipped, and a final warning says how many and what to
-    install.
+    Otherwise clips are skipped, and a final warning says how many and why.
 
     Args:
         path: The folder.
-        clips: Whether to find clips.
+        photos_only: The option that applies only to photos, for the warning; None to find clips
+            too, which requires the extra `video`.
 
     Returns:
         An iterator over the paths, as for `captioner.images.find_images`.
@@ -61,13 +61,16 @@ def find_media(path: str | os.PathLike[str], *, clips: bool = True) -> Iterator[
     """
     from captioner.images import IMAGE_SUFFIXES, find_images  # here, as it loads Pillow
 
-    if not clips:
-        return find_images(path)
     found = find_images(path, suffixes=IMAGE_SUFFIXES | VIDEO_SUFFIXES)
-    return found if can_read_clips() else _without_clips(Path(path), found)
+    if photos_only is not None:
+        return _without_clips(Path(path), found, f"{photos_only} applies to photos")
+    if can_read_clips():
+        return found
+    why = "reading clips requires the extra video (pip install 'captioner[video]')"
+    return _without_clips(Path(path), found, why)
 
 
-def _without_clips(folder: Path, found: Iterator[Path]) -> Iterator[Path]:
+def _without_clips(folder: Path, found: Iterator[Path], why: str) -> Iterator[Path]:
     left_out = 0
     for path in found:
         if is_clip(path):
@@ -76,11 +79,11 @@ def _without_clips(folder: Path, found: Iterator[Path]) -> Iterator[Path]:
             yield path
     if left_out:
         logger.warning(
-            "%s: skipped %d %s; reading clips requires the extra video (pip install"
-            " 'captioner[video]').",
+            "%s: skipped %d %s; %s.",
             folder,
             left_out,
             "clip" if left_out == 1 else "clips",
+            why,
         )
 
 

@@ -63,7 +63,7 @@ def test_subtitles_are_printed_or_written(
     assert main(call) == 0
     assert path.read_text(encoding="utf-8") == subtitles(clip.shots, "srt")
     assert main(call) == 2
-    assert "already exists" in capsys.readouterr().err
+    assert "already exists, and such a file cannot be resumed" in capsys.readouterr().err
 
 
 def test_photos_and_clips_of_a_folder_go_to_a_file_that_can_be_resumed(
@@ -104,6 +104,15 @@ def test_without_the_extra_clips_of_a_folder_are_left_out_and_named_ones_fail(
     assert found == ["a.jpg", "c.jpg"]
     assert "skipped 1 clip" in caplog.text
     assert "captioner[video]" in caplog.text
+
+
+def test_clips_of_a_folder_that_an_option_leaves_out_are_counted(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = tmp_path / "captions.csv"
+    assert main(["caption", str(folder), "--output", str(table)]) == 0
+    assert len(table.read_text(encoding="utf-8-sig").splitlines()) == 3
+    assert f"{folder}: skipped 1 clip; --format csv applies to photos." in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,9 @@ import pytest
 from PIL import Image
 
 from captioner.cli import main
+from captioner.commands import captions_file
+from captioner.commands.captions_file import CaptionsFile
+from captioner.errors import ConfigError
 from captioner.library.tables import escape_row, unescape_row
 
 ROOT = Path(__file__).parents[2]
@@ -199,6 +202,26 @@ def test_no_other_file_is_written_over(run: Run, photos: Path, tmp_path: Path) -
     assert "is a folder" in run(photos, "--output", tmp_path)[1]
     (tmp_path / "empty.tsv").touch()
     assert run(photos, "--output", tmp_path / "empty.tsv")[0] == 0
+
+
+def test_rows_of_another_process_are_kept(tmp_path: Path) -> None:
+    output, same = tmp_path / "captions.tsv", captions_file.Run("table", str(tmp_path), ("1",), {})
+    with CaptionsFile(output, same, []) as file:
+        file.write("a.png", "a.png\ta dog\n")
+    late = CaptionsFile(output, same, [])
+    with CaptionsFile(output, same, []) as file:
+        file.write("b.png", "b.png\ta cat\n")
+    with pytest.raises(ConfigError, match="run the command again"), late:
+        pass
+    assert output.read_text() == "a.png\ta dog\nb.png\ta cat\n"
+    with CaptionsFile(output, same, []) as file:
+        assert "b.png" in file
+
+
+def test_a_circular_link_is_reported(run: Run, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "loop.tsv").symlink_to("loop.tsv")
+    status, said = run(photos, "--output", tmp_path / "loop.tsv")
+    assert status == 2 and said.startswith(f"error: {tmp_path / 'loop.tsv'}: ")
 
 
 def test_a_single_caption_is_kept_too(run: Run, photos: Path, tmp_path: Path) -> None:

@@ -141,6 +141,9 @@ def test_an_album_is_written_and_replaced(run: Run, photos: Path, tmp_path: Path
         (["--embed", "--xmp-stem"], "requires --xmp."),
         (["--replace"], "requires --xmp"),
         (["--language", "de"], "requires --xmp"),
+        (["--xmp", "--language", "de_DE"], "expected a language tag"),
+        (["--xmp", "--language", "x-default"], "expected a language tag"),
+        (["--embed", "--language", ""], "expected a language tag"),
     ],
 )
 def test_a_wrong_call_is_refused(
@@ -153,6 +156,7 @@ def test_a_wrong_call_is_refused(
     status, _, said = run("a.png", *args)
     assert status == 2 and reason in said
     assert {Path(name).read_text() for name in ("mine.html", "mine.parquet")} == {"mine"}
+    assert not Path("a.png.xmp").exists()
 
 
 @pytest.mark.parametrize("option", [["--xmp"], ["--embed"], ["--html", "album.html"]])

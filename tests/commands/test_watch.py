@@ -72,7 +72,8 @@ def test_new_photos_are_captioned_also_after_a_restart(
         (["."], "No place to save captions"),
         ([".", "--output", "captions.parquet"], "parquet files cannot be written"),
         (["nowhere", "--xmp"], "is not a folder"),
-        ([".", "--xmp", "--interval", "0"], "--interval"),
+        ([".", "--xmp", "--interval", "0"], "--interval: it is 0; expected seconds"),
+        ([".", "--xmp", "--interval", "often"], "--interval: it is often; expected seconds"),
         ([".", "--output", "c.parquet", "--format", "parquet"], "--format"),
     ],
 )

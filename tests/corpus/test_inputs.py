@@ -1,5 +1,6 @@
 """What is a block of which corpus."""
 
+import os
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -61,6 +62,18 @@ def test_a_list_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("one.jpg\ntwo.jpg\n", encoding="utf-8-sig")
     (block,) = plan(str(tmp_path / "list.txt"))
     assert block.paths == (str(tmp_path / "one.jpg"), str(tmp_path / "two.jpg"))
+
+
+def test_dots_after_a_link_lead_where_the_system_says(tmp_path: Path) -> None:
+    (tmp_path / "real" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real/deep")
+    for name in ("a.jpg", "real/a.jpg"):
+        (tmp_path / name).write_bytes(jpeg(0))
+    (tmp_path / "list.txt").write_text("link/../a.jpg\nreal/../a.jpg\n")
+    (block,) = plan(str(tmp_path / "list.txt"))
+    first, second = block.paths
+    assert os.path.samefile(first, tmp_path / "real" / "a.jpg")
+    assert second == str(tmp_path / "a.jpg")
 
 
 def test_a_list_in_the_root_folder_has_paths_beside_it(tmp_path: Path) -> None:

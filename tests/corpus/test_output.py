@@ -1,6 +1,8 @@
 """The output folder: what is done, and whose it is."""
 
+import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,6 +99,20 @@ def test_a_start_that_was_killed_while_it_planned_plans_again(tmp_path: Path) ->
     OutputFolder(str(tmp_path), NO_RUN).start(iter(blocks(2)))
     (tmp_path / PLAN).unlink()
     folder = OutputFolder(str(tmp_path), NO_RUN)
+    folder.start(iter(blocks(2)))
+    assert len(list(folder.blocks())) == 2
+
+
+def test_a_start_that_could_not_write_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+        patched.setattr(os, "fsync", full)
+        OutputFolder(str(tmp_path / "out"), NO_RUN).start(iter(blocks(2)))
+    folder = OutputFolder(str(tmp_path / "out"), NO_RUN)
     folder.start(iter(blocks(2)))
     assert len(list(folder.blocks())) == 2
 

@@ -50,6 +50,22 @@ def test_whatever_is_filled_in_is_escaped(
     assert is_album(page) and not is_album(tmp_path / "0000.jpg")
 
 
+def test_names_that_are_not_utf_8_are_shown(
+    tmp_path: Path, picture: Callable[[int], Image.Image]
+) -> None:
+    photo = tmp_path / "caf\udce9.png"
+    picture(0).save(tmp_path / "a.png")
+    try:
+        (tmp_path / "a.png").rename(photo)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    made = Album("Caf\udce9")
+    made.add(photo, Caption("a dog", (), -1.0, ()))
+    made.write(tmp_path / "album.html")
+    page = (tmp_path / "album.html").read_text(encoding="utf-8")
+    assert "<title>Caf\ufffd</title>" in page and "caf\ufffd.png</bdi>" in page
+
+
 @pytest.mark.slow
 def test_the_page_shows_and_searches_a_thousand_photos(
     tmp_path: Path, picture: Callable[[int], Image.Image]

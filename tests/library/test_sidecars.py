@@ -200,6 +200,34 @@ def embed_png(path: Path) -> None:
         image.save(path, "PNG", pnginfo=info)
 
 
+def embed_png_with_long_text(path: Path) -> None:
+    """Pillow alone rejects the photo: its text has more than a megabyte."""
+    with Image.open(path) as image:
+        info = PngImagePlugin.PngInfo()
+        info.add_text("workflow", "a" * 2_000_000, zip=True)
+        info.add_itxt("XML:com.adobe.xmp", RICH.format(caption=PERSONS))
+        image.save(path, "PNG", pnginfo=info)
+
+
+def embed_in_a_panorama(path: Path) -> None:
+    """Pillow alone rejects the photo: it states more than 179 megapixels."""
+    embed_xmp(path)
+    jpeg = bytearray(path.read_bytes())
+    sizes = jpeg.index(b"\xff\xc0") + 5  # after the marker, the length and the precision
+    jpeg[sizes : sizes + 4] = (10_000).to_bytes(2, "big") + (20_000).to_bytes(2, "big")
+    path.write_bytes(jpeg)
+
+
+def embed_beside_damaged_iptc(path: Path) -> None:
+    embed_xmp(path)
+    entry = b"\x1c\x02\x78\0"  # cut within the length of its text
+    resource = b"8BIM\x04\x04\0\0" + len(entry).to_bytes(4, "big") + entry
+    segment = b"Photoshop 3.0\0" + resource
+    jpeg = path.read_bytes()
+    marker = b"\xff\xed" + (len(segment) + 2).to_bytes(2, "big")
+    path.write_bytes(jpeg[:2] + marker + segment + jpeg[2:])
+
+
 def embed_iptc(path: Path) -> None:
     command = ["exiftool", "-IPTC:Caption-Abstract=Our dog", str(path)]
     subprocess.run(command, check=True, capture_output=True)
@@ -231,6 +259,9 @@ def embed_jxl(path: Path) -> None:
         (embed_exif, True),
         (embed_xmp, True),
         (embed_png, True),
+        (embed_png_with_long_text, True),
+        (embed_in_a_panorama, True),
+        (embed_beside_damaged_iptc, True),
         (embed_heic, True),
         pytest.param(embed_jxl, True, marks=exiftool),
         pytest.param(embed_iptc, True, marks=exiftool),
@@ -247,6 +278,19 @@ def test_a_persons_caption_inside_the_photo_is_kept(
 def test_a_persons_caption_in_a_sidecar_of_the_other_name_is_kept(photo: Path) -> None:
     photo.with_suffix(".xmp").write_text(RICH.format(caption=PERSONS), encoding="utf-8")
     assert Sidecars(Rules("1")).holds(str(photo))
+
+
+def test_a_damaged_sidecar_of_the_other_name_is_named(photo: Path) -> None:
+    other = photo.with_suffix(".xmp")
+    other.write_text(RICH[:500], encoding="utf-8")
+    store = Sidecars(Rules("1"))
+    assert not store.holds(str(photo))
+    with pytest.raises(DataError, match=f"its sidecar {other} is damaged"):
+        store.save(str(photo), caption())
+    assert not sidecar(photo).exists()
+    Sidecars(Rules("1", replace=True)).save(str(photo), caption())
+    assert Packet(sidecar(photo).read_bytes()).has_own_caption
+    assert other.read_text(encoding="utf-8") == RICH[:500]
 
 
 BOMB = (

@@ -1,6 +1,8 @@
 """Events of clips: windows over the whole clip, both backends, and the command."""
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +99,17 @@ def test_the_command_prints_a_line_for_each_event(
         "duration": 4.9,
         "events": [each.to_dict() for each in events],
     }
+
+
+def test_names_that_the_terminal_cannot_write(
+    folder: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = tmp_path / "é.mp4"
+    name.write_bytes(clip.read_bytes())
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert main(["events", str(name), "--model", str(folder), "--json"]) == 0
+    assert json.loads(terminal.buffer.getvalue())["path"] == str(name)  # type: ignore[attr-defined]
 
 
 def test_a_clip_that_cannot_be_read_leaves_the_others(
