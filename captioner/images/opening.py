@@ -103,7 +103,7 @@ def _open_encoded(file: BinaryIO, name: str, suffix: str, min_size: int | None) 
 def _identify(
     file: BinaryIO, header: bytes, name: str, suffix: str, min_size: int | None
 ) -> Image.Image:
-    image = _open_common(file, header)
+    image = open_common(file, header)
     if image is not None:
         return image
     extra = extra_of(header, suffix)
@@ -117,7 +117,7 @@ def _identify(
     )
 
 
-def _open_common(file: BinaryIO, header: bytes) -> Image.Image | None:
+def open_common(file: BinaryIO, header: bytes) -> Image.Image | None:
     """Identify a photo of a common format like `Image.open`, without its limit on the size.
 
     `Image.open` imports the plugins of other formats first, which takes longer than decoding a

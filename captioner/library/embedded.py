@@ -2,6 +2,7 @@
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -47,19 +48,23 @@ def read_embedded(photo: str | os.PathLike[str]) -> Embedded:
     """Read the metadata of a photo file, without decoding more than needed.
 
     Placeholders that cameras write, such as "OLYMPUS DIGITAL CAMERA", don't count as captions. A
-    file that cannot be read returns empty metadata.
+    file that cannot be read returns empty metadata; damaged EXIF or IPTC leaves the rest.
     """
     from PIL import IptcImagePlugin
 
+    description: object = None
+    iptc: dict[tuple[int, int], bytes | list[bytes]] = {}
     try:
         with open(photo, "rb") as file:
             box = _xmp_box(file)
             with _open(file, os.fspath(photo)) as image:
                 # First: of a PNG, the rest is known only when its pixels have been read.
-                description = image.getexif().get(_EXIF_DESCRIPTION)
+                with suppress(Exception):  # on damaged metadata, Pillow raises all kinds of errors
+                    description = image.getexif().get(_EXIF_DESCRIPTION)
                 xmp = image.info.get("xmp") or box
-                iptc = IptcImagePlugin.getiptcinfo(image) or {}
-    except Exception:  # on damaged metadata, Pillow raises all kinds of errors
+                with suppress(Exception):
+                    iptc = IptcImagePlugin.getiptcinfo(image) or {}
+    except Exception:
         return Embedded()
     found = iptc.get(_IPTC_CAPTION)
     texts = [
@@ -70,14 +75,19 @@ def read_embedded(photo: str | os.PathLike[str]) -> Embedded:
 
 
 def _open(file: BinaryIO, photo: str) -> "ImageFile":
-    """Open a photo; use the packages that decode HEIC and JPEG XL."""
+    """Open a photo like `captioner.images`, but a camera raw file as the TIFF that it is."""
     from PIL import Image
 
     from captioner.images.extras import open_extra
+    from captioner.images.opening import open_common
 
     file.seek(0)
-    extra = extra_of(file.read(HEADER), os.path.splitext(photo)[1].lower())
+    header = file.read(HEADER)
     file.seek(0)
+    image = open_common(file, header)
+    if image is not None:
+        return cast("ImageFile", image)
+    extra = extra_of(header, os.path.splitext(photo)[1].lower())
     if extra in (HEIC, JXL):
         return cast("ImageFile", open_extra(extra, file, photo, None))
     return Image.open(file)
