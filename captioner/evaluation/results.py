@@ -19,6 +19,7 @@ from captioner.annotations.records import Record
 from captioner.errors import DataError, MissingExtraError
 from captioner.files import replacing
 from captioner.library.tables import unescape_formula, unescape_row
+from captioner.video.subtitles import is_time_span
 
 ImageId: TypeAlias = int | str
 
@@ -141,11 +142,19 @@ def load_json(path: Path, expected: str = "") -> Any:
 def _tsv_rows(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="\n") as file:
         for number, line in enumerate(file, 1):
-            name, tab, rest = line.removesuffix("\n").partition("\t")
+            if not line.strip():
+                continue
+            name, tab, rest = line.rstrip("\r\n").partition("\t")
             where = f"{path}, line {number}"
             if not tab:
                 raise DataError(f"{where}: expected a path, a tab and a caption")
-            yield where, {"path": unescape_row(name), "caption": rest.partition("\t")[0]}
+            caption, more, _ = rest.partition("\t")
+            if more and is_time_span(caption):
+                raise DataError(
+                    f"{where}: a shot of a clip; expected one caption of each clip, as `captioner"
+                    " caption --summary` writes it"
+                )
+            yield where, {"path": unescape_row(name), "caption": caption}
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
