@@ -251,6 +251,15 @@ def test_paths_are_matched_from_their_ends(tmp_path: Path) -> None:
         assert load_captions(path, RECORDS) == expected
 
 
+def test_paths_match_however_their_accents_are_written(tmp_path: Path) -> None:
+    """macOS gives the names of files decomposed; annotations usually have them composed."""
+    composed, decomposed = "caf\xe9/\xe9t\xe9.jpg", "cafe\u0301/e\u0301te\u0301.jpg"
+    for written, annotated in ((composed, decomposed), (decomposed, composed)):
+        (tmp_path / "a.tsv").write_text(f"{written}\ta dog\n", encoding="utf-8")
+        records = [Record(1, Path(annotated), ("a",)), Record(2, Path("bar/\xe9t\xe9.jpg"), ("b",))]
+        assert load_captions(tmp_path / "a.tsv", records, allow_missing=True) == {1: "a dog"}
+
+
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
