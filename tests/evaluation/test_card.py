@@ -89,7 +89,7 @@ def test_the_scores_are_printed_even_if_the_card_cannot_be_written(call: list[st
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0));"
         " from captioner.cli import main; sys.exit(main(sys.argv[1:]))"
     )
-    command = [sys.executable, "-c", program, *call[:-2]]  # without --output
+    command = [sys.executable, "-B", "-c", program, *call[:-2]]  # without --output
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "File too large" in done.stderr
     assert "CIDEr-D" in done.stdout
