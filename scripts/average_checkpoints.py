@@ -5,10 +5,12 @@ With --alpha, of two checkpoints, a fine-tuned one and the one that it began wit
 OUTPUT gets A times the first plus 1 - A times the second, which keeps much of what the second knew
 (WiSE-FT, Wortsman et al. 2022). It is meaningful only for checkpoints that share most of their
 training. OUTPUT gets the other files of the first checkpoint; its ONNX graphs read the averaged
-weights, because they refer to them.
+weights, because they refer to them. It has no confidence: that is calibrated on the captions of one
+model (`captioner calibrate`).
 """
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -20,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from captioner.checkpoint import WEIGHTS, Checkpoint, read_checkpoint, weight_places
+from captioner.checkpoint import CONFIG, WEIGHTS, Checkpoint, read_checkpoint, weight_places
 from captioner.errors import CaptionerError, CheckpointError, ConfigError
 from captioner.model.efficientnet_lite import NETWORKS, current_names, is_lite
 
@@ -58,10 +60,18 @@ def average(output: Path, folders: Sequence[Path | None], alpha: float | None = 
     temporary = output.with_name(f"{output.name}.{os.getpid()}.tmp")
     try:
         shutil.copytree(first.folder, temporary)
+        _drop_confidence(temporary / CONFIG)
         _write_mean(temporary, first, weights, shares)
         temporary.rename(output)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _drop_confidence(path: Path) -> None:
+    """Remove the calibrated confidence of the first checkpoint's captions from a config."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if config.pop("confidence", None) is not None:
+        path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _write_mean(

@@ -300,6 +300,13 @@ PARTS: dict[str, Part] = {
 }
 
 
+def _count(text: str) -> int:
+    """Read a number of things, of which there is at least one."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number} is too few; expected 1 or more")
+    return number
+
+
 def parse(args: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line; changes to the training config are in `changes`."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[2])
@@ -327,7 +334,7 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--photos",
-        type=int,
+        type=_count,
         metavar="N",
         help="number of photos: at most, for attention [300], corpus [300], robustness [60],"
         " adversarial [10]; per domain, for continual [300]",
@@ -347,10 +354,10 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
         help="minutes of the short clips of video [1]",
     )
     parser.add_argument(
-        "--clips", type=int, metavar="N", default=20, help="clips to draw for shots [20]"
+        "--clips", type=_count, metavar="N", default=20, help="clips to draw for shots [20]"
     )
     parser.add_argument(
-        "--film-shots", type=int, metavar="N", default=8, help="shots in each of these clips [8]"
+        "--film-shots", type=_count, metavar="N", default=8, help="shots in each of these clips [8]"
     )
     parser.add_argument(
         "--damages",
@@ -376,23 +383,27 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
         "--methods", metavar="NAMES", help="methods for continual, separated by commas [all]"
     )
     parser.add_argument(
-        "--epochs", type=int, metavar="N", default=3, help="epochs per domain of continual [3]"
+        "--epochs", type=_count, metavar="N", default=3, help="epochs per domain of continual [3]"
     )
     parser.add_argument(
-        "--scored", type=int, metavar="N", default=100, help="photos of each domain to score [100]"
+        "--scored",
+        type=_count,
+        metavar="N",
+        default=100,
+        help="photos of each domain to score [100]",
     )
     parser.add_argument("--seed", type=int, metavar="N", default=0, help="random seed [0]")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="output folder of robustness, continual"
     )
     parser.add_argument("--target", metavar="SENTENCE", help="target caption of adversarial photos")
-    parser.add_argument("--repeat", type=int, metavar="N", help="rounds [7, for training 3]")
+    parser.add_argument("--repeat", type=_count, metavar="N", help="rounds [7, for training 3]")
     parser.add_argument(
-        "--steps", type=int, metavar="N", default=4, help="training steps per round [4]"
+        "--steps", type=_count, metavar="N", default=4, help="training steps per round [4]"
     )
     parser.add_argument(
         "--batch-size",
-        type=int,
+        type=_count,
         metavar="N",
         help="batch size of inference, besides 1 [32], or of training",
     )
@@ -408,7 +419,7 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--rows", metavar="NAMES", help="peers to measure, separated by commas [all]"
     )
-    parser.add_argument("--count", type=int, metavar="N", default=4, help="images per peer [4]")
+    parser.add_argument("--count", type=_count, metavar="N", default=4, help="images per peer [4]")
     parser.add_argument(
         "--docs", type=Path, metavar="FILE", help="write the table of peers to this page"
     )

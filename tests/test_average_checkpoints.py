@@ -48,6 +48,9 @@ def test_weights_are_averaged_and_both_backends_agree_on_them(other: Path, tmp_p
     for name, tensor in mean.items():
         expected = (first[name].astype(np.float32) + second[name].astype(np.float32)) / 2
         np.testing.assert_allclose(tensor, expected, rtol=2e-3, atol=1e-6)
+    assert read_checkpoint(BUNDLED).confidence is not None
+    assert read_checkpoint(tmp_path / "mean").confidence is None, "of the captions of one of them"
+    assert read_checkpoint(tmp_path / "mean").tags == read_checkpoint(BUNDLED).tags
     onnx, torch = (
         Captioner.from_pretrained(tmp_path / "mean", backend=name).caption(PHOTO)[0]
         for name in ("onnx", "torch")

@@ -227,6 +227,15 @@ def test_the_benchmark_takes_changes_of_the_config_of_training_and_no_others(
     assert f"unrecognized argument: {args[1]}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("args", [["robustness", "--photos", "-1"], ["inference", "--repeat", "0"]])
+def test_the_benchmark_measures_at_least_one_of_everything(
+    args: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        benchmark.main(args)
+    assert f"argument {args[1]}: {args[2]} is too few" in capsys.readouterr().err
+
+
 def test_the_evaluate_script_is_the_evaluate_command(
     checkpoint_folder: Path, shapes: Path, tmp_path: Path
 ) -> None:

@@ -49,7 +49,17 @@ def reading(path: Path, hint: str = "") -> Iterator[None]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}){hint}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+        line = _line_of(path, error)
+        raise DataError(f"{path}, line {line}: not UTF-8 text; save it as UTF-8") from error
+
+
+def _line_of(path: Path, error: UnicodeDecodeError) -> int:
+    """Return the line of a file that cannot be decoded; the error counts bytes of its own chunk."""
+    try:
+        (path.read_bytes() if path.is_file() else b"").decode()  # a pipe can't be read again
+    except UnicodeDecodeError as found:
+        error = found
+    return error.object[: error.start].count(b"\n") + 1
 
 
 def invalid_csv(path: Path, line: int, error: Exception) -> DataError:

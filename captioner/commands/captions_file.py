@@ -209,6 +209,12 @@ class CaptionsFile:
         """Return the header of a CSV file; "" for other forms."""
         return BOM + csv_header() if self._run.form == _CSV else ""
 
+    def _is_header(self, line: bytes) -> bool:
+        """Return whether a whole line is the header; spreadsheets change its mark and its end."""
+        text = line.decode("utf-8", "replace").removeprefix(BOM)
+        whole = self._run.form == _CSV and text.endswith("\n")
+        return whole and text.rstrip("\r\n") == csv_header().rstrip("\n")
+
     def _key(self, name: str) -> str:
         """Return an absolute path as a key for an image; `..` is kept, as it may follow a link."""
         return str(Path(self._run.folder, name))
@@ -218,8 +224,8 @@ class CaptionsFile:
         names = []
         with open(self._target, "rb") as file:
             self._found = os.fstat(file.fileno()).st_size
-            header = self._header().encode()
-            self._size = len(header) if file.read(len(header)) == header else file.seek(0)
+            first = file.readline()
+            self._size = len(first) if self._is_header(first) else file.seek(0)
             for number, line in enumerate(self._records(file), 1):
                 if not line.endswith(b"\n"):
                     break

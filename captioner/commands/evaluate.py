@@ -136,7 +136,7 @@ def run(options: Namespace) -> int:
         ),
         callbacks=Callbacks(track, fail),
     )
+    print(as_text(evaluation))  # before the card: if it cannot be written, the scores aren't lost
     if options.card is not None:
         write_card(options.card, evaluation)
-    print(as_text(evaluation))
     return 1 if failed else 0

@@ -106,8 +106,9 @@ def score_plot(
         marks: The scale, in points.
     """
     middle = _HEIGHT / 2
-    width = _place(100 * value, marks)
-    bar = Shape("rect", {"class": "bar", "x": "0", "y": middle - 4, "width": width, "height": "8"})
+    start, end = sorted((_share(0, marks), _share(100 * value, marks)))
+    size: dict[str, str | float] = {"width": _percent(end - start), "height": "8"}
+    bar = Shape("rect", {"class": "bar", "x": _percent(start), "y": middle - 4, **size})
     whisker = [] if interval is None else _whisker(interval, marks, "line")
     return Drawing([*_grid(marks, _HEIGHT), bar, *whisker], _HEIGHT)
 
@@ -159,7 +160,7 @@ def histogram(
     """Draw a histogram.
 
     Args:
-        values: (N,), not negative; each integer gets its own bar.
+        values: (N,); each integer, which is not negative, gets its own bar.
         label: The label for screen readers.
         others: Values to compare with; their histogram, scaled to a total of N, is drawn as
             strokes.
@@ -175,9 +176,11 @@ def histogram(
     top = top if last is None else min(top, float(last))
     open_ended = max(float(drawn.max()) for drawn in (values, others) if drawn is not None) > top
     whole = values.dtype.kind in "iu"
-    step = 1.0 if whole else _round_step(top / _MOST_BARS or 1)
-    bars = int(top / step + 1e-9) + 1
-    counts = _counts(values, step, bars)
+    low = min(0.0, float(values.min()))
+    step = 1.0 if whole else _round_step((top - low) / _MOST_BARS or 1)
+    first = math.floor(low / step + 1e-9)  # the number of the first bar
+    bars = math.floor(top / step + 1e-9) + 1 - first
+    counts = _counts(values, step, bars, first)
     expected = (
         np.zeros(bars)
         if others is None
@@ -186,7 +189,7 @@ def histogram(
     heights = ticks(0, max(counts.max(), expected.max()), most=3)
     names = [
         f"{index}" if whole else f"{index * step:g} to {(index + 1) * step:g}"
-        for index in range(bars)
+        for index in range(first, first + bars)
     ]
     if open_ended:
         names[-1] = f"{bars - 1} or more"
@@ -195,9 +198,9 @@ def histogram(
         *_bars(counts, names, heights[-1]),
         *_strokes(expected, heights[-1]),
     ]
-    for mark in ticks(0, top):
-        place = (mark / step + (0.5 if whole else 0)) / bars
-        if place < 1 + 1e-9 and (mark == int(mark) or not whole):
+    for mark in ticks(low, max(0.0, top)):
+        place = (mark / step - first + (0.5 if whole else 0)) / bars
+        if -1e-9 < place < 1 + 1e-9 and (mark == int(mark) or not whole):
             text = f"{mark:g}+" if open_ended and mark == top else f"{mark:g}"
             shapes.append(_text(f"{100 * place:.3f}%", _BASE + 17, text))
     return Drawing(shapes, _BOTTOM, label)
@@ -307,10 +310,10 @@ def as_svg(drawing: Drawing, width: int = 640) -> str:
 
 
 def _counts(
-    values: NDArray[np.float64] | NDArray[np.int64], step: float, bars: int
+    values: NDArray[np.float64] | NDArray[np.int64], step: float, bars: int, first: int = 0
 ) -> NDArray[np.float64]:
     """Count the values of each bar; the last bar includes all larger values."""
-    indices = np.minimum((values / step + 1e-9).astype(np.int64), bars - 1)
+    indices = np.minimum((values / step - first + 1e-9).astype(np.int64), bars - 1)
     return np.bincount(indices, minlength=bars).astype(np.float64)  # (bars,)
 
 
@@ -347,7 +350,16 @@ def _strokes(expected: NDArray[np.float64], highest: float) -> Iterator[Shape]:
 
 
 def _place(value: float, marks: Sequence[float]) -> str:
-    return f"{100 * (value - marks[0]) / (marks[-1] - marks[0]):.3f}%"
+    return _percent(_share(value, marks))
+
+
+def _share(value: float, marks: Sequence[float]) -> float:
+    """Return the place of a value on a scale, from 0 to 1."""
+    return (value - marks[0]) / (marks[-1] - marks[0])
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3f}%"
 
 
 def _line(kind: str, x: tuple[str, str], y: tuple[float, float]) -> Shape:

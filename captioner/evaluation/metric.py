@@ -68,7 +68,7 @@ class Measured:
                 zip(self.scores, self.from_counts(np.rint(sums).astype(np.int64)).T, strict=True)
             )
         return {
-            name: total / total_weights + (self.scores[name] - values.mean())
+            name: total / total_weights + np.nan_to_num(self.scores[name] - values.mean())
             for (name, values), total in zip(self.per_image.items(), sums.T, strict=True)
         }
 

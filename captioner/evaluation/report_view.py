@@ -62,11 +62,12 @@ class DifferenceRow(NamedTuple):
 
 
 class Differences(NamedTuple):
-    """The differences of all scores to another system's, and the axis below their plots."""
+    """The differences of all scores to another system's, the axis below their plots, and a note."""
 
     other: str
     rows: list[DifferenceRow]
     axis: Drawing
+    note: str
 
 
 class Figure(NamedTuple):
@@ -136,8 +137,9 @@ def scores(evaluation: Evaluation) -> Scores | None:
     if not evaluation.scores:
         return None
     intervals = evaluation.intervals
-    reached = [*evaluation.scores.values(), *(high for _, high in intervals.values())]
-    marks = ticks(0, 100 * max([value for value in reached if not math.isnan(value)], default=0))
+    reached = [*evaluation.scores.values(), *(end for ends in intervals.values() for end in ends)]
+    known = [0.0, *(value for value in reached if not math.isnan(value))]
+    marks = ticks(100 * min(known), 100 * max(known))
     rows = [
         ScoreRow(
             name,
@@ -171,7 +173,10 @@ def differences(evaluation: Evaluation, comparison: Comparison | None) -> Differ
         )
         for name, entry in comparison.differences.items()
     ]
-    return Differences(comparison.name, rows, difference_axis(marks))
+    note = "differences above 0 are in favour of the first"
+    if LOWER_IS_BETTER.intersection(comparison.differences):
+        note += ", those of CHAIR if they are below 0"
+    return Differences(comparison.name, rows, difference_axis(marks), note)
 
 
 def health(evaluation: Evaluation) -> list[Figure]:

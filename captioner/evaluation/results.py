@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeAlias
+from unicodedata import normalize
 
 from captioner.annotations.entries import read_json, reading
 from captioner.annotations.formats import Row, csv_rows, json_rows
@@ -19,6 +20,7 @@ from captioner.annotations.records import Record
 from captioner.errors import DataError, MissingExtraError
 from captioner.files import replacing
 from captioner.library.tables import unescape_formula, unescape_row
+from captioner.video.subtitles import is_time_span
 
 ImageId: TypeAlias = int | str
 
@@ -141,11 +143,19 @@ def load_json(path: Path, expected: str = "") -> Any:
 def _tsv_rows(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="\n") as file:
         for number, line in enumerate(file, 1):
-            name, tab, rest = line.removesuffix("\n").partition("\t")
+            if not line.strip():
+                continue
+            name, tab, rest = line.rstrip("\r\n").partition("\t")
             where = f"{path}, line {number}"
             if not tab:
                 raise DataError(f"{where}: expected a path, a tab and a caption")
-            yield where, {"path": unescape_row(name), "caption": rest.partition("\t")[0]}
+            caption, more, _ = rest.partition("\t")
+            if more and is_time_span(caption):
+                raise DataError(
+                    f"{where}: a shot of a clip; expected one caption of each clip, as `captioner"
+                    " caption --summary` writes it"
+                )
+            yield where, {"path": unescape_row(name), "caption": caption}
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
@@ -164,24 +174,30 @@ _TABLES: Mapping[str, Callable[[Path], Iterator[Row]]] = {
 
 def _match(rows: Iterator[Row], records: Sequence[Record]) -> Iterator[dict[str, Any]]:
     """Yield an entry of COCO results for each row."""
-    by_name: dict[str, list[Record]] = {}
+    by_name: dict[str, list[tuple[Path, Record]]] = {}
     for record in records:
-        by_name.setdefault(record.path.name, []).append(record)
+        path = _composed(record.path)
+        by_name.setdefault(path.name, []).append((path, record))
     for where, row in rows:
         if not isinstance(row.get("path"), str) or "caption" not in row:
             raise DataError(f'{where}: expected "path", the path of an image, and "caption"')
-        path = Path(row["path"])
+        path = _composed(row["path"])
         found = by_name.get(path.name, [])
         if not found:
             raise DataError(f"{where}: no annotated image has the file name {path.name!r}")
-        common = [_common_end(path, record.path) for record in found]
+        common = [_common_end(path, known) for known, _ in found]
         if common.count(max(common)) > 1:
             raise DataError(
                 f"{where}: {len(found)} annotated images have the file name {path.name!r}; write"
                 " more of its path"
             )
-        record = found[common.index(max(common))]
+        _, record = found[common.index(max(common))]
         yield {"image_id": record.image_id, "caption": row["caption"]}
+
+
+def _composed(path: str | Path) -> Path:
+    """Return a path with composed accents: annotations may have them decomposed, or a disk."""
+    return Path(normalize("NFC", str(path)))
 
 
 def _common_end(one: Path, other: Path) -> int:

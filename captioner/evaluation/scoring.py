@@ -49,12 +49,16 @@ class Scored:
             weights: Integer weights (R, N), one row for each weighting.
 
         Returns:
-            (R,) by published name.
+            (R,) by published name; nan where an image with a weight has no score.
         """
         if not self.measured:
             return {}
         columns = [found.summands for found in self.measured.values()]  # (N, C) for each metric
-        sums = weights @ np.concatenate(columns, axis=1)  # (R, all columns)
+        summands = np.concatenate(columns, axis=1)  # (N, all columns)
+        unknown = np.isnan(summands)
+        sums = weights @ np.where(unknown, 0, summands)  # (R, all columns)
+        if unknown.any():
+            sums[weights @ unknown > 0] = np.nan
         ends = np.cumsum([part.shape[1] for part in columns])
         total_weights = weights.sum(axis=1)
         scores: dict[str, Floats] = {}

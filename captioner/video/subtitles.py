@@ -1,5 +1,6 @@
 """Timelines as text: table rows, and subtitles for players and screen readers."""
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -8,6 +9,8 @@ if TYPE_CHECKING:
 
 SubtitleFormat: TypeAlias = Literal["srt", "vtt"]
 FORMATS: tuple[str, ...] = get_args(SubtitleFormat)
+
+_SPAN = re.compile(r"\d{2,}:\d\d:\d\d\.\d\d-\d{2,}:\d\d:\d\d\.\d\d")
 
 
 def subtitles(shots: Sequence["Shot"], form: SubtitleFormat) -> str:
@@ -35,6 +38,11 @@ def subtitles(shots: Sequence["Shot"], form: SubtitleFormat) -> str:
 def time_span(start: float, end: float) -> str:
     """Format the time span of a shot as `00:00:03.20-00:00:07.00`: hours, minutes and seconds."""
     return f"{_clock(start, digits=2)}-{_clock(end, digits=2)}"
+
+
+def is_time_span(text: str) -> bool:
+    """Return whether a text is what `time_span` writes."""
+    return _SPAN.fullmatch(text) is not None
 
 
 def _clock(seconds: float, point: str = ".", digits: int = 3) -> str:

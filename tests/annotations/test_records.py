@@ -224,7 +224,24 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path, name: str) -> Non
     with pytest.raises(DataError, match="cannot be read"):
         load_records(path, None)
     path.write_bytes("image,caption\na.jpg,caf\xe9\n".encode("latin-1"))
-    with pytest.raises(DataError, match="not UTF-8"):
+    with pytest.raises(DataError, match=rf"{name}, line 2: not UTF-8"):
+        load_records(path, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "row"),
+    [
+        ("a.csv", "image,caption\n", "a.jpg,a dog runs\n"),
+        ("a.jsonl", "\n", '{"image": "a.jpg", "caption": "a dog runs"}\n'),
+    ],
+)
+def test_the_line_of_a_long_file_that_is_not_utf8_is_named(
+    tmp_path: Path, name: str, head: str, row: str
+) -> None:
+    """Files are decoded in chunks."""
+    path = tmp_path / name
+    path.write_bytes((head + 5000 * row).encode() + row.replace("dog", "caf\xe9").encode("latin-1"))
+    with pytest.raises(DataError, match=f"{name}, line 5002: not UTF-8"):
         load_records(path, None)
 
 

@@ -234,6 +234,21 @@ def test_a_single_caption_is_kept_too(run: Run, photos: Path, tmp_path: Path) ->
     assert output.read_text() == text
 
 
+@pytest.mark.parametrize("change", [lambda text: text.replace("\n", "\r\n"), lambda text: text[1:]])
+def test_a_table_that_a_spreadsheet_saved_is_resumed(
+    run: Run, photos: Path, tmp_path: Path, change: Callable[[str], str]
+) -> None:
+    """With other ends of lines, or without the mark at its start; its header is no photo."""
+    output = tmp_path / "captions.csv"
+    assert run(photos / "0.png", photos / "1.png", "--output", output)[0] == 0
+    saved = change(output.read_bytes().decode())
+    output.write_bytes(saved.encode())
+    status, told = run(photos / "1.png", photos / "2.png", "--output", output)
+    assert status == 0 and "captions of 2 images." in told
+    added = output.read_bytes().decode().removeprefix(saved)
+    assert added.count("\n") == 1 and added.startswith(f"{photos / '2.png'},")
+
+
 def test_relative_paths_resume_in_their_folder(
     run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,9 @@
 """Scores in a model card: those of the report, with the hallucination rate where it is known."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,3 +81,16 @@ def test_a_card_that_cannot_be_written_is_refused_before_scoring(
     assert "README.md" in capsys.readouterr().err
     assert not Path("report").exists()
     assert content is None or Path("README.md").read_text() == content
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits of file sizes are those of POSIX")
+def test_the_scores_are_printed_even_if_the_card_cannot_be_written(call: list[str]) -> None:
+    program = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0));"
+        " from captioner.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-B", "-c", program, *call[:-2]]  # without --output
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "File too large" in done.stderr
+    assert "CIDEr-D" in done.stdout
+    assert Path("README.md").read_text() == CARD

@@ -40,6 +40,33 @@ def test_results_are_scored_on_their_split(coco: tuple[Path, list[Drawn]], tmp_p
         evaluate(folder / "annotations" / "captions_val2014.json", split="test", results=results)
 
 
+def test_a_file_of_the_test_split_alone_is_scored(tmp_path: Path) -> None:
+    """Without a train split it isn't known which captions are novel; all else is."""
+    images = [
+        {"imgid": n, "filename": f"{n}.jpg", "split": "test", "sentences": [{"raw": text}]}
+        for n, text in enumerate(("a dog runs", "a cat sits"))
+    ]
+    (tmp_path / "dataset.json").write_text(json.dumps({"images": images}))
+    captions = [{"image_id": n, "caption": "a dog runs"} for n in range(2)]
+    (tmp_path / "results.json").write_text(json.dumps(captions))
+    found = evaluate(tmp_path / "dataset.json", split="test", results=tmp_path / "results.json")
+    assert found.scores["BLEU-1"] == pytest.approx(4 / 6)
+    assert "novel captions" not in found.health
+
+
+def test_vatex_is_scored(tmp_path: Path) -> None:
+    """Its file is a list, not an object with "images"."""
+    clips = [
+        {"videoID": "one_000010_000020", "enCap": ["a man runs"]},
+        {"videoID": "two_000010_000020", "enCap": ["a dog sits"]},
+    ]
+    (tmp_path / "vatex.json").write_text(json.dumps(clips))
+    captions = [{"image_id": clip["videoID"], "caption": "a man runs"} for clip in clips]
+    (tmp_path / "results.json").write_text(json.dumps(captions))
+    found = evaluate(tmp_path / "vatex.json", results=tmp_path / "results.json")
+    assert found.scores["BLEU-1"] == pytest.approx(4 / 6)
+
+
 @pytest.mark.parametrize("given", [True, False])
 def test_the_command_captions_a_split(
     coco: tuple[Path, list[Drawn]], tmp_path: Path, given: bool

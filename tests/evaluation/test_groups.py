@@ -11,7 +11,8 @@ from captioner.errors import DataError
 from captioner.evaluation.cider import cider_d
 from captioner.evaluation.corpus import Corpus
 from captioner.evaluation.groups import read_groups, score_groups
-from captioner.evaluation.scoring import score_corpus
+from captioner.evaluation.metric import Measured
+from captioner.evaluation.scoring import Scored, score_corpus
 
 CATEGORIES = [
     {"id": 1, "name": "person", "supercategory": "person"},
@@ -70,6 +71,16 @@ def test_a_group_is_scored_with_the_document_frequencies_of_the_whole_set() -> N
         assert dogs.scores[name] == pytest.approx(alone.scores[name])
     assert not np.isclose(dogs.scores["CIDEr-D"], alone.scores["CIDEr-D"])
     assert everything.scores == pytest.approx(scored.scores)
+
+
+def test_a_group_of_images_with_scores_has_one_though_another_image_has_none() -> None:
+    """SPICE may have no score of an image."""
+    found = Measured.mean("SPICE", np.array([0.2, np.nan, 0.4]))
+    scored = Scored({"spice": found})
+    groups = score_groups(scored, [10, 20, 30], {"dogs": {10, 30}, "men": {20, 30}, "cats": {20}})
+    dogs, men, cats = (group.scores["SPICE"] for group in groups)
+    assert dogs == pytest.approx(0.3)
+    assert np.isnan([men, cats, scored.scores["SPICE"]]).all()
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from captioner.evaluation.charts import ticks
 from captioner.evaluation.findings import Comparison, Difference, Evaluation, Group
 from captioner.evaluation.html_report import write_page
+from captioner.evaluation.metric import Measured
 from captioner.evaluation.report_view import THUMBNAIL
 from captioner.tokenizer import tokenize
 from tests.browser import chromium, console_errors, requested_urls
@@ -268,6 +270,48 @@ def test_any_selection_of_metrics_has_a_report(tmp_path: Path, names: tuple[str,
     assert [row[3] for row in page.data["rows"]] == [[value] * len(names) for value in (10, 30, 20)]
     best_first = [evaluation.captions[index] for index in (1, 2, 0)]
     assert page.texts.get("p.caption", []) == (best_first if names else [])
+
+
+@pytest.mark.parametrize("values", [(-0.5, -0.2, 0.29), (-0.9, -0.61, -0.3)])
+def test_scores_below_0_have_a_report(tmp_path: Path, values: tuple[float, ...]) -> None:
+    """A metric of one's own may be one: a cosine, a log-probability."""
+    found = Measured.mean("own", np.array(values))
+    mean = found.scores["own"]
+    evaluation = replace(
+        make_evaluation(images=3, rich=False),
+        scores=found.scores,
+        intervals={"own": (min(values), max(values))},
+        per_image=found.per_image,
+    )
+    page = write(tmp_path, evaluation)
+    bars = [title.split(": ") for title in page_bars(page) if " to " in title]
+    assert sum(int(count) for _, count in bars) == 3
+    for name, count in bars:
+        low, high = map(float, name.split(" to "))
+        assert int(count) == sum(low <= 100 * value < high for value in values), name
+    bar = next(attributes for tag, attributes in page.elements if tag == "rect")
+    start, width = (float(bar[name].rstrip("%")) for name in ("x", "width"))
+    marks = ticks(100 * min(values), max(0, 100 * max(values)))  # the axis
+    zero, end = (100 * (at - marks[0]) / (marks[-1] - marks[0]) for at in (0, 100 * mean))
+    assert (start, start + width) == pytest.approx((end, zero), abs=0.01)
+
+
+def test_a_comparison_of_hallucinations_says_that_less_is_better(tmp_path: Path) -> None:
+    def note(*names: str) -> str:
+        scores = dict.fromkeys(names, 0.3)
+        differences = {name: Difference(0.2, 0.1, (0.0, 0.2), 0.1) for name in names}
+        evaluation = replace(
+            make_evaluation(images=3, rich=False),
+            scores=scores,
+            intervals={},
+            per_image=dict.fromkeys(names, np.array([0.2, 0.3, 0.4])),
+            comparison=Comparison("theirs", differences),
+        )
+        notes = write(tmp_path, evaluation).texts["p.note"]
+        return next(text for text in notes if "in favour of the first" in text)
+
+    assert note("CIDEr-D").endswith("differences above 0 are in favour of the first.")
+    assert note("CIDEr-D", "CHAIR_i").endswith(", those of CHAIR if they are below 0.")
 
 
 @pytest.mark.parametrize("unknown", [1, 3])

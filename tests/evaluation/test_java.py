@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,9 @@ def java_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An installed package with empty jars, Stanford's models among them."""
+    import_module(
+        "jinja2"
+    )  # reports need it, and it may be where the real package is: hidden below
     folder = tmp_path / "site" / "pycocoevalcap"
     names = ["meteor/meteor-1.5.jar", "spice/spice-1.0.jar"]
     names += [f"spice/lib/stanford-corenlp-3.6.0{end}.jar" for end in ("", "-models")]

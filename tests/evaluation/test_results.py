@@ -15,6 +15,7 @@ from captioner.annotations.records import Record
 from captioner.errors import DataError
 from captioner.evaluation.results import load_captions, load_results, save_results
 from captioner.library.tables import escape_formula
+from captioner.video.subtitles import time_span
 
 IDS = (1, 2)
 
@@ -250,6 +251,15 @@ def test_paths_are_matched_from_their_ends(tmp_path: Path) -> None:
         assert load_captions(path, RECORDS) == expected
 
 
+def test_paths_match_however_their_accents_are_written(tmp_path: Path) -> None:
+    """macOS gives the names of files decomposed; annotations usually have them composed."""
+    composed, decomposed = "caf\xe9/\xe9t\xe9.jpg", "cafe\u0301/e\u0301te\u0301.jpg"
+    for written, annotated in ((composed, decomposed), (decomposed, composed)):
+        (tmp_path / "a.tsv").write_text(f"{written}\ta dog\n", encoding="utf-8")
+        records = [Record(1, Path(annotated), ("a",)), Record(2, Path("bar/\xe9t\xe9.jpg"), ("b",))]
+        assert load_captions(tmp_path / "a.tsv", records, allow_missing=True) == {1: "a dog"}
+
+
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
@@ -267,6 +277,13 @@ def test_tables_that_do_not_fit_are_explained(tmp_path: Path, rows: list[str], r
         load_captions(path, RECORDS)
 
 
+def test_a_table_that_an_editor_saved_is_read(tmp_path: Path) -> None:
+    """With the line ends of Windows, and an empty line at the end."""
+    (tmp_path / "a.tsv").write_bytes(b"summer/a.jpg\tone\r\nb.jpg\ta b\tcat\r\n\r\n")
+    found = load_captions(tmp_path / "a.tsv", RECORDS, allow_missing=True)
+    assert found == {1: "one", 3: "a b"}
+
+
 def test_other_tables_are_explained(tmp_path: Path) -> None:
     for name, text, reason in [
         ("a.csv", "image,caption\na.jpg,x", "no column 'path' in its first line"),
@@ -274,6 +291,7 @@ def test_other_tables_are_explained(tmp_path: Path) -> None:
         ("a.jsonl", '{"path": "b.jpg", "caption": 3}', "must be a string, not 3"),
         ("a.ndjson", "[", "line 1: invalid JSON"),
         ("a.tsv", "b.jpg\tx\nb.jpg x\n", "line 2: expected a path, a tab and a caption"),
+        ("a.tsv", f"b.jpg\t{time_span(0, 5)}\ta dog\n", "line 1: a shot of a clip; .* --summary"),
     ]:
         (tmp_path / name).write_text(text)
         with pytest.raises(DataError, match=reason):

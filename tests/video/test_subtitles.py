@@ -6,7 +6,7 @@ import pytest
 
 from captioner.caption import Caption
 from captioner.video.clip import Shot, merge
-from captioner.video.subtitles import subtitles, time_span
+from captioner.video.subtitles import is_time_span, subtitles, time_span
 
 TEXTS = ("a dog on grass", "fish & chips", "the sea")
 TIMES = ((0.0, 3.2), (3.2, 3661.04), (3661.04, 3662.0))
@@ -44,6 +44,8 @@ def test_webvtt_escapes_what_it_gives_a_meaning() -> None:
 def test_times_in_tables() -> None:
     assert time_span(3.2, 7) == "00:00:03.20-00:00:07.00"
     assert time_span(59.999, 36000.004) == "00:01:00.00-10:00:00.00"
+    assert all(is_time_span(time_span(start, start + 7)) for start in (0, 59.999, 36000.004, 1e6))
+    assert not any(map(is_time_span, ["", "a clock at 00:00:03.20-00:00:07.00", "00:00:03.20"]))
 
 
 def test_neighbours_with_the_same_caption_are_one_with_that_of_the_longest() -> None:
