@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from captioner.annotations.records import Record, Split, load_records
-from captioner.errors import ConfigError
+from captioner.errors import ConfigError, DataError
 from captioner.evaluation.assess import Background, System, assess
 from captioner.evaluation.callbacks import Callbacks
 from captioner.evaluation.captioning import Captioning, caption_all
@@ -141,9 +141,10 @@ def evaluate(
 
 def _warn_of_images_without_references(path: Path, records: int) -> None:
     """Warn if a COCO file lists images without captions, which are not scored."""
-    if path.suffix.lower() != ".json":
+    dataset = load_json(path) if path.suffix.lower() == ".json" else None
+    if not isinstance(dataset, dict):  # VATEX's file is a list of clips with captions
         return
-    listed = len(load_json(path)["images"])
+    listed = len(dataset["images"])
     if listed > records:
         logger.warning(
             "%s: only %d of %d images have reference captions; the others are not scored",
@@ -159,7 +160,12 @@ def _training_records(
     """Return the records that the system was trained on; None if unknown."""
     if training_captions is not None:
         return load_records(training_captions, split="train")  # all of a file without splits
-    return load_records(annotations, split="train") if split in ("val", "test") else None
+    if split not in ("val", "test"):
+        return None
+    try:
+        return load_records(annotations, split="train")
+    except DataError:  # a file of the other splits alone; the rest of it was read without an error
+        return None
 
 
 def _image_ids(records: Sequence[Record]) -> list[int | str]:
