@@ -61,7 +61,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             shutil.copymode(target, temporary)
         os.replace(temporary, target)
     except OSError as error:
-        if error.filename == str(temporary):  # name the file that the user knows
+        # Name the file that the user knows; a full disk fails a write, which knows no name.
+        if error.filename in (None, str(temporary)) and error.errno is not None:
             error.filename, error.filename2 = str(path), None
         raise
     finally:

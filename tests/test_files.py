@@ -48,6 +48,12 @@ def test_an_error_names_the_file_and_not_the_one_beside_it(tmp_path: Path) -> No
     assert caught.value.filename == str(tmp_path / "nowhere" / "a.txt")
 
 
+def test_a_full_disk_is_an_error_with_the_users_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as caught, replacing(tmp_path / "a.txt"):
+        Path("/dev/full").write_text("x")
+    assert caught.value.filename == str(tmp_path / "a.txt")
+
+
 def test_the_content_is_on_the_disk_before_the_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from inspect import cleandoc
+from numbers import Integral, Real
 from types import NoneType
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -113,9 +114,11 @@ class Option:
         )
 
     def settle(self, value: Any) -> Any:
-        """Convert a list from JSON, or the name of a list, to a tuple; return others unchanged."""
+        """Convert a list, or the name of one, to a tuple, and numpy's numbers to Python's."""
         if isinstance(value, str) and self.is_words:
             return self.names.get(value, value)
+        if isinstance(value, Real) and not isinstance(value, bool | int | float):
+            return int(value) if isinstance(value, Integral) else float(value)
         return tuple(value) if self.is_words and isinstance(value, list) else value
 
     def check(self, value: object) -> None:

@@ -1,7 +1,8 @@
 """Files of captions to score.
 
 COCO results            `[{"image_id": 42, "caption": "a dog"}, ...]`
-TSV, CSV, JSON Lines    of `captioner caption --output`: a path and a caption for each image
+TSV, CSV, JSON Lines,   of `captioner caption --output`: a path and a caption for each image
+Parquet
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from captioner.annotations.formats import Row, csv_rows, json_rows
 from captioner.annotations.records import Record
 from captioner.errors import DataError, MissingExtraError
 from captioner.files import replacing
-from captioner.library.tables import unescape_formula, unescape_row
+from captioner.library.tables import read_parquet, unescape_formula, unescape_row
 from captioner.video.subtitles import is_time_span
 
 ImageId: TypeAlias = int | str
@@ -48,14 +49,15 @@ def save_results(
 def load_captions(
     path: str | os.PathLike[str], records: Sequence[Record], *, allow_missing: bool = False
 ) -> dict[ImageId, str]:
-    """Read captions to score: COCO results, TSV, CSV or JSON Lines.
+    """Read captions to score: COCO results, TSV, CSV, JSON Lines or Parquet.
 
     The image of a path in a table is the annotated one whose path ends with the same
     parts, the more the better, and at least with the same file name.
 
     Args:
-        path: A .tsv, .txt, .csv or .jsonl file of `captioner caption --output` (other columns
-            than the path and the caption are ignored), or another file with COCO results.
+        path: A .tsv, .txt, .csv, .jsonl or .parquet file of `captioner caption --output` (other
+            columns than the path and the caption are ignored, and images without a caption, which
+            `--min-confidence` left out, are missing), or another file with COCO results.
         records: The images that have references.
         allow_missing: Accept files that lack some, but not all, of the images.
 
@@ -64,7 +66,7 @@ def load_captions(
 
     Raises:
         DataError: As for `load_results`, or a path fits no image or several.
-        MissingExtraError: pycocotools is not installed.
+        MissingExtraError: pycocotools, or pyarrow for Parquet, is not installed.
     """
     path = Path(path)
     image_ids = [record.image_id for record in records]
@@ -72,7 +74,9 @@ def load_captions(
     if read is None:
         return load_results(path, image_ids, allow_missing=allow_missing)
     with reading(path):
-        entries = list(_match(read(path), records))
+        entries = [
+            entry for entry in _match(read(path), records) if entry["caption"] not in ("", None)
+        ]
     _check(path, entries, image_ids, allow_missing)
     return {entry["image_id"]: _whole(entry["caption"]) for entry in entries}
 
@@ -163,12 +167,18 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         yield where, {key: unescape_formula(row[key] or "") for key in ("path", "caption")}
 
 
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    for number, row in enumerate(read_parquet(path, ("path", "caption")), 1):
+        yield f"{path}, row {number}", row
+
+
 _TABLES: Mapping[str, Callable[[Path], Iterator[Row]]] = {
     ".tsv": _tsv_rows,
     ".txt": _tsv_rows,
     ".csv": _csv_rows,
     ".jsonl": json_rows,
     ".ndjson": json_rows,
+    ".parquet": _parquet_rows,
 }
 
 

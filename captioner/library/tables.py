@@ -4,13 +4,13 @@ import csv
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import StringIO
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captioner.errors import MissingExtraError
+from captioner.errors import DataError, MissingExtraError
 from captioner.files import replacing
 
 if TYPE_CHECKING:
@@ -150,6 +150,30 @@ def write_parquet(rows: str | os.PathLike[str], output: str | os.PathLike[str]) 
             writer.write_table(pyarrow.Table.from_pylist(part, schema=schema))
 
 
+def read_parquet(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a Parquet file.
+
+    Args:
+        path: The file.
+        columns: The columns to read; others are ignored.
+
+    Raises:
+        DataError: It is not a Parquet file, or lacks a column.
+        MissingExtraError: pyarrow is not installed.
+        OSError: It cannot be read.
+    """
+    pyarrow, parquet = _pyarrow("Reading Parquet")
+    try:
+        with parquet.ParquetFile(path) as file:
+            missing = set(columns) - set(file.schema_arrow.names)
+            if missing:
+                raise DataError(f"{path}: no column {' or '.join(sorted(missing))}")
+            for batch in file.iter_batches(_ROWS, columns=list(columns)):
+                yield from batch.to_pylist()
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"{path}: not a Parquet file ({error})") from error
+
+
 def _entry(line: str) -> dict[str, Any]:
     """Return a row; bytes of a path that are not UTF-8 become U+FFFD."""
     entry: dict[str, Any] = json.loads(line)
@@ -167,10 +191,10 @@ def rows_beside(output: Path) -> Path:
     return output.with_name(f"{output.name}.rows.jsonl")
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def _pyarrow(purpose: str = "Writing Parquet") -> tuple[Any, Any]:
     try:
         import pyarrow
         from pyarrow import parquet
     except ModuleNotFoundError as error:
-        raise MissingExtraError("Writing Parquet", "parquet") from error
+        raise MissingExtraError(purpose, "parquet") from error
     return pyarrow, parquet

@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,15 @@ def test_options_survive_json() -> None:
     assert hash(DecodingOptions.from_dict({"forbidden_endings": ["a"]})) == hash(
         DecodingOptions(forbidden_endings=("a",))
     )
+
+
+def test_numbers_may_be_of_numpy() -> None:
+    numbers = {"beam_size": np.int64(3), "length_penalty": np.float32(0.5)}
+    options = DecodingOptions().changed(numbers)
+    assert (options.beam_size, options.length_penalty) == (3, 0.5)
+    assert json.loads(json.dumps(options.to_dict()))["beam_size"] == 3
+    with pytest.raises(ConfigError, match="expected a whole number"):
+        DecodingOptions().changed({"beam_size": np.float64(2.5)})
 
 
 def test_unknown_options_are_named_with_the_known_ones() -> None:

@@ -6,15 +6,17 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 from pycocotools.coco import COCO
 
 from captioner.annotations.records import Record
 from captioner.errors import DataError
 from captioner.evaluation.results import load_captions, load_results, save_results
-from captioner.library.tables import escape_formula
+from captioner.library.tables import escape_formula, write_parquet
 from captioner.video.subtitles import time_span
 
 IDS = (1, 2)
@@ -236,7 +238,7 @@ RECORDS = [
 
 
 def test_paths_are_matched_from_their_ends(tmp_path: Path) -> None:
-    rows = {"/elsewhere/winter/a.jpg": "two", "summer/a.jpg": "=one, quoted", "b.jpg": ""}
+    rows = {"/elsewhere/winter/a.jpg": "two", "summer/a.jpg": "=one, quoted", "b.jpg": "3"}
     table, lines, plain = (tmp_path / f"captions.{suffix}" for suffix in ("csv", "jsonl", "tsv"))
     plain.write_text("".join(f"{path}\t{text}\tcat, dog\n" for path, text in rows.items()))
     with table.open("w", encoding="utf-8-sig", newline="") as file:
@@ -246,7 +248,7 @@ def test_paths_are_matched_from_their_ends(tmp_path: Path) -> None:
     lines.write_text(
         "\n".join(json.dumps({"path": path, "caption": text}) for path, text in rows.items())
     )
-    expected = {2: "two", 1: "=one, quoted", 3: ""}
+    expected = {2: "two", 1: "=one, quoted", 3: "3"}
     for path in (table, lines, plain):
         assert load_captions(path, RECORDS) == expected
 
@@ -282,6 +284,32 @@ def test_a_table_that_an_editor_saved_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_bytes(b"summer/a.jpg\tone\r\nb.jpg\ta b\tcat\r\n\r\n")
     found = load_captions(tmp_path / "a.tsv", RECORDS, allow_missing=True)
     assert found == {1: "one", 3: "a b"}
+
+
+def test_every_table_that_captioner_writes_is_read_and_what_has_no_caption_is_missing(
+    tmp_path: Path,
+) -> None:
+    rows = [{"path": f"{name}.jpg", "caption": f"the {name}"} for name in ("summer/a", "winter/a")]
+    rows.append({"path": "b.jpg", "caption": None})  # as --min-confidence leaves it out
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "of.jsonl").write_text(lines)
+    write_parquet(tmp_path / "of.jsonl", tmp_path / "of.parquet")
+    plain = [(row["path"], row["caption"] or "") for row in rows]
+    (tmp_path / "of.tsv").write_text("".join(f"{path}\t{caption}\n" for path, caption in plain))
+    (tmp_path / "of.csv").write_text(
+        "".join(f"{path},{caption}\n" for path, caption in [("path", "caption"), *plain])
+    )
+    for form in ("jsonl", "parquet", "tsv", "csv"):
+        found = load_captions(tmp_path / f"of.{form}", RECORDS, allow_missing=True)
+        assert found == {1: "the summer/a", 2: "the winter/a"}
+        with pytest.raises(DataError, match="1 of 3 annotated images has no caption: image 3"):
+            load_captions(tmp_path / f"of.{form}", RECORDS)
+    (tmp_path / "text.parquet").write_text(lines)
+    with pytest.raises(DataError, match="not a Parquet file"):
+        load_captions(tmp_path / "text.parquet", RECORDS)
+    parquet.write_table(pyarrow.table({"path": ["b.jpg"]}), tmp_path / "text.parquet")
+    with pytest.raises(DataError, match="no column caption"):
+        load_captions(tmp_path / "text.parquet", RECORDS)
 
 
 def test_other_tables_are_explained(tmp_path: Path) -> None:
