@@ -182,6 +182,7 @@ def test_a_damaged_graph_is_named(
 INTERRUPTED = """
 import gc, os, signal, sys
 from captioner import Captioner
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 captioners = [Captioner.from_pretrained(sys.argv[1], backend="openvino") for _ in range(2)]
 while captioners:
     del captioners[0]

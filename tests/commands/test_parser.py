@@ -127,7 +127,7 @@ def test_the_help_shows_defaults(command: str, capsys: pytest.CaptureFixture[str
     stop(command, "--help")
     text = " ".join(capsys.readouterr().out.split())
     defaults = {
-        "--model DIR": "the bundled model",
+        "--model DIR": "bundled",
         "--batch-size N": "32",
         "--backend BACKEND": "auto",
     }
