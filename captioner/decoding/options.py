@@ -247,8 +247,8 @@ class DecodingOptions:
         False,
         "Mention the most likely tag if the caption lacks it and it is likely enough.",
         more=(
-            "Applies if the caption contains no form of the image's most likely tag. The best"
-            " caption with that word replaces the caption if its probability is lower by a factor"
+            "Applies if the caption contains no form of the image's most likely tag. It is replaced"
+            " by the best caption with that word among those whose probability is lower by a factor"
             " of at most the odds of the tag. Requires beam search; models without tags ignore it."
         ),
         control=Control("Mention confident tags"),

@@ -133,9 +133,8 @@ def search(
         constraints: The constraints on captions.
         first_image: The index of the batch's first image among all images captioned with the same
             seed, so that samples don't depend on how images are batched.
-        least: (B,) the log-probability that each image's best caption needs to be of any use. The
-            search of an image ends early, with whatever caption it has, when its best one is
-            certain to fall short. None searches to the end.
+        least: (B,) the log-probability that a caption of each image needs to be of any use: beams
+            and captions below it are dropped. None keeps all.
 
     Returns:
         For each image 1 to `options.alternatives` hypotheses, best score first. They are distinct
@@ -200,7 +199,10 @@ def search(
             step = stepper.step(parents, words, k)
             choice = _continue_best(step, totals, may_end, banned, options.beam_size)
         trail.append(_Layer(parents, words, log_probs, step.attention))
-        _note(endings, images, choice.ends, length, divisors[length], finished=True)
+        ends = choice.ends
+        if least is not None:
+            ends = np.where(ends >= least[images, None], ends, -np.inf)
+        _note(endings, images, ends, length, divisors[length], finished=True)
 
         # Which continuations can still get among the N best: the most they can reach is their
         # log-probability so far, divided by the best of the lengths that are still possible.
@@ -210,9 +212,7 @@ def search(
         live = continued / divisors[shortest:].max() > to_beat
         live &= ~greedy[images, None] | (to_beat == -np.inf)
         if least is not None:
-            needed = least[images, None]
-            best = endings["log_prob"][images, :1]
-            live &= (live & (continued >= needed)).any(axis=1, keepdims=True) | (best >= needed)
+            live &= continued >= least[images, None]
 
         alive = live.any(axis=1)  # (B,)
         stuck = ~alive & (endings["score"][images, 0] == -np.inf)

@@ -2,15 +2,16 @@
 
 A decoder that saw a thing only a few times in training prefers a more frequent word, where the
 encoder's classifier, trained on a million photos, is sure. So the two are combined as independent
-experts: the tag of probability p has the odds p / (1 - p), and the best caption that names it is
-chosen if the decoder finds it less probable than the best caption of all by no more than that
-factor. Copying from tags (Yao et al. 2017, "Incorporating Copying Mechanism in Image Captioning for
-Learning Novel Objects"; Li et al. 2019, "Pointing Novel Objects in Image Captioning") learns such a
-gate; this one has nothing to learn, because the tags are calibrated.
+experts: the tag of probability p has the odds p / (1 - p), and the caption becomes the best of
+those that name it and that the decoder finds less probable than the best caption of all by no more
+than that factor. Copying from tags (Yao et al. 2017, "Incorporating Copying Mechanism in Image
+Captioning for Learning Novel Objects"; Li et al. 2019, "Pointing Novel Objects in Image
+Captioning") learns such a gate; this one has nothing to learn, because the tags are calibrated.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,9 +69,10 @@ def say_tags(
     least = np.array(
         [found[image][0].log_prob - log_odds(tag.probability) for image, (tag, _) in wanted.items()]
     )
-    others = search(again(np.array([*wanted])), options, constraints, least=least)
-    for image, needed, (other, *_) in zip(wanted, least, others, strict=True):
-        if other.finished and other.log_prob >= needed:
+    one = replace(options, alternatives=1)
+    others = search(again(np.array([*wanted])), one, constraints, least=least)
+    for image, (other, *_) in zip(wanted, others, strict=True):
+        if other.finished:
             # the beams may have found it already, as a less probable one
             rest = [each for each in found[image] if each.words != other.words]
             result[image] = [other, *rest][: options.alternatives]

@@ -96,11 +96,15 @@ def test_search_does_what_it_documents(
 
 
 @settings(max_examples=200, deadline=None)
-@given(problems(), st.integers(1, 10))
+@given(problems(), st.integers(1, 10), st.none() | st.floats(-15, 0))
 def test_wide_beam_finds_the_n_best_of_all_captions(
-    problem: tuple[list[Table], DecodingOptions, frozenset[int]], alternatives: int
+    problem: tuple[list[Table], DecodingOptions, frozenset[int]],
+    alternatives: int,
+    least: float | None,
 ) -> None:
+    """Of those that are probable enough, if a log-probability is required."""
     tables, options, endings = problem
+    required = None if least is None else np.full(len(tables), least)
     tables = [
         Table(t.seed, min(t.vocab_size, 7), rounded=t.rounded, end_bias=t.end_bias) for t in tables
     ]
@@ -109,8 +113,13 @@ def test_wide_beam_finds_the_n_best_of_all_captions(
     options = replace(
         options, beam_size=max(sequences + 1, alternatives), alternatives=alternatives
     )
-    for table, hypotheses in zip(tables, run(tables, options, endings), strict=True):
-        captions = list(all_captions(table, options, endings))
+    found = run(tables, options, endings, least=required)
+    for table, hypotheses in zip(tables, found, strict=True):
+        captions = [
+            caption
+            for caption in all_captions(table, options, endings)
+            if least is None or log_prob(table, caption) >= least
+        ]
         if not captions:
             assert not any(hypothesis.finished for hypothesis in hypotheses)
             continue
@@ -148,7 +157,7 @@ def test_a_caption_does_not_depend_on_its_batch_mates(
 
 @settings(max_examples=200, deadline=None)
 @given(problems(), st.data())
-def test_a_required_log_prob_ends_only_searches_that_would_fall_short(
+def test_a_required_log_prob_drops_only_what_falls_short(
     problem: tuple[list[Table], DecodingOptions, frozenset[int]], data: st.DataObject
 ) -> None:
     tables, options, endings = problem
@@ -160,7 +169,7 @@ def test_a_required_log_prob_ends_only_searches_that_would_fall_short(
         if best.finished and best.log_prob >= needed:
             assert early == best
         else:
-            assert not early.finished or early.log_prob < needed
+            assert not early.finished or early.log_prob >= needed
 
 
 def test_a_search_that_is_certain_to_fall_short_ends() -> None:
