@@ -18,6 +18,11 @@ def real_path(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.realpath(path))
 
 
+def name_as_text(name: str) -> str:
+    """Return a file's name as text: bytes that are not UTF-8 become U+FFFD."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def check_folder_of(path: str | os.PathLike[str]) -> None:
     """Check that the folder of a file to write exists, before the work whose result it will hold.
 

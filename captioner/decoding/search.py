@@ -141,6 +141,7 @@ def search(
         unless sampled, and unfinished only where an image has no finished one.
     """
     images = np.arange(stepper.batch_size, dtype=np.int64)  # (B,) those still in the search
+    least = np.full(images.size, -np.inf) if least is None else least
     endings = np.full((images.size, options.alternatives), NO_ENDING)
     divisors = np.arange(1, options.max_length + 2) ** float(
         options.length_penalty
@@ -199,9 +200,7 @@ def search(
             step = stepper.step(parents, words, k)
             choice = _continue_best(step, totals, may_end, banned, options.beam_size)
         trail.append(_Layer(parents, words, log_probs, step.attention))
-        ends = choice.ends
-        if least is not None:
-            ends = np.where(ends >= least[images, None], ends, -np.inf)
+        ends = np.where(choice.ends >= least[images, None], choice.ends, -np.inf)
         _note(endings, images, ends, length, divisors[length], finished=True)
 
         # Which continuations can still get among the N best: the most they can reach is their
@@ -211,8 +210,7 @@ def search(
         to_beat = endings["score"][images, -1:]  # (B, 1); -inf while there are fewer than N
         live = continued / divisors[shortest:].max() > to_beat
         live &= ~greedy[images, None] | (to_beat == -np.inf)
-        if least is not None:
-            live &= continued >= least[images, None]
+        live &= continued >= least[images, None]
 
         alive = live.any(axis=1)  # (B,)
         stuck = ~alive & (endings["score"][images, 0] == -np.inf)

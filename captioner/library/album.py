@@ -6,7 +6,7 @@ from pathlib import Path
 
 from captioner._version import __version__
 from captioner.caption import Caption
-from captioner.files import replacing
+from captioner.files import name_as_text, replacing
 from captioner.images.thumbnails import Thumbnail, thumbnail
 from captioner.templates import inlined, render
 
@@ -46,7 +46,7 @@ class Album:
     """
 
     def __init__(self, title: str) -> None:
-        self.title = _as_text(title)
+        self.title = name_as_text(title)
         self.pictures: list[Picture] = []
 
     def add(self, photo: str | os.PathLike[str], caption: Caption) -> None:
@@ -55,7 +55,7 @@ class Album:
         Raises:
             ImageError: The photo can no longer be read.
         """
-        name = _as_text(os.fspath(photo))
+        name = name_as_text(os.fspath(photo))
         tags = tuple(tag.noun for tag in caption.tags)
         self.pictures.append(Picture(name, caption.text, tags, thumbnail(photo, _SIZE)))
 
@@ -75,11 +75,6 @@ class Album:
         )
         with replacing(path) as partial:
             Path(partial).write_text(page, encoding="utf-8")
-
-
-def _as_text(name: str) -> str:
-    """Return a name as text: bytes that are not UTF-8 become U+FFFD."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def is_album(path: str | os.PathLike[str]) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captioner.errors import DataError, MissingExtraError
-from captioner.files import replacing
+from captioner.files import name_as_text, replacing
 
 if TYPE_CHECKING:
     from captioner.caption import Caption
@@ -175,10 +175,8 @@ def read_parquet(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]
 
 
 def _entry(line: str) -> dict[str, Any]:
-    """Return a row; bytes of a path that are not UTF-8 become U+FFFD."""
     entry: dict[str, Any] = json.loads(line)
-    path = entry["path"].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return {**entry, "path": path}
+    return {**entry, "path": name_as_text(entry["path"])}
 
 
 def _parts(entries: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
