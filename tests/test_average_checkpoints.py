@@ -23,6 +23,7 @@ from captioner.events.config import EventConfig
 from captioner.export import save_checkpoint
 from scripts.average_checkpoints import main
 from tests.clip_models import save_clip_model
+from tests.test_export import save_changed
 
 PHOTO = Path(__file__).parents[1] / "examples" / "cat.jpg"
 
@@ -110,15 +111,7 @@ def test_models_with_other_tags_are_not_averaged(
     bundled = read_checkpoint(None)
     model = TorchBackend.from_checkpoint(bundled).model
     model.drop_classifier()
-    save_checkpoint(
-        tmp_path / "untagged",
-        model,
-        vocabulary=bundled.vocabulary,
-        preprocessing=bundled.preprocessing,
-        decoding=bundled.decoding,
-        card="",
-        onnx=False,
-    )
+    save_changed(tmp_path / "untagged", model, bundled, onnx=False)
     assert main([str(tmp_path / "mean"), *["bundled", str(tmp_path / "untagged")][::order]]) == 1
     assert "differ in their tags" in capsys.readouterr().err
     assert not (tmp_path / "mean").exists()

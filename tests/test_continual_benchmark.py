@@ -16,10 +16,10 @@ from captioner.checkpoint import read_checkpoint
 from captioner.cli import main
 from captioner.data.sources import Source
 from captioner.errors import ConfigError, DataError
-from captioner.export import save_checkpoint
 from scripts import average_checkpoints, benchmark, benchmark_continual
 from scripts.benchmark_continual import METHODS, Scorer, draw_digits, find_domains
 from scripts.transfer import transfer
+from tests.test_export import save_changed
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "continual.md").read_text(encoding="utf-8")
@@ -163,15 +163,7 @@ def test_a_model_with_a_pointer_has_a_baseline(tmp_path: Path, checkpoint_folder
     model = TorchBackend.from_checkpoint(start).model
     model.add_pointer()
     model.name_tags(start.vocabulary.words)
-    save_checkpoint(
-        tmp_path / "pointing",
-        model,
-        vocabulary=start.vocabulary,
-        preprocessing=start.preprocessing,
-        decoding=start.decoding,
-        card="",
-        onnx=False,
-    )
+    save_changed(tmp_path / "pointing", model, start, onnx=False)
     (domain,) = find_domains(None, ["digits"], 4, 2, tmp_path)
     (score,) = Scorer(tmp_path / "pointing", [domain], {}).baseline()
     assert 0 <= score < 50

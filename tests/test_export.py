@@ -16,7 +16,7 @@ from PIL import Image
 
 from captioner.backends.onnx import OnnxBackend
 from captioner.backends.torch import TorchBackend
-from captioner.checkpoint import ONNX_PAIR, WEIGHTS, read_checkpoint, weight_places
+from captioner.checkpoint import ONNX_PAIR, WEIGHTS, Checkpoint, read_checkpoint, weight_places
 from captioner.decoding import DecodingOptions, Step, Stepper
 from captioner.export import save_checkpoint
 from captioner.inference import Captioner
@@ -61,6 +61,20 @@ def save(folder: Path, model: CaptioningModel, size: int, **options: bool) -> Pa
         decoding=DecodingOptions(beam_size=3, max_length=8),
         card="# A tiny captioner\n",
         **options,
+    )
+    return folder
+
+
+def save_changed(folder: Path, model: CaptioningModel, before: Checkpoint, **more: bool) -> Path:
+    """Save a model that was loaded from a checkpoint and changed, with what else that one has."""
+    save_checkpoint(
+        folder,
+        model,
+        vocabulary=before.vocabulary,
+        preprocessing=before.preprocessing,
+        decoding=before.decoding,
+        card="",
+        **more,
     )
     return folder
 

@@ -18,13 +18,12 @@ from captioner.backends.torch import TorchBackend
 from captioner.checkpoint import read_checkpoint
 from captioner.cli import main
 from captioner.errors import CheckpointError
-from captioner.export import save_checkpoint
 from captioner.inference import Captioner
 from captioner.preprocessing import Preprocessing
 from captioner.quantization import PHOTOS, quantize
 from captioner.vocabulary import START
 from tests.clip_models import save_clip_model
-from tests.test_export import make_model, save
+from tests.test_export import make_model, save, save_changed
 
 
 @pytest.fixture(scope="module")
@@ -155,14 +154,7 @@ def test_values_beyond_half_precision_are_kept(
     model = TorchBackend.from_checkpoint(checkpoint).model
     with torch.no_grad():
         model.decoder.output.bias[0] = -100_000  # of <pad>, which is never generated
-    folder = save_checkpoint(
-        tmp_path / "large",
-        model,
-        vocabulary=checkpoint.vocabulary,
-        preprocessing=checkpoint.preprocessing,
-        decoding=checkpoint.decoding,
-        card="",
-    ).folder
+    folder = save_changed(tmp_path / "large", model, checkpoint)
     bundle = OnnxBackend(quantize(folder, tmp_path / "small", photos[:1]).folder)
     size = checkpoint.preprocessing.size
     encoded = bundle.encode(np.zeros((1, 3, size, size), np.float32))
