@@ -170,11 +170,29 @@ def write_calibration(
     """
     checkpoint = read_checkpoint(folder)
     _check_confidence(confidence, tags or checkpoint.tags)
-    path = checkpoint.folder / CONFIG
-    config = _read_config(path)
-    for name, section in ((_TAGS, tags), (_CONFIDENCE, confidence)):
-        if section is not None:
-            config[name] = section.to_dict()
+    sections = {_TAGS: tags, _CONFIDENCE: confidence}
+    _change_config(
+        checkpoint.folder / CONFIG,
+        {name: section.to_dict() for name, section in sections.items() if section is not None},
+    )
+
+
+def drop_confidence(folder: str | os.PathLike[str] | None) -> None:
+    """Remove the calibration of a checkpoint's captions, which changed weights make untrue.
+
+    Args:
+        folder: See `read_checkpoint`.
+
+    Raises:
+        CheckpointError: It is not a checkpoint, or cannot be written.
+    """
+    _change_config(read_checkpoint(folder).folder / CONFIG, {_CONFIDENCE: None})
+
+
+def _change_config(path: Path, sections: Mapping[str, dict[str, Any] | None]) -> None:
+    """Replace sections of a config.json atomically; None removes one."""
+    config = {**_read_config(path), **sections}
+    config = {name: value for name, value in config.items() if value is not None}
     config["format_version"] = _oldest_format(config)
     new = path.with_name(f"{CONFIG}.new")
     try:

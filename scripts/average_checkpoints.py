@@ -10,7 +10,6 @@ model (`captioner calibrate`).
 """
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -22,7 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from captioner.checkpoint import CONFIG, WEIGHTS, Checkpoint, read_checkpoint, weight_places
+from captioner.checkpoint import (
+    WEIGHTS,
+    Checkpoint,
+    drop_confidence,
+    read_checkpoint,
+    weight_places,
+)
 from captioner.errors import CaptionerError, CheckpointError, ConfigError
 from captioner.model.efficientnet_lite import NETWORKS, current_names, is_lite
 
@@ -60,18 +65,11 @@ def average(output: Path, folders: Sequence[Path | None], alpha: float | None = 
     temporary = output.with_name(f"{output.name}.{os.getpid()}.tmp")
     try:
         shutil.copytree(first.folder, temporary)
-        _drop_confidence(temporary / CONFIG)
+        drop_confidence(temporary)
         _write_mean(temporary, first, weights, shares)
         temporary.rename(output)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _drop_confidence(path: Path) -> None:
-    """Remove the calibrated confidence of the first checkpoint's captions from a config."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    if config.pop("confidence", None) is not None:
-        path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _write_mean(
