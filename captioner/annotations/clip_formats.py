@@ -96,8 +96,6 @@ def read_vatex(path: Path, dataset: Any) -> list[Entry]:
     ids: set[int | str] = set()
     for number, video in enumerate(dataset):
         where = f"{path}, [{number}]"
-        if not isinstance(video, dict):
-            raise DataError(f"{where}: expected a JSON object")
         name = get_text(where, video, "videoID")
         add_id(where, ids, name, "video")
         captions = video.get("enCap")

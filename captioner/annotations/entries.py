@@ -123,8 +123,10 @@ def add_id(where: str, ids: set[int | str], value: int | str, what: str) -> None
     ids.add(value)
 
 
-def get_text(where: str, entry: Mapping[str, Any], key: str) -> str:
+def get_text(where: str, entry: Any, key: str) -> str:
     """Return a string of the object at `where`; raise `DataError` if it is missing or empty."""
+    if not isinstance(entry, Mapping):
+        raise DataError(f"{where}: expected a JSON object")
     value = entry.get(key)
     if not isinstance(value, str) or not value:
         raise DataError(f'{where}: expected "{key}", a non-empty string')

@@ -165,10 +165,10 @@ def _existing(folder: Path, entry: Entry) -> str:
 
 def _merged(entries: Iterable[Entry], folder: Path) -> list[Entry]:
     """Merge the rows of the same image; different spellings of a path are one image."""
-    merged: dict[tuple[str, float | None, float | None], Entry] = {}
+    merged: dict[tuple[Path, float | None, float | None], Entry] = {}
     for entry in entries:
         name = existing_name(folder, entry.name)
-        what = (name, entry.start, entry.end)
+        what = (folder / name, entry.start, entry.end)  # a path of ./a.jpg is that of a.jpg
         first = merged.get(what, entry._replace(name=name, captions=()))
         merged[what] = first._replace(captions=first.captions + entry.captions)
     return list(merged.values())

@@ -118,6 +118,22 @@ def test_a_sentence_about_no_video_is_named(tmp_path: Path) -> None:
         load_records(path, split="train")
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({**MSRVTT, "videos": ["video0"]}, "videos[0]: expected a JSON object"),
+        ({**MSRVTT, "sentences": ["a dog"]}, "sentences[0]: expected a JSON object"),
+        ([{"videoID": "a_1_2", "enCap": ["a dog"]}, 7], "[1]: expected a JSON object"),
+    ],
+)
+def test_what_is_no_object_is_named(tmp_path: Path, content: object, said: str) -> None:
+    path = tmp_path / "clips.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError) as caught:
+        load_records(path, split="train")
+    assert str(caught.value) == f"{path}, {said}"
+
+
 def test_vatex_has_english_captions_and_clips_of_any_suffix(tmp_path: Path) -> None:
     touch(tmp_path, "videos/Ptf_2VRj-V0_000122_000132.webm", "videos/other_000000_000010.mp4")
     path = tmp_path / "vatex_training_v1.0.json"

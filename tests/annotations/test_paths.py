@@ -63,6 +63,17 @@ def test_unambiguous_spellings_of_a_path_are_accepted(folder: Path, name: str) -
     check_images(load_records(write(folder, json.dumps(coco), "own.json")))
 
 
+def test_spellings_of_one_path_are_one_image(folder: Path) -> None:
+    names = ["im/a.jpg", "./im/a.jpg", "im//a.jpg", "im/./a.jpg", str(folder / "im" / "a.jpg")]
+    rows = "".join(f"{name},caption {number}\n" for number, name in enumerate(names))
+    (record,) = load_records(write(folder, f"image,caption\n{rows}im/b.jpg,x\n"))[:-1]
+    assert (record.image_id, record.path) == (names[0], folder / "im" / "a.jpg")
+    assert record.captions == tuple(f"caption {number}" for number in range(len(names)))
+    (folder / "im" / "up").symlink_to(folder)  # im/up/.. is the parent of folder
+    path = write(folder, "image,caption\nim/a.jpg,x\nim/up/../a.jpg,y\n")
+    assert len(load_records(path)) == 2, "a step back after a link leads elsewhere"
+
+
 def test_accents_in_either_form(folder: Path) -> None:
     for form in ("NFC", "NFD"):
         name = unicodedata.normalize(form, "im/é.jpg")
