@@ -1,6 +1,8 @@
 import io
 import os
+import struct
 import threading
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +197,65 @@ def test_transparent_colour_of_rgb_and_gray_pngs_is_white():
     gray = rgb.convert("L")
     data = encode(gray, "PNG", transparency=gray.getpixel((0, 0)))
     assert np.asarray(open_image(data))[0, 0].tolist() == [255, 255, 255]
+
+
+def png(bits: int, colours: int, rows: list[list[int]], transparent: list[int]) -> bytes:
+    """A PNG of colour type 0 (gray) or 2 (RGB) with a transparent colour, by the specification."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    width = len(rows[0]) // (3 if colours == 2 else 1)
+    head = struct.pack(">IIBBBBB", width, len(rows), bits, colours, 0, 0, 0)
+    lines = ("".join(f"{value:0{bits}b}" for value in row) for row in rows)
+    data = b"".join(b"\0" + int(line, 2).to_bytes(len(line) // 8, "big") for line in lines)
+    content = chunk(b"IHDR", head) + chunk(
+        b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)
+    )
+    return (
+        b"\x89PNG\r\n\x1a\n" + content + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    ("bits", "colours", "row", "transparent", "expected"),
+    [
+        (1, 0, [1, 0] * 4, [1], [255, 0] * 4),
+        (1, 0, [1, 0] * 4, [0], [255, 255] * 4),
+        (2, 0, [0, 1, 2, 3], [1], [0, 255, 170, 255]),
+        (4, 0, [0, 1, 2, 15], [2], [0, 17, 255, 255]),
+        (8, 0, [0, 1, 2, 200], [2], [0, 1, 255, 200]),
+        (16, 0, [0, 257, 25700, 65535], [257], [0, 255, 100, 255]),
+    ],
+)
+def test_the_transparent_gray_of_a_png_in_any_bits_is_white(
+    bits, colours, row, transparent, expected
+):
+    image = open_image(png(bits, colours, [row, row], transparent))
+    assert np.asarray(image)[..., 0].tolist() == [expected, expected]
+
+
+def test_the_transparent_colour_of_a_png_in_16_bits_is_white():
+    image = open_image(png(16, 2, [[257, 514, 771, 25700, 0, 65535]], [257, 514, 771]))
+    assert np.asarray(image).tolist() == [[[255, 255, 255], [100, 0, 255]]]
+
+
+@pytest.mark.parametrize(
+    ("bits", "white", "expected"), [(16, 0, [255, 155, 0]), (16, 1, [0, 100, 255]), (12, 1, None)]
+)
+def test_gray_tiffs_of_more_bits_have_their_black_and_white(bits, white, expected):
+    """TIFF 6.0: PhotometricInterpretation 0 means that white is zero."""
+    if bits == 16:
+        gray = Image.fromarray(np.array([[0, 25700, 65535]], np.uint16))
+        data = encode(gray, "TIFF", tiffinfo={262: white})
+    else:  # two values in three bytes
+        pixels, expected = bytes.fromhex("000 640 fff fff".replace(" ", "")), [0, 100, 255, 255]
+        tags = [(256, 4), (257, 1), (258, 12), (259, 1), (262, 1), (273, 110), (278, 1), (279, 6)]
+        entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+        data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + pixels
+    assert np.asarray(open_image(data))[0, :, 0].tolist() == expected
 
 
 def test_cmyk_jpeg_shows_its_colours():

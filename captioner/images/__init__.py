@@ -5,7 +5,7 @@ sources.py   open paths and bytes as files
 formats.py   names, magic bytes and suffixes of formats
 extras.py    HEIC, JPEG XL and camera raw, with optional packages
 raw.py       camera raw files: extract the preview, or develop
-png.py       PNGs with more text than Pillow accepts
+png.py       PNGs with more text than Pillow accepts, transparent colours
 pixels.py    convert images of any mode and arrays to RGB
 profiles.py  convert colour profiles to sRGB
 folders.py   find_images: find the user's photos in a folder

@@ -15,7 +15,7 @@ from captioner.images.extras import open_extra
 from captioner.images.formats import COMMON, FORMATS, HEADER, RAW, TIFF, extra_of, is_avif
 from captioner.images.jpeg import is_reducible
 from captioner.images.pixels import MAX_PIXELS, TOO_LARGE, from_array, upright_rgb
-from captioner.images.png import without_large_texts
+from captioner.images.png import BITS, fit_transparent_colour, without_large_texts
 from captioner.images.raw import is_raw_tiff
 from captioner.images.sources import ImageSource, name_of, open_file
 
@@ -133,6 +133,7 @@ def open_common(file: BinaryIO, header: bytes) -> Image.Image | None:
                 return factory(file, "")
             small, profile = without_large_texts(file)
             image = factory(small, "")
+            fit_transparent_colour(image, header[BITS])
             if profile is not None:
                 image.info["icc_profile"] = profile
             return image

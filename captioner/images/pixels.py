@@ -2,7 +2,8 @@
 
 Values are converted to 8 bits by fixed rules:
 
-- boolean: black and white; 8 bits: unchanged; 16 bits: 0..65535 is black..white;
+- boolean: black and white; 8 bits: unchanged; 16 bits: 0..65535 is black..white, of a TIFF in 12
+  bits 0..4095; the other way round in a TIFF that says so;
 - float arrays must be within 0..1;
 - 32-bit grayscale files and PIL images (modes "I" and "F") have no defined range: it is the first
   of 0..1 (floats only), 0..255 and 0..65535 that contains all values, else minimum..maximum.
@@ -81,7 +82,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 def _to_plain_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_wide_to_uint8(np.asarray(image), name)).convert("RGB")
+        return Image.fromarray(_wide_gray(image, name)).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
     straight = (
@@ -93,11 +94,24 @@ def _to_plain_rgb(image: Image.Image, name: str) -> Image.Image:
     return rgb
 
 
-def _wide_to_uint8(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
+def _wide_gray(image: Image.Image, name: str) -> NDArray[np.uint8]:
+    """Convert a gray image of more than 8 bits, whose values Pillow leaves as they are stored."""
+    values, tags = np.asarray(image), getattr(image, "tag_v2", {})  # of a TIFF
+    twelve = tags.get(ExifTags.Base.BitsPerSample) == (12,)
+    gray = _wide_to_uint8(values, name, 4095 if twelve else 65535)
+    if tags.get(ExifTags.Base.PhotometricInterpretation) == 0:  # white is zero
+        gray = 255 - gray
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        gray[values == clear] = 255
+    return gray
+
+
+def _wide_to_uint8(values: NDArray[Any], name: str, most: int) -> NDArray[np.uint8]:
     """Scale the values of a PIL image of more than 8 bits by the rules at the top of this file."""
     low, high = _finite_range(values, name)
     if values.dtype.kind == "u":
-        return _scale(values, 0, 65535)
+        return _scale(values, 0, most)
     if low >= 0:
         for top in (1, 255, 65535) if values.dtype.kind == "f" else (255, 65535):
             if high <= top:

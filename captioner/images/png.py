@@ -1,12 +1,20 @@
-"""Read PNGs with more text than Pillow accepts.
+"""Read PNGs with more text than Pillow accepts, or with a transparent colour in other bits.
 
 Pillow rejects a PNG with a text or a profile of more than a megabyte when decompressed, as a few
 bytes can expand to gigabytes. The image itself is fine, so it is read without them.
+
+Pillow converts pixels of 2, 4 and 3 x 16 bits to 8 bits per channel, but not the transparent
+colour, which then is another one or none.
 """
 
 import zlib
 from io import BytesIO
 from typing import BinaryIO
+
+from PIL import Image
+
+BITS = 24
+"""Where a PNG says its bits per channel."""
 
 _SIGNATURE = 8
 _MOST = 2**20  # bytes of one text; Pillow's limit
@@ -36,6 +44,20 @@ def without_large_texts(file: BinaryIO) -> tuple[BinaryIO, bytes | None]:
     kept.write(file.read())
     kept.seek(0)
     return kept, profile
+
+
+def fit_transparent_colour(image: Image.Image, bits: int) -> None:
+    """Convert the transparent colour of a PNG to 8 bits per channel, like its pixels.
+
+    Args:
+        image: The image as Pillow opened it.
+        bits: The bits per channel in the file.
+    """
+    colour = image.info.get("transparency")
+    if image.mode == "L" and isinstance(colour, int):
+        image.info["transparency"] = colour * 255 // (2**bits - 1)
+    elif image.mode == "RGB" and isinstance(colour, tuple) and bits == 16:
+        image.info["transparency"] = tuple(value >> 8 for value in colour)
 
 
 def _large_chunks(file: BinaryIO) -> tuple[list[tuple[int, int]], bytes | None]:
