@@ -415,7 +415,7 @@ def rows_of(
     caption: "Caption | Clip",
     options: Namespace,
     with_name: bool,
-    encoding: str,
+    encoding: str | None,
     kept: bool = True,
 ) -> str:
     """Format the lines of an image or a clip.
@@ -452,11 +452,16 @@ def rows_of(
     return "".join(f"{line}\n" for line in lines)
 
 
-def json_line(entry: Mapping[str, Any], encoding: str) -> str:
-    """Format an object as a line of JSON; characters that the encoding lacks are escaped."""
+def json_line(entry: Mapping[str, Any], encoding: str | None) -> str:
+    """Format an object as a line of JSON; characters that the encoding lacks are escaped.
+
+    Args:
+        entry: The object.
+        encoding: The encoding; None, as that of a stream in memory, for UTF-8.
+    """
     line = json.dumps(entry, ensure_ascii=False)
     try:
-        line.encode(encoding)
+        line.encode(encoding or "utf-8")
     except UnicodeEncodeError:
         line = json.dumps(entry)
     return f"{line}\n"

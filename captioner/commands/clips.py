@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from captioner.commands.decoding import DECODING
 from captioner.commands.model import given
 from captioner.commands.parser import Parser
-from captioner.errors import ConfigError
+from captioner.commands.terminal import report
+from captioner.errors import ConfigError, VideoError
 from captioner.files import replacing
 from captioner.library.tables import escape_row
 from captioner.video.formats import VIDEO_SUFFIXES, is_clip
@@ -55,7 +56,8 @@ def check_clips(options: Namespace, photos_only: str | None) -> None:
         raise ConfigError(
             f"--output {output} would overwrite a clip; expected a text file, such as captions.txt."
         )
-    if photos_only is not None and any(map(is_clip, paths)):
+    clips = [path for path in paths if is_clip(path) and not os.path.isdir(path)]
+    if photos_only is not None and clips:
         raise ConfigError(
             f"{photos_only} applies to photos, not to clips. Caption clips in a separate call."
         )
@@ -63,7 +65,7 @@ def check_clips(options: Namespace, photos_only: str | None) -> None:
         return
     by_name = output is not None and output.suffix.lower() == f".{options.format}"
     form = f"--output {output}" if by_name else f"--format {options.format}"
-    if len(paths) != 1 or os.path.isdir(paths[0]) or not is_clip(paths[0]):
+    if len(paths) != 1 or not clips:
         raise ConfigError(f"{form} writes the subtitles of one clip; expected a single clip.")
     for option in ("json", "summary", "tags"):
         if getattr(options, option):
@@ -78,8 +80,10 @@ def wants_subtitles(options: Namespace) -> bool:
 def run_subtitles(options: Namespace) -> int:
     """Print the subtitles of a clip, or write them to a new file atomically.
 
+    Returns:
+        The exit status: 1 if the clip cannot be read, which is reported.
+
     Raises:
-        CaptionerError: The clip cannot be captioned.
         OSError: The file cannot be written.
     """
     from captioner.inference import Captioner
@@ -87,9 +91,12 @@ def run_subtitles(options: Namespace) -> int:
     captioner = Captioner.from_pretrained(
         options.model, backend=options.backend, device=options.device
     )
-    clip = captioner.caption_video(
-        options.operands[0], every=options.every, **given(options, "batch_size", *DECODING)
-    )
+    decoding = given(options, "batch_size", *DECODING)
+    try:
+        clip = captioner.caption_video(options.operands[0], every=options.every, **decoding)
+    except VideoError as error:
+        report(str(error))
+        return 1
     text = subtitles(clip.shots, options.format)
     if options.output is None:
         print(text, end="", file=sys.stdout, flush=True)

@@ -168,7 +168,7 @@ def _mark(options: Namespace) -> int:
         content += sum(map(is_content, evidence.caption.words))
         if options.json:
             entry = {"path": name, **evidence.to_dict()}
-            line = json_line(entry, sys.stdout.encoding or "utf-8")
+            line = json_line(entry, sys.stdout.encoding)
         else:
             line = "\t".join([*[escape_row(name)] * several, evidence.text]) + "\n"
         print(line, end="", flush=True)

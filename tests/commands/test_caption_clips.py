@@ -142,5 +142,22 @@ def test_conflicting_options_are_reported(
 def test_a_damaged_clip_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "diary.mp4"
     path.write_text("dear diary")
-    assert main(["caption", str(path)]) == 1
-    assert capsys.readouterr().err.startswith(f"error: {path}: is not a clip, or is damaged")
+    said = []
+    for options in ([], ["--format", "srt"], ["--output", str(tmp_path / "diary.vtt")]):
+        assert main(["caption", str(path), *options]) == 1
+        said.append(capsys.readouterr().err)
+    assert said[0].startswith(f"error: {path}: is not a clip, or is damaged")
+    assert said == [said[0]] * 3
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_of_photos_may_be_called_like_a_clip(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "stills.mp4").mkdir()
+    shutil.copy(folder / "a.jpg", tmp_path / "stills.mp4")
+    call = ["caption", str(tmp_path / "stills.mp4")]
+    assert main([*call, "--format", "csv"]) == 0
+    assert capsys.readouterr().out.count("\n") == 2
+    assert main([*call, "--format", "srt"]) == 2
+    assert "expected a single clip" in capsys.readouterr().err

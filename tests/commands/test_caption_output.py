@@ -1,5 +1,6 @@
 """`captioner caption --output`: nothing is lost, mixed or done twice, whatever stops a run."""
 
+import contextlib
 import io
 import json
 import os
@@ -299,6 +300,16 @@ def test_names_that_the_terminal_cannot_write(
     elif encoding == "utf-8":
         read = [unescape_row(os.fsdecode(line.split(b"\t")[0])) for line in lines]
         assert read == paths
+
+
+def test_a_stream_in_memory_gets_names_as_they_are(photos: Path, checkpoint_folder: Path) -> None:
+    path = photos / "日本.png"
+    shutil.copy(photos / "0.png", path)
+    call = ["caption", "--model", str(checkpoint_folder), "--json", str(path)]
+    with contextlib.redirect_stdout(io.StringIO()) as stdout:
+        assert main(call) == 0
+    assert json.loads(stdout.getvalue())["path"] == str(path)
+    assert str(path) in stdout.getvalue()
 
 
 def test_a_run_continues_if_attention_cannot_be_saved(
