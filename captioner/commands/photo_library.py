@@ -103,15 +103,23 @@ def photo_stores(options: Namespace, describe: Callable[[], Run]) -> list["Photo
 
 def save_in(
     stores: Sequence["PhotoStore"], photo: str, caption: "Caption", fail: Callable[[str], None]
-) -> None:
-    """Save a caption with its photo; write errors are reported, and the run continues."""
+) -> bool:
+    """Save a caption with its photo; write errors are reported, and the run continues.
+
+    Returns:
+        Whether all stores have it.
+    """
+    saved = True
     for store in stores:
         try:
             store.save(photo, caption)
         except DataError as error:
             fail(f"{photo}: {error}")
+            saved = False
         except OSError as error:
             fail(f"{photo}: cannot save its caption ({error.strerror or error})")
+            saved = False
+    return saved
 
 
 def check_page(page: Path, inputs: Sequence[str]) -> None:

@@ -30,6 +30,8 @@ from captioner.commands.terminal import (
 from captioner.errors import ConfigError, ImageError
 from captioner.library.tables import csv_header
 
+_RETRY = 60  # scans, 5 minutes by default, until captions that could not be saved are tried again
+
 
 def declare(add: Add) -> None:
     """Declare the command's options."""
@@ -110,15 +112,23 @@ def run(options: Namespace) -> int:
         print(csv_header(), end="", flush=True)
     with nullcontext() if file is None else file:
         note(f"Watching {arrivals.folder} (Ctrl-C stops it)")
+        unsaved: list[Path] = []
+        scans = 0
         while True:
+            scans += 1
+            if scans % _RETRY == 0:
+                arrivals.again(unsaved)
+                unsaved.clear()
             photos = arrivals.look()
             first = len(file) if file is not None else 0
             with closing(captioner.stream(photos, first_image=first, **decoding)) as results:
-                for photo, result in zip(map(str, photos), results, strict=True):
+                for path, result in zip(photos, results, strict=True):
+                    photo = str(path)
                     if isinstance(result, ImageError):
                         report(f"{photo}: {result.reason}")
                         continue
-                    save_in(stores, photo, result, report)
+                    if not save_in(stores, photo, result, report):
+                        unsaved.append(path)
                     if file is None:
                         row = rows_of(photo, result, options, True, sys.stdout.encoding)
                         print(row, end="", flush=True)

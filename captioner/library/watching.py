@@ -6,7 +6,7 @@ network drives, where many photo folders are, and miss files that arrive while n
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -26,7 +26,8 @@ class Arrivals:
 
     Attributes:
         folder: The folder; its subfolders are scanned too.
-        is_done: Whether there is nothing to do for a photo; called once for each state of a file.
+        is_done: Whether there is nothing to do for a photo; called once for each state of a file,
+            and after `again`.
     """
 
     folder: Path
@@ -53,6 +54,11 @@ class Arrivals:
         self._given = {path: state for path, state in self._given.items() if path in now}
         self._given.update((path, now[path]) for path in complete)
         return [path for path in complete if not self.is_done(str(path))]
+
+    def again(self, photos: Iterable[Path]) -> None:
+        """Let the next scan return photos that were returned before and haven't changed."""
+        for photo in photos:
+            self._given.pop(photo, None)
 
 
 def _state(path: Path) -> State | None:

@@ -66,6 +66,21 @@ def test_new_photos_are_captioned_also_after_a_restart(
         wait_for(lambda: names() == ["0.png", "2.png", "1.png", "3.png"], process)
 
 
+def test_a_caption_that_could_not_be_saved_is_tried_again(
+    tmp_path: Path, checkpoint_folder: Path, picture: Callable[[int], Image.Image]
+) -> None:
+    pytest.importorskip("lxml")
+    for number in range(2):
+        picture(number).save(tmp_path / f"{number}.png")
+    first, second = (tmp_path / f"{number}.png.xmp" for number in range(2))
+    first.write_text("damaged")
+    with watching(tmp_path, "--xmp", "--model", checkpoint_folder) as process:
+        wait_for(second.exists, process)
+        assert first.read_text() == "damaged"
+        first.unlink()
+        wait_for(first.exists, process)
+
+
 @pytest.mark.parametrize(
     ("args", "reason"),
     [

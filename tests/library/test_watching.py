@@ -55,6 +55,18 @@ def test_what_is_done_is_asked_once_and_not_given(tmp_path: Path) -> None:
     assert sorted(asked) == sorted(str(tmp_path / name) for name in ("old.jpg", "new.jpg"))
 
 
+def test_a_photo_is_given_again_if_asked_for(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    arrivals = Arrivals(tmp_path, lambda name: name.endswith("b.jpg") and done)
+    done = False
+    both = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    assert [arrivals.look() for _ in range(3)] == [[], both, []]
+    done = True
+    arrivals.again([*both, tmp_path / "never.jpg"])
+    assert [arrivals.look() for _ in range(2)] == [[tmp_path / "a.jpg"], []]
+
+
 def test_a_drive_that_comes_back_is_looked_through_again(tmp_path: Path) -> None:
     folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
     folder.mkdir()
