@@ -10,12 +10,15 @@ COMMANDS = (
     "caption",
     "corpus",
     "evaluate",
+    "events",
     "explain",
     "demo",
     "export",
     "info",
     "prepare-coco",
-)  # train has help of its own
+    "push",
+    "watch",
+)  # train and pretrain have help of their own
 
 
 def stop(*argv: str) -> int:
