@@ -107,6 +107,7 @@ def run(options: Namespace) -> int:
 
     arrivals = Arrivals(Path(*options.operands), is_done)
     decoding = given(options, "batch_size", *DECODING)
+    captioner.stream((), **decoding)  # checks the options before a file is written
     logging.getLogger("captioner.images.folders").addFilter(_Once())
     if file is None and options.format == CSV:
         print(csv_header(), end="", flush=True)

@@ -90,10 +90,19 @@ def test_a_caption_that_could_not_be_saved_is_tried_again(
         ([".", "--xmp", "--interval", "0"], "--interval: it is 0; expected seconds"),
         ([".", "--xmp", "--interval", "often"], "--interval: it is often; expected seconds"),
         ([".", "--output", "c.parquet", "--format", "parquet"], "--format"),
+        ([".", "--output", "c.tsv", "--beam-size", "0"], "error: beam_size is 0"),
+        ([".", "--output", "c.tsv", "--include", "xyzzy"], "error: The model doesn't know"),
     ],
 )
 def test_a_wrong_call_is_refused(
-    args: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+    args: list[str],
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     assert main(["watch", *args]) == 2
-    assert reason in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert reason in said and "Watching" not in said
+    assert not list(tmp_path.iterdir())
