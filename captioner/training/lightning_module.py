@@ -238,7 +238,6 @@ class CaptioningModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the loss of one batch."""
-        progress = self.current_epoch / max(1, (self.trainer.max_epochs or 1) - 1)
         inputs, advantages, taught, kept = batch.inputs, None, None, None
         if self.original is not None and inputs.ndim > 3 and not self.network.encoder.frozen:
             features, kept = self.original.encode(self.network, inputs)
@@ -251,9 +250,7 @@ class CaptioningModule(LightningModule):
                 batch, self.network.decoder, self._critic, self.self_critical
             )
             self._log_figures(drawn, len(batch.captions))
-        output = self.network.decoder(
-            batch.inputs, batch.captions, self.scheduled_sampling * min(1, progress)
-        )
+        output = self.network.decoder(batch.inputs, batch.captions, self._sampled_share())
         if self.teachers is not None:
             taught = self.teachers.probabilities(inputs, batch.captions)
         own = partial(shares, ranks=self.trainer.world_size, device=self.device)
@@ -271,6 +268,18 @@ class CaptioningModule(LightningModule):
         if not loss.is_cuda or batch_idx % 20 == 0:  # reading the loss synchronises the GPU
             self._check_loss()
         return loss
+
+    def _sampled_share(self) -> float:
+        """Compute the probability that an input word is sampled in this epoch.
+
+        The last epoch is that of the last step, as a run may end by `max_steps` alone.
+        """
+        if not self.scheduled_sampling:
+            return 0.0
+        batches, each = self.trainer.num_training_batches, self.trainer.accumulate_grad_batches
+        epochs = self.trainer.estimated_stepping_batches / math.ceil(batches / each)
+        last = max(1, math.ceil(epochs) - 1) if epochs < math.inf else math.inf
+        return self.scheduled_sampling * min(1.0, self.current_epoch / last)
 
     def _log_figures(self, figures: Mapping[str, float | Tensor], n_images: int) -> None:
         for name, value in figures.items():
