@@ -384,6 +384,7 @@ class CaptioningModule(LightningModule):
             self.vocabulary,
             self.preprocessing,
             self.decoding,
+            tags=self.network.tags,
             frames=self.network.frames,
         )
         features = self(batch.inputs)
@@ -404,7 +405,9 @@ class CaptioningModule(LightningModule):
         probabilities = gather(self._probabilities, ranks=self.trainer.world_size)
         self._captions, self._probabilities = {}, {}
         first = self.trainer.sanity_checking
-        whole = not first or self.trainer.num_sanity_val_steps == math.inf  # else a few batches
+        told = not first or self.trainer.num_sanity_val_steps == math.inf  # else a few batches
+        limit = self.trainer.limit_val_batches
+        whole = told and isinstance(limit, float) and limit == 1  # an integer counts batches
         sets = CaptionData.of(self.trainer).validation_sets
         validated = divide_captions(sets, captions, whole=whole)
         scores = [each.scores() for each in validated]
@@ -413,7 +416,7 @@ class CaptioningModule(LightningModule):
         mean = mean_scores(validated, scores)
         if len(validated) > 1 or validated[0].validation_set.name:
             self._log_scores("val/", mean)
-        if whole:
+        if told:
             when = "Before training" if first else f"Epoch {self.current_epoch}"
             for each, own in zip(validated, scores, strict=True):
                 self._tell(each, own, when)
