@@ -38,7 +38,12 @@ from captioner.training.frozen_part import FrozenPart
 from captioner.training.keeping import OriginalClasses
 from captioner.training.loss import CaptionLoss, event_loss
 from captioner.training.network import continued_network, new_network
-from captioner.training.optimization import FinetuneConfig, cosine_rate, make_optimizer
+from captioner.training.optimization import (
+    FinetuneConfig,
+    check_schedule,
+    cosine_rate,
+    make_optimizer,
+)
 from captioner.training.processes import gather, shares
 from captioner.training.samples import log_samples
 from captioner.training.seeding import seed_step
@@ -149,10 +154,14 @@ class CaptioningModule(LightningModule):
         self.about = about
         decoding.check_defaults()
         vocabulary.start(decoding.style)  # fail early if there is no such style
-        if learning_rate <= 0:
-            raise ConfigError(f"model.learning_rate is {learning_rate}; expected a number above 0.")
-        if not 0 <= events_weight < math.inf:
-            raise ConfigError(f"model.events_weight is {events_weight}; expected 0 or more.")
+        check_schedule(learning_rate, warmup_steps, final_share)
+        for name, number in (
+            ("events_weight", events_weight),
+            ("coverage_penalty", coverage_penalty),
+            ("samples", samples),
+        ):
+            if not 0 <= number < math.inf:
+                raise ConfigError(f"model.{name} is {number}; expected 0 or more.")
         for name, share in (
             ("label_smoothing", label_smoothing),
             ("scheduled_sampling", scheduled_sampling),

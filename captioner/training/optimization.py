@@ -36,6 +36,10 @@ class FinetuneConfig:
     keep_classifier: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.from_epoch < 0:
+            raise ConfigError(
+                f"model.finetune.from_epoch is {self.from_epoch}; expected 0 or more."
+            )
         if not 0 <= self.keep_classifier < math.inf:
             raise ConfigError(
                 f"model.finetune.keep_classifier is {self.keep_classifier}; expected a weight of 0"
@@ -116,6 +120,25 @@ def parameter_groups(
                     {"name": name + suffix, "lr": rate, "params": params, "weight_decay": decay}
                 )
     return groups
+
+
+def check_schedule(learning_rate: float, warmup_steps: int, final_share: float) -> None:
+    """Check the options of the learning rate.
+
+    Args:
+        learning_rate: The peak learning rate.
+        warmup_steps: See `cosine_rate`.
+        final_share: See `cosine_rate`.
+
+    Raises:
+        ConfigError: A number is out of range.
+    """
+    if not 0 < learning_rate < math.inf:
+        raise ConfigError(f"model.learning_rate is {learning_rate}; expected a number above 0.")
+    if warmup_steps < 0:
+        raise ConfigError(f"model.warmup_steps is {warmup_steps}; expected 0 or more.")
+    if not 0 <= final_share <= 1:
+        raise ConfigError(f"model.final_share is {final_share}; expected a share from 0 to 1.")
 
 
 def cosine_rate(step: int, steps: float, warmup_steps: int, final_share: float) -> float:
