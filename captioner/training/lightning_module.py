@@ -42,6 +42,7 @@ from captioner.training.optimization import (
     FinetuneConfig,
     check_schedule,
     cosine_rate,
+    epoch_share,
     make_optimizer,
 )
 from captioner.training.processes import gather, shares
@@ -259,7 +260,8 @@ class CaptioningModule(LightningModule):
                 batch, self.network.decoder, self._critic, self.self_critical
             )
             self._log_figures(drawn, len(batch.captions))
-        output = self.network.decoder(batch.inputs, batch.captions, self._sampled_share())
+        sampled = self.scheduled_sampling and self.scheduled_sampling * epoch_share(self.trainer)
+        output = self.network.decoder(batch.inputs, batch.captions, sampled)
         if self.teachers is not None:
             taught = self.teachers.probabilities(inputs, batch.captions)
         own = partial(shares, ranks=self.trainer.world_size, device=self.device)
@@ -278,23 +280,10 @@ class CaptioningModule(LightningModule):
             self._check_loss()
         return loss
 
-    def _sampled_share(self) -> float:
-        """Compute the probability that an input word is sampled in this epoch.
-
-        The last epoch is that of the last step, as a run may end by `max_steps` alone.
-        """
-        if not self.scheduled_sampling:
-            return 0.0
-        batches, each = self.trainer.num_training_batches, self.trainer.accumulate_grad_batches
-        epochs = self.trainer.estimated_stepping_batches / math.ceil(batches / each)
-        last = max(1, math.ceil(epochs) - 1) if epochs < math.inf else math.inf
-        return self.scheduled_sampling * min(1.0, self.current_epoch / last)
-
     def _log_figures(self, figures: Mapping[str, float | Tensor], n_images: int) -> None:
         for name, value in figures.items():
-            waits = (
-                isinstance(value, Tensor) and value.is_cuda
-            )  # showing it at every step would synchronise the GPU
+            # showing it at every step would synchronise the GPU
+            waits = isinstance(value, Tensor) and value.is_cuda
             self.log(
                 f"train/{name}",
                 value,
@@ -498,10 +487,8 @@ class CaptioningModule(LightningModule):
                 " captions or data.min_count have changed. Start a new run, or restore the"
                 " captions."
             )
-        before, now = (
-            {"tags": None, "events": None, **checkpoint.get("network", {})},
-            self._described(),
-        )
+        before = {"tags": None, "events": None, **checkpoint.get("network", {})}
+        now = self._described()
         if before != now:
             raise ConfigError(
                 f"Architecture mismatch: the checkpoint has {before}, the config {now}. Restore"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 
 from captioner.errors import ConfigError
@@ -139,6 +140,17 @@ def check_schedule(learning_rate: float, warmup_steps: int, final_share: float) 
         raise ConfigError(f"model.warmup_steps is {warmup_steps}; expected 0 or more.")
     if not 0 <= final_share <= 1:
         raise ConfigError(f"model.final_share is {final_share}; expected a share from 0 to 1.")
+
+
+def epoch_share(trainer: Trainer) -> float:
+    """Return how far a run's current epoch is: from 0 in its first epoch to 1 in its last.
+
+    The last epoch is that of the last step, as a run may end by `max_steps` alone.
+    """
+    a_step = trainer.accumulate_grad_batches
+    epochs = trainer.estimated_stepping_batches / math.ceil(trainer.num_training_batches / a_step)
+    last = max(1, math.ceil(epochs) - 1) if epochs < math.inf else math.inf
+    return min(1.0, trainer.current_epoch / last)
 
 
 def cosine_rate(step: int, steps: float, warmup_steps: int, final_share: float) -> float:
