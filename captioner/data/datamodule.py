@@ -221,6 +221,11 @@ class CaptionData(ResumableData):
                 raise DataError(
                     "The training captions have no words; emoji and punctuation don't count."
                 )
+            if not any(self.training.brings_words):
+                raise ConfigError(
+                    "No source brings words: set words to true for one, or model.init_from to a"
+                    " checkpoint that has them."
+                )
             raise ConfigError(
                 f"No word occurs {self.min_count} times in the training captions; lower"
                 " data.min_count."

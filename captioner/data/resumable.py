@@ -17,10 +17,15 @@ class ResumableData(LightningDataModule):
         batch_size: Images per batch and process.
         workers: Worker processes that load images, per training process.
         seed: The random seed of the order of images.
+
+    Raises:
+        ConfigError: The seed is below 0, which numpy's generators refuse.
     """
 
     def __init__(self, batch_size: int, workers: int, seed: int) -> None:
         super().__init__()
+        if seed < 0:
+            raise ConfigError(f"data.seed is {seed}; expected 0 or more.")
         self.batch_size = batch_size
         self.workers = workers
         self.seed = seed

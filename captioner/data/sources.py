@@ -68,7 +68,7 @@ class Source:
         Raises:
             ConfigError: A number is out of range.
         """
-        if not self.weight > 0:
+        if not 0 < self.weight < np.inf:
             raise ConfigError(f"{name}.weight is {self.weight}; expected a number above 0.")
         if self.share is not None and not 0 <= self.share < 1:
             raise ConfigError(f"{name}.share is {self.share}; expected a share from 0 to below 1.")
@@ -103,13 +103,18 @@ class Source:
             unreadable: See `load_split`.
 
         Raises:
-            DataError: The annotations are malformed, an image is missing, or all captions have the
-                weight 0.
+            DataError: The annotations are malformed, an image is missing, all images are left out,
+                or all captions have the weight 0.
         """
         assert self.annotations is not None
         records = load_split(self.annotations, self.images, "train", unreadable)
         if self.leave_out:
-            records, _ = divide(records, self.leave_out)
+            records, left_out = divide(records, self.leave_out)
+            if not records:
+                raise DataError(
+                    f"{self.annotations}: leave_out {self.leave_out} leaves none of its"
+                    f" {len(left_out)} images{_of_clips(left_out)}. Add images, or lower leave_out."
+                )
         counting = [record for record in map(self._only_counting, records) if record.captions]
         if not counting:
             raise DataError(

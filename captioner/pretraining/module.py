@@ -28,7 +28,7 @@ from captioner.pretraining.simsiam import (
     simsiam_loss,
     spread,
 )
-from captioner.training.optimization import cosine_rate, parameter_groups
+from captioner.training.optimization import check_schedule, cosine_rate, parameter_groups
 from captioner.training.seeding import seed_step
 
 logger = logging.getLogger(__name__)
@@ -76,11 +76,11 @@ class PretrainingModule(LightningModule):
         mixup: float = 0.0,
     ) -> None:
         super().__init__()
-        if learning_rate <= 0 or not 0 <= label_smoothing < 1 or not 0 <= mixup < math.inf:
+        check_schedule(learning_rate, warmup_steps, final_share)
+        if not 0 <= label_smoothing < 1 or not 0 <= mixup < math.inf:
             raise ConfigError(
-                f"model.learning_rate is {learning_rate}, label_smoothing {label_smoothing} and"
-                f" mixup {mixup}; expected a rate above 0, a share from 0 to below 1, and 0 or"
-                " more."
+                f"model.label_smoothing is {label_smoothing} and mixup {mixup}; expected a share"
+                " from 0 to below 1, and 0 or more."
             )
         self.classes = tuple(classes)
         self.preprocessing = preprocessing

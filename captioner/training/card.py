@@ -1,5 +1,6 @@
 """The model card that training writes."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from lightning.pytorch import Trainer
@@ -119,7 +120,10 @@ def _table(trainer: Trainer, sets: Sequence[ValidationSet]) -> list[str]:
     heading = ["set"] * named + names
 
     def row(title: str, prefix: str) -> list[str]:
-        return [title] * named + [f"{100 * metrics[prefix + name]:.1f}" for name in names]
+        # `trainer.limit_val_batches` may leave a set without scores
+        scores = [metrics.get(prefix + name, math.nan) for name in names]
+        shown = ["" if math.isnan(score) else f"{100 * score:.1f}" for score in scores]
+        return [title] * named + shown
 
     rows = [row(each.name, f"val/{each.name}/" if each.name else "val/") for each in sets]
     if len(sets) > 1:

@@ -205,7 +205,9 @@ class RunCheckpoints(ModelCheckpoint):
         self._interrupts.ignore()
         if self._interrupts:
             self._interrupts.stop()
-        if trainer.is_global_zero and not self.finish_best(trainer, pl_module):
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            logger.info("This was a trial (trainer.fast_dev_run): no weights are saved.")
+        elif trainer.is_global_zero and not self.finish_best(trainer, pl_module):
             logger.warning(
                 "No validation was run, so there is no best model; the weights are in %s.",
                 self._last_path(),

@@ -9,7 +9,8 @@ or views reuses the features that it finds and computes only the rest.
 
 The folder holds parts, pairs of files: features and their keys. Parts are written atomically, so an
 incomplete part is never read. If two processes need the same features, one computes them while the
-other waits.
+other waits. An image that cannot be read has NaN, and its key is marked: the next run tries again,
+as what was missing may have been permission or a package rather than the image.
 """
 
 import errno
@@ -44,6 +45,7 @@ logger = logging.getLogger(__name__)
 PART = 1024  # images per part at most, which limits the loss at an interruption
 
 Place = tuple[int, int]  # index of a part, and row in it
+_UNREADABLE = b"!"  # before the key of an image that could not be read
 
 
 class FeatureCache:
@@ -96,7 +98,8 @@ def cached_features(
         folder: The folder that contains the caches.
         encoder: The frozen encoder, on any device.
         views: N images, in one view or several.
-        load: Loads some of their views; images that it skips get NaN.
+        load: Loads some of their views; images that it skips get NaN, and are tried again by the
+            next run.
 
     Raises:
         DataError: The disk is full or not writable.
@@ -108,7 +111,7 @@ def cached_features(
         place = folder / _circumstances(encoder, views)
         place.mkdir(parents=True, exist_ok=True)
         with stop_at_once(), FileLock(place / ".lock"):
-            parts, known = _read_parts(place)
+            parts, known, unreadable = _read_parts(place)
             missing = [
                 # photos that are listed twice are computed once
                 list(
@@ -130,28 +133,29 @@ def cached_features(
                     place,
                 )
                 _write_parts(place, encoder, views, load, missing)
-                parts, known = _read_parts(place)
+                parts, known, unreadable = _read_parts(place)
     except OSError as error:
         raise DataError(
             f"{folder}: cannot write features ({error.strerror or error}). Free some space, choose"
             " another data.cache_folder, or lower data.cache_features."
         ) from error
-    places = np.array([[known[key] for key in row] for row in keys], np.int32)
+    found = unreadable | known
+    places = np.array([[found[key] for key in row] for row in keys], np.int32)
     used = np.unique(places[..., 0])
     places[..., 0] = np.searchsorted(used, places[..., 0])
     return Features([parts[part] for part in used], places)
 
 
-def _read_parts(place: Path) -> tuple[list[Path], dict[bytes, Place]]:
-    """Read the existing parts, and the place of each key in them."""
+def _read_parts(place: Path) -> tuple[list[Path], dict[bytes, Place], dict[bytes, Place]]:
+    """Read the existing parts, the place of each key in them, and those of unreadable images."""
     parts = sorted(path for path in place.glob("*.npy") if path.with_suffix(".keys").is_file())
     known: dict[bytes, Place] = {}
+    unreadable: dict[bytes, Place] = {}
     for part, path in enumerate(parts):
-        known |= {
-            key: (part, row)
-            for row, key in enumerate(path.with_suffix(".keys").read_bytes().split())
-        }
-    return parts, known
+        for row, key in enumerate(path.with_suffix(".keys").read_bytes().split()):
+            places = unreadable if key.startswith(_UNREADABLE) else known
+            places[key.removeprefix(_UNREADABLE)] = part, row
+    return parts, known, unreadable
 
 
 def _check_space(folder: Path, shape: tuple[int, ...]) -> None:
@@ -211,8 +215,11 @@ def _write_part(
     temporary = path.with_suffix(".tmp")
     try:
         batches = load(views, [where for _, where in wanted])
-        _compute(temporary, encode, shape, batches, [index for _, (_, index) in wanted], tell)
-        path.with_suffix(".keys").write_bytes(b"\n".join(keys))
+        unreadable = _compute(
+            temporary, encode, shape, batches, [index for _, (_, index) in wanted], tell
+        )
+        marked = [_UNREADABLE * (row in unreadable) + key for row, key in enumerate(keys)]
+        path.with_suffix(".keys").write_bytes(b"\n".join(marked))
         os.replace(temporary, path)  # last: without it, the keys don't count
     finally:
         temporary.unlink(missing_ok=True)
@@ -225,7 +232,8 @@ def _compute(
     batches: Iterable[tuple[Tensor, Tensor]],
     wanted: Sequence[int],
     tell: Callable[[int], None],
-) -> None:
+) -> set[int]:
+    """Compute features into a file, and return the rows of images that could not be read."""
     rows = {index: row for row, index in enumerate(wanted)}
     _, regions, width = shape
     with path.open("wb") as file:
@@ -243,8 +251,9 @@ def _compute(
             for index, one in zip(indices.tolist(), features, strict=True):
                 write(rows.pop(index), one)
             tell(len(wanted) - len(rows))
-        for row in rows.values():  # images that could not be read
+        for row in rows.values():
             write(row, np.full((regions, width), np.nan, np.float16))
+    return set(rows.values())
 
 
 def _rows(encoder: Encoder | JointEncoder, views: ImageViews) -> int:

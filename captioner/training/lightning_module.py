@@ -38,7 +38,13 @@ from captioner.training.frozen_part import FrozenPart
 from captioner.training.keeping import OriginalClasses
 from captioner.training.loss import CaptionLoss, event_loss
 from captioner.training.network import continued_network, new_network
-from captioner.training.optimization import FinetuneConfig, cosine_rate, make_optimizer
+from captioner.training.optimization import (
+    FinetuneConfig,
+    check_schedule,
+    cosine_rate,
+    epoch_share,
+    make_optimizer,
+)
 from captioner.training.processes import gather, shares
 from captioner.training.samples import log_samples
 from captioner.training.seeding import seed_step
@@ -149,10 +155,14 @@ class CaptioningModule(LightningModule):
         self.about = about
         decoding.check_defaults()
         vocabulary.start(decoding.style)  # fail early if there is no such style
-        if learning_rate <= 0:
-            raise ConfigError(f"model.learning_rate is {learning_rate}; expected a number above 0.")
-        if not 0 <= events_weight < math.inf:
-            raise ConfigError(f"model.events_weight is {events_weight}; expected 0 or more.")
+        check_schedule(learning_rate, warmup_steps, final_share)
+        for name, number in (
+            ("events_weight", events_weight),
+            ("coverage_penalty", coverage_penalty),
+            ("samples", samples),
+        ):
+            if not 0 <= number < math.inf:
+                raise ConfigError(f"model.{name} is {number}; expected 0 or more.")
         for name, share in (
             ("label_smoothing", label_smoothing),
             ("scheduled_sampling", scheduled_sampling),
@@ -238,7 +248,6 @@ class CaptioningModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the loss of one batch."""
-        progress = self.current_epoch / max(1, (self.trainer.max_epochs or 1) - 1)
         inputs, advantages, taught, kept = batch.inputs, None, None, None
         if self.original is not None and inputs.ndim > 3 and not self.network.encoder.frozen:
             features, kept = self.original.encode(self.network, inputs)
@@ -251,9 +260,8 @@ class CaptioningModule(LightningModule):
                 batch, self.network.decoder, self._critic, self.self_critical
             )
             self._log_figures(drawn, len(batch.captions))
-        output = self.network.decoder(
-            batch.inputs, batch.captions, self.scheduled_sampling * min(1, progress)
-        )
+        sampled = self.scheduled_sampling and self.scheduled_sampling * epoch_share(self.trainer)
+        output = self.network.decoder(batch.inputs, batch.captions, sampled)
         if self.teachers is not None:
             taught = self.teachers.probabilities(inputs, batch.captions)
         own = partial(shares, ranks=self.trainer.world_size, device=self.device)
@@ -274,9 +282,8 @@ class CaptioningModule(LightningModule):
 
     def _log_figures(self, figures: Mapping[str, float | Tensor], n_images: int) -> None:
         for name, value in figures.items():
-            waits = (
-                isinstance(value, Tensor) and value.is_cuda
-            )  # showing it at every step would synchronise the GPU
+            # showing it at every step would synchronise the GPU
+            waits = isinstance(value, Tensor) and value.is_cuda
             self.log(
                 f"train/{name}",
                 value,
@@ -375,6 +382,7 @@ class CaptioningModule(LightningModule):
             self.vocabulary,
             self.preprocessing,
             self.decoding,
+            tags=self.network.tags,
             frames=self.network.frames,
         )
         features = self(batch.inputs)
@@ -395,7 +403,9 @@ class CaptioningModule(LightningModule):
         probabilities = gather(self._probabilities, ranks=self.trainer.world_size)
         self._captions, self._probabilities = {}, {}
         first = self.trainer.sanity_checking
-        whole = not first or self.trainer.num_sanity_val_steps == math.inf  # else a few batches
+        told = not first or self.trainer.num_sanity_val_steps == math.inf  # else a few batches
+        limit = self.trainer.limit_val_batches
+        whole = told and isinstance(limit, float) and limit == 1  # an integer counts batches
         sets = CaptionData.of(self.trainer).validation_sets
         validated = divide_captions(sets, captions, whole=whole)
         scores = [each.scores() for each in validated]
@@ -404,7 +414,7 @@ class CaptioningModule(LightningModule):
         mean = mean_scores(validated, scores)
         if len(validated) > 1 or validated[0].validation_set.name:
             self._log_scores("val/", mean)
-        if whole:
+        if told:
             when = "Before training" if first else f"Epoch {self.current_epoch}"
             for each, own in zip(validated, scores, strict=True):
                 self._tell(each, own, when)
@@ -477,10 +487,8 @@ class CaptioningModule(LightningModule):
                 " captions or data.min_count have changed. Start a new run, or restore the"
                 " captions."
             )
-        before, now = (
-            {"tags": None, "events": None, **checkpoint.get("network", {})},
-            self._described(),
-        )
+        before = {"tags": None, "events": None, **checkpoint.get("network", {})}
+        now = self._described()
         if before != now:
             raise ConfigError(
                 f"Architecture mismatch: the checkpoint has {before}, the config {now}. Restore"

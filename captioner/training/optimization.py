@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 
 from captioner.errors import ConfigError
@@ -36,6 +37,10 @@ class FinetuneConfig:
     keep_classifier: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.from_epoch < 0:
+            raise ConfigError(
+                f"model.finetune.from_epoch is {self.from_epoch}; expected 0 or more."
+            )
         if not 0 <= self.keep_classifier < math.inf:
             raise ConfigError(
                 f"model.finetune.keep_classifier is {self.keep_classifier}; expected a weight of 0"
@@ -116,6 +121,36 @@ def parameter_groups(
                     {"name": name + suffix, "lr": rate, "params": params, "weight_decay": decay}
                 )
     return groups
+
+
+def check_schedule(learning_rate: float, warmup_steps: int, final_share: float) -> None:
+    """Check the options of the learning rate.
+
+    Args:
+        learning_rate: The peak learning rate.
+        warmup_steps: See `cosine_rate`.
+        final_share: See `cosine_rate`.
+
+    Raises:
+        ConfigError: A number is out of range.
+    """
+    if not 0 < learning_rate < math.inf:
+        raise ConfigError(f"model.learning_rate is {learning_rate}; expected a number above 0.")
+    if warmup_steps < 0:
+        raise ConfigError(f"model.warmup_steps is {warmup_steps}; expected 0 or more.")
+    if not 0 <= final_share <= 1:
+        raise ConfigError(f"model.final_share is {final_share}; expected a share from 0 to 1.")
+
+
+def epoch_share(trainer: Trainer) -> float:
+    """Return how far a run's current epoch is: from 0 in its first epoch to 1 in its last.
+
+    The last epoch is that of the last step, as a run may end by `max_steps` alone.
+    """
+    a_step = trainer.accumulate_grad_batches
+    epochs = trainer.estimated_stepping_batches / math.ceil(trainer.num_training_batches / a_step)
+    last = max(1, math.ceil(epochs) - 1) if epochs < math.inf else math.inf
+    return min(1.0, trainer.current_epoch / last)
 
 
 def cosine_rate(step: int, steps: float, warmup_steps: int, final_share: float) -> float:

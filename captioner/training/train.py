@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -98,6 +99,11 @@ class RunCLI(LightningCLI):
         The saved config has the resolved precision, so that a resumed run keeps it.
         If stderr is not a terminal, log lines replace the progress bar.
         """
+        accumulated = self.config.trainer.accumulate_grad_batches
+        if accumulated < 1:  # Lightning divides by it
+            raise ConfigError(
+                f"trainer.accumulate_grad_batches is {accumulated}; expected 1 or more."
+            )
         self.config.trainer.precision = kwargs["precision"] = self._precision()
         if self.config.trainer.logger in (None, True):
             kwargs["logger"] = make_loggers(
@@ -278,6 +284,10 @@ def _train(open_cli: Callable[[list[str] | None], RunCLI], args: Sequence[str] |
         return _refuse(
             f"The disk is full ({error}). Free some space, then resume with --ckpt_path last."
         )
+    except ValueError as error:  # some of the trainer's options are refused by no other error
+        if not _is_lightnings(error):
+            raise
+        return _refuse(" ".join(str(error).split()))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     finally:
@@ -285,6 +295,12 @@ def _train(open_cli: Callable[[list[str] | None], RunCLI], args: Sequence[str] |
             logger.removeHandler(handler)
             handler.close()
     return 0
+
+
+def _is_lightnings(error: Exception) -> bool:
+    """Return whether Lightning, or what builds its objects from the config, raised an error."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith(("lightning.", "jsonargparse."))
 
 
 def _refuse(why: str) -> int:

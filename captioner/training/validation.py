@@ -57,8 +57,9 @@ def divide_captions(
     Args:
         sets: The sets, whose records follow one another in the validation split.
         captions: The captions by their record's index in the split, in order.
-        whole: Whether all sets were captioned. If only the first batches were, as before training,
-            sets without captions are skipped, unless no set has any.
+        whole: Whether all sets were captioned. If only the first batches were, as before training
+            or with `trainer.limit_val_batches`, sets without captions are skipped, unless no set
+            has any.
 
     Raises:
         DataError: A set has no captions, because none of its images can be read.
@@ -84,7 +85,7 @@ def mean_scores(
 ) -> dict[str, float]:
     """Compute the mean of each score over the sets, weighted by the sets' weights.
 
-    Before training, perhaps only sets of the weight 0 were captioned: then all count alike.
+    Of the first batches, perhaps only sets of the weight 0 were captioned: then all count alike.
     """
     weights = [each.validation_set.weight for each in validated]
     if not any(weights):

@@ -148,6 +148,11 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
             "sources": {"a": Source(new, weight=2, share=0.5)},
         },
         "data.sources.a.weight is 0": {"train": new, "sources": {"a": Source(new, weight=0)}},
+        "data.sources.a.weight is inf": {
+            "train": new,
+            "sources": {"a": Source(new, weight=float("inf"))},
+        },
+        "data.seed is -1": {"train": new, "seed": -1},
         "data.sources.a.rank_weights is": {
             "train": new,
             "sources": {"a": Source(new, rank_weights=[0, 0])},
@@ -168,6 +173,11 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
     data = CaptionData(new, validation={"a": ValidationSource(new, style="coco")}, min_count=1)
     with pytest.raises(ConfigError, match="There is no style 'coco'"):
         _ = data.vocabulary
+    silent = CaptionData(val=new, sources={"a": Source(new, words=False)}, min_count=1)
+    with pytest.raises(ConfigError, match="No source brings words"):
+        _ = silent.vocabulary
+    with pytest.raises(DataError, match=r"leave_out 0\.99 leaves none of its 9 images"):
+        _ = CaptionData(new, new, leave_out=0.99).records
 
 
 def test_nouns_of_tags_belong_to_the_vocabulary_however_rare(ranked: Path, tmp_path: Path) -> None:

@@ -295,6 +295,34 @@ def test_images_that_were_left_out_have_no_features(
     )
 
 
+def test_an_image_that_could_not_be_read_is_tried_again(
+    encoder: Encoder, records: list[Record], calls: list[int], tmp_path: Path
+) -> None:
+    """What it lacked may have been a package: then neither its size nor its time changes."""
+    path = records[1].path
+    content, times = path.read_bytes(), path.stat()
+    path.write_bytes(b"x" * len(content))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    cache = tmp_path / "cache"
+    for _ in range(2):
+        calls.clear()
+        features = cached_features(cache, encoder, views_of(records), load)
+        assert np.isnan(features[0, 1]).all()
+        assert not np.isnan(features[0, 2]).any()
+    assert not calls, "the other images are encoded once"
+
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    readable = cached_features(cache, encoder, views_of(records), load)
+    assert sum(calls) == 2, "its two views"
+    fresh = cached_features(tmp_path / "fresh", encoder, views_of(records), load)
+    for view in range(2):
+        for index in range(COUNT):
+            np.testing.assert_allclose(
+                readable[view, index], fresh[view, index], rtol=2e-3, atol=1e-5
+            )
+
+
 def test_a_disk_without_room_is_refused_before_anything_is_computed(
     records: list[Record], tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from jsonargparse import Namespace
+from lightning.pytorch import Trainer
 
 from captioner.errors import ConfigError
 from captioner.training import train
@@ -45,3 +46,19 @@ def test_a_folder_that_cannot_be_written_is_a_line(
     assert train.main([]) == 2
     (record,) = caplog.records
     assert record.message.startswith("error: /disk/run: no. Choose a writable folder for the run")
+
+
+def test_only_lightnings_value_errors_are_a_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those are of options; a traceback says where another one, a bug of ours, comes from."""
+    monkeypatch.setattr(train, "TrainCLI", lambda *args, **kwargs: Trainer(strategy="none"))
+    assert train.main([]) == 2
+    assert "invalid strategy name" in caplog.records[-1].message
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise ValueError("ours")
+
+    monkeypatch.setattr(train, "TrainCLI", fail)
+    with pytest.raises(ValueError, match="ours"):
+        train.main([])

@@ -131,6 +131,22 @@ def test_sets_are_scored_apart_and_their_mean_selects(options, tmp_path):
     assert read_checkpoint("again/best").vocabulary == vocabulary
 
 
+@pytest.mark.parametrize("limit", ["--trainer.limit_val_batches=2", "--trainer.fast_dev_run=1"])
+def test_sets_that_a_short_validation_does_not_reach_are_left_out(limit, options, caplog):
+    watch = Watch()
+    assert train_with(watch, [*options, "--trainer.max_epochs=1", limit]) == 0
+    assert watch.scores["val/CIDEr-D"] == watch.scores["val/a/CIDEr-D"]
+    assert "val/b/CIDEr-D" not in watch.scores
+    best = Path("runs/tiny/best")
+    if "fast_dev_run" in limit:
+        assert not best.exists()
+        assert caplog.records[-1].message.startswith("This was a trial")
+    else:
+        table = (best / "README.md").read_text().splitlines()[-3:]
+        assert [line.split("|")[1].strip() for line in table] == ["a", "b", "mean"]
+        assert table[1].replace("|", "").split() == ["b"], "not scored"
+
+
 @pytest.mark.slow
 def test_a_run_on_two_sources_goes_on_as_if_never_interrupted(options):
     often = [*options, "--checkpoint.every_minutes=0", "--trainer.default_root_dir=broken"]

@@ -10,13 +10,22 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Callback
 
 from captioner import Captioner
 from captioner.annotations.records import load_records
 from captioner.checkpoint import read_checkpoint
 from captioner.model.decoder import DECODERS
 from captioner.training.train import main
-from tests.training.runs import FLICKR8K, QUICK, SMALL, SMALL_EFFICIENTNET, TINY, weights
+from tests.training.runs import (
+    FLICKR8K,
+    QUICK,
+    SMALL,
+    SMALL_EFFICIENTNET,
+    TINY,
+    train_with,
+    weights,
+)
 
 
 def test_a_run_leaves_its_config_its_log_and_a_folder_that_captions_on_both_backends():
@@ -217,12 +226,53 @@ def test_an_unknown_or_mistyped_key_is_refused_with_its_location(argument, named
         (["--data.min_count=0"], "min_count"),
         (["--model.decoding.beam_size=0"], "beam_size"),
         (["--model.decoding.include=[cat]"], "none in a model's defaults"),
+        (["--model.coverage_penalty=-1"], "coverage_penalty is -1.0; expected 0 or more"),
+        (["--trainer.accumulate_grad_batches=0"], "accumulate_grad_batches is 0; expected 1"),
+        (["--trainer.strategy=none"], "invalid strategy name"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(arguments, said, caplog):
     assert main([f"--config={TINY}", *SMALL, *arguments]) == 2
     assert said in caplog.records[-1].message
     assert not Path("runs").exists()
+
+
+class Shares(Callback):
+    """Keeps the decoder's share of sampled input words of each step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def setup(self, trainer, pl_module, stage):
+        pl_module.network.decoder.register_forward_pre_hook(
+            lambda decoder, inputs: self.seen.append(inputs[2])
+        )
+
+
+@pytest.mark.parametrize(
+    "length",
+    [
+        ["--trainer.max_epochs=3"],
+        ["--trainer.max_epochs=-1", "--trainer.max_steps=12"],
+        [
+            "--trainer.max_epochs=100",
+            "--trainer.max_steps=7",
+            "--trainer.accumulate_grad_batches=2",
+        ],
+    ],
+)
+def test_sampled_words_reach_their_share_in_the_last_epoch_however_a_run_ends(length):
+    shares = Shares()
+    options = [
+        f"--config={TINY}",
+        *SMALL,
+        "--trainer.limit_val_batches=0",
+        "--trainer.logger=false",
+    ]
+    assert train_with(shares, [*options, "--model.scheduled_sampling=0.3", *length]) == 0
+    expected = [0.0] * 5 + [0.15] * 5 + [0.3] * 5  # five batches an epoch
+    assert shares.seen == pytest.approx(expected[: len(shares.seen)])
+    assert len(shares.seen) > 10
 
 
 @pytest.mark.usefixtures("finished_run")
