@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from captioner.annotations.records import Record
 from captioner.data.corruptions import Corruptions
+from captioner.data.sampling import Key
 from captioner.errors import ConfigError, ImageError
 from captioner.images import open_image
 from captioner.preprocessing import Preprocessing
@@ -162,9 +163,9 @@ class Batch(NamedTuple):
 class CaptionDataset(Dataset[Example]):
     """One example per image: its pixels or features, its captions' ids, its index.
 
-    The keys are (epoch, index). Every random choice depends only on the seed, the epoch and the
-    image, not on the number of workers or processes nor on resuming. Workers live as long as the
-    run.
+    The keys are `Key`. Every random choice depends only on the seed and the key, not on the number
+    of workers or processes nor on resuming: an image that is drawn twice in an epoch is augmented
+    in two ways. Workers live as long as the run.
 
     Args:
         records: The split's records.
@@ -222,12 +223,12 @@ class CaptionDataset(Dataset[Example]):
             self.features_until is None or epoch < self.features_until
         )
 
-    def __getitem__(self, key: tuple[int, int]) -> Example:
-        epoch, index = key
+    def __getitem__(self, key: Key) -> Example:
+        epoch, index, *before = key
         unreadable: list[str] = []
         for candidate in range(index, index + len(self) if self.substitute else index + 1):
             index = candidate % len(self)
-            rng = np.random.default_rng((self.seed, epoch, index))
+            rng = np.random.default_rng((self.seed, epoch, index, *before))
             captions, weights = self._choose(index, rng)
             try:
                 image = self._image(epoch, index, rng)

@@ -15,7 +15,9 @@ from torch.utils.data import Sampler
 from captioner.errors import ConfigError
 
 _GOLDEN = (5**0.5 - 1) / 2
-Key = tuple[int, int]  # (epoch, index of a record), the key of a `CaptionDataset`
+Key = tuple[int, ...]
+"""The key of a `CaptionDataset`: the epoch, the index of a record and, from its second draw in the
+epoch on, the number of its draws before."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +103,12 @@ class TrainingBatches(Sampler[list[Key]]):
         epoch = self.epoch()
         order = self.order(epoch)
         first = self.resumed[1] if epoch == self.resumed[0] else 0
+        keys: list[Key] = [
+            (epoch, index, before) if before else (epoch, index)
+            for index, before in zip(order.tolist(), _draws_before(order).tolist(), strict=True)
+        ]
         for start in range(first * self.step, len(self) * self.step, self.step):
-            yield [
-                (epoch, int(index))
-                for index in order[start : start + self.step][self.rank :: self.ranks]
-            ]
+            yield keys[start : start + self.step][self.rank :: self.ranks]
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Compute the indices of an epoch's images, in order; sources' ranges are consecutive."""
@@ -115,6 +118,15 @@ class TrainingBatches(Sampler[list[Key]]):
             for number, source in enumerate(self.sources)
         ]
         return np.random.default_rng((self.seed, epoch)).permutation(np.concatenate(drawn))
+
+
+def _draws_before(order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Count how often each element of an array occurs before it."""
+    places = np.argsort(order, kind="stable")
+    _, firsts, counts = np.unique(order[places], return_index=True, return_counts=True)
+    before = np.empty_like(order)
+    before[places] = np.arange(len(order)) - np.repeat(firsts, counts)
+    return before
 
 
 class ValidationBatches(Sampler[list[Key]]):

@@ -48,7 +48,7 @@ class LabelledBatch(NamedTuple):
 
 
 class LabelledDataset(Dataset[LabelledExample]):
-    """One example per image, indexed by (epoch, index), on which all random choices depend.
+    """One example per image, indexed by `Key`, on which all random choices depend.
 
     Args:
         images: The images.
@@ -79,8 +79,8 @@ class LabelledDataset(Dataset[LabelledExample]):
         return len(self.images)
 
     def __getitem__(self, key: Key) -> LabelledExample:
-        epoch, index = key
-        rng = np.random.default_rng((self.seed, epoch, index))
+        _, index, *_ = key
+        rng = np.random.default_rng((self.seed, *key))
         label = int(self.images.labels[index])
         try:
             image = self.images.open(index, self.preprocessing.size)

@@ -303,6 +303,19 @@ def test_captions_keep_their_weights_where_all_are_used(records: list[Record]) -
             assert weight == pytest.approx(expected)
 
 
+# --- Repeated draws ---
+
+
+def test_an_image_that_is_drawn_twice_in_an_epoch_is_augmented_and_captioned_anew(
+    records: list[Record],
+) -> None:
+    dataset = make_dataset(records, captions_per_image=1, augmentation=Augmentation(crop=0.5))
+    draws = [dataset[0, 0], *(dataset[0, 0, before] for before in range(1, 20))]
+    assert len({draw.image.tobytes() for draw in draws}) == 20
+    assert len({str(draw.captions) for draw in draws}) > 1
+    assert same(dataset[0, 0, 3], draws[3])
+
+
 # --- Features ---
 
 

@@ -27,7 +27,7 @@ def validate(count: int, batch_size: int, **options: int) -> list[list[Key]]:
 
 
 def indices(batches: list[list[Key]]) -> list[int]:
-    return [index for batch in batches for _, index in batch]
+    return [index for batch in batches for _, index, *_ in batch]
 
 
 @settings(deadline=None)
@@ -41,6 +41,26 @@ def test_an_epoch_has_every_image_once_but_for_those_that_make_no_whole_batch(
     assert len(set(indices(batches))) == len(indices(batches))
     assert set(indices(batches)) <= set(range(count))
     assert {key[0] for batch in batches for key in batch} == {epoch}
+
+
+@settings(deadline=None)
+@given(
+    count=st.integers(1, 20),
+    an_epoch=st.integers(1, 60),
+    batch_size=st.integers(1, 9),
+    done=st.integers(0, 9),
+)
+def test_an_image_that_is_drawn_again_in_an_epoch_has_another_key(
+    count: int, an_epoch: int, batch_size: int, done: int
+) -> None:
+    draws = [Draws(count, an_epoch)]
+    batches = list(TrainingBatches(draws, batch_size, lambda: 1))
+    seen: Counter[int] = Counter()
+    for key in (key for batch in batches for key in batch):
+        epoch, index, before = (*key, 0)[:3]
+        assert (epoch, before) == (1, seen[index])
+        seen[index] += 1
+    assert list(TrainingBatches(draws, batch_size, lambda: 1, resumed=(1, done))) == batches[done:]
 
 
 def test_what_one_epoch_leaves_out_another_has() -> None:
