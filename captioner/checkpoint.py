@@ -110,6 +110,8 @@ def read_checkpoint(folder: str | os.PathLike[str] | None = None) -> Checkpoint:
             version wrote it, or the hub has no such model.
         MissingExtraError: A model of the hub is given, and huggingface_hub is not installed.
     """
+    if folder is not None and not isinstance(folder, (str, os.PathLike)):
+        raise CheckpointError(f"The checkpoint folder is {folder!r}; expected its path.")
     if folder is None or folder == "bundled":
         if not (BUNDLED / CONFIG).is_file():
             raise CheckpointError(
@@ -458,7 +460,8 @@ def _oldest_format(config: Mapping[str, Any]) -> int:
     version = max((since for key, since in _OPTIONAL.items() if key in config), default=1)
     named = isinstance(config.get(_TAGS, {}).get("table"), list)  # classes of the user's own
     architecture = config["architecture"]
-    pointing = architecture.get("decoder", {}).get("pointer", False)
+    decoder = architecture.get("decoder")
+    pointing = isinstance(decoder, dict) and decoder.get("pointer", False)
     return 3 if named or pointing or _TEMPORAL in architecture else version
 
 
