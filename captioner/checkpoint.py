@@ -50,6 +50,7 @@ _QUANTIZED = "quantized"  # only where weights are stored as integers
 _EVENTS = "events"  # only where a model of clips tells events
 _OPTIONAL = {_TAGS: 2, _CONFIDENCE: 2, _QUANTIZED: 3, _EVENTS: 3}
 _TEMPORAL = "temporal"  # of the architecture, since format 3: how frames of clips are joined
+_MALFORMED = (struct.error, ValueError, RecursionError, LookupError, TypeError, AttributeError)
 _KEYS = ("format_version", "package_version", *_SECTIONS)
 
 
@@ -110,6 +111,8 @@ def read_checkpoint(folder: str | os.PathLike[str] | None = None) -> Checkpoint:
             version wrote it, or the hub has no such model.
         MissingExtraError: A model of the hub is given, and huggingface_hub is not installed.
     """
+    if folder is not None and not isinstance(folder, (str, os.PathLike)):
+        raise CheckpointError(f"The checkpoint folder is {folder!r}; expected its path.")
     if folder is None or folder == "bundled":
         if not (BUNDLED / CONFIG).is_file():
             raise CheckpointError(
@@ -134,18 +137,8 @@ def read_checkpoint(folder: str | os.PathLike[str] | None = None) -> Checkpoint:
     vocabulary = Vocabulary.load(folder / VOCABULARY)
     _check_weights(folder / WEIGHTS, len(vocabulary))
     architecture, version = config["architecture"], config["package_version"]
-    return Checkpoint(
-        folder,
-        architecture,
-        preprocessing,
-        decoding,
-        vocabulary,
-        version,
-        tags,
-        confidence,
-        config.get(_QUANTIZED),
-        events,
-    )
+    facts = (architecture, preprocessing, decoding, vocabulary, version)
+    return Checkpoint(folder, *facts, tags, confidence, config.get(_QUANTIZED), events)
 
 
 def write_calibration(
@@ -375,10 +368,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         )
     optional = (key for key, since in _OPTIONAL.items() if version >= since and key in config)
     sections = (*_SECTIONS, *optional)
-    unknown, missing = (
-        sorted(set(config) - {*_KEYS, *sections}),
-        [key for key in _KEYS if key not in config],
-    )
+    unknown = sorted(set(config) - {*_KEYS, *sections})
+    missing = [key for key in _KEYS if key not in config]
     if unknown or missing:
         problem = (
             f"has unknown keys: {', '.join(unknown)}" if unknown else f"lacks {', '.join(missing)}"
@@ -426,14 +417,7 @@ def _check_weights(path: Path, vocab_size: int) -> None:
         words = tensors.get(_EMBEDDING, {"shape": [vocab_size]})["shape"][0]
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (
-        struct.error,
-        ValueError,
-        RecursionError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except _MALFORMED as error:
         if start == b"version ":
             raise CheckpointError(
                 f"{path} is a Git LFS pointer. Fetch the file itself: git lfs pull"
@@ -458,7 +442,8 @@ def _oldest_format(config: Mapping[str, Any]) -> int:
     version = max((since for key, since in _OPTIONAL.items() if key in config), default=1)
     named = isinstance(config.get(_TAGS, {}).get("table"), list)  # classes of the user's own
     architecture = config["architecture"]
-    pointing = architecture.get("decoder", {}).get("pointer", False)
+    decoder = architecture.get("decoder")
+    pointing = isinstance(decoder, dict) and decoder.get("pointer", False)
     return 3 if named or pointing or _TEMPORAL in architecture else version
 
 

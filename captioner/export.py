@@ -386,6 +386,11 @@ def _share_weights(proto: ModelProto, stored: Mapping[str, WeightPlace]) -> None
         place = stored.get(tensor.name.removeprefix(_OWN))
         if place is None:
             continue
+        if place.dtype not in _KINDS:
+            raise CheckpointError(
+                f"{WEIGHTS} has {tensor.name.removeprefix(_OWN)} as {place.dtype}; expected"
+                f" {' or '.join(_KINDS)}. Convert the weights to one of these."
+            )
         kind = _KINDS[place.dtype]
         if kind == TensorProto.FLOAT16:
             casts.append(

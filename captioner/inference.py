@@ -112,7 +112,8 @@ class Captioner:
             MissingExtraError: The torch backend is required, and torch is not installed.
         """
         check_backend(backend)
-        folders = [folder] if folder is None or isinstance(folder, (str, os.PathLike)) else folder
+        several = isinstance(folder, Iterable) and not isinstance(folder, (str, bytes, os.PathLike))
+        folders: Iterable[Any] = folder if several else [folder]  # type: ignore[assignment]
         checkpoints = [read_checkpoint(each) for each in folders]
         if not checkpoints:
             raise ConfigError("No checkpoint folder given; expected one or more.")

@@ -5,7 +5,6 @@ images, bit for bit; except that for "center_crop", an image more than 32 times 
 cropped to its middle before it is resized. The settings are stored with the weights.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from captioner.errors import ConfigError, ImageError
+from captioner.sections import is_number
 
 Resize = Literal["squash", "center_crop"]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -146,14 +146,10 @@ def _three_floats(key: str, value: Any) -> tuple[float, float, float]:
     if (
         isinstance(value, (list, tuple))
         and len(value) == 3
-        and all(_is_number(number) for number in value)
+        and all(is_number(number) for number in value)
     ):
         red, green, blue = (float(number) for number in value)
         return red, green, blue
     raise ConfigError(
         f"preprocessing.{key} is {value!r}: expected three numbers, for red, green and blue"
     )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

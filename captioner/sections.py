@@ -1,5 +1,6 @@
 """Read sections of a checkpoint's config.json: their keys, and values that several have."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -40,12 +41,20 @@ def are_names(value: object) -> bool:
     return bool(names) and whole and len(set(names)) == len(names)
 
 
+def is_number(value: object) -> bool:
+    """Return whether a value is a number that is finite as a float, which JSON's may exceed."""
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and abs(value) <= sys.float_info.max
+    )
+
+
 def check_positive(name: str, value: object) -> None:
     """Check that a value is a positive, finite number.
 
     Raises:
         ConfigError: It is not.
     """
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not 0 < value < float("inf"):  # type: ignore[operator]
+    if not is_number(value) or not value > 0:  # type: ignore[operator]
         raise ConfigError(f"{name} is {value!r}; expected a positive number.")

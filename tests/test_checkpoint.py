@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from captioner.checkpoint import FORMAT_VERSION, describe, read_checkpoint, write_checkpoint
+from captioner.checkpoint import (
+    FORMAT_VERSION,
+    describe,
+    drop_confidence,
+    read_checkpoint,
+    write_checkpoint,
+)
 from captioner.decoding import DecodingOptions
 from captioner.errors import CheckpointError, ConfigError
 from captioner.preprocessing import Preprocessing
@@ -208,6 +214,7 @@ def truncate(name: str, share: float) -> Callable[[Path], object]:
         (change_config(decoding=[1]), r"decoding is \[1\]; expected a JSON object"),
         (change_config(decoding={"beam_sise": 3}), "config.json: .*beam_sise"),
         (change_config(preprocessing={"size": "large"}), "config.json: .*size"),
+        (change_config(preprocessing={"std": [1, 1, 10**400]}), "config.json: .*three numbers"),
         (change_config(package_version=1), "package_version is 1"),
         (replace("vocabulary.json", b'["a"]'), "vocabulary.json: not a vocabulary"),
         (
@@ -236,3 +243,10 @@ def test_every_damage_is_one_clear_error(
         read_checkpoint(folder)
     assert str(tmp_path / "model") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_architecture_of_another_form_keeps_its_other_sections_writable(tmp_path: Path) -> None:
+    folder = write(tmp_path / "model")
+    change_config(architecture={"decoder": "mine"})(folder)
+    drop_confidence(folder)
+    assert read_checkpoint(folder).architecture == {"decoder": "mine"}

@@ -73,6 +73,8 @@ def change_config(folder: Path, **architecture: dict[str, object]) -> None:
             lambda folder: change_config(folder, encoder={"name": "resnet19"}),
             "unknown architecture.*resnet19",
         ),
+        (lambda folder: change_config(folder, encoder={"name": 5}), "encoder.name is 5"),
+        (lambda folder: change_config(folder, encoder={"grid": True}), "encoder.grid is True"),
         (
             lambda folder: change_config(folder, encoder={"name": "squeezenet1_0"}),
             "don't belong to this architecture",
@@ -129,7 +131,18 @@ def test_torch_loads_strictly(
         TorchBackend.from_checkpoint(read_checkpoint(copied))
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:99", "tpu:0"])
+def test_weights_of_other_kinds_are_not_exported(copied: Path) -> None:
+    state = load_file(copied / WEIGHTS)
+    state["decoder.gate.bias"] = state["decoder.gate.bias"].bfloat16()
+    save_file(state, copied / WEIGHTS)
+    with pytest.raises(
+        CheckpointError, match=r"has decoder\.gate\.bias as BF16; expected F16 or F32"
+    ):
+        export_onnx(copied)
+    assert not list(copied.glob("*.onnx*"))
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "tpu:0", ""])
 def test_a_device_that_is_not_there_is_refused(device: str, checkpoint_folder: Path) -> None:
     with pytest.raises(ConfigError, match=f"'{device}' cannot be used"):
         TorchBackend.from_checkpoint(read_checkpoint(checkpoint_folder), device)

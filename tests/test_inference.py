@@ -1,4 +1,5 @@
 import io
+import json
 import math
 import os
 import shutil
@@ -7,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -161,6 +163,7 @@ def test_options_reach_the_search(captioner: Captioner, pictures: list[Image.Ima
         {"temperature": 0.5},
         {"batch_size": 0},
         {"batch_size": True},
+        {"batch_size": 2.0},
         {"on_error": "ignore"},
     ],
 )
@@ -199,6 +202,35 @@ def test_an_image_that_cannot_be_read_is_raised_or_skipped(
         Caption,
     ]
     assert captioner.caption([missing], on_error="skip") == [None]
+
+
+@pytest.mark.parametrize("what", [None, 5, bytearray(b"GIF89a"), io.BytesIO(b"a\nb")])
+def test_what_is_no_image_is_named(captioner: Captioner, what: Any) -> None:
+    with pytest.raises(ImageError, match=f"is of type {type(what).__name__}: expected a path"):
+        captioner.caption(what)
+    (error,) = captioner.stream(what)
+    assert isinstance(error, ImageError)
+
+
+def test_a_sequence_without_an_iterator_holds_images(
+    captioner: Captioner, pictures: list[Image.Image]
+) -> None:
+    class Dataset:  # as torch's
+        def __getitem__(self, index: int) -> Image.Image:
+            return pictures[:3][index]
+
+    images: Any = Dataset()
+    assert_same(captioner.caption(images), captioner.caption(pictures[:3]))
+    assert_same(
+        captioner.caption(images, batch_size=np.int64(2)),  # type: ignore[call-overload]
+        captioner.caption(pictures[:3]),
+    )
+
+
+@pytest.mark.parametrize("folder", [5, b"model", [5], [["model"]]])
+def test_what_is_no_folder_is_named(folder: Any) -> None:
+    with pytest.raises(CheckpointError, match=r"The checkpoint folder is .*; expected its path"):
+        Captioner.from_pretrained(folder)
 
 
 def test_a_stream_reads_no_more_than_a_batch_ahead(
@@ -314,6 +346,27 @@ def test_a_damaged_onnx_file_is_named_with_the_remedy(
     with pytest.raises(CheckpointError, match=f"coder.onnx.*captioner export {folder}") as caught:
         Captioner.from_pretrained(folder)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"preprocessing": {"size": 32}}, "pixels of the ONNX pair is 3 x 64 x 64"),
+        ({"tags": {"table": ["cat", "dog"], "temperature": 1}}, "classes of .*1000, .*files 2"),
+    ],
+)
+def test_a_config_of_another_model_is_refused_when_it_is_loaded(
+    checkpoint_folder: Path, tmp_path: Path, backend: str, section: dict[str, object], said: str
+) -> None:
+    if backend == "openvino":
+        pytest.importorskip("openvino")
+    folder = Path(shutil.copytree(checkpoint_folder, tmp_path / "mixed"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    changed = {**config, **section, "format_version": 3}
+    (folder / "config.json").write_text(json.dumps(changed), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=said):
+        Captioner.from_pretrained(folder, backend=backend)
 
 
 def test_the_light_world_captions_without_torch(

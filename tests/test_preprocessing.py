@@ -139,6 +139,7 @@ def test_it_survives_json_and_pickle():
         ({"mean": [0.5, 0.5]}, "three numbers"),
         ({"mean": [0.5, 0.5, "0.5"]}, "three numbers"),
         ({"mean": [0.5, 0.5, float("nan")]}, "three numbers"),
+        ({"mean": [0.5, 0.5, 10**400]}, "three numbers"),
         ({"std": "123"}, "three numbers"),
         ({"std": [0.2, 0.2, 0]}, "above 0"),
         ({"std": [0.2, 0.2, True]}, "three numbers"),

@@ -39,7 +39,7 @@ def test_names_are_different_words(value: object) -> None:
     assert are_names(("a", "b")) and not are_names(value)
 
 
-@pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan"), True, "1", None])
+@pytest.mark.parametrize("value", [0, -1, 10**400, float("inf"), float("nan"), True, "1", None])
 def test_a_positive_number_is_one(value: object) -> None:
     check_positive("number", 0.5)
     with pytest.raises(ConfigError, match=r"number is .*; expected a positive number"):

@@ -32,6 +32,10 @@ class Entry(Protocol):
     def name(self) -> str:
         """Its name."""
 
+    @property
+    def shape(self) -> Sequence[Any]:
+        """Its size along each axis; anything but a number for one that varies."""
+
 
 class Graph(Protocol):
     """A graph that computes its outputs."""
@@ -90,7 +94,7 @@ class OnnxBackend:
         """Load a checkpoint's ONNX pair.
 
         Raises:
-            CheckpointError: The pair is missing, damaged, or not one of ours.
+            CheckpointError: The pair is missing, damaged, or not that of the checkpoint's config.
             ConfigError: The device is not the CPU.
         """
         if device not in (None, "cpu"):
@@ -98,7 +102,9 @@ class OnnxBackend:
                 f"The {cls.name} backend runs on the CPU, not on {device!r}; use the torch backend"
                 " instead."
             )
-        return cls(checkpoint.folder)
+        backend = cls(checkpoint.folder)
+        backend._check_shapes(checkpoint)
+        return backend
 
     def encode(self, pixels: NDArray[np.float32]) -> "OnnxStepper":
         """Encode images (B, 3, S, S) or clips (B, F, 3, S, S); return a stepper over them."""
@@ -134,6 +140,36 @@ class OnnxBackend:
         bundled = self._folder == BUNDLED  # which lies elsewhere on another machine
         folder = None if bundled else os.path.abspath(self._folder)
         return _load_backend, (type(self), folder, self._threads)
+
+    def _check_shapes(self, checkpoint: Checkpoint) -> None:
+        """Check that the graphs take and give what the checkpoint's other files say.
+
+        Raises:
+            CheckpointError: They don't, so one of the files belongs to another model.
+        """
+        assert self._sessions is not None
+        encoder, decoder = self._sessions
+        entries = (*encoder.get_inputs(), *encoder.get_outputs(), *decoder.get_outputs())
+        shapes = {entry.name: tuple(entry.shape) for entry in entries}
+        frames = (checkpoint.frames,) if checkpoint.frames else ()
+        expected = {
+            "pixels": (*frames, 3, *[checkpoint.preprocessing.size] * 2),
+            "log_probs": (len(checkpoint.vocabulary),),
+        }
+        if checkpoint.tags is not None:
+            expected[CLASSES] = (checkpoint.tags.classes,)
+        if checkpoint.events is not None:
+            expected[EVENTS] = (*frames, len(checkpoint.events.labels))
+        for name, sizes in expected.items():
+            found = shapes.get(name, ())[-len(sizes) :]
+            if len(found) < len(sizes) or any(
+                isinstance(one, int) and one != other
+                for one, other in zip(found, sizes, strict=True)
+            ):
+                raise CheckpointError(
+                    f"{self._folder}: {name} of the ONNX pair is {_sizes(found)}, but of the other"
+                    f" files {_sizes(sizes)}. Copy the whole folder again."
+                )
 
     def _load(self) -> "_Sessions":
         first, second = (self._folder / name for name in self._pair)
@@ -360,6 +396,10 @@ def _is_utf8(path: Path) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _sizes(shape: Sequence[object]) -> str:
+    return " x ".join(map(str, shape)) or "missing"
 
 
 def _inputs(session: Session) -> set[str]:

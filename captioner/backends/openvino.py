@@ -175,6 +175,14 @@ def _core() -> Any:
 @dataclass(frozen=True)
 class _Entry:
     name: str
+    shape: tuple[int | None, ...]  # None along axes that vary
+
+
+def _entry(port: Any) -> _Entry:
+    sizes = port.get_partial_shape()
+    return _Entry(
+        port.get_any_name(), tuple(None if s.is_dynamic else s.get_length() for s in sizes)
+    )
 
 
 class _Network:
@@ -186,10 +194,10 @@ class _Network:
         self._turn = Lock()  # a request that is running rejects another run
 
     def get_inputs(self) -> Sequence[_Entry]:
-        return [_Entry(entry.get_any_name()) for entry in self._compiled.inputs]
+        return [_entry(each) for each in self._compiled.inputs]
 
     def get_outputs(self) -> Sequence[_Entry]:
-        return [_Entry(entry.get_any_name()) for entry in self._compiled.outputs]
+        return [_entry(each) for each in self._compiled.outputs]
 
     def run(self, output_names: Sequence[str], feeds: dict[str, Any], /) -> list[Any]:
         with self._turn:

@@ -39,7 +39,7 @@ class TorchBackend:
         self._folder: Path | None = None  # None for a model in training
         self._process = os.getpid()
         try:
-            self.model = model.to(device) if device else model
+            self.model = model if device is None else model.to(device)
         except (RuntimeError, AssertionError) as error:
             raise ConfigError(f"Device {device!r} cannot be used: {error}") from error
 
@@ -71,7 +71,7 @@ class TorchBackend:
                 events=checkpoint.events,
             )
             model.name_tags(checkpoint.vocabulary.words)
-        except (KeyError, TypeError, ConfigError) as error:
+        except (LookupError, TypeError, ValueError, RuntimeError, ConfigError) as error:
             raise CheckpointError(
                 f"{checkpoint.folder / 'config.json'}: unknown architecture: {error}"
             ) from error

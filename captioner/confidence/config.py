@@ -1,8 +1,8 @@
 """A checkpoint's confidence calibration, one for each style of captions."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from captioner.confidence.signals import SIGNALS, TAG_SIGNALS
 from captioner.errors import ConfigError
+from captioner.sections import is_number
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Calibration:
         for name, value in {"good": self.good, "bias": self.bias, **self.weights}.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise ConfigError(f"confidence.{name} is {value!r}; expected a number.")
-            if not math.isfinite(value):
+            if not is_number(value):
                 raise ConfigError(f"confidence.{name} is {value}; expected a finite number.")
         check_good(self.good)
         if isinstance(self.photos, bool) or not isinstance(self.photos, int) or self.photos < 1:
@@ -114,9 +115,9 @@ def check_good(good: float) -> None:
     Raises:
         ConfigError: It is out of range.
     """
-    if not 0 < good < 10:
+    if not isinstance(good, Real) or not 0 < good < 10:
         raise ConfigError(
-            f"The CIDEr-D of a good caption is {good}; expected a number between 0 and 10 (0.5 is"
+            f"The CIDEr-D of a good caption is {good!r}; expected a number between 0 and 10 (0.5 is"
             " 50 points)."
         )
 

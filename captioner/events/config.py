@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from captioner.errors import ConfigError
@@ -60,5 +61,5 @@ def check_threshold(threshold: float) -> None:
     Raises:
         ConfigError: The threshold is out of range.
     """
-    if not 0 < threshold <= 1:
-        raise ConfigError(f"threshold is {threshold}; expected a number above 0, at most 1.")
+    if not isinstance(threshold, Real) or not 0 < threshold <= 1:
+        raise ConfigError(f"threshold is {threshold!r}; expected a number above 0, at most 1.")

@@ -1,9 +1,11 @@
 """Read any number of images in constant memory, loading the next batch in the background."""
 
+import io
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice
+from numbers import Integral
 from typing import TypeVar
 
 import numpy as np
@@ -17,6 +19,8 @@ Read = TypeVar("Read")
 # the first batch is small, for low latency; each next batch is twice as large
 _FIRST_BATCH = 4
 _READERS = min(4, os.cpu_count() or 1)
+# Some of these could be iterated, but not over images.
+_SINGLE = (str, os.PathLike, bytes, bytearray, memoryview, io.IOBase, Image.Image, np.ndarray)
 
 
 def read_in_batches(
@@ -55,12 +59,14 @@ def read_in_batches(
 
 
 def as_iterable(sources: Iterable[ImageSource] | ImageSource) -> Iterable[ImageSource]:
-    """Wrap a single source in a list."""
-    return (
-        [sources]
-        if isinstance(sources, (str, os.PathLike, bytes, Image.Image, np.ndarray))
-        else sources
-    )
+    """Wrap a single source in a list.
+
+    What holds no sources, such as None or an open file, counts as one: its error says what it is.
+    """
+    holds = hasattr(sources, "__iter__") or hasattr(sources, "__getitem__")
+    if holds and not isinstance(sources, _SINGLE):
+        return sources
+    return [sources]  # type: ignore[list-item]
 
 
 def number_name(number: int, source: object) -> str | None:
@@ -77,5 +83,6 @@ def check_batch_size(batch_size: int) -> None:
     Raises:
         ConfigError: It is no whole number from 1 on.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ConfigError(f"batch_size is {batch_size!r}; expected 1 or more.")
+    whole = isinstance(batch_size, Integral) and not isinstance(batch_size, bool)
+    if not whole or batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size!r}; expected a whole number, 1 or more.")

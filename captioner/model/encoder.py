@@ -28,10 +28,24 @@ class EncoderConfig:
             "resnet20".
         grid: Side of the region grid, so that L = grid * grid; null keeps the CNN's own (usually 7
             for 224 pixels).
+
+    Raises:
+        ConfigError: The name is no string, or the grid no positive whole number.
     """
 
     name: str = "resnet50"
     grid: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if not isinstance(self.name, str):
+            raise ConfigError(f"encoder.name is {self.name!r}; expected the name of a network.")
+        whole = isinstance(self.grid, int) and not isinstance(self.grid, bool)
+        if self.grid is not None and (not whole or self.grid < 1):
+            raise ConfigError(
+                f"encoder.grid is {self.grid!r}; expected a positive number of regions per side,"
+                " or null."
+            )
 
 
 class Encoder(nn.Module):
@@ -55,11 +69,6 @@ class Encoder(nn.Module):
 
     def __init__(self, config: EncoderConfig, image_size: int) -> None:
         super().__init__()
-        if config.grid is not None and config.grid < 1:
-            raise ConfigError(
-                f"encoder.grid is {config.grid}; expected a positive number of regions per side,"
-                " or null."
-            )
         network = build_network(config.name, image_size)
         cnn, self._run, side, self.width = cut(network, config.name, image_size)
         train_depthwise_in_float32(cnn)

@@ -52,14 +52,15 @@ def quantize(folder: Path, output: Path, photos: Iterable[Path]) -> Checkpoint:
 
     Args:
         folder: A checkpoint folder with its ONNX pair.
-        output: The output folder; replaced if it is a checkpoint.
+        output: The output folder; replaced if it is another checkpoint.
         photos: Representative photos for calibration; the first 256 are used.
 
     Returns:
         The copy. It requires ONNX Runtime, and cannot be fine-tuned.
 
     Raises:
-        CheckpointError: The folder has no ONNX pair, is quantized already, or is a model of clips.
+        CheckpointError: The folder has no ONNX pair, is quantized already, is a model of clips, or
+            is the output folder too.
         ImageError: A photo cannot be read.
     """
     checkpoint = read_checkpoint(folder)
@@ -68,6 +69,11 @@ def quantize(folder: Path, output: Path, photos: Iterable[Path]) -> Checkpoint:
     if checkpoint.quantized or not checkpoint.has_onnx:
         what = "is quantized already" if checkpoint.quantized else "has no ONNX pair"
         raise CheckpointError(f"{folder} {what}; expected a folder that captioner export wrote.")
+    if output.exists() and output.samefile(folder):
+        raise CheckpointError(
+            f"{output} is the model itself, whose weights would be lost; choose another folder for"
+            " the quantized copy."
+        )
     encoder, decoder = _float_encoder(folder), load_model(folder / ONNX_PAIR[1])
     statistics = calibrate(
         checkpoint,
@@ -223,7 +229,10 @@ def _attribute(node: NodeProto, name: str, default: int) -> int:
 
 
 def _quantized_nodes(model: ModelProto) -> list[NodeProto]:
-    """Return all convolutions except the first, which sees pixels, and sums of feature maps."""
+    """Return all convolutions except those that see pixels, and sums of feature maps.
+
+    The first sees them, and others may beside it, as in RepVGG.
+    """
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     weights = {tensor.name for tensor in model.graph.initializer}
     maps = {name for node in convolutions for name in node.output}
@@ -234,7 +243,10 @@ def _quantized_nodes(model: ModelProto) -> list[NodeProto]:
         if node.op_type == "Add" and all(name in maps for name in node.input):
             maps.update(node.output)
             sums.append(node)
-    inner = [node for node in convolutions[1:] if node.input[1] in weights]
+    pixels = {node.input[0] for node in convolutions[:1]}
+    inner = [
+        node for node in convolutions if node.input[0] not in pixels and node.input[1] in weights
+    ]
     return [*inner, *sums]
 
 

@@ -1,6 +1,7 @@
 """Convert a classifier's logits to tags: nouns with calibrated probabilities."""
 
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,12 +131,14 @@ class Tagger:
         Raises:
             ConfigError: The threshold or the limit is out of range.
         """
-        if not 0 <= threshold <= 1:
+        if not isinstance(threshold, Real) or not 0 <= threshold <= 1:
             raise ConfigError(
-                f"The threshold of tags is {threshold}; expected a probability from 0 to 1."
+                f"The threshold of tags is {threshold!r}; expected a probability from 0 to 1."
             )
-        if limit < 1:
-            raise ConfigError(f"The limit of tags is {limit}; expected 1 or more.")
+        if isinstance(limit, bool) or not isinstance(limit, Integral) or limit < 1:
+            raise ConfigError(
+                f"The limit of tags is {limit!r}; expected a whole number, 1 or more."
+            )
 
     def _tags(
         self, probabilities: NDArray[np.float64], threshold: float, limit: int

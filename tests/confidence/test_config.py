@@ -39,6 +39,7 @@ def test_the_probability_is_that_of_the_log_odds() -> None:
         ({"weights": {"named": "x"}}, "confidence.named is 'x'; expected a number"),
         ({"weights": [1]}, "confidence.weights"),
         ({"bias": math.nan}, "confidence.bias is nan; expected a finite number"),
+        ({"bias": 10**400}, "confidence.bias is 10+; expected a finite number"),
         ({"good": 0}, "is 0; expected a number between 0 and 10"),
         ({"photos": 0}, "confidence.photos is 0; expected 1 or more"),
         ({"extra": 1}, "expected an object with the keys bias, good, photos, weights"),

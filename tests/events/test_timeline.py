@@ -1,6 +1,7 @@
 """Steps <-> events, held against brute force over the steps."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,8 +69,8 @@ def test_an_event_knows_its_json() -> None:
     }
 
 
-@pytest.mark.parametrize("threshold", [0, -1, 1.01, float("nan")])
-def test_a_threshold_is_a_probability(threshold: float) -> None:
+@pytest.mark.parametrize("threshold", [0, -1, 1.01, float("nan"), "x", None])
+def test_a_threshold_is_a_probability(threshold: Any) -> None:
     with pytest.raises(ConfigError, match="threshold is"):
         find_events(np.zeros((1, 3), np.float32), LABELS, step=1, duration=1, threshold=threshold)
 

@@ -125,6 +125,44 @@ def test_feature_maps_may_have_their_channels_last(photos: list[Path], tmp_path:
     assert np.linalg.norm(exact[0] - near[0]) < 0.15 * np.linalg.norm(exact[0])
 
 
+@pytest.mark.slow
+def test_several_convolutions_may_see_the_pixels(photos: list[Path], tmp_path: Path) -> None:
+    """RepVGG begins with two of them, side by side; their sum is quantized, but not they."""
+    folder = save(tmp_path / "model", make_model("timm/repvgg_a0", "show_attend_tell", 64), 64)
+    small = quantize(folder, tmp_path / "small", photos).folder
+    fit = Preprocessing(size=64)
+    pixels = np.stack([fit(Image.open(path).convert("RGB")) for path in photos])
+    exact, near = (
+        onnxruntime.InferenceSession(each / "encoder.onnx").run(
+            ["image.values"], {"pixels": pixels}
+        )
+        for each in (folder, small)
+    )
+    assert np.linalg.norm(exact[0] - near[0]) < 0.15 * np.linalg.norm(exact[0])
+
+
+def test_a_model_is_not_replaced_by_its_own_copy(
+    checkpoint_folder: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(checkpoint_folder, tmp_path / "model"))
+    (tmp_path / "link").symlink_to(folder)
+    before = (folder / "model.safetensors").read_bytes()
+    for output in (folder, tmp_path / "link"):
+        with pytest.raises(CheckpointError, match=r"is the model itself.*choose another folder"):
+            quantize(folder, output, photos[:1])
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert read_checkpoint(folder).quantized is None
+
+
+def test_a_copy_with_the_words_of_another_model_is_refused(bundle: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundle, tmp_path / "mixed"))
+    words = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
+    (folder / "vocabulary.json").write_text(json.dumps(words[:-1]), encoding="utf-8")
+    said = f"log_probs of the ONNX pair is {len(words)}, but of the other files {len(words) - 1}"
+    with pytest.raises(CheckpointError, match=said):
+        Captioner.from_pretrained(folder)
+
+
 def test_a_model_without_a_card_can_be_quantized(
     checkpoint_folder: Path, photos: list[Path], tmp_path: Path
 ) -> None:

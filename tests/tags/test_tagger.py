@@ -100,6 +100,13 @@ def test_options_out_of_range_are_refused() -> None:
         tagger.tags(logits, threshold=1.5)
     with pytest.raises(ConfigError, match="limit of tags is 0"):
         tagger.tags(logits, limit=0)
+    for wrong in ("x", None, float("nan")):
+        with pytest.raises(ConfigError, match="threshold of tags is"):
+            tagger.tags(logits, threshold=wrong)  # type: ignore[arg-type]
+    for number in (2.5, "x", True):
+        with pytest.raises(ConfigError, match="expected a whole number"):
+            tagger.tags(logits, limit=number)  # type: ignore[arg-type]
+    assert len(tagger.tags(logits, threshold=np.float32(0), limit=np.int64(1))[0]) == 1
 
 
 def test_what_does_not_fit_is_refused() -> None:
