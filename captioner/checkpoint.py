@@ -13,11 +13,10 @@ Reading is strict, and checks only that the weights are complete and match the c
 import json
 import os
 import shutil
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from captioner._version import __version__
 from captioner.confidence import Confidence
@@ -28,6 +27,7 @@ from captioner.hub.download import local_folder
 from captioner.preprocessing import Preprocessing
 from captioner.tags import TagConfig
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
+from captioner.weights import weight_shapes
 
 FORMAT_VERSION = 3  # the newest; a folder gets the lowest version that covers its contents
 BUNDLED = Path(__file__).parent / "assets"
@@ -50,7 +50,6 @@ _QUANTIZED = "quantized"  # only where weights are stored as integers
 _EVENTS = "events"  # only where a model of clips tells events
 _OPTIONAL = {_TAGS: 2, _CONFIDENCE: 2, _QUANTIZED: 3, _EVENTS: 3}
 _TEMPORAL = "temporal"  # of the architecture, since format 3: how frames of clips are joined
-_MALFORMED = (struct.error, ValueError, RecursionError, LookupError, TypeError, AttributeError)
 _KEYS = ("format_version", "package_version", *_SECTIONS)
 
 
@@ -135,10 +134,20 @@ def read_checkpoint(folder: str | os.PathLike[str] | None = None) -> Checkpoint:
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
     vocabulary = Vocabulary.load(folder / VOCABULARY)
-    _check_weights(folder / WEIGHTS, len(vocabulary))
+    _check_words(folder / WEIGHTS, len(vocabulary))
     architecture, version = config["architecture"], config["package_version"]
-    facts = (architecture, preprocessing, decoding, vocabulary, version)
-    return Checkpoint(folder, *facts, tags, confidence, config.get(_QUANTIZED), events)
+    return Checkpoint(
+        folder,
+        architecture,
+        preprocessing,
+        decoding,
+        vocabulary,
+        version,
+        tags,
+        confidence,
+        config.get(_QUANTIZED),
+        events,
+    )
 
 
 def write_calibration(
@@ -399,37 +408,9 @@ def _check_temporal(path: Path, architecture: dict[str, Any], version: int) -> N
         )
 
 
-def _check_weights(path: Path, vocab_size: int) -> None:
-    """Check that a safetensors file is complete, and that its embedding has a row for every word.
-
-    A safetensors file is the length of its header (8 bytes), the header (JSON: name -> dtype,
-    shape, data_offsets), and the tensors' raw bytes, without a gap.
-    """
-    start = b""
-    try:
-        size = path.stat().st_size
-        with open(path, "rb") as file:
-            start = file.read(8)
-            (length,) = struct.unpack("<Q", start)
-            tensors = json.loads(file.read(min(length, size)))
-        tensors.pop("__metadata__", None)
-        expected = 8 + length + max(entry["data_offsets"][1] for entry in tensors.values())
-        words = tensors.get(_EMBEDDING, {"shape": [vocab_size]})["shape"][0]
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except _MALFORMED as error:
-        if start == b"version ":
-            raise CheckpointError(
-                f"{path} is a Git LFS pointer. Fetch the file itself: git lfs pull"
-            ) from error
-        raise CheckpointError(
-            f"{path} is damaged or not a safetensors file. Copy the whole folder again."
-        ) from error
-    if size != expected:
-        raise CheckpointError(
-            f"{path}: size mismatch: expected {expected:,} bytes, got {size:,}. Copy the whole"
-            " folder again."
-        )
+def _check_words(path: Path, vocab_size: int) -> None:
+    """Check that a weights file is complete, and that its embedding has a row for every word."""
+    words, *_ = (*weight_shapes(path).get(_EMBEDDING, (vocab_size,)), 0)
     if words != vocab_size:
         raise CheckpointError(
             f"{path} is a model of {words} words, and {VOCABULARY} has {vocab_size}. Copy the whole"
@@ -449,27 +430,6 @@ def _oldest_format(config: Mapping[str, Any]) -> int:
 
 def _as_json(config: dict[str, Any]) -> str:
     return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-
-
-class WeightPlace(NamedTuple):
-    """A tensor's dtype ("F16", "F32", ...) and its position in a safetensors file, in bytes."""
-
-    dtype: str
-    offset: int
-    length: int
-
-
-def weight_places(path: Path) -> dict[str, WeightPlace]:
-    """Return where each tensor of a safetensors file is."""
-    with open(path, "rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-    header.pop("__metadata__", None)
-    return {
-        name: WeightPlace(entry["dtype"], 8 + length + start, end - start)
-        for name, entry in header.items()
-        for start, end in (entry["data_offsets"],)
-    }
 
 
 def _replace(folder: Path, temporary: Path, replaced: Path) -> None:

@@ -27,9 +27,7 @@ from captioner.checkpoint import (
     ONNX_PAIR,
     WEIGHTS,
     Checkpoint,
-    WeightPlace,
     read_checkpoint,
-    weight_places,
     write_checkpoint,
 )
 from captioner.decoding.search import DecodingOptions
@@ -38,6 +36,7 @@ from captioner.model.beams import Beams
 from captioner.model.captioning import CaptioningModel
 from captioner.preprocessing import Preprocessing
 from captioner.vocabulary import START, Vocabulary
+from captioner.weights import WeightPlace, weight_places
 
 logger = logging.getLogger(__name__)
 

@@ -26,10 +26,10 @@ from captioner.checkpoint import (
     Checkpoint,
     drop_confidence,
     read_checkpoint,
-    weight_places,
 )
 from captioner.errors import CaptionerError, CheckpointError, ConfigError
 from captioner.model.efficientnet_lite import NETWORKS, current_names, is_lite
+from captioner.weights import weight_places
 
 Value = TypeVar("Value")
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from captioner.backends.onnx import OnnxBackend
 from captioner.backends.torch import TorchBackend
-from captioner.checkpoint import ONNX_PAIR, WEIGHTS, Checkpoint, read_checkpoint, weight_places
+from captioner.checkpoint import ONNX_PAIR, WEIGHTS, Checkpoint, read_checkpoint
 from captioner.decoding import DecodingOptions, Step, Stepper
 from captioner.export import save_checkpoint
 from captioner.inference import Captioner
@@ -25,6 +25,7 @@ from captioner.model.decoder import DECODERS, DecoderConfig
 from captioner.model.encoder import EncoderConfig
 from captioner.preprocessing import Preprocessing
 from captioner.vocabulary import SPECIAL_WORDS, START, Vocabulary
+from captioner.weights import weight_places
 from tests.model.decoders import enlarge
 
 TOLERANCE = 1e-4

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from captioner.checkpoint import WEIGHTS, WeightPlace
+from captioner.checkpoint import WEIGHTS
+from captioner.weights import WeightPlace
 
 Bytes = NDArray[np.uint8]
 

@@ -26,13 +26,13 @@ from captioner.checkpoint import (
     WEIGHTS,
     Checkpoint,
     read_checkpoint,
-    weight_places,
     write_checkpoint,
 )
 from captioner.errors import CheckpointError
 from captioner.quantization.calibration import Statistics, calibrate, scale_of
 from captioner.quantization.packing import PIECE, Store, narrow_indices, refer, unpack_integers
 from captioner.quantization.rounding import by_block, by_channel
+from captioner.weights import weight_places
 
 Floats = NDArray[np.float32]
 
