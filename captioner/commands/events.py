@@ -43,7 +43,6 @@ examples:
     parser.add_argument(
         "--threshold",
         type=float,
-        default=THRESHOLD,
         metavar="P",
         help=f"Minimum probability of an event, above 0, at most 1. [default: {THRESHOLD:g}]",
     )
@@ -69,9 +68,14 @@ def run(options: Namespace) -> int:
 
     show_warnings()
     print_odd_characters(names=True)
-    check_threshold(options.threshold)
+    threshold = THRESHOLD if options.threshold is None else options.threshold
+    check_threshold(threshold)
     if bool(options.operands) == (options.annotations is not None):
         raise ConfigError("Give either clips, or a table with --annotations.")
+    if options.annotations is None and options.clips is not None:
+        raise ConfigError("--clips is the folder of a table's clips; give it with --annotations.")
+    if options.annotations is not None and options.threshold is not None:
+        raise ConfigError("--threshold applies to CLIPs; average precision has none.")
     if len(options.model or ()) > 1:
         raise ConfigError("Several models are given; expected one --model.")
     captioner = Captioner.from_pretrained(
@@ -86,15 +90,15 @@ def run(options: Namespace) -> int:
     failed = False
     for clip in options.operands:
         try:
-            _print(clip, scan(captioner, clip), options)
+            _print(clip, scan(captioner, clip), threshold, options)
         except VideoError as error:
             report(str(error))
             failed = True
     return int(failed)
 
 
-def _print(clip: str, seen: "Scan", options: Namespace) -> None:
-    events = seen.events(options.threshold)
+def _print(clip: str, seen: "Scan", threshold: float, options: Namespace) -> None:
+    events = seen.events(threshold)
     if options.json:
         found = [event.to_dict() for event in events]
         facts = {"path": clip, "duration": round(seen.duration, 3), "events": found}

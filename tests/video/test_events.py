@@ -144,6 +144,8 @@ def test_what_tells_no_events_is_refused(
     [
         ([], "Give either clips, or a table with --annotations"),
         (["clip.mp4", "--annotations", "events.csv"], "Give either clips, or a table"),
+        (["clip.mp4", "--clips", "clips"], "give it with --annotations"),
+        (["--annotations", "events.csv", "--threshold", "0.8"], "average precision has none"),
         (["clip.mp4", "--threshold", "0"], "threshold is 0"),
         (["clip.mp4", "--model", "a", "--model", "b"], "expected one --model"),
     ],
