@@ -463,41 +463,7 @@ class UpDown(Decoder):
         return self.output(self.dropout(self.readout(self.dropout(readout))))  # type: ignore[no-any-return]
 
 
-class Refined(ShowAttendTell):
-    """Regions refined by two layers of self-attention before the decoder attends to them.
-
-    For 8 x 8 regions, each with a learned place.
-    """
-
-    def __init__(
-        self, config: DecoderConfig, feature_size: int, vocab_size: int, pad: int = 0
-    ) -> None:
-        super().__init__(config, feature_size, vocab_size, pad)
-        size = config.context_size
-        self.place = nn.Parameter(torch.zeros(64, size))
-        self.refine = nn.ModuleList(
-            nn.TransformerEncoderLayer(
-                size, 4, 2 * size, dropout=0.1, batch_first=True, norm_first=True
-            )
-            for _ in range(2)
-        )
-        self.last_norm = nn.LayerNorm(size)
-
-    def start(self, features: Tensor) -> tuple[Arrays, Arrays]:
-        """See `Decoder.start`."""
-        values = self.dropout(self.norm(self.project(features)) + self.place)
-        for layer in self.refine:
-            values = layer(values)
-        values = self.dropout(self.last_norm(values))
-        hidden, cell = torch.tanh(self.first_state(values.mean(dim=1))).chunk(2, dim=1)
-        return {"values": values, "keys": self.attention.key(values)}, {
-            "hidden": hidden,
-            "cell": cell,
-        }
-
-
 DECODERS: dict[str, type[Decoder]] = {
-    "refined": Refined,
     "show_tell": ShowTell,
     "show_attend_tell": ShowAttendTell,
     "up_down": UpDown,
