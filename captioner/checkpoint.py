@@ -25,6 +25,7 @@ from captioner.errors import CheckpointError, ConfigError
 from captioner.events.config import EventConfig
 from captioner.hub.download import local_folder
 from captioner.preprocessing import Preprocessing
+from captioner.sections import is_count
 from captioner.tags import TagConfig
 from captioner.vocabulary import SPECIAL_WORDS, Vocabulary
 from captioner.weights import weight_shapes
@@ -366,7 +367,7 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{path} is damaged: invalid JSON: {error}. Copy the whole folder again."
         ) from error
     version = config.get("format_version") if isinstance(config, dict) else None
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+    if not is_count(version):
         raise CheckpointError(
             f"{path} is not from a captioner checkpoint: it has no format_version."
         )
@@ -401,7 +402,7 @@ def _check_temporal(path: Path, architecture: dict[str, Any], version: int) -> N
     if temporal is None and _TEMPORAL not in architecture:
         return
     frames = temporal.get("frames") if isinstance(temporal, dict) else None
-    if version < 3 or not isinstance(frames, int) or isinstance(frames, bool) or frames < 1:
+    if version < 3 or not is_count(frames):
         raise CheckpointError(
             f"{path}: architecture.{_TEMPORAL} is {temporal!r}; expected an object that names the"
             " number of frames, in format 3. Copy the whole folder again."
@@ -410,7 +411,8 @@ def _check_temporal(path: Path, architecture: dict[str, Any], version: int) -> N
 
 def _check_words(path: Path, vocab_size: int) -> None:
     """Check that a weights file is complete, and that its embedding has a row for every word."""
-    words, *_ = (*weight_shapes(path).get(_EMBEDDING, (vocab_size,)), 0)
+    shape = weight_shapes(path).get(_EMBEDDING, (vocab_size,))
+    words = shape[0] if shape else 0
     if words != vocab_size:
         raise CheckpointError(
             f"{path} is a model of {words} words, and {VOCABULARY} has {vocab_size}. Copy the whole"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from captioner.errors import ConfigError, ImageError
-from captioner.sections import is_number
+from captioner.sections import is_count, is_number
 
 Resize = Literal["squash", "center_crop"]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -47,7 +47,7 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         """Check the values, and convert the lists and ints of a JSON file to tuples of floats."""
-        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
+        if not is_count(self.size):
             raise ConfigError(
                 f"preprocessing.size is {self.size!r}: expected a whole number of pixels, at"
                 " least 1"

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 from captioner.errors import ConfigError
 
@@ -48,6 +48,11 @@ def is_number(value: object) -> bool:
         and not isinstance(value, bool)
         and abs(value) <= sys.float_info.max
     )
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Return whether a value is a whole number of 1 or more."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def check_positive(name: str, value: object) -> None:

@@ -7,6 +7,7 @@ import time
 from argparse import ArgumentTypeError, Namespace
 from contextlib import closing, nullcontext
 from functools import cache, partial
+from itertools import count
 from pathlib import Path
 
 from captioner.commands.caption import CSV, ROWS, describe_run, open_captions_file, rows_of
@@ -114,10 +115,9 @@ def run(options: Namespace) -> int:
     with nullcontext() if file is None else file:
         note(f"Watching {arrivals.folder} (Ctrl-C stops it)")
         unsaved: list[Path] = []
-        scans = 0
+        scans = count(1)
         while True:
-            scans += 1
-            if scans % _RETRY == 0:
+            if next(scans) % _RETRY == 0:
                 arrivals.again(unsaved)
                 unsaved.clear()
             photos = arrivals.look()

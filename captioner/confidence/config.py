@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from captioner.confidence.signals import SIGNALS, TAG_SIGNALS
 from captioner.errors import ConfigError
-from captioner.sections import is_number
+from captioner.sections import is_count, is_number
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Calibration:
             if not is_number(value):
                 raise ConfigError(f"confidence.{name} is {value}; expected a finite number.")
         check_good(self.good)
-        if isinstance(self.photos, bool) or not isinstance(self.photos, int) or self.photos < 1:
+        if not is_count(self.photos):
             raise ConfigError(f"confidence.photos is {self.photos!r}; expected 1 or more.")
 
     @property

@@ -12,6 +12,7 @@ from captioner.model import efficientnet_lite
 from captioner.model.cutting import cut
 from captioner.model.depthwise import train_depthwise_in_float32
 from captioner.model.networks import build_network
+from captioner.sections import is_count
 
 Value = TypeVar("Value")
 
@@ -40,8 +41,7 @@ class EncoderConfig:
         """Check the values."""
         if not isinstance(self.name, str):
             raise ConfigError(f"encoder.name is {self.name!r}; expected the name of a network.")
-        whole = isinstance(self.grid, int) and not isinstance(self.grid, bool)
-        if self.grid is not None and (not whole or self.grid < 1):
+        if self.grid is not None and not is_count(self.grid):
             raise ConfigError(
                 f"encoder.grid is {self.grid!r}; expected a positive number of regions per side,"
                 " or null."

@@ -110,25 +110,17 @@ def test_the_command_takes_the_current_folder(
 
 
 @pytest.mark.slow
-def test_feature_maps_may_have_their_channels_last(photos: list[Path], tmp_path: Path) -> None:
-    """ConvNeXt multiplies maps (B, H, W, C) by matrices."""
-    folder = save(tmp_path / "model", make_model("timm/test_convnext", "show_attend_tell", 64), 64)
-    small = quantize(folder, tmp_path / "small", photos).folder
-    fit = Preprocessing(size=64)
-    pixels = np.stack([fit(Image.open(path).convert("RGB")) for path in photos])
-    exact, near = (
-        onnxruntime.InferenceSession(each / "encoder.onnx").run(
-            ["image.values"], {"pixels": pixels}
-        )
-        for each in (folder, small)
-    )
-    assert np.linalg.norm(exact[0] - near[0]) < 0.15 * np.linalg.norm(exact[0])
-
-
-@pytest.mark.slow
-def test_several_convolutions_may_see_the_pixels(photos: list[Path], tmp_path: Path) -> None:
-    """RepVGG begins with two of them, side by side; their sum is quantized, but not they."""
-    folder = save(tmp_path / "model", make_model("timm/repvgg_a0", "show_attend_tell", 64), 64)
+@pytest.mark.parametrize(
+    "network",
+    [
+        "timm/test_convnext",  # multiplies maps (B, H, W, C) by matrices
+        "timm/repvgg_a0",  # begins with two convolutions that see the pixels, side by side
+    ],
+)
+def test_networks_of_other_forms_are_quantized(
+    network: str, photos: list[Path], tmp_path: Path
+) -> None:
+    folder = save(tmp_path / "model", make_model(network, "show_attend_tell", 64), 64)
     small = quantize(folder, tmp_path / "small", photos).folder
     fit = Preprocessing(size=64)
     pixels = np.stack([fit(Image.open(path).convert("RGB")) for path in photos])
