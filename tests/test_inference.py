@@ -270,15 +270,20 @@ def test_a_stream_that_is_left_leaves_no_threads(
         assert not thread.is_alive()
 
 
-def test_an_error_of_the_source_itself_is_passed_on(
-    captioner: Captioner, pictures: list[Image.Image]
+@pytest.mark.parametrize("whole", [0, 1, 3, 9, 20])
+def test_an_error_of_the_source_itself_is_passed_on_after_what_came_before(
+    captioner: Captioner, pictures: list[Image.Image], whole: int
 ) -> None:
+    given = [pictures[index % len(pictures)] for index in range(whole)]
+
     def failing() -> Iterator[Image.Image]:
-        yield pictures[0]
+        yield from given
         raise ConnectionError("the camera is gone")
 
+    captions: list[Any] = []
     with pytest.raises(ConnectionError, match="the camera is gone"):
-        captioner.caption(failing())
+        captions.extend(captioner.stream(failing(), batch_size=8))
+    assert_same(captions, captioner.caption(given))
 
 
 def test_encoded_images_can_be_decoded(captioner: Captioner, pictures: list[Image.Image]) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from captioner.commands.parser import Parser
+from captioner.commands.parser import Parser, file_path
 
 
 def add_annotated(parser: Parser, taken: str) -> None:
@@ -14,7 +14,7 @@ def add_annotated(parser: Parser, taken: str) -> None:
     """
     parser.add_argument(
         "--annotations",
-        type=Path,
+        type=file_path,
         required=True,
         metavar="FILE",
         help="COCO captions JSON, Karpathy's splits, CSV or JSON lines. [required]",

@@ -23,7 +23,7 @@ from captioner.commands.clips import (
 )
 from captioner.commands.decoding import DECODING, add_decoding
 from captioner.commands.model import add_model, given
-from captioner.commands.parser import STANDARD_INPUT, Add
+from captioner.commands.parser import STANDARD_INPUT, Add, file_path
 from captioner.commands.photo_library import (
     add_photo_library,
     check_page,
@@ -123,7 +123,7 @@ examples:
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=file_path,
         metavar="FILE",
         help="Write captions to FILE as they are made, or resume it.",
     )
@@ -135,7 +135,7 @@ examples:
     )
     parser.add_argument(
         "--html",
-        type=Path,
+        type=file_path,
         metavar="FILE",
         help="Write an HTML album to FILE, with photos, captions and a search field.",
     )

@@ -1,10 +1,9 @@
 """`captioner demo`: a page to try a model on."""
 
 from argparse import Namespace
-from pathlib import Path
 
 from captioner.commands.model import add_model
-from captioner.commands.parser import Add
+from captioner.commands.parser import Add, file_path
 from captioner.commands.terminal import show_warnings
 from captioner.errors import ConfigError, MissingExtraError
 
@@ -49,7 +48,7 @@ examples:
     )
     parser.add_argument(
         "--corrections",
-        type=Path,
+        type=file_path,
         metavar="FILE",
         help=(
             "Ask visitors for better captions; append them to this .csv file and save the photos"

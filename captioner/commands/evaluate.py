@@ -6,7 +6,7 @@ from pathlib import Path
 from captioner.commands.annotated import add_annotated
 from captioner.commands.decoding import DECODING, add_decoding
 from captioner.commands.model import add_model, given
-from captioner.commands.parser import Add
+from captioner.commands.parser import Add, file_path
 from captioner.commands.terminal import report, show_warnings, track
 from captioner.errors import ConfigError
 from captioner.evaluation.metrics import DEFAULT_METRICS, METRICS
@@ -30,7 +30,7 @@ examples:
     add_annotated(parser, "scored")
     parser.add_argument(
         "--results",
-        type=Path,
+        type=file_path,
         metavar="FILE",
         help=(
             "Score this file instead: COCO results, or the TSV, CSV or JSON lines of captioner"
@@ -39,7 +39,7 @@ examples:
     )
     parser.add_argument(
         "--compare",
-        type=Path,
+        type=file_path,
         metavar="FILE",
         help="Test the difference to this file (paired bootstrap).",
     )
@@ -59,7 +59,7 @@ examples:
     )
     parser.add_argument(
         "--training-captions",
-        type=Path,
+        type=file_path,
         metavar="FILE",
         help=(
             "Annotations of the training data, to count novel captions. [default: the train split"
@@ -68,7 +68,7 @@ examples:
     )
     parser.add_argument(
         "--instances",
-        type=Path,
+        type=file_path,
         metavar="FILE",
         help="COCO instances JSON, for scores by object category and for chair.",
     )
@@ -80,7 +80,7 @@ examples:
     )
     parser.add_argument(
         "--card",
-        type=Path,
+        type=file_path,
         metavar="FILE",
         help="Write the scores into this model card too: README.md of a checkpoint folder.",
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from captioner.commands.caption import json_line
 from captioner.commands.model import add_model
-from captioner.commands.parser import Add
+from captioner.commands.parser import Add, file_path
 from captioner.commands.terminal import print_odd_characters, report, show_warnings, track
 from captioner.errors import ConfigError, MissingExtraError, VideoError
 from captioner.events.config import NO_EVENTS, THRESHOLD, check_threshold
@@ -49,7 +49,7 @@ examples:
     parser.add_argument("--json", action="store_true", help="Print one JSON object per clip.")
     parser.add_argument(
         "--annotations",
-        type=Path,
+        type=file_path,
         metavar="FILE",
         help="Score the model on this table; requires the extra train.",
     )

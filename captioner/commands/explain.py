@@ -7,13 +7,12 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import islice, tee
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captioner.commands.caption import inputs, json_line
 from captioner.commands.decoding import DECODING, add_decoding
 from captioner.commands.model import add_model, given
-from captioner.commands.parser import STANDARD_INPUT, Add
+from captioner.commands.parser import STANDARD_INPUT, Add, file_path
 from captioner.commands.terminal import (
     check_stdout,
     note,
@@ -54,7 +53,7 @@ examples:
     parser.set_defaults(run=run)
     parser.add_argument(
         "--output",
-        type=Path,
+        type=file_path,
         metavar="FILE",
         help=".png, .pdf, .svg or .html. [required without --evidence]",
     )

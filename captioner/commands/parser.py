@@ -1,9 +1,11 @@
 """Command-line parsing with the standard library only."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 STANDARD_INPUT = "-"
@@ -71,6 +73,17 @@ class Parser(argparse.ArgumentParser):
 
 Add: TypeAlias = Callable[..., Parser]
 """Adds a command, given its name and the arguments of `Parser`."""
+
+
+def file_path(text: str) -> Path:
+    """Parse the path of a file; `Path` alone takes `folder/` for a file of that name.
+
+    Raises:
+        argparse.ArgumentTypeError: It ends as only a folder's path does.
+    """
+    if text.endswith(tuple(filter(None, (os.sep, os.altsep)))):
+        raise argparse.ArgumentTypeError(f"{text} is a folder; expected a file")
+    return Path(text)
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

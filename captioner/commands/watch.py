@@ -14,7 +14,7 @@ from captioner.commands.caption import CSV, ROWS, describe_run, open_captions_fi
 from captioner.commands.captions_file import check_output, format_of
 from captioner.commands.decoding import DECODING, add_decoding
 from captioner.commands.model import add_model, given
-from captioner.commands.parser import Add
+from captioner.commands.parser import Add, file_path
 from captioner.commands.photo_library import (
     add_photo_library,
     check_photo_library,
@@ -53,7 +53,7 @@ examples:
     parser.set_defaults(run=run, json=False, summary=False, min_confidence=None)
     parser.add_argument(
         "--output",
-        type=Path,
+        type=file_path,
         metavar="FILE",
         help="Write captions to FILE as they are made, or resume it.",
     )

@@ -29,7 +29,8 @@ def read_in_batches(
     """Read images in batches, with one batch of read-ahead.
 
     Args:
-        sources: The sources, consumed lazily.
+        sources: The sources, consumed lazily. An error of theirs is raised after the images before
+            it.
         batch_size: The largest batch.
         read: Reads an image, given its number (counted from 1) and source. Called concurrently by
             several threads.
@@ -38,7 +39,25 @@ def read_in_batches(
         An iterator over lists of results, one per batch, in the order of the sources. Close it if
         it is not exhausted.
     """
-    numbered = enumerate(sources, start=1)
+    errors: list[Exception] = []
+    yield from _read(enumerate(_until_error(sources, errors), start=1), batch_size, read)
+    if errors:
+        raise errors[0]
+
+
+def _until_error(sources: Iterator[ImageSource], errors: list[Exception]) -> Iterator[ImageSource]:
+    """Yield sources until they are exhausted or raise an error, which is added to `errors`."""
+    try:
+        yield from sources
+    except Exception as error:
+        errors.append(error)
+
+
+def _read(
+    numbered: Iterator[tuple[int, ImageSource]],
+    batch_size: int,
+    read: Callable[[int, ImageSource], Read],
+) -> Generator[list[Read], None, None]:
     size = min(_FIRST_BATCH, batch_size)
     first = list(islice(numbered, size))
     if len(first) == 1 < size:  # a single image, for which threads don't pay off

@@ -88,6 +88,8 @@ def test_options_may_be_anywhere_before_two_dashes(argv: list[str], operands: li
         (["caption", "a.jpg", "--model"], "--model"),
         (["caption", "a.jpg", "--json=yes"], "--json"),
         (["caption", "a.jpg", "--top-p", "half"], "--top-p"),
+        (["caption", "a.jpg", "--output", "captions/"], "captions/ is a folder; expected a file"),
+        (["explain", "a.jpg", "--output", "b.png/"], "b.png/ is a folder; expected a file"),
         (["evaluate"], "--annotations"),
         (["evaluate", "--annotations", "a.json", "b.json"], "Unexpected argument b.json."),
         (["export"], "Missing argument DIR."),
