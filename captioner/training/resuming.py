@@ -1,6 +1,7 @@
 """Resuming: find a run's last intact checkpoint, and keep the options that cannot change."""
 
 import logging
+import os
 import zipfile
 from pathlib import Path
 
@@ -15,14 +16,8 @@ CHECKPOINTS = "checkpoints"  # folder of the checkpoints, in the run's folder
 CONFIG = "config.yaml"  # in the run's folder
 # A checkpoint contains the optimizer, its schedule, the weights and those to average them with, so
 # the options that created these have no effect on a resumed run.
-KEPT = (
-    "model.learning_rate",
-    "model.weight_decay",
-    "model.finetune.learning_rate",
-    "model.weights",
-    "model.init_from",
-    "model.average_with_start",
-)
+KEPT = ("model.learning_rate", "model.weight_decay", "model.finetune.learning_rate")
+KEPT_OR_NULL = ("model.weights", "model.init_from", "model.average_with_start")
 _MISSING = object()
 
 
@@ -66,6 +61,8 @@ def _is_whole(path: Path) -> bool:
 def keep_settled(config: Namespace, checkpoint: Path, begin_with: tuple[str, str]) -> None:
     """Restore the options that a resumed run ignores, and warn about each one that was changed.
 
+    What it began with may have moved: where the earlier path is gone, the new one holds.
+
     Args:
         config: The resumed run's config; changed in place.
         checkpoint: The resumed checkpoint, in its run's folder.
@@ -80,9 +77,11 @@ def keep_settled(config: Namespace, checkpoint: Path, begin_with: tuple[str, str
             "%s cannot be read, so changed options that a resumed run ignores go unreported.", path
         )
         return
-    for option in KEPT:
+    for option in (*KEPT, *KEPT_OR_NULL):
         was, now = _value(before, option), config.get(option)
-        if was is not _MISSING and was != now:
+        if was is _MISSING and option in KEPT_OR_NULL:
+            was = None  # a saved config leaves out what is null
+        if was is not _MISSING and was != now and not _has_moved(option, was, now):
             logger.warning(
                 "%s is %s now and was %s when the run began: a resumed run keeps %s. To train with"
                 " another value, start a new run with --%s %s.",
@@ -111,6 +110,17 @@ def _value(config: object, option: str) -> object:
     for key in option.split("."):
         config = config.get(key, _MISSING) if isinstance(config, dict) else _MISSING
     return config
+
+
+def _has_moved(option: str, was: object, now: object) -> bool:
+    """Return whether what a run began with is gone from its path, and is at another one now."""
+    if not isinstance(was, str) or not isinstance(now, str) or was == "bundled":
+        return False
+    # Weights may have a name instead of a path.
+    is_path = option == "model.init_from" or (
+        option == "model.weights" and (os.sep in was or was.endswith((".safetensors", ".pth")))
+    )
+    return is_path and not os.path.exists(was) and os.path.exists(now)
 
 
 def _as_said(value: object) -> str:

@@ -68,11 +68,13 @@ class RunCLI(LightningCLI):
 
     Attributes:
         begin_with: The option and the result in a run's folder that another run can start from.
+        checkpoint: The checkpoint to resume from; None for a new run.
     """
 
     begin_with = ("model.init_from", BEST)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.checkpoint: Path | None = None
         super().__init__(*args, **{"trainer_class": AutoPrecisionTrainer} | kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -93,6 +95,14 @@ class RunCLI(LightningCLI):
             _switched_off(parser, sys.argv[1:] if args is None else args)
         )
 
+    def before_instantiate_classes(self) -> None:
+        """Find the checkpoint to resume, and restore the options that it settles."""
+        if self.config.ckpt_path:
+            folder = Path(self.config.trainer.default_root_dir)
+            _open_folder(folder)
+            self.checkpoint = find_checkpoint(self.config.ckpt_path, folder)
+            keep_settled(self.config, self.checkpoint, self.begin_with)
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Log to TensorBoard in the run's folder by default; join the processes of torchrun.
 
@@ -104,6 +114,9 @@ class RunCLI(LightningCLI):
             raise ConfigError(
                 f"trainer.accumulate_grad_batches is {accumulated}; expected 1 or more."
             )
+        for limit in ("max_epochs", "max_steps"):
+            if self.config.trainer[limit] == 0:  # Lightning would end without a word
+                raise ConfigError(f"trainer.{limit} is 0, so nothing would be trained.")
         self.config.trainer.precision = kwargs["precision"] = self._precision()
         if self.config.trainer.logger in (None, True):
             kwargs["logger"] = make_loggers(
@@ -123,19 +136,18 @@ class RunCLI(LightningCLI):
     def _precision(self) -> Any:
         """Return the precision; "auto" becomes that of the resumed run."""
         asked, accelerator = self.config.trainer.precision, self.config.trainer.accelerator
-        if asked == AUTO and self.config.ckpt_path is not None:
-            last = self.config.ckpt_path == "last"
-            folder = (
-                Path(self.config.trainer.default_root_dir)
-                if last
-                else Path(self.config.ckpt_path).parent.parent
-            )
-            asked = precision_before(folder) or asked
+        if asked == AUTO and self.checkpoint is not None:
+            asked = precision_before(self.checkpoint.parent.parent) or asked
         return resolve_precision(asked, accelerator)
 
 
 class TrainCLI(RunCLI):
     """The command line of training."""
+
+    def before_instantiate_classes(self) -> None:
+        """Restore settled options; those of the model that are linked to the data there too."""
+        super().before_instantiate_classes()
+        self.config.data.init_from = self.config.model.init_from
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add options of checkpoints and the plan, and link the model's arguments to the data."""
@@ -238,10 +250,8 @@ def run(open_cli: Callable[[list[str] | None], RunCLI], args: Sequence[str] | No
         The exit status: 0, or 2 after a user error, which is reported in one line.
     """
     logging.basicConfig(format="%(message)s")
-    first = not getattr(
-        rank_zero_only, "rank", 0
-    )  # only the first process logs information, all log warnings
-    logger.setLevel(logging.INFO if first else logging.WARNING)
+    # only the first process logs information, all log warnings
+    logger.setLevel(logging.INFO if _is_first() else logging.WARNING)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # the plan has the rest
     warnings.filterwarnings(
         "ignore",
@@ -259,13 +269,11 @@ def _train(open_cli: Callable[[list[str] | None], RunCLI], args: Sequence[str] |
     handlers = list(logger.handlers)
     try:
         cli = open_cli(None if args is None else list(args))
-        _check_inputs(Path(cli.trainer.default_root_dir), cli.config)
-        checkpoint = _open_run(
-            Path(cli.trainer.default_root_dir), cli.config.ckpt_path, cli.trainer.is_global_zero
-        )
-        if checkpoint is not None:
-            keep_settled(cli.config, checkpoint, cli.begin_with)
-        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+        folder = Path(cli.trainer.default_root_dir)
+        if cli.checkpoint is None:
+            _check_inputs(folder, cli.config)
+            _begin_run(folder)
+        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.checkpoint, weights_only=True)
     except (CaptionerError, MisconfigurationException) as error:
         return _refuse(str(error))
     except torch.OutOfMemoryError:
@@ -310,8 +318,6 @@ def _refuse(why: str) -> int:
 
 def _check_inputs(folder: Path, config: Any) -> None:
     """Fail if a new run would overwrite its own config or its initial checkpoint."""
-    if config.ckpt_path:
-        return
     for path in config.config or ():
         if (folder / CONFIG).exists() and (folder / CONFIG).samefile(os.fspath(path)):
             raise ConfigError(
@@ -329,22 +335,28 @@ def _check_inputs(folder: Path, config: Any) -> None:
         )
 
 
-def _open_run(folder: Path, resumed: str | None, first: bool) -> Path | None:
-    """Start the run's log, and find the checkpoint to resume; fail if the folder has another run.
-
-    Only the first process writes the log.
-    """
-    if not first:
-        return find_checkpoint(resumed, folder) if resumed else None
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is not a folder; choose one with --trainer.default_root_dir.")
-    if not resumed and any((folder / CHECKPOINTS).glob("*")):
+def _begin_run(folder: Path) -> None:
+    """Open the folder of a new run; fail if it has another."""
+    if _is_first() and any((folder / CHECKPOINTS).glob("*")):
         raise ConfigError(
             f"{folder} already contains a run. Resume it with --ckpt_path last, or choose another"
             " folder with --trainer.default_root_dir FOLDER."
         )
+    _open_folder(folder)
+
+
+def _open_folder(folder: Path) -> None:
+    """Create a run's folder if it is new, and append to its log, which the first process writes."""
+    if not _is_first():
+        return
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is not a folder; choose one with --trainer.default_root_dir.")
     folder.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(folder / "train.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger.addHandler(handler)
-    return find_checkpoint(resumed, folder) if resumed else None
+
+
+def _is_first() -> bool:
+    """Return whether this is the first of the run's processes."""
+    return not getattr(rank_zero_only, "rank", 0)

@@ -379,6 +379,7 @@ def test_options_that_a_resumed_run_cannot_heed_are_named_with_both_values_and_c
         "model.learning_rate": ("0.003", "0.5"),
         "model.weight_decay": ("0.01", "0.3"),
         "model.finetune.learning_rate": ("1e-05", "0.2"),
+        "model.init_from": ("null", "bundled"),
     }
     heeded = ["--checkpoint.every_minutes=7", "--model.samples=1"]
     assert (

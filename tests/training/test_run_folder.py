@@ -4,16 +4,18 @@ import errno
 from pathlib import Path
 
 import pytest
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
 from captioner.errors import ConfigError
 from captioner.training import train
+from captioner.training.resuming import keep_settled
 
 
-def config(*paths: Path, init_from: str | None = None, ckpt_path: str | None = None) -> Namespace:
+def config(*paths: Path, init_from: str | None = None) -> Namespace:
     """What of a parsed config says what is read."""
-    return Namespace(config=list(paths), ckpt_path=ckpt_path, model=Namespace(init_from=init_from))
+    return Namespace(config=list(paths), model=Namespace(init_from=init_from))
 
 
 def test_a_new_run_writes_over_nothing_that_it_reads(tmp_path: Path) -> None:
@@ -24,7 +26,6 @@ def test_a_new_run_writes_over_nothing_that_it_reads(tmp_path: Path) -> None:
     other.touch()
     (tmp_path / "link.yaml").symlink_to(own)
     train._check_inputs(tmp_path / "run", config(other, init_from="bundled"))
-    train._check_inputs(tmp_path / "run", config(own, ckpt_path="last"))
     train._check_inputs(tmp_path / "new", config(own, init_from=str(tmp_path / "run" / "best")))
     for path in (own, tmp_path / "link.yaml"):
         with pytest.raises(ConfigError, match="its own config"):
@@ -62,3 +63,37 @@ def test_only_lightnings_value_errors_are_a_line(
     monkeypatch.setattr(train, "TrainCLI", fail)
     with pytest.raises(ValueError, match="ours"):
         train.main([])
+
+
+@pytest.mark.parametrize(
+    ("option", "was", "now", "kept"),
+    [
+        ("model.init_from", "old", "new", "new"),  # it has moved
+        ("model.init_from", "old", "gone", "old"),
+        ("model.init_from", "other", "new", "other"),
+        ("model.init_from", "bundled", "new", "bundled"),
+        ("model.init_from", None, "new", None),
+        ("model.weights", "old.pth", "new", "new"),
+        ("model.weights", "in1k", "new", "in1k"),  # the name of weights
+        ("model.learning_rate", 1e-3, 2e-3, 1e-3),
+    ],
+)
+def test_what_a_run_began_with_holds_when_it_is_resumed_unless_it_has_moved(
+    option: str,
+    was: object,
+    now: object,
+    kept: object,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("new", "other", "run/checkpoints"):
+        Path(name).mkdir(parents=True)
+    section, key = option.split(".")
+    Path("run/config.yaml").write_text(yaml.safe_dump({section: {} if was is None else {key: was}}))
+    resumed = Namespace()
+    resumed[option] = now
+    keep_settled(resumed, Path("run/checkpoints/last.ckpt"), ("model.init_from", "best"))
+    assert resumed[option] == kept
+    assert bool(caplog.records) == (kept == was)

@@ -228,6 +228,7 @@ def test_an_unknown_or_mistyped_key_is_refused_with_its_location(argument, named
         (["--model.decoding.include=[cat]"], "none in a model's defaults"),
         (["--model.coverage_penalty=-1"], "coverage_penalty is -1.0; expected 0 or more"),
         (["--trainer.accumulate_grad_batches=0"], "accumulate_grad_batches is 0; expected 1"),
+        (["--trainer.max_epochs=0"], "max_epochs is 0, so nothing would be trained"),
         (["--trainer.strategy=none"], "invalid strategy name"),
     ],
 )
