@@ -300,7 +300,9 @@ class CaptionData(ResumableData):
     def _dataset(self, split: Split) -> CaptionDataset:
         source = self.feature_source
         until = None if source is None else source.until
-        frozen = until is None or self._epoch() < until
+        # With trainer.overfit_batches all epochs have the images of the first one.
+        overfits = self.trainer is not None and self.trainer.overfit_batches  # type: ignore[attr-defined]
+        frozen = until is None or (not overfits and self._epoch() < until)
         return CaptionDataset(
             self.records[split],
             self.ids[split],

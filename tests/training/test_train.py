@@ -196,6 +196,18 @@ def test_the_flickr8k_configs_run_through_all_stages(decoder, encoder, caplog):
     assert "Teachers: runs/flickr8k/best, runs/flickr8k_2/best" in caplog.text
 
 
+def test_overfitted_batches_train_the_encoder_despite_cached_features():
+    options = [f"--config={TINY}", *SMALL, "--trainer.logger=false", "--trainer.overfit_batches=1"]
+    options.append("--model.finetune={stages: [blocks.4], from_epoch: 1, learning_rate: 1e-2}")
+    after = []
+    for epochs in (1, 2):
+        run = [f"--trainer.max_epochs={epochs}", f"--trainer.default_root_dir=runs/{epochs}"]
+        assert main([*options, *run]) == 0
+        after.append(weights(f"runs/{epochs}"))
+    changed = [name for name in after[0] if not torch.equal(after[0][name], after[1][name])]
+    assert any("encoder" in name and "blocks.4" in name for name in changed)
+
+
 @pytest.mark.parametrize(
     ("argument", "named"),
     [
