@@ -270,17 +270,17 @@ def _changed(control: _Control) -> Any:
     Half a word is none that the model knows.
     """
     if not isinstance(control, gr.Textbox):
-        return control.change  # type: ignore[attr-defined]
+        return control.change
     entered = gr.Textbox(control.value, visible="hidden")  # changes only if it differs
     gr.on(
-        [control.submit, control.blur],  # type: ignore[attr-defined]
+        [control.submit, control.blur],
         None,
         control,
         entered,
         js="(text) => text",
         api_visibility="private",
     )
-    return entered.change  # type: ignore[attr-defined]
+    return entered.change
 
 
 def _ask(corrections: Corrections, photo: gr.Image, result: gr.HTML) -> None:
