@@ -21,7 +21,7 @@ from captioner.decoding.search import search
 from captioner.errors import ConfigError, ImageError
 from captioner.events.config import EventConfig
 from captioner.images import ImageSource, open_image
-from captioner.images.batches import as_iterable, check_batch_size, number_name, read_in_batches
+from captioner.images.batches import as_iterable, check_whole, number_name, read_in_batches
 from captioner.images.clips import ClipSource
 from captioner.preprocessing import Preprocessing
 from captioner.tags import Tag, TagConfig
@@ -236,7 +236,8 @@ class Captioner:
         Raises:
             ConfigError: An option is unknown or out of range.
         """
-        check_batch_size(batch_size)
+        check_whole("batch_size", batch_size, least=1)
+        check_whole("first_image", first_image, least=0)
         sources = as_iterable(images)
         options, include = self._options(
             decoding, len(sources) if isinstance(sources, Sized) else None
@@ -280,7 +281,7 @@ class Captioner:
         from captioner.video.frames import Frames
         from captioner.video.timeline import caption_frames
 
-        check_batch_size(batch_size)
+        check_whole("batch_size", batch_size, least=1)
         self._options(decoding, None)  # fails early, before the clip is read
         frames = Frames(clip, every=every, size=self.preprocessing.size, longest=longest)
         return caption_frames(
@@ -317,7 +318,7 @@ class Captioner:
             ImageError: An image cannot be read.
             ConfigError: The model has no classifier, or an option is out of range.
         """
-        check_batch_size(batch_size)
+        check_whole("batch_size", batch_size, least=1)
         if self.tags is None:
             raise ConfigError(NO_TAGS)
         tagger = self.tags.tagger
@@ -359,7 +360,7 @@ class Captioner:
             ImageError: An image cannot be read.
             ConfigError: The batch size is out of range.
         """
-        check_batch_size(batch_size)
+        check_whole("batch_size", batch_size, least=1)
         with closing(read_in_batches(iter(as_iterable(images)), batch_size, self._read)) as batches:
             for batch in batches:
                 pixels = []
@@ -373,8 +374,9 @@ class Captioner:
         """Caption images that are already encoded.
 
         Args:
-            stepper: The encoded images, as a backend's `encode` returns them.
-            first_image: The first image's index among all that are sampled with the same seed.
+            stepper: The encoded images, as `encode` or a backend's `encode` returns them. They can
+                be decoded any number of times.
+            first_image: As for `stream`.
             **decoding: As for `caption`.
 
         Returns:
@@ -383,7 +385,9 @@ class Captioner:
         Raises:
             ConfigError: An option is unknown or out of range.
         """
-        return self._decode(stepper, *self._options(decoding, stepper.batch_size), first_image)
+        check_whole("first_image", first_image, least=0)
+        fresh = stepper.again(np.arange(stepper.batch_size))
+        return self._decode(fresh, *self._options(decoding, fresh.batch_size), first_image)
 
     def _options(
         self, changes: dict[str, Any], n_images: int | None
@@ -446,9 +450,8 @@ class Captioner:
             ]
         captions: Iterator[Caption] = iter(())
         if pixels:
-            captions = iter(
-                self._decode(self.backend.encode(np.stack(pixels)), options, include, first_image)
-            )
+            encoded = self.backend.encode(np.stack(pixels))
+            captions = iter(self._decode(encoded, options, include, first_image))
         return [result if isinstance(result, ImageError) else next(captions) for result in read]
 
     def _decode(
@@ -456,9 +459,8 @@ class Captioner:
     ) -> list[Caption]:
         constraints = Constraints.from_options(options, self.vocabulary, include)
         found = search(stepper, options, constraints, first_image=first_image)
-        if constraints.inclusion is not None and not all(
-            hypotheses[0].finished for hypotheses in found
-        ):
+        finished = all(hypotheses[0].finished for hypotheses in found)
+        if constraints.inclusion is not None and not finished:
             raise ConfigError(
                 "No caption can include all required words; raise max_length, or include fewer."
             )

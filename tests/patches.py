@@ -54,6 +54,9 @@ class PatchStepper:
         attention /= attention.sum(axis=2, keepdims=True)
         return Step(best, np.take_along_axis(log_probs, best, axis=2), attention, log_probs)
 
+    def again(self, images: np.ndarray) -> "PatchStepper":
+        return PatchStepper(self._light[images], self.cells, self.looks, self.vocab_size)
+
 
 class PatchBackend:
     """Encodes images as the mean of each patch."""

@@ -294,6 +294,35 @@ def test_encoded_images_can_be_decoded(captioner: Captioner, pictures: list[Imag
     assert_same(last, captioner.caption(pictures[:4], **options)[2:])
 
 
+@pytest.mark.parametrize("backend", ["onnx", "torch", "both"])
+def test_encoded_images_can_be_decoded_again(
+    checkpoint_folder: Path, pictures: list[Image.Image], backend: str
+) -> None:
+    captioner = (
+        Captioner.from_pretrained([checkpoint_folder, checkpoint_folder], backend="onnx")
+        if backend == "both"
+        else Captioner.from_pretrained(checkpoint_folder, backend=backend)
+    )
+    (encoded,) = captioner.encode(pictures[:4])
+    for options in ({}, {}, {"sample": True, "seed": 1}, {"include": ["cat"]}, {"beam_size": 1}):
+        assert_same(
+            captioner.decode(encoded, **options), captioner.caption(pictures[:4], **options)
+        )
+
+
+@pytest.mark.parametrize("first", [-1, 1.0, "1", True, None])
+def test_an_index_of_the_first_image_that_is_none_is_refused(
+    captioner: Captioner, first: Any
+) -> None:
+    encoded = captioner.backend.encode(np.zeros((1, 3, 64, 64), np.float32))
+    for ask in (
+        lambda: captioner.stream([], first_image=first, sample=True),
+        lambda: captioner.decode(encoded, first_image=first, sample=True),
+    ):
+        with pytest.raises(ConfigError, match=r"^first_image is .*; expected a whole number, 0 or"):
+            ask()
+
+
 def test_a_live_model_captions_without_a_checkpoint(
     on_torch: Captioner, pictures: list[Image.Image]
 ) -> None:

@@ -102,6 +102,39 @@ def test_a_captioner_is_copied_and_pickled(
     assert other.caption(pictures) == original.caption(pictures)
 
 
+SENT_FROM_ELSEWHERE = """
+import copy, os, pickle, sys
+from captioner import Captioner
+captioner = Captioner.from_pretrained("model", backend=sys.argv[1])
+os.chdir("/")
+copy.deepcopy(captioner)
+pickle.loads(pickle.dumps(captioner))
+child = os.fork()
+if not child:
+    captioner.caption(sys.argv[2])
+    sys.exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("backend", ["onnx", "torch"])
+def test_a_captioner_finds_its_folder_after_the_process_has_changed_its_own(
+    checkpoint_folder: Path, tmp_path: Path, picture: Picture, backend: str
+) -> None:
+    shutil.copytree(checkpoint_folder, tmp_path / "model")
+    path = tmp_path / "image.png"
+    picture(0).save(path)
+    result = subprocess.run(
+        [sys.executable, "-c", SENT_FROM_ELSEWHERE, backend, str(path)],
+        env={**os.environ, "PYTHONPATH": str(Path(package.__file__).parents[1])},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stdout.strip()) == (0, "7"), result.stderr
+
+
 def test_a_pickled_captioner_names_its_folder_from_anywhere(
     checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

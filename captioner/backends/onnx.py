@@ -80,7 +80,8 @@ class OnnxBackend:
         threads: int | None = None,
         pair: tuple[str, str] = ONNX_PAIR,
     ) -> None:
-        self._folder, self._threads, self._pair = Path(folder), threads, pair
+        # absolute, because the process may change its own folder before the next load
+        self._folder, self._threads, self._pair = Path(folder).absolute(), threads, pair
         self._sessions: _Sessions | None = self._load()
         _alive.add(self)
 
@@ -138,7 +139,7 @@ class OnnxBackend:
 
     def __reduce__(self) -> tuple[Any, ...]:
         bundled = self._folder == BUNDLED  # which lies elsewhere on another machine
-        folder = None if bundled else os.path.abspath(self._folder)
+        folder = None if bundled else str(self._folder)
         return _load_backend, (type(self), folder, self._threads)
 
     def _check_shapes(self, checkpoint: Checkpoint) -> None:

@@ -82,7 +82,7 @@ class TorchBackend:
             raise CheckpointError(f"{path} cannot be read: {error}") from error
         model.load_portable_state(state)
         backend = cls(model.eval(), device)
-        backend._folder = checkpoint.folder
+        backend._folder = checkpoint.folder.absolute()
         return backend
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -92,7 +92,7 @@ class TorchBackend:
                 " yet. Save it, then load it there with Captioner.from_pretrained."
             )
         bundled = self._folder == BUNDLED  # which lies elsewhere on another machine
-        return _load_backend, (None if bundled else os.path.abspath(self._folder), str(self.device))
+        return _load_backend, (None if bundled else str(self._folder), str(self.device))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "TorchBackend":
         other = TorchBackend(copy.deepcopy(self.model, memo))

@@ -241,7 +241,7 @@ class DecodingOptions:
         ),
         metavar="WORDS",
         public_limit=5,
-        control=Control("Must contain", "Words or phrases, separated by commas"),
+        control=Control("Must contain", "Words or phrases, separated by commas; then press Enter"),
     )
     say_tags: bool = _option(
         False,

@@ -237,7 +237,7 @@ def _connect(
     for triggers, answer, outputs in (
         ([photo.change], show_photo, [result, clip]),
         ([clip.change], show_clip, [result, photo]),
-        ([control.change for control in controls.values()], show, [result]),
+        ([_changed(control) for control in controls.values()], show, [result]),
     ):
         gr.on(
             triggers,
@@ -262,6 +262,25 @@ def _connect(
         **shared,
     )
     app.unload(leave)
+
+
+def _changed(control: _Control) -> Any:
+    """Return the event of a control's new value; of a text field once it is entered or left.
+
+    Half a word is none that the model knows.
+    """
+    if not isinstance(control, gr.Textbox):
+        return control.change
+    entered = gr.Textbox(control.value, visible="hidden")  # changes only if it differs
+    gr.on(
+        [control.submit, control.blur],
+        None,
+        control,
+        entered,
+        js="(text) => text",
+        api_visibility="private",
+    )
+    return entered.change
 
 
 def _ask(corrections: Corrections, photo: gr.Image, result: gr.HTML) -> None:

@@ -39,7 +39,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     """Reject options above this server's limits; `DecodingOptions` checks everything else.
 
     Raises:
-        ConfigError: An option is too large.
+        ConfigError: An option is too large, or a word is none.
     """
     for name, most in LARGEST.items():
         value = options.get(name)
@@ -48,7 +48,9 @@ def check_options(options: Mapping[str, Any]) -> None:
         if isinstance(value, (list, tuple)) and len(value) > most:
             raise ConfigError(f"{name} has {len(value)} words; this demo allows at most {most}.")
         for word in value if isinstance(value, (list, tuple)) else ():
-            if isinstance(word, str) and len(word) > LONGEST_WORD:
+            if not isinstance(word, str):  # such as a list of more words
+                raise ConfigError(f"{name} is {value!r}; expected a list of words.")
+            if len(word) > LONGEST_WORD:
                 raise ConfigError(
                     f"{name} has a word of {len(word):,} characters; this demo allows at most"
                     f" {LONGEST_WORD}."

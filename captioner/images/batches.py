@@ -96,12 +96,11 @@ def number_name(number: int, source: object) -> str | None:
     return f"image {number} ({kind})"
 
 
-def check_batch_size(batch_size: int) -> None:
-    """Check the size of batches.
+def check_whole(name: str, value: object, *, least: int) -> None:
+    """Check a size of batches or an index of images.
 
     Raises:
-        ConfigError: It is no whole number from 1 on.
+        ConfigError: It is no whole number from `least` on.
     """
-    whole = isinstance(batch_size, Integral) and not isinstance(batch_size, bool)
-    if not whole or batch_size < 1:
-        raise ConfigError(f"batch_size is {batch_size!r}; expected a whole number, 1 or more.")
+    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
+        raise ConfigError(f"{name} is {value!r}; expected a whole number, {least} or more.")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from captioner.errors import ConfigError
 from captioner.events.config import NO_EVENTS, THRESHOLD
 from captioner.events.timeline import Event, find_events
-from captioner.images.batches import check_batch_size
+from captioner.images.batches import check_whole
 from captioner.images.clips import ClipSource
 from captioner.video.parts import Steps
 
@@ -70,7 +70,7 @@ def scan(captioner: "Captioner", clip: ClipSource, *, batch_size: int = 8) -> Sc
         VideoError: The clip cannot be read.
         MissingExtraError: PyAV is not installed.
     """
-    check_batch_size(batch_size)
+    check_whole("batch_size", batch_size, least=1)
     if captioner.events is None:
         raise ConfigError(NO_EVENTS)
     step = captioner.events.seconds / captioner.frames

@@ -190,6 +190,9 @@ def test_malformed_values_are_rejected(bundled):
             ConfigError, match=f"{name} has a word of 60,000 characters; this demo allows at most"
         ):
             api_answer(bundled, PHOTO, "photo.jpg", {name: ["cat", "a" * 60_000]})
+        # as `Captioner.caption` takes the words of several photos
+        with pytest.raises(ConfigError, match=f"{name} is .*; expected a list of words"):
+            api_answer(bundled, PHOTO, "photo.jpg", {name: [["dog"] * 50]})
 
 
 @pytest.mark.parametrize(

@@ -257,6 +257,25 @@ def test_the_options_are_those_of_the_captioner(page, bundled):
     assert not page.find_elements("css selector", ".cap-other"), "greedy search gives one caption"
 
 
+def test_words_to_contain_are_read_once_they_are_complete(page, bundled):
+    from selenium.webdriver.common.keys import Keys
+
+    upload(page, PHOTO)
+    wait(page, ".cap-sentence")
+    page.find_element("css selector", "#cap-options > button").click()
+    wait(page, "#cap-options textarea")
+    words = page.find_element("css selector", "#cap-options textarea")
+    requested_urls(page)
+    for letter in "dog, red":
+        words.send_keys(letter)
+    words.send_keys(Keys.ENTER)
+    wait(page, ".cap-sentence", bundled.caption(PHOTO, include=["dog", "red"])[0].text)
+    words.send_keys(Keys.BACKSPACE * len(", red"), Keys.TAB)
+    wait(page, ".cap-sentence", bundled.caption(PHOTO, include=["dog"])[0].text)
+    asked = [url for url in requested_urls(page) if url.endswith("/queue/join?")]
+    assert len(asked) == 2, "each time when they were complete, not at each letter"
+
+
 @pytest.mark.parametrize(
     ("own", "values", "ends"),
     [
