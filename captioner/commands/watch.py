@@ -1,5 +1,6 @@
 """`captioner watch`: caption new photos in a folder."""
 
+import errno
 import logging
 import os
 import sys
@@ -11,7 +12,7 @@ from itertools import count
 from pathlib import Path
 
 from captioner.commands.caption import CSV, ROWS, describe_run, open_captions_file, rows_of
-from captioner.commands.captions_file import check_output, format_of
+from captioner.commands.captions_file import CaptionsFile, check_output, format_of
 from captioner.commands.decoding import DECODING, add_decoding
 from captioner.commands.model import add_model, given
 from captioner.commands.parser import Add, file_path
@@ -32,6 +33,7 @@ from captioner.errors import ConfigError, ImageError
 from captioner.library.tables import csv_header
 
 _RETRY = 60  # scans, 5 minutes by default, until captions that could not be saved are tried again
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # the disk, a quota, the largest file
 
 
 def declare(add: Add) -> None:
@@ -128,14 +130,35 @@ def run(options: Namespace) -> int:
                     if isinstance(result, ImageError):
                         report(f"{photo}: {result.reason}")
                         continue
-                    if not save_in(stores, photo, result, report):
-                        unsaved.append(path)
+                    saved = save_in(stores, photo, result, report)
                     if file is None:
                         row = rows_of(photo, result, options, True, sys.stdout.encoding)
                         print(row, end="", flush=True)
                     elif photo not in file:
-                        file.write(photo, rows_of(photo, result, options, True, "utf-8"))
+                        rows = rows_of(photo, result, options, True, "utf-8")
+                        saved = _write(file, photo, rows) and saved
+                    if not saved:
+                        unsaved.append(path)
             time.sleep(options.interval)
+
+
+def _write(file: CaptionsFile, photo: str, rows: str) -> bool:
+    """Write the rows of a photo; a full disk is reported, and the run continues.
+
+    Returns:
+        Whether they are written.
+
+    Raises:
+        OSError: They cannot be written for another reason, which waiting doesn't mend.
+    """
+    try:
+        file.write(photo, rows)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        report(f"{photo}: cannot save its caption ({error.strerror})")
+        return False
+    return True
 
 
 def _check(options: Namespace) -> None:

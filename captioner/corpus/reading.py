@@ -86,11 +86,10 @@ def _shard(path: str) -> Iterator[CorpusImage]:
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 for member in tar:
-                    key, suffix = os.path.splitext(member.name)
-                    if member.isfile() and suffix.lower() in IMAGE_SUFFIXES:
+                    if member.isfile() and _is_image(member.name):
                         content = tar.extractfile(member)
                         assert content is not None
-                        yield CorpusImage(path, key, content.read())
+                        yield CorpusImage(path, os.path.splitext(member.name)[0], content.read())
                     tar.members.clear()  # type: ignore[attr-defined]  # else it keeps them all
                 # At a header that it cannot read it ends silently, as at the end marker.
                 file.seek(tar.offset)
@@ -98,6 +97,12 @@ def _shard(path: str) -> Iterator[CorpusImage]:
                     raise DamageError(f"it is truncated or damaged at byte {tar.offset:,}")
         except tarfile.TarError as error:
             raise DamageError(f"it is truncated or damaged ({said(error)})") from error
+
+
+def _is_image(name: str) -> bool:
+    """Return whether a file in a shard is an image; `._photo.jpg` is metadata that macOS adds."""
+    suffix = os.path.splitext(name)[1].lower()
+    return suffix in IMAGE_SUFFIXES and not os.path.basename(name).startswith("._")
 
 
 def _table(path: str, groups: tuple[int, ...], image_column: str | None) -> Iterator[CorpusImage]:

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 
 _EXIF_DESCRIPTION = 0x010E
 _IPTC_CAPTION = (2, 120)
+# The UUID boxes of JPEG 2000 (XMP specification, part 3; those of EXIF and IPTC as ExifTool and
+# exiv2 write them).
+_UUIDS = {
+    bytes.fromhex("be7acfcb97a942e89c71999491e3afac"): "xmp",
+    b"JpgTiffExif->JP2": "exif",
+    bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38"): "iptc",
+}
+_GIF_XMP, _GIF_XMP_END = b"!\xff\x0bXMP DataXMP", b"\x01\xff\xfe"
 # Placeholders that cameras and phones write as the description of every photo.
 _PLACEHOLDER = re.compile(
     r"(.*digital camera|sony dsc|.*\\dji_?\d*.*|exif_jpeg_picture|default|samsung|<?untitled>?"
@@ -56,17 +64,20 @@ def read_embedded(photo: str | os.PathLike[str]) -> Embedded:
     iptc: dict[tuple[int, int], bytes | list[bytes]] = {}
     try:
         with open(photo, "rb") as file:
-            box = _xmp_box(file)
+            others = _unknown_to_pillow(file)
             with _open(file, os.fspath(photo)) as image:
                 # First: of a PNG, the rest is known only when its pixels have been read.
                 with suppress(Exception):  # on damaged metadata, Pillow raises all kinds of errors
-                    description = image.getexif().get(_EXIF_DESCRIPTION)
-                xmp = image.info.get("xmp") or box
+                    exif = image.getexif()
+                    if "exif" in others:
+                        exif.load(others["exif"])
+                    description = exif.get(_EXIF_DESCRIPTION)
+                xmp = image.info.get("xmp") or others.get("xmp")
                 with suppress(Exception):
                     iptc = IptcImagePlugin.getiptcinfo(image) or {}
     except Exception:
         return Embedded()
-    found = iptc.get(_IPTC_CAPTION)
+    found = iptc.get(_IPTC_CAPTION) or _iptc_captions(others.get("iptc", b""))
     texts = [
         _decoded(text) for text in (description, *(found if isinstance(found, list) else [found]))
     ]
@@ -93,21 +104,55 @@ def _open(file: BinaryIO, photo: str) -> "ImageFile":
     return Image.open(file)
 
 
-def _xmp_box(file: BinaryIO) -> bytes | None:
-    """Return the XMP of a JPEG XL file, which is a box of its container (ISO/IEC 18181-2)."""
-    if file.read(8)[4:] != b"JXL ":
-        return None
+def _unknown_to_pillow(file: BinaryIO) -> dict[str, bytes]:
+    """Return the metadata that Pillow leaves unread, of GIF, JPEG 2000 and JPEG XL, by its kind."""
+    start = file.read(8)
     file.seek(0)
+    if start.startswith(b"GIF8"):
+        return _in_gif(file.read())
+    return _in_boxes(file) if start[4:] in (b"JXL ", b"jP  ") else {}
+
+
+def _in_gif(data: bytes) -> dict[str, bytes]:
+    """Return the XMP of a GIF: an extension with a trailer that UTF-8 cannot contain."""
+    _, found, rest = data.partition(_GIF_XMP)
+    return {"xmp": rest.partition(_GIF_XMP_END)[0]} if found else {}
+
+
+def _in_boxes(file: BinaryIO) -> dict[str, bytes]:
+    """Return the metadata in the boxes of JPEG XL (ISO/IEC 18181-2) and JPEG 2000 (15444-1)."""
+    found: dict[str, bytes] = {}
+    format = b""
     while len(start := file.read(8)) == 8:
         size, kind, length = int.from_bytes(start[:4], "big"), start[4:], 8
+        format = format or kind
         if size == 1:
             size, length = int.from_bytes(file.read(8), "big"), 16
-        if kind == b"xml ":
-            return file.read(size - length if size else -1)
-        if size < length:  # 0: up to the end
-            return None
-        file.seek(size - length, os.SEEK_CUR)
-    return None
+        if size and size < length:
+            break
+        rest = size - length if size else -1  # 0: up to the end
+        if kind == b"xml " and format == b"JXL ":  # JPEG 2000 has other XML there
+            found["xmp"] = file.read(rest)
+        elif kind == b"uuid":
+            content = file.read(rest)
+            if content[:16] in _UUIDS:
+                found[_UUIDS[content[:16]]] = content[16:]
+        elif not size:
+            break
+        else:
+            file.seek(rest, os.SEEK_CUR)
+    return found
+
+
+def _iptc_captions(data: bytes) -> list[bytes]:
+    """Return the captions in IPTC's datasets (IIM): a marker, two numbers, a length, the value."""
+    captions, at = [], 0
+    while data[at : at + 1] == b"\x1c":
+        end = at + 5 + int.from_bytes(data[at + 3 : at + 5], "big")
+        if tuple(data[at + 1 : at + 3]) == _IPTC_CAPTION:
+            captions.append(data[at + 5 : end])
+        at = end
+    return captions
 
 
 def _packet(xmp: object) -> Packet | None:

@@ -13,16 +13,17 @@ from typing import TypeAlias
 
 from captioner.images import find_images
 
-State: TypeAlias = tuple[int, int]
-"""The state of a file, to detect changes: its size in bytes, its time in nanoseconds."""
+State: TypeAlias = tuple[int, int, int]
+"""The state of a file, to detect changes: its size in bytes, and when its content and its
+attributes, such as its permissions, were last changed, in nanoseconds."""
 
 
 @dataclass
 class Arrivals:
     """The photos of a folder that are complete and have not been reported yet.
 
-    A file is complete when it is not empty, and its size and modification time are the same in two
-    consecutive scans. A file that changes later is reported again.
+    A file is complete when it is not empty, and its size and times are the same in two consecutive
+    scans. A file that changes later is reported again, also if only its permissions do.
 
     Attributes:
         folder: The folder; its subfolders are scanned too.
@@ -69,4 +70,4 @@ def _state(path: Path) -> State | None:
         return None
     if not stat.S_ISREG(found.st_mode) or not found.st_size:
         return None
-    return found.st_size, found.st_mtime_ns
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -81,6 +81,36 @@ def test_a_caption_that_could_not_be_saved_is_tried_again(
         wait_for(first.exists, process)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="changes the limits of a running process")
+def test_rows_that_a_full_disk_refused_are_written_later(
+    tmp_path: Path, checkpoint_folder: Path, picture: Callable[[int], Image.Image]
+) -> None:
+    import resource
+
+    incoming, output = tmp_path / "incoming", tmp_path / "captions.tsv"
+    incoming.mkdir()
+
+    def names() -> list[str]:
+        lines = output.read_text().splitlines() if output.exists() else []
+        return [Path(line.partition("\t")[0]).name for line in lines]
+
+    picture(0).save(incoming / "0.png")
+    with watching(incoming, "--output", output, "--model", checkpoint_folder) as process:
+        wait_for(lambda: names() == ["0.png"], process)
+        limits = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+        full = (output.stat().st_size + 5, limits[1])  # room for a part of a row
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, full)
+        for number in (1, 2):
+            picture(number).save(incoming / f"{number}.png")
+        assert process.stderr is not None
+        lines = iter(process.stderr.readline, "")
+        said = [next(line for line in lines if "cannot save its caption" in line) for _ in range(2)]
+        assert "1.png" in said[0] and "2.png" in said[1]
+        assert names() == ["0.png"]
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, limits)
+        wait_for(lambda: names() == ["0.png", "1.png", "2.png"], process)
+
+
 @pytest.mark.parametrize(
     ("args", "reason"),
     [

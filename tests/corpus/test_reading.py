@@ -31,6 +31,13 @@ def test_a_shard_gives_its_images_and_nothing_else(tmp_path: Path) -> None:
     assert len(images) == 40 and {image.path for image in images} == {path}
 
 
+def test_metadata_that_macos_adds_to_a_shard_are_no_images(tmp_path: Path) -> None:
+    contents = {"photos/1": jpeg(1), "photos/._1": b"\0\5\x16\7Mac OS X", "_2": jpeg(2)}
+    path = str(write_shard(tmp_path / "a.tar", contents))
+    images, damage = read(Block("shard", (path,)))
+    assert damage is None and [image.key for image in images] == ["photos/1", "_2"]
+
+
 def test_wherever_a_shard_is_cut_its_whole_images_are_kept(tmp_path: Path) -> None:
     contents = {f"{number}": jpeg(number) for number in range(3)}
     whole = write_shard(tmp_path / "a.tar", contents)

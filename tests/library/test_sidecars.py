@@ -251,6 +251,20 @@ def embed_jxl(path: Path) -> None:
     jxl.replace(path)
 
 
+def embed_in(suffix: str, tag: str) -> Callable[[Path], None]:
+    """Turn the photo into another format, with a caption that ExifTool writes."""
+
+    def embed(path: Path) -> None:
+        other = path.with_suffix(suffix)
+        with Image.open(path) as image:
+            image.save(other)
+        command = ["exiftool", f"-{tag}=Our dog", str(other)]
+        subprocess.run(command, check=True, capture_output=True)
+        other.replace(path)
+
+    return embed
+
+
 @pytest.mark.parametrize(
     ("embed", "kept"),
     [
@@ -265,6 +279,11 @@ def embed_jxl(path: Path) -> None:
         (embed_heic, True),
         pytest.param(embed_jxl, True, marks=exiftool),
         pytest.param(embed_iptc, True, marks=exiftool),
+        pytest.param(embed_in(".gif", "XMP-dc:Description"), True, marks=exiftool),
+        pytest.param(embed_in(".jp2", "XMP-dc:Description"), True, marks=exiftool),
+        pytest.param(embed_in(".jp2", "IFD0:ImageDescription"), True, marks=exiftool),
+        pytest.param(embed_in(".jp2", "IPTC:Caption-Abstract"), True, marks=exiftool),
+        pytest.param(embed_in(".jp2", "XMP-dc:Title"), False, marks=exiftool),
     ],
 )
 def test_a_persons_caption_inside_the_photo_is_kept(
@@ -341,6 +360,19 @@ def test_embedding_keeps_a_copy_and_is_read_by_others(
     assert found["Description"] == "a dog" and set(found["Subject"]) == {"ball", "dog"}
     assert photo.with_name(f"{photo.name}_original").read_bytes() == before, "the first one is kept"
     assert Photos(Rules("2", tags=True)).holds(str(photo))
+
+
+@exiftool
+@pytest.mark.parametrize("suffix", [".gif", ".jp2"])
+def test_embedding_into_formats_of_archives_is_done_once(
+    tmp_path: Path, picture: Callable[[int], Image.Image], suffix: str
+) -> None:
+    photo = tmp_path / f"photo{suffix}"
+    picture(1).save(photo)
+    Photos(Rules("1")).save(str(photo), caption("a cat"))
+    assert by_exiftool(photo)["Description"] == "a cat"
+    assert Photos(Rules("1")).holds(str(photo))
+    assert not Photos(Rules("2")).holds(str(photo)), "another model replaces its caption"
 
 
 @exiftool

@@ -4,6 +4,8 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
 from captioner.library.watching import Arrivals
 
 
@@ -26,6 +28,18 @@ def test_a_file_is_given_once_when_it_has_stopped_changing(tmp_path: Path) -> No
     grow(photo, b"more")
     assert arrivals.look() == []
     assert arrivals.look() == [photo], "it is another file now"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows doesn't record when permissions change")
+def test_a_photo_is_given_again_when_its_permissions_change(tmp_path: Path) -> None:
+    arrivals = Arrivals(tmp_path, lambda name: False)
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"x")
+    photo.chmod(0o200)
+    assert [arrivals.look() for _ in range(3)] == [[], [photo], []]
+    time.sleep(0.02)  # file systems count in clock ticks
+    photo.chmod(0o600)
+    assert [arrivals.look() for _ in range(3)] == [[], [photo], []]
 
 
 def test_what_is_no_photo_or_empty_is_left(tmp_path: Path) -> None:
