@@ -180,6 +180,22 @@ class RunCheckpoints(ModelCheckpoint):
             {**state_dict, **moved, "best_k_models": best, "dirpath": self.dirpath}
         )
 
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Begin with the next epoch, if the checkpoint is of the end of one without validation.
+
+        With `trainer.max_steps`, Lightning would take the batches of that epoch for those of the
+        next one, which would be left out.
+        """
+        loop = checkpoint["loops"]["fit_loop"]
+        epochs, batches = loop["epoch_progress"], loop["epoch_loop.batch_progress"]
+        if epochs["current"]["processed"] < epochs["current"]["started"]:
+            return
+        for progress in (epochs["current"], epochs["total"]):
+            progress["completed"] = progress["processed"]
+        batches |= {"current": dict.fromkeys(batches["current"], 0), "is_last_batch": False}
+
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:

@@ -95,6 +95,25 @@ def _parameters(trainer: Trainer, module: CaptioningModule) -> Rows:
     return rows
 
 
+def _epochs(trainer: Trainer) -> str:
+    """Say how many epochs there are; steps or time may be the only limit."""
+    return "any number" if trainer.max_epochs == -1 else f"{trainer.max_epochs}"
+
+
+def _in_all(trainer: Trainer) -> str:
+    """Say how many steps there are, unless only time limits them."""
+    steps = trainer.estimated_stepping_batches
+    return "" if steps == math.inf else f", {steps:,} in all"
+
+
+def _resumed(trainer: Trainer) -> str:
+    """Say in which epoch a resumed run goes on: not in one whose last batch is done."""
+    if not trainer.global_step:
+        return ""
+    done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    return f", beginning in epoch {trainer.current_epoch + (done >= trainer.num_training_batches)}"
+
+
 def _schedule(trainer: Trainer, module: CaptioningModule) -> Rows:
     critical = module.self_critical
     drawn = (
@@ -108,15 +127,8 @@ def _schedule(trainer: Trainer, module: CaptioningModule) -> Rows:
         CaptionData.of(trainer).batch_size,
     )
     steps = math.ceil(trainer.num_training_batches / each)
-    resumed = f", beginning in epoch {trainer.current_epoch}" if trainer.global_step else ""
     return [
-        (
-            "epochs",
-            (
-                f"{trainer.max_epochs} of {steps:,} steps, {trainer.estimated_stepping_batches:,}"
-                f" in all{resumed}"
-            ),
-        ),
+        ("epochs", f"{_epochs(trainer)} of {steps:,} steps{_in_all(trainer)}{_resumed(trainer)}"),
         (
             "images per step",
             f"{batch_size * ranks * each}: {batch_size} x {ranks} processes x {each} accumulated"

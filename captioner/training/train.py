@@ -292,7 +292,8 @@ def _train(open_cli: Callable[[list[str] | None], RunCLI], args: Sequence[str] |
         return _refuse(
             f"The disk is full ({error}). Free some space, then resume with --ckpt_path last."
         )
-    except ValueError as error:  # some of the trainer's options are refused by no other error
+    # Some options of the trainer and of its callbacks are refused by no other error.
+    except (ValueError, RuntimeError) as error:
         if not _is_lightnings(error):
             raise
         return _refuse(" ".join(str(error).split()))

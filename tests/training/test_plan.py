@@ -91,6 +91,25 @@ def moments(trainer: Trainer) -> int:
     return sum(state[key].nbytes for state in states for key in ("exp_avg", "exp_avg_sq"))
 
 
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ({"max_steps": 2}, "any number of 5 steps, 2 in all"),
+        ({"max_time": {"hours": 1}}, "any number of 5 steps"),
+    ],
+)
+def test_a_run_that_steps_or_time_end_has_any_number_of_epochs(
+    data: CaptionData, limit: dict[str, Any], said: str
+) -> None:
+    class Stop(Callback):
+        def on_train_start(self, trainer: Trainer, pl_module: CaptioningModule) -> None:
+            trainer.should_stop = True
+
+    plan = Plan()
+    fit(data, FinetuneConfig(), max_epochs=-1, callbacks=[plan, Stop()], **limit)
+    assert plan.line("epochs") == said
+
+
 def test_the_plan_says_what_the_run_does(data: CaptionData) -> None:
     data.views = 1
     plan = Plan()

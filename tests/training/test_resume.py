@@ -104,12 +104,29 @@ def _heed_signals():
         signal.signal(number, handler)
 
 
-def test_two_epochs_and_a_resume_equal_three_in_one_go(uninterrupted):
+def test_two_epochs_and_a_resume_equal_three_in_one_go(uninterrupted, caplog):
     options = [*OPTIONS, *STAGES[TUNED], "--trainer.default_root_dir=parts"]
     assert train_with(Stop(after=2), options) == 0
     assert last_checkpoint("parts")["epoch"] == 1
     assert main([*options, "--ckpt_path=last"]) == 0
     assert_same(uninterrupted(TUNED), "parts")
+    assert "3 of 5 steps, 15 in all, beginning in epoch 2\n" in caplog.text
+
+
+@pytest.mark.parametrize("length", [[], ["--trainer.max_steps=15"]])
+def test_a_run_resumed_after_epochs_without_validation_misses_no_step(
+    length, uninterrupted, caplog
+):
+    options = [*OPTIONS, "--trainer.limit_val_batches=0", "--trainer.default_root_dir=parts"]
+    assert train_with(Stop(after=1), [*options, *length]) == 0
+    options += [*length, "--ckpt_path=last"]
+    assert train_with(Stop(after=2), options) == 0
+    assert last_checkpoint("parts")["global_step"] == 10
+    assert main(options) == 0
+    assert_same(uninterrupted(FROZEN), "parts")
+    assert [f"beginning in epoch {epoch}" in caplog.text for epoch in range(4)] == [
+        *(False, True, True, False)
+    ]
 
 
 class Stop(Callback):

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.trainer.states import TrainerFn
 
 from captioner.errors import ConfigError
 from captioner.training import train
@@ -49,13 +51,23 @@ def test_a_folder_that_cannot_be_written_is_a_line(
     assert record.message.startswith("error: /disk/run: no. Choose a writable folder for the run")
 
 
-def test_only_lightnings_value_errors_are_a_line(
+def test_only_lightnings_errors_are_a_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Those are of options; a traceback says where another one, a bug of ours, comes from."""
     monkeypatch.setattr(train, "TrainCLI", lambda *args, **kwargs: Trainer(strategy="none"))
     assert train.main([]) == 2
     assert "invalid strategy name" in caplog.records[-1].message
+
+    def stop_early(*args: object, **kwargs: object) -> None:
+        trainer = Trainer(logger=False)
+        trainer.state.fn = TrainerFn.FITTING
+        stopping = EarlyStopping("val/cider", check_on_train_epoch_end=True)
+        stopping.on_train_epoch_end(trainer, LightningModule())
+
+    monkeypatch.setattr(train, "TrainCLI", stop_early)
+    assert train.main([]) == 2
+    assert "metric `val/cider` which is not available" in caplog.records[-1].message
 
     def fail(*args: object, **kwargs: object) -> None:
         raise ValueError("ours")
