@@ -33,8 +33,8 @@ examples:
         type=file_path,
         metavar="FILE",
         help=(
-            "Score this file instead: COCO results, or the TSV, CSV or JSON lines of captioner"
-            " caption."
+            "Score this file instead: COCO results, or the TSV, CSV, JSON lines or Parquet of"
+            " captioner caption."
         ),
     )
     parser.add_argument(

@@ -226,6 +226,8 @@ class CaptionData(ResumableData):
                     "No source brings words: set words to true for one, or model.init_from to a"
                     " checkpoint that has them."
                 )
+            if self.min_count == 1:
+                raise ConfigError("The training captions have no words.")
             raise ConfigError(
                 f"No word occurs {self.min_count} times in the training captions; lower"
                 " data.min_count."

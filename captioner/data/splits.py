@@ -203,6 +203,10 @@ def plan_data(
         if source.annotations is not None
     }
     sets = {name: source for name, source in validation.items() if source.annotations is not None}
+    off = [f"data.sources.{name}" for name in sources if f"data.sources.{name}" not in named]
+    off += [f"data.validation.{name}" for name in validation if name not in sets]
+    if off:  # on purpose, or the name is misspelt
+        logger.info("Left out, as they have no annotations: %s", ", ".join(off))
     if train.annotations is not None:
         named = {"data.train": train, **named}
     if val.annotations is not None and sets:

@@ -15,6 +15,7 @@ from captioner.evaluation.findings import Evaluation
 from captioner.evaluation.html_report import write_page
 from captioner.evaluation.results import ImageId, save_results
 from captioner.files import replacing
+from captioner.library.tables import escape_formula
 
 logger = logging.getLogger(__name__)
 
@@ -107,15 +108,18 @@ def _without_nan(value: Any) -> Any:
 
 
 def save_per_image(path: str | os.PathLike[str], evaluation: Evaluation) -> None:
-    """Write a CSV table with one row per image: id, file, caption, scores."""
+    """Write a CSV table with one row per image: id, file, caption, scores.
+
+    Text that a spreadsheet would read as a formula is escaped, as `captioner caption` does.
+    """
+    ids = [escape_formula(name) if isinstance(name, str) else name for name in evaluation.image_ids]
+    files = ["" if file is None else escape_formula(str(file)) for file in evaluation.paths]
+    captions = map(escape_formula, evaluation.captions)
     columns = [values.tolist() for values in evaluation.per_image.values()]
-    files = ["" if file is None else str(file) for file in evaluation.paths]
     with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         table = csv.writer(file)
         table.writerow(["image_id", "file", "caption", *evaluation.per_image])
-        table.writerows(
-            zip(evaluation.image_ids, files, evaluation.captions, *columns, strict=True)
-        )
+        table.writerows(zip(ids, files, captions, *columns, strict=True))
 
 
 def _same(path: Path, other: str | os.PathLike[str]) -> bool:

@@ -114,7 +114,7 @@ class RunCLI(LightningCLI):
             raise ConfigError(
                 f"trainer.accumulate_grad_batches is {accumulated}; expected 1 or more."
             )
-        for limit in ("max_epochs", "max_steps"):
+        for limit in ("max_epochs", "max_steps", "limit_train_batches"):
             if self.config.trainer[limit] == 0:  # Lightning would end without a word
                 raise ConfigError(f"trainer.{limit} is 0, so nothing would be trained.")
         self.config.trainer.precision = kwargs["precision"] = self._precision()
@@ -272,7 +272,7 @@ def _train(open_cli: Callable[[list[str] | None], RunCLI], args: Sequence[str] |
         folder = Path(cli.trainer.default_root_dir)
         if cli.checkpoint is None:
             _check_inputs(folder, cli.config)
-            _begin_run(folder)
+            _begin_run(folder, cli.begin_with[1])
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.checkpoint, weights_only=True)
     except (CaptionerError, MisconfigurationException) as error:
         return _refuse(str(error))
@@ -336,12 +336,17 @@ def _check_inputs(folder: Path, config: Any) -> None:
         )
 
 
-def _begin_run(folder: Path) -> None:
-    """Open the folder of a new run; fail if it has another."""
+def _begin_run(folder: Path, result: str) -> None:
+    """Open the folder of a new run; fail if it has another, or another's result."""
     if _is_first() and any((folder / CHECKPOINTS).glob("*")):
         raise ConfigError(
             f"{folder} already contains a run. Resume it with --ckpt_path last, or choose another"
             " folder with --trainer.default_root_dir FOLDER."
+        )
+    if _is_first() and (folder / result).exists():
+        raise ConfigError(
+            f"{folder / result} is the result of an earlier run, which this one would overwrite."
+            f" {_ELSEWHERE}"
         )
     _open_folder(folder)
 

@@ -1,5 +1,6 @@
 """The output folder: earlier results are replaced only by complete ones."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -54,3 +55,18 @@ def test_a_failed_write_keeps_the_earlier_evaluation(tmp_path: Path) -> None:
     for name in ("results.json", "scores.json", "per_image.csv"):
         assert (output / name).read_bytes() == before[name]
     assert {path.name for path in output.iterdir()} == {*before, "results.new.json"}
+
+
+def test_a_caption_is_no_formula_in_a_spreadsheet(tmp_path: Path) -> None:
+    annotations = tmp_path / "captions.csv"
+    annotations.write_text("image,caption\na.png,a dog\n=b.png,a cat\n")
+    results = tmp_path / "ours.json"
+    said = {"a.png": '=HYPERLINK("x")', "=b.png": "a cat"}
+    results.write_text(json.dumps([{"image_id": k, "caption": v} for k, v in said.items()]))
+    evaluate(
+        annotations, results=results, output=tmp_path / "out", scoring=Scoring(metrics=("bleu",))
+    )
+    with (tmp_path / "out" / "per_image.csv").open(newline="") as table:
+        cells = [cell for row in csv.reader(table) for cell in row]
+    assert '\'=HYPERLINK("x")' in cells
+    assert not any(cell.startswith("=") for cell in cells)

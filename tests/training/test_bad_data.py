@@ -181,6 +181,11 @@ def test_a_vocabulary_without_a_word_is_refused(caplog):
     )
 
 
+def test_a_source_without_annotations_is_named(caplog):
+    refusal(caplog, "--data.min_count=1000", "--data.sources.erlier.weight=2")
+    assert "Left out, as they have no annotations: data.sources.erlier" in caplog.text
+
+
 # --- Numbers ---
 
 

@@ -38,6 +38,14 @@ def test_a_new_run_writes_over_nothing_that_it_reads(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("kept", ["best", "checkpoints/last.ckpt"])
+def test_a_new_run_does_not_replace_an_earlier_ones_result(kept: str, tmp_path: Path) -> None:
+    (tmp_path / kept).mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"already contains a run|result of an earlier run"):
+        train._begin_run(tmp_path, "best")
+    assert [path.name for path in tmp_path.iterdir()] == [Path(kept).parts[0]]
+
+
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
 def test_a_folder_that_cannot_be_written_is_a_line(
     number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
