@@ -316,7 +316,7 @@ def test_file_names_of_any_bytes_pass_through(
             "error: nowhere/captions.txt: the folder",
         ),
         (["PHOTO", "--output", "other.jpg"], "would overwrite an image"),
-        (["PHOTO", "--output", "-"], "--output - names no file"),
+        (["PHOTO", "--output", "-"], "--output: - names no file"),
         (["-", "-"], "error: - was given twice"),
         (["PHOTO", ""], "error: A PATH is empty"),
     ],

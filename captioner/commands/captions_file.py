@@ -84,11 +84,6 @@ def check_output(output: Path, inputs: Sequence[str], *, resumed: bool = True) -
     """
     from captioner.images import IMAGE_SUFFIXES
 
-    if str(output) == STANDARD_INPUT:
-        raise ConfigError(
-            "--output - names no file; expected one, such as captions.tsv. Without --output,"
-            " `captioner caption` prints."
-        )
     target = real_path(output)
     if {output.suffix.lower(), target.suffix.lower()} & set(IMAGE_SUFFIXES):
         raise ConfigError(

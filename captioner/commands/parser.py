@@ -76,11 +76,13 @@ Add: TypeAlias = Callable[..., Parser]
 
 
 def file_path(text: str) -> Path:
-    """Parse the path of a file; `Path` alone takes `folder/` for a file of that name.
+    """Parse the path of a file; `Path` alone takes `folder/` and `-` for files of these names.
 
     Raises:
-        argparse.ArgumentTypeError: It ends as only a folder's path does.
+        argparse.ArgumentTypeError: It ends as only a folder's path does, or is `-`.
     """
+    if text == STANDARD_INPUT:
+        raise argparse.ArgumentTypeError("- names no file")
     if text.endswith(tuple(filter(None, (os.sep, os.altsep)))):
         raise argparse.ArgumentTypeError(f"{text} is a folder; expected a file")
     return Path(text)
