@@ -43,6 +43,10 @@ class PretrainingCheckpoints(RunCheckpoints):
     ) -> None:
         super().__init__(monitor, mode, every_minutes, onnx=False)
 
+    def validated(self, trainer: Trainer, pl_module: LightningModule) -> str:
+        """Return nothing: resumed runs compare accuracies, whatever the validation images are."""
+        return ""
+
     def write_best(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Rewrite the file from the best checkpoint."""
         assert isinstance(pl_module, PretrainingModule)

@@ -9,12 +9,14 @@ from typing import Any, ClassVar, Literal
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from captioner.data.datamodule import CaptionData
 from captioner.errors import ConfigError
 from captioner.training.best_model import finish_best, write_best
 from captioner.training.checkpoint_io import WholeCheckpointIO
 from captioner.training.interrupts import Interrupts
 from captioner.training.lightning_module import CaptioningModule
 from captioner.training.resuming import CHECKPOINTS
+from captioner.training.validation import fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ class RunCheckpoints(ModelCheckpoint):
         self._saved = time.monotonic()
         self._saved_step = -1
         self._validating = self._saved
+        self._validated = ""
         if every_minutes < 0 or monitor not in self.scores:
             raise ConfigError(
                 f"checkpoint.monitor is {monitor} and every_minutes {every_minutes}; expected one"
@@ -72,6 +75,7 @@ class RunCheckpoints(ModelCheckpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write all checkpoints atomically."""
+        self._validated = self.validated(trainer, pl_module)
         self.dirpath = str(Path(trainer.default_root_dir) / CHECKPOINTS)
         super().setup(trainer, pl_module, stage)
         trainer.strategy.checkpoint_io = WholeCheckpointIO()
@@ -167,6 +171,10 @@ class RunCheckpoints(ModelCheckpoint):
         if self._saved_step != trainer.global_step:
             self._save_last(trainer)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best score and what it is a score of."""
+        return {**super().state_dict(), "validated": self._validated}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best score, even if the run's folder has moved."""
 
@@ -183,11 +191,19 @@ class RunCheckpoints(ModelCheckpoint):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Begin with the next epoch, if the checkpoint is of the end of one without validation.
+        """Forget the best score if validation has changed; begin with the next epoch if it is due.
 
-        With `trainer.max_steps`, Lightning would take the batches of that epoch for those of the
-        next one, which would be left out.
+        With `trainer.max_steps`, after an epoch without validation, Lightning would take the
+        batches of that epoch for those of the next one, which would be left out.
         """
+        state = checkpoint["callbacks"].get(self.state_key, {})
+        if state.get("validated", self._validated) != self._validated:
+            logger.warning(
+                "Validation has changed since the checkpoint (its data, or how images are"
+                " captioned), so earlier scores don't count: the best epoch from now on will"
+                " replace the best model."
+            )
+            state |= {"best_model_score": None, "best_model_path": "", "best_k_models": {}}
         loop = checkpoint["loops"]["fit_loop"]
         epochs, batches = loop["epoch_progress"], loop["epoch_loop.batch_progress"]
         if epochs["current"]["processed"] < epochs["current"]["started"]:
@@ -228,6 +244,12 @@ class RunCheckpoints(ModelCheckpoint):
                 "No validation was run, so there is no best model; the weights are in %s.",
                 self._last_path(),
             )
+
+    def validated(self, trainer: Trainer, pl_module: LightningModule) -> str:
+        """Identify what the scores are of: those of a resumed run count if it is the same."""
+        assert isinstance(pl_module, CaptioningModule)
+        sets = CaptionData.of(trainer).validation_sets
+        return fingerprint(sets, pl_module.decoding, trainer.limit_val_batches)
 
     def write_best(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write or replace the result of a run, without its slow parts."""

@@ -1,10 +1,12 @@
 """Results of validation: the model's captions and their scores for each validation set."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from captioner.annotations.records import Record
 from captioner.data.splits import ValidationSet
+from captioner.decoding.options import DecodingOptions
 from captioner.errors import DataError
 from captioner.evaluation.assess import score
 from captioner.evaluation.results import ImageId
@@ -78,6 +80,24 @@ def divide_captions(
             divided.append(Validated(validation_set, own))
         first = last
     return divided
+
+
+def fingerprint(
+    sets: Sequence[ValidationSet], decoding: DecodingOptions, limit: float | None
+) -> str:
+    """Identify what is validated and how: scores are comparable if this is the same.
+
+    Args:
+        sets: The validation sets.
+        decoding: How their images are captioned.
+        limit: `trainer.limit_val_batches`.
+    """
+    digest = hashlib.sha256(repr((decoding, limit)).encode())
+    for each in sets:
+        digest.update(repr((each.name, each.style, each.weight)).encode())
+        for record in each.records:
+            digest.update(repr((record.image_id, record.captions)).encode())
+    return digest.hexdigest()
 
 
 def mean_scores(

@@ -1,5 +1,6 @@
 """Runs that are interrupted, killed or out of disk lose nothing, and resume exactly."""
 
+import json
 import os
 import shutil
 import signal
@@ -424,3 +425,21 @@ def test_options_that_a_resumed_run_cannot_heed_are_named_with_both_values_and_c
     saved = yaml.safe_load(Path("parts/config.yaml").read_text())
     assert saved["model"]["learning_rate"] == 0.003, "what holds is kept"
     assert saved["checkpoint"]["every_minutes"] == 7
+
+
+def test_scores_of_another_validation_do_not_count_any_more(caplog):
+    def longest() -> int:
+        config = json.loads(Path("longer/best/config.json").read_text())
+        return config["decoding"]["max_length"]
+
+    options = [*OPTIONS, "--trainer.default_root_dir=longer"]
+    assert main([*options, "--trainer.max_epochs=1"]) == 0
+    options.append("--ckpt_path=last")
+    assert main([*options, "--trainer.max_epochs=2"]) == 0
+    assert "Validation has changed" not in caplog.text
+    assert longest() == 8
+    # captions of one word score lower than any before
+    options.append("--model.decoding={beam_size: 1, max_length: 1}")
+    assert main([*options, "--trainer.max_epochs=3"]) == 0
+    assert "Validation has changed" in caplog.text
+    assert longest() == 1
