@@ -86,7 +86,9 @@ def build_app(
             with gr.Column(scale=7, min_width=300, elem_id="cap-output"):
                 result = gr.HTML(
                     value=None,
-                    html_template='<div class="cap-result"></div>',
+                    html_template=(
+                        '<p class="cap-said" role="status"></p><div class="cap-result"></div>'
+                    ),
                     js_on_load=_resource("result.js"),
                     apply_default_css=False,
                     palette=colours(np.linspace(0, 1, 7, dtype=np.float32)).tolist(),

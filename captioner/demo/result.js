@@ -4,6 +4,7 @@
 // reports changes, `props.palette` has the colours of the maps from 0 to their peak. Text is only set as text, not HTML.
 
 const root = element.querySelector(".cap-result");
+const said = element.querySelector(".cap-said"); // what a screen reader announces, unseen
 let answer = null; // the rendered answer
 let chosen = 0; // the index of its chosen caption
 let pinned = null; // the word still shown after the pointer leaves; null for none
@@ -202,7 +203,7 @@ const render = () => {
     const [title, text] = answer?.message
       ? ["That didn’t work", answer.message]
       : ["The caption will appear here", "Choose a photo or a clip, or one of the examples."];
-    const box = make("div", answer?.message ? "cap-message cap-sorry" : "cap-message", "", { role: "status" });
+    const box = make("div", answer?.message ? "cap-message cap-sorry" : "cap-message");
     box.append(make("strong", "", title), make("p", "", text));
     root.replaceChildren(box);
     return;
@@ -266,6 +267,8 @@ const update = () => {
   answer = props.value;
   chosen = 0;
   render();
+  const failed = answer?.message && `That didn’t work: ${answer.message}`;
+  said.textContent = failed || answer?.summary || answer?.captions?.[0].text || "";
 };
 watch("value", update);
 update();

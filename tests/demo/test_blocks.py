@@ -98,6 +98,8 @@ def test_an_uploaded_photo_gets_the_caption_that_captioner_writes(page, bundled)
     wait(page, ".cap-sentence")
     (caption,) = bundled.caption(PHOTO, alternatives=3)
     assert text_of(page) == caption.text
+    announced = page.find_element("css selector", "[role=status].cap-said")
+    assert announced.get_attribute("textContent") == caption.text
     others = page.find_elements("css selector", ".cap-other-text")
     assert [other.text for other in others] == [one.text for one in caption.alternatives]
     shares = page.find_elements("css selector", ".cap-other .cap-share")
@@ -178,8 +180,11 @@ def test_an_invalid_photo_gets_a_friendly_message_and_the_next_photo_a_caption(
     sentence = wait(page, ".cap-sorry p").text
     assert sentence.startswith("“diary.jpg” is not an image, or damaged")
     assert "Traceback" not in page.page_source
+    announced = page.find_element("css selector", ".cap-said")
+    assert sentence in announced.get_attribute("textContent")
     clear(page)
     wait(page, ".cap-message", "will appear here")
+    assert announced.get_attribute("textContent") == ""
     upload(page, PHOTO)
     wait(page, ".cap-sentence", bundled.caption(PHOTO)[0].text)
 
