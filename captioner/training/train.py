@@ -338,12 +338,14 @@ def _check_inputs(folder: Path, config: Any) -> None:
 
 def _begin_run(folder: Path, result: str) -> None:
     """Open the folder of a new run; fail if it has another, or another's result."""
-    if _is_first() and any((folder / CHECKPOINTS).glob("*")):
+    if not _is_first():  # the first process may have written to it already
+        return
+    if any((folder / CHECKPOINTS).glob("*")):
         raise ConfigError(
             f"{folder} already contains a run. Resume it with --ckpt_path last, or choose another"
             " folder with --trainer.default_root_dir FOLDER."
         )
-    if _is_first() and (folder / result).exists():
+    if (folder / result).exists():
         raise ConfigError(
             f"{folder / result} is the result of an earlier run, which this one would overwrite."
             f" {_ELSEWHERE}"
