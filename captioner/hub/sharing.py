@@ -66,6 +66,10 @@ def push(
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{name} is not a valid model name; expected owner/name.")
     hub = hub_library()
+    try:
+        hub.utils.validate_repo_id(name)
+    except ValueError as error:
+        raise ConfigError(f"{name} is not a valid model name: {error}") from error
     checkpoint = read_checkpoint(folder)
     card_file = checkpoint.folder / CARD
     try:
