@@ -446,3 +446,13 @@ def test_every_shipped_config_is_named_in_a_test() -> None:
     text = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
     missing = [path.name for path in configs if path.name not in text]
     assert not missing, f"no test names {missing}: every shipped config must be executed by one"
+
+
+def test_the_workflows_and_containers_name_files_that_there_are() -> None:
+    for file in [*(ROOT / ".github" / "workflows").glob("*.yml"), *(ROOT / "docker").iterdir()]:
+        text = file.read_text(encoding="utf-8")
+        tops = "|".join(re.escape(path.name) for path in ROOT.iterdir() if path.is_dir())
+        named = re.findall(rf"(?<![\w./-])(?:{tops})/[\w*./-]*[\w*]", text)
+        assert named or file.suffix == ".yml"
+        missing = [name for name in named if "$" not in name and not any(ROOT.glob(name))]
+        assert not missing, f"{file.name} names {missing}"

@@ -77,7 +77,7 @@ def _entries(source: str, kind: str) -> Iterator[str]:
         raise ConfigError(
             f"{source} is one image; expected a corpus. For single images use: captioner caption"
         )
-    if suffix in (SHARD, TABLE) and kind != "list":
+    if (kind == "auto" and suffix in (SHARD, TABLE)) or suffix == _SUFFIXES.get(kind):
         return iter([source])
     if kind not in ("auto", "list"):
         raise ConfigError(f"{source} is a file that ends in {suffix or 'nothing'}, not {kind}.")

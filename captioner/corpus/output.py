@@ -40,7 +40,7 @@ SCHEMA = pyarrow.schema(
         ("error", pyarrow.string()),
     ]
 )
-"""The columns of every part; `key` is null for an image in a file of its own."""
+"""The columns of every part; `key` is null for an image in a file of its own, or without a key."""
 
 _FINISHED = b"captioner.finished"  # in a part's metadata
 _PART = re.compile(r"part-(\d{8,})\.parquet")

@@ -18,6 +18,8 @@ _IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes",
 _KEY_COLUMNS = ("key", "__key__", "id", "image_id", "path", "file_name", "filename", "url")
 _ROWS = 64  # read from a table at once
 _RECORD = tarfile.BLOCKSIZE
+_CHUNK = 2**20  # bytes
+_COMPRESSED = (b"\x1f\x8b", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")  # gzip, xz, zstd
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class CorpusImage:
 
     Attributes:
         path: Its file, or the shard or table that contains it.
-        key: Its name in the shard or table; None for a file of its own.
+        key: Its name in the shard or table; None for a file of its own, or a row whose key is null.
         source: A path or bytes; or the error of an image that cannot be read.
     """
 
@@ -83,20 +85,50 @@ def _open(path: str) -> Any:
 def _shard(path: str) -> Iterator[CorpusImage]:
     """Return the images of a tar file; skip a sample's other files, such as its text."""
     with _open(path) as file:
+        _check_plain(file)
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
+                images: dict[str, tarfile.TarInfo] = {}  # that hard links may name
                 for member in tar:
-                    if member.isfile() and _is_image(member.name):
-                        content = tar.extractfile(member)
-                        assert content is not None
-                        yield CorpusImage(path, os.path.splitext(member.name)[0], content.read())
+                    if _is_image(member.name) and not member.isdir():
+                        if member.isfile():
+                            images[member.name] = member
+                        yield _member(path, tar, member, images)
                     tar.members.clear()  # type: ignore[attr-defined]  # else it keeps them all
                 # At a header that it cannot read it ends silently, as at the end marker.
                 file.seek(tar.offset)
                 if file.read(_RECORD) != bytes(_RECORD):
                     raise DamageError(f"it is truncated or damaged at byte {tar.offset:,}")
+                while rest := file.read(_CHUNK):
+                    if any(rest):
+                        raise DamageError(
+                            f"it has more data after its end at byte {tar.offset:,}, as joined"
+                            " archives have"
+                        )
         except tarfile.TarError as error:
             raise DamageError(f"it is truncated or damaged ({said(error)})") from error
+
+
+def _check_plain(file: Any) -> None:
+    """Raise an `OSError` for a compressed archive, which can be read once it is decompressed."""
+    start = file.read(max(map(len, _COMPRESSED)))
+    file.seek(0)
+    if start.startswith(_COMPRESSED):
+        raise OSError("it is compressed; decompress it first, as shards are plain tar files")
+
+
+def _member(
+    path: str, tar: tarfile.TarFile, member: tarfile.TarInfo, images: dict[str, tarfile.TarInfo]
+) -> CorpusImage:
+    """Read an image of a tar file; the second name of a file in it is a link to the first."""
+    key = os.path.splitext(member.name)[0]
+    found = images.get(member.linkname) if member.islnk() else member
+    if found is None or not found.isfile():
+        what = f"a link to {member.linkname}" if member.islnk() or member.issym() else "not a file"
+        return CorpusImage(path, key, ImageError(f"{path}, {key}", f"is {what}"))
+    content = tar.extractfile(found)
+    assert content is not None
+    return CorpusImage(path, key, content.read())
 
 
 def _is_image(name: str) -> bool:
@@ -119,14 +151,23 @@ def _table(path: str, groups: tuple[int, ...], image_column: str | None) -> Iter
                 columns=[image, *([key] if key else [])],
             ):
                 images = batch.column(image).to_pylist()
-                keys = batch.column(key).to_pylist() if key else [None] * len(images)
+                keys = _keys(batch.column(key)) if key else range(number, number + len(images))
                 for value, name in zip(images, keys, strict=True):
-                    yield _cell(path, str(number if name is None else name), value)
-                    number += 1
+                    yield _cell(path, None if name is None else str(name), value)
+                number += len(images)
         except (pyarrow.ArrowException, OSError) as error:
             if isinstance(error, OSError) and not is_local(path):
                 raise
             raise DamageError(f"it is truncated or damaged ({said(error)})") from error
+
+
+def _keys(column: Any) -> list[Any]:
+    """Return the keys of rows; bytes that are not UTF-8 are escaped, as in names of files."""
+    types = pyarrow.types
+    if not (types.is_string(column.type) or types.is_large_string(column.type)):
+        return list(column.to_pylist())
+    texts = column.cast(pyarrow.large_binary()).to_pylist()
+    return [None if text is None else text.decode("utf-8", "surrogateescape") for text in texts]
 
 
 def _columns(path: str, schema: Any, image_column: str | None) -> tuple[str, str | None]:
@@ -152,10 +193,10 @@ def _holds_bytes(kind: Any) -> bool:
     if types.is_struct(kind):
         index = kind.get_field_index("bytes")
         return bool(index >= 0 and _holds_bytes(kind.field(index).type))
-    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
 
 
-def _cell(path: str, key: str, value: Any) -> CorpusImage:
+def _cell(path: str, key: str | None, value: Any) -> CorpusImage:
     content = value.get("bytes") if isinstance(value, dict) else value
     image = CorpusImage(path, key, content if content is not None else b"")
     if content is not None:

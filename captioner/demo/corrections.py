@@ -130,10 +130,13 @@ def _read(file: Path) -> set[tuple[str, str]]:
     folder = file.absolute().parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise ConfigError(f"--corrections {file}: {folder} is not a writable folder.")
+    photos = file.with_suffix("")
+    if photos.exists() and not photos.is_dir():
+        raise ConfigError(f"--corrections {file}: photos go into {photos}, which is not a folder.")
     if not file.exists():
         return set()
     try:
-        with file.open(encoding="utf-8", newline="") as lines:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
             rows = [tuple(row) for row in csv.reader(lines) if row]
     except (OSError, UnicodeError, csv.Error) as error:
         raise ConfigError(f"--corrections {file}: cannot be read ({error}).") from error

@@ -9,6 +9,7 @@ from typing import Any
 from captioner._version import __version__
 from captioner.errors import CheckpointError, ConfigError, MissingExtraError
 
+_ADDRESS = re.compile(r"(?i)https?:/|hf:|huggingface\.co/")  # a Path has one slash of the two
 _REFERENCE = re.compile(r"hf:/{1,2}(?P<name>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[^\s@]+))?")
 
 
@@ -27,11 +28,18 @@ def local_folder(
     Raises:
         CheckpointError: The hub has no such model, or it cannot be reached and nothing is cached,
             or a file is damaged.
-        ConfigError: The reference starts with hf:/ but is malformed.
+        ConfigError: The reference starts with hf:/ but is malformed, or it is a web address.
         MissingExtraError: huggingface_hub is not installed.
     """
     text = os.fspath(model)
-    return _download(text, files, needed) if is_of_hub(text) else Path(text)
+    if is_of_hub(text):
+        return _download(text, files, needed)
+    if _ADDRESS.match(text) and not Path(text).exists():
+        raise ConfigError(
+            f"{text} is neither a folder nor a model on the hub; expected hf://owner/name for one"
+            " on the hub."
+        )
+    return Path(text)
 
 
 def is_of_hub(model: str) -> bool:
@@ -84,6 +92,8 @@ def _download(reference: str, files: tuple[str, ...], needed: tuple[str, ...]) -
 def _why(reference: str, error: Exception) -> str:
     from huggingface_hub import errors
 
+    if isinstance(error, errors.HFValidationError):
+        return f"{reference} cannot be a model on the hub: {error}"
     if isinstance(error, errors.GatedRepoError):
         return f"{reference} is gated: request access on its page, then run: hf auth login"
     if isinstance(error, errors.RevisionNotFoundError):

@@ -66,6 +66,8 @@ def push(
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{name} is not a valid model name; expected owner/name.")
     hub = hub_library()
+    from huggingface_hub.errors import HFValidationError
+
     checkpoint = read_checkpoint(folder)
     card_file = checkpoint.folder / CARD
     try:
@@ -89,6 +91,8 @@ def push(
         commit = api.create_commit(
             name, operations, commit_message="Upload a captioner model", revision=revision
         )
+    except HFValidationError as error:
+        raise ConfigError(f"{name} is not a valid model name: {error}") from error
     except Exception as error:  # errors of its HTTP library pass through
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(

@@ -146,6 +146,8 @@ def test_a_list_and_its_images_are_read_from_a_web_server(tmp_path: Path) -> Non
         (".", "list", ConfigError, "is a folder"),
         ("list.bin", "auto", DataError, "list.bin, line 1: not text"),
         ("list.txt", "shards", ConfigError, "not shards"),
+        ("shard.tar", "parquet", ConfigError, "ends in .tar, not parquet"),
+        ("table.parquet", "images", ConfigError, "ends in .parquet, not images"),
         (".", "movies", ConfigError, "expected auto, images"),
     ],
 )
@@ -161,6 +163,8 @@ def test_what_cannot_be_a_corpus_is_refused_in_a_sentence(
     (tmp_path / "photo.jpg").write_bytes(jpeg(1))
     (tmp_path / "list.bin").write_bytes(b"\xff\0\1")
     (tmp_path / "list.txt").write_text("a.jpg\n")
+    write_shard(tmp_path / "shard.tar", {"a": jpeg(1)})
+    write_table(tmp_path / "table.parquet", {"jpg": [jpeg(1)]})
     with pytest.raises(error, match=said):
         list(plan(source, kind))
 

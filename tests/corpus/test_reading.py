@@ -1,8 +1,12 @@
 """Which images a block has; what is damaged, and what stays of it."""
 
+import gzip
+import os
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from captioner.corpus.blocks import Block
@@ -63,6 +67,75 @@ def test_a_shard_that_is_none_and_one_with_nothing_in_it(tmp_path: Path) -> None
     assert read(Block("shard", (str(tmp_path / "none.tar"),))) == ([], None)
     with pytest.raises(FileNotFoundError):
         list(read_block(Block("shard", (str(tmp_path / "nowhere.tar"),))))
+
+
+def test_a_second_name_of_a_file_in_a_shard_is_an_image_too(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.jpg").write_bytes(jpeg(1))
+    (photos / "b.jpg").write_bytes(jpeg(2))
+    os.link(photos / "a.jpg", photos / "c.jpg")
+    (photos / "d.jpg").symlink_to("a.jpg")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in "abcd":
+            tar.add(photos / f"{name}.jpg", f"{name}.jpg")
+        assert tar.getmember("c.jpg").islnk()
+    images, damage = read(Block("shard", (str(tmp_path / "a.tar"),)))
+    assert damage is None and [image.key for image in images] == list("abcd")
+    files = [(photos / f"{name}.jpg").read_bytes() for name in "abc"]
+    assert [image.source for image in images[:3]] == files
+    assert isinstance(images[3].source, ImageError)
+    assert "d: is a link to a.jpg" in str(images[3].source)
+
+
+def test_a_link_to_a_file_that_the_shard_lacks_is_an_error_of_its_row(tmp_path: Path) -> None:
+    link = tarfile.TarInfo("b.jpg")
+    link.type, link.linkname = tarfile.LNKTYPE, "a.jpg"
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.addfile(link)
+    images, damage = read(Block("shard", (str(tmp_path / "a.tar"),)))
+    assert damage is None and [str(image.source) for image in images] == [
+        f"{tmp_path}/a.tar, b: is a link to a.jpg"
+    ]
+
+
+def test_of_joined_shards_the_first_is_read_and_the_rest_is_told(tmp_path: Path) -> None:
+    first = write_shard(tmp_path / "a.tar", {"a": jpeg(1)}).read_bytes()
+    second = write_shard(tmp_path / "b.tar", {"b": jpeg(2)}).read_bytes()
+    (tmp_path / "both.tar").write_bytes(first + second)
+    images, damage = read(Block("shard", (str(tmp_path / "both.tar"),)))
+    assert [image.key for image in images] == ["a"]
+    assert damage is not None and "more data after its end" in damage
+    (tmp_path / "padded.tar").write_bytes(first + bytes(3 * 2**20))
+    assert read(Block("shard", (str(tmp_path / "padded.tar"),)))[1] is None
+
+
+def test_a_compressed_shard_says_so_and_counts_as_unread(tmp_path: Path) -> None:
+    plain = write_shard(tmp_path / "a.tar", {"a": jpeg(1)})
+    plain.write_bytes(gzip.compress(plain.read_bytes()))
+    with pytest.raises(OSError, match="it is compressed; decompress it first"):
+        read(Block("shard", (str(plain),)))
+    plain.write_bytes(gzip.decompress(plain.read_bytes()))
+    images, damage = read(Block("shard", (str(plain),)))
+    assert [image.source for image in images] == [jpeg(1)] and damage is None
+
+
+def test_keys_that_are_null_or_no_text_mix_up_no_rows(tmp_path: Path) -> None:
+    bodies = [jpeg(number) for number in range(3)]
+    keys = pa.array([b"1", None, b"caf\xe9"]).view(pa.string())
+    pq.write_table(pa.table({"key": keys, "image": bodies}), tmp_path / "a.parquet")
+    (block,) = plan(str(tmp_path / "a.parquet"))
+    images = list(read_block(block))
+    assert [image.key for image in images] == ["1", None, os.fsdecode(b"caf\xe9")]
+    assert [image.source for image in images] == bodies
+
+
+def test_a_table_may_hold_its_images_as_views(tmp_path: Path) -> None:
+    table = pa.table({"image": pa.array([jpeg(1), jpeg(2)], pa.binary_view())})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert pa.types.is_binary_view(pq.read_schema(tmp_path / "a.parquet").field("image").type)
+    (block,) = plan(str(tmp_path / "a.parquet"))
+    assert [image.source for image in read_block(block)] == [jpeg(1), jpeg(2)]
 
 
 def test_a_table_gives_bytes_with_keys_or_row_numbers(tmp_path: Path) -> None:

@@ -51,6 +51,22 @@ def test_a_table_without_the_end_of_its_last_line_goes_on(tmp_path):
     assert [caption for _, caption in rows(file)] == ["caption", "a temple", "a cat"]
 
 
+def test_a_table_that_a_spreadsheet_has_saved_goes_on(tmp_path):
+    file = tmp_path / "c.csv"
+    Corrections(file).add(PHOTO, "a temple", True)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    again = Corrections(file)
+    assert not again.add(PHOTO, "a temple", True)
+    assert again.add(OTHER, "a cat", True)
+    assert [record.captions for record in load_records(file)] == [("a temple",), ("a cat",)]
+
+
+def test_a_file_where_the_photos_would_go_is_told_at_once(tmp_path):
+    (tmp_path / "c").write_text("something else")
+    with pytest.raises(ConfigError, match=r"photos go into .*, which is not a folder"):
+        Corrections(tmp_path / "c.csv")
+
+
 def test_no_part_of_a_row_is_written_to_a_full_disk(tmp_path):
     resource = pytest.importorskip("resource")  # not on Windows
     file = tmp_path / "c.csv"

@@ -203,6 +203,37 @@ def test_what_is_no_name_is_refused(model: str, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize(
+    "model",
+    ["HF://me/tiny", "hf:me/tiny", "https://huggingface.co/me/tiny", "huggingface.co/me/tiny"],
+)
+def test_an_address_is_told_how_models_of_the_hub_are_named(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for call in (["info", model], ["caption", str(PHOTO), "--model", model]):
+        assert main(call) == 2
+        assert "expected hf://owner/name for one on the hub" in capsys.readouterr().err
+
+
+def test_a_folder_may_be_named_like_an_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(BUNDLED, tmp_path / "huggingface.co" / "me" / "tiny")
+    monkeypatch.chdir(tmp_path)
+    assert main(["info", "huggingface.co/me/tiny"]) == 0
+    assert "encoder" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["me/.git", "me/a..b", "me--a/b-"])
+def test_a_name_that_the_hub_forbids_is_not_tried_again(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for call in (["info", f"hf://{name}"], ["push", str(BUNDLED), name]):
+        assert main(call) == 2
+        said = capsys.readouterr().err
+        assert name in said and "Try again" not in said and "log" not in said, said
+
+
+@pytest.mark.parametrize(
     "call",
     [
         ["calibrate", "--model", "hf://me/tiny", "--annotations", "val.csv"],
