@@ -257,12 +257,7 @@ def write_checkpoint(
     """
     decoding.check_defaults()
     folder = Path(folder).resolve()  # a link to a folder stays a link
-    if (
-        folder.exists()
-        and not (folder / CONFIG).is_file()
-        and not (folder.is_dir() and not any(folder.iterdir()))
-    ):
-        raise CheckpointError(f"{folder} exists and is not a checkpoint; choose another folder.")
+    check_replaceable(folder)
     config = {
         "format_version": FORMAT_VERSION,
         "package_version": __version__,
@@ -293,6 +288,20 @@ def write_checkpoint(
         raise CheckpointError(f"{folder} cannot be written: {error.strerror or error}.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Check that `write_checkpoint` may write to a folder.
+
+    Raises:
+        CheckpointError: It exists, and is neither a checkpoint nor empty.
+    """
+    if (
+        folder.exists()
+        and not (folder / CONFIG).is_file()
+        and not (folder.is_dir() and not any(folder.iterdir()))
+    ):
+        raise CheckpointError(f"{folder} exists and is not a checkpoint; choose another folder.")
 
 
 def fingerprint(model: str | os.PathLike[str]) -> str:

@@ -9,6 +9,7 @@ training config.
 import argparse
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import re
@@ -307,6 +308,13 @@ def _count(text: str) -> int:
     return number
 
 
+def _minutes(text: str) -> float:
+    """Read the length of a clip that is drawn."""
+    if not 0 < (minutes := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no length; expected more than 0")
+    return minutes
+
+
 def parse(args: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line; changes to the training config are in `changes`."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[2])
@@ -341,14 +349,14 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--minutes",
-        type=float,
+        type=_minutes,
         metavar="N",
         default=60,
         help="minutes of the long clip of video [60]",
     )
     parser.add_argument(
         "--short",
-        type=float,
+        type=_minutes,
         metavar="N",
         default=1,
         help="minutes of the short clips of video [1]",

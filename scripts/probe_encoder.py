@@ -23,7 +23,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # a script finds only its own f
 
 from captioner.annotations.records import Record, check_images, load_records
 from captioner.commands.terminal import track
-from captioner.errors import CaptionerError
+from captioner.errors import CaptionerError, DataError
 from captioner.evaluation.statistics import interval
 from captioner.images import open_image
 from captioner.model.encoder import Encoder, EncoderConfig
@@ -85,12 +85,23 @@ def main(args: Sequence[str] | None = None) -> int:
 def find_labels(
     train: Sequence[Record], val: Sequence[Record]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Tell which of the commonest nouns the captions of each photo name: (N, W) of each split."""
+    """Tell which of the commonest nouns the captions of each photo name: (N, W) of each split.
+
+    Raises:
+        DataError: There is nothing to probe with.
+    """
+    if len(train) < 2:
+        raise DataError("There is one training photo; expected two or more, to choose a decay on.")
     matcher = NounMatcher(TagTable.imagenet())
     named, val_named = (
         np.stack([matcher.named(record.captions) for record in records]) for records in (train, val)
     )
     usable = named.any(0) & val_named.any(0)
+    if not usable.any():
+        raise DataError(
+            "No noun of the tags is named by captions of both training and validation photos;"
+            " expected captions in English, of everyday things."
+        )
     order = np.argsort(-(named.sum(0) * usable), kind="stable")[: min(NOUNS, int(usable.sum()))]
     return named[:, order], val_named[:, order]
 

@@ -55,3 +55,26 @@ def test_the_script_probes_an_encoder(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "preprocessing.std is (0.0, 0.0, 0.0)" in capsys.readouterr().err
     assert main([*call, "--weights", "gone.pth"]) == 2
     assert "gone.pth: no such file" in capsys.readouterr().err
+
+
+def test_annotations_that_name_nothing_known_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(3):
+        Image.new("RGB", (16, 16)).save(tmp_path / f"{number}.png")
+    tables = {
+        "dogs": "image,caption\n0.png,a dog\n1.png,a dog\n",
+        "one": "image,caption\n0.png,a dog\n",
+        "german": "image,caption\n0.png,ein Hund\n1.png,ein Hund\n",
+    }
+    for name, text in tables.items():
+        (tmp_path / f"{name}.csv").write_text(text)
+    expected = {
+        ("german", "dogs"): "No noun of the tags is named",
+        ("dogs", "german"): "No noun of the tags is named",
+        ("one", "dogs"): "expected two or more",
+    }
+    for (train, val), said in expected.items():
+        call = [str(tmp_path / f"{name}.csv") for name in (train, val)]
+        assert main([*call, "--encoder", "plain_cnn", "--size", "16"]) == 2
+        assert said in capsys.readouterr().err

@@ -236,6 +236,15 @@ def test_the_benchmark_measures_at_least_one_of_everything(
     assert f"argument {args[1]}: {args[2]} is too few" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("length", ["0", "-1", "nan", "inf"])
+def test_the_benchmark_draws_clips_of_some_length(
+    length: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        benchmark.main(["video", f"--minutes={length}"])
+    assert f"argument --minutes: {length} is no length" in capsys.readouterr().err
+
+
 def test_the_evaluate_script_is_the_evaluate_command(
     checkpoint_folder: Path, shapes: Path, tmp_path: Path
 ) -> None:

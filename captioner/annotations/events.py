@@ -1,6 +1,8 @@
 """Load tables of labelled events in clips."""
 
+import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from captioner.annotations.entries import get_seconds, get_text, reading
@@ -8,6 +10,8 @@ from captioner.annotations.formats import csv_rows
 from captioner.annotations.paths import existing_name
 from captioner.errors import DataError
 from captioner.events.timeline import Event
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = ("clip", "start", "end", "label")
 
@@ -57,3 +61,32 @@ def load_events(
     if not any(events.values()):
         raise DataError(f"{path}: no events in it; expected at least one")
     return events
+
+
+def warn_of_late(
+    table: str | os.PathLike[str], clips: Iterable[tuple[Path, float, Iterable[Event]]]
+) -> None:
+    """Warn of events that begin when their clip has ended, which no step of it can show.
+
+    Args:
+        table: The table that they are from.
+        clips: The path of each clip, its length in seconds, and its events.
+    """
+    late = [
+        (path, length, event)
+        for path, length, events in clips
+        for event in events
+        if event.start >= length
+    ]
+    if late:
+        path, length, event = late[0]
+        logger.warning(
+            "%s: %d events begin after the end of their clip and are ignored, such as %r at %g s of"
+            " %s, which has %g s. Times are in seconds from the beginning of the clip",
+            table,
+            len(late),
+            event.label,
+            event.start,
+            path,
+            length,
+        )

@@ -9,7 +9,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from captioner.annotations.events import load_events
+from captioner.annotations.events import load_events, warn_of_late
 from captioner.annotations.records import Record, Split
 from captioner.errors import DataError, ImageError
 from captioner.events.config import EventConfig
@@ -60,6 +60,13 @@ def event_labels(
             f" {records['train'][0].path}; expected paths that start from"
             f" {table.parent if clips is None else clips}"
         )
+    whole = {
+        record.path: (span[1], known[_place(record.path)])
+        for split, some in records.items()
+        for record, span in zip(some, spans[split], strict=True)
+        if span is not None and record.clip.end is None
+    }
+    warn_of_late(table, ((path, *facts) for path, facts in whole.items()))
     labels = tuple(sorted({event.label for events in known.values() for event in events}))
     steps: dict[Split, list[NDArray[np.float32]]] = {}
     for split, some in records.items():

@@ -220,7 +220,9 @@ def _confidence(
     _, scores = CiderD(references).score(said)
     is_good = scores >= good
     _check_both(
-        is_good, f"captions are good, with a CIDEr-D of at least {good:g}; choose another --good"
+        is_good,
+        f"captions are good, with a CIDEr-D of at least {good:g}; choose another --good",
+        "tags",
     )
     reader = SignalReader(captioner.tags)
     signals = reader.read(
@@ -258,7 +260,11 @@ def _tags(
 
     everything = np.arange(len(records))
     before, right_before = best(config.temperature, everything)
-    _check_both(right_before, "tags are named by the captions; choose photos of other things")
+    _check_both(
+        right_before,
+        "tags are named by the captions; choose photos of other things",
+        "confidence",
+    )
     right = np.zeros(len(records), np.bool_)
     probabilities = cross_validated(len(records), fit)
     temperature = fit_tag_temperature(table, classes, named)
@@ -267,9 +273,10 @@ def _tags(
     )
 
 
-def _check_both(happened: Bools, what: str) -> None:
+def _check_both(happened: Bools, what: str, other: Part) -> None:
     count, most = int(happened.sum()), len(happened) - LEAST_OF_EACH
     if not LEAST_OF_EACH <= count <= most:
         raise DataError(
-            f"{count} of {len(happened)} {what}, so that it is between {LEAST_OF_EACH} and {most}."
+            f"{count} of {len(happened)} {what}, so that it is between {LEAST_OF_EACH} and {most},"
+            f" or calibrate the other part alone (--only {other})."
         )

@@ -25,6 +25,7 @@ from captioner.checkpoint import (
     ONNX_PAIR,
     WEIGHTS,
     Checkpoint,
+    check_replaceable,
     read_checkpoint,
     write_checkpoint,
 )
@@ -60,7 +61,7 @@ def quantize(folder: Path, output: Path, photos: Iterable[Path]) -> Checkpoint:
 
     Raises:
         CheckpointError: The folder has no ONNX pair, is quantized already, is a model of clips, or
-            is the output folder too.
+            is the output folder too; or the output folder has other files than a checkpoint's.
         ImageError: A photo cannot be read.
     """
     checkpoint = read_checkpoint(folder)
@@ -74,6 +75,7 @@ def quantize(folder: Path, output: Path, photos: Iterable[Path]) -> Checkpoint:
             f"{output} is the model itself, whose weights would be lost; choose another folder for"
             " the quantized copy."
         )
+    check_replaceable(output.resolve())  # before minutes of work
     encoder, decoder = _float_encoder(folder), load_model(folder / ONNX_PAIR[1])
     statistics = calibrate(
         checkpoint,

@@ -1,5 +1,6 @@
 """Average precision of events, frame by frame, by torchmetrics."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -8,12 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.functional.classification import binary_average_precision
 
-from captioner.annotations.events import load_events
+from captioner.annotations.events import load_events, warn_of_late
 from captioner.errors import ConfigError
 from captioner.events.config import NO_EVENTS
 from captioner.events.timeline import label_steps
 from captioner.inference import Captioner
 from captioner.video.events import scan
+
+logger = logging.getLogger(__name__)
 
 
 def average_precisions(
@@ -71,14 +74,24 @@ def score_events(
         raise ConfigError(NO_EVENTS)
     labels = captioner.events.labels
     known = load_events(table, clips)
-    if not {event.label for events in known.values() for event in events} & set(labels):
+    told = {event.label for events in known.values() for event in events}
+    if not told & set(labels):
         raise ConfigError(f"The model tells none of the labels in {table}; it tells {labels}.")
-    probabilities, steps = [], []
+    if unknown := sorted(told - set(labels)):
+        logger.warning(
+            "%s: the model doesn't tell %s, whose events are ignored; it tells %s",
+            table,
+            ", ".join(unknown),
+            ", ".join(labels),
+        )
+    probabilities, steps, lengths = [], [], []
     for path in track(known, len(known)):
         seen = scan(captioner, path, batch_size=batch_size)
         count = len(seen.probabilities)
         probabilities.append(seen.probabilities)
+        lengths.append((path, seen.duration, known[path]))
         steps.append(label_steps(known[path], labels, start=0.0, step=seen.step, count=count))
+    warn_of_late(table, lengths)
     return average_precisions(np.concatenate(probabilities), np.concatenate(steps), labels)
 
 

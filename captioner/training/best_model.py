@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Trainer
 
+from captioner.checkpoint import read_checkpoint
 from captioner.export import export_onnx, save_checkpoint
 from captioner.training.card import model_card
 from captioner.training.lightning_module import CaptioningModule
@@ -66,7 +67,8 @@ def finish_best(run: Path, *, onnx: bool) -> bool:
                 folder,
             )
             raise
+    operand = "CLIP" if read_checkpoint(folder).frames else "PHOTO"
     logger.info(
-        "The best model is in %s. Try it: captioner caption PHOTO --model %s", folder, folder
+        "The best model is in %s. Try it: captioner caption %s --model %s", folder, operand, folder
     )
     return True

@@ -111,6 +111,11 @@ def test_calibration_errors_are_reported(
         DataError, match=r"of 60 captions are good, with a CIDEr-D of at least 9\.9"
     ):
         calibrate(model, annotations, good=9.9)
+    nameless = annotations.with_name("nameless.csv")
+    rows = [f"{image},zorb" for image in references(annotations)]
+    nameless.write_text("\n".join(["image,caption", *rows]))
+    with pytest.raises(DataError, match=r"^0 of \d+ tags are named.*\(--only confidence\)"):
+        calibrate(model, nameless, only="tags")
     with pytest.raises(ConfigError, match="expected a number between 0 and 10"):
         calibrate(model, annotations, good=10)
     with pytest.raises(ConfigError, match="no style 'loud'"):

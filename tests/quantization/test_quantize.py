@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +144,22 @@ def test_a_model_is_not_replaced_by_its_own_copy(
             quantize(folder, output, photos[:1])
     assert (folder / "model.safetensors").read_bytes() == before
     assert read_checkpoint(folder).quantized is None
+
+
+def test_an_output_folder_that_is_in_use_is_refused_before_photos_are_read(
+    checkpoint_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "album").mkdir()
+    (tmp_path / "album" / "own.txt").write_text("mine")
+
+    def photos() -> Iterator[Path]:
+        raise AssertionError("photos were read")
+        yield
+
+    for output in (tmp_path / "album", tmp_path / "album" / "own.txt"):
+        with pytest.raises(CheckpointError, match="exists and is not a checkpoint"):
+            quantize(checkpoint_folder, output, photos())
+    assert (tmp_path / "album" / "own.txt").read_text() == "mine"
 
 
 def test_a_copy_with_the_words_of_another_model_is_refused(bundle: Path, tmp_path: Path) -> None:

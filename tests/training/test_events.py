@@ -16,9 +16,16 @@ from captioner.cli import main as captioner
 from captioner.data.events import UNKNOWN, event_labels
 from captioner.datasets.clips import draw_clips
 from captioner.errors import DataError
-from captioner.training.average_precision import average_precisions, mean_average_precision
+from captioner.events.config import EventConfig
+from captioner.inference import Captioner
+from captioner.training.average_precision import (
+    average_precisions,
+    mean_average_precision,
+    score_events,
+)
 from captioner.training.loss import event_loss
 from captioner.training.train import main
+from tests.clip_models import save_clip_model
 from tests.training.runs import QUICK, ROOT
 
 pytest.importorskip("av")
@@ -95,12 +102,48 @@ def test_labels_follow_the_part_of_the_clip_that_a_record_is(tmp_path: Path) -> 
         event_labels(folder / "own.csv", None, {"train": train[3:], "val": []}, 4)
 
 
+def test_events_after_the_end_of_a_clip_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    draw_clips(tmp_path / "clips", 3)
+    folder = tmp_path / "clips"
+    (folder / "own.csv").write_text(
+        "clip,start,end,label\nclips/00001.mp4,1.5,9,a\nclips/00002.mp4,1500,2000,a\n"
+    )
+    for part, warns in (("1,2", False), (",", True)):
+        (folder / "clips.csv").write_text(
+            f"clip,start,end,caption\nclips/00001.mp4,,,x\nclips/00002.mp4,{part},x\n"
+        )
+        caplog.clear()
+        train = load_records(folder / "clips.csv")
+        event_labels(folder / "own.csv", None, {"train": train, "val": train}, 4)
+        late = "1 events begin after the end of their clip and are ignored, such as 'a' at 1500 s"
+        assert (late in caplog.text) == warns, "a part may leave out events of its clip"
+
+
+def test_scoring_names_events_that_do_not_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    draw_clips(tmp_path / "clips", 1)
+    table = tmp_path / "clips" / "own.csv"
+    rows = ("0,1,moves", "0,1,move", "2000,3000,moves")
+    table.write_text("clip,start,end,label\n" + "".join(f"clips/00000.mp4,{r}\n" for r in rows))
+    events = EventConfig(("grows", "moves"), 2.0)
+    model = save_clip_model(tmp_path / "model", "attention", events=events, onnx=False)
+    found = score_events(Captioner.from_pretrained(model, backend="torch"), table)
+    assert found["grows"] is None
+    assert found["moves"] is not None
+    assert "the model doesn't tell move, whose events are ignored" in caplog.text
+    assert "1 events begin after the end of their clip" in caplog.text
+
+
 def test_a_run_leaves_a_model_that_tells_events(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.INFO, "captioner")
     assert main([f"--config={TINY_EVENTS}", *SMALL]) == 0, caplog.text
     assert "mean average precision of events" in caplog.text
+    assert "captioner caption CLIP --model runs/tiny_events/best" in caplog.text
     best = Path("runs/tiny_events/best")
     with open("data/clips/events.csv", encoding="utf-8") as file:
         told = {row["label"] for row in csv.DictReader(file)}
