@@ -99,6 +99,11 @@ class Checkpoint:
         return all((self.folder / name).is_file() for name in ONNX_PAIR)
 
 
+def encoder_weights(weights: str) -> str:
+    """Return the name or path of an encoder's weights; of "bundled", the bundled model's folder."""
+    return str(BUNDLED) if weights == "bundled" else weights
+
+
 def read_checkpoint(folder: str | os.PathLike[str] | None = None) -> Checkpoint:
     """Read a checkpoint folder, except its weights.
 

@@ -5,7 +5,7 @@ import logging
 import torch
 from torch import nn
 
-from captioner.checkpoint import BUNDLED
+from captioner.checkpoint import encoder_weights
 from captioner.model.classifier import head_names
 from captioner.model.networks import build_network
 from captioner.model.pretrained import fitting, read_pretrained
@@ -28,7 +28,7 @@ def new_network(name: str, image_size: int, classes: int, weights: str | None = 
     """
     network = build_network(name, image_size, classes=classes)
     if weights is not None:
-        weights = str(BUNDLED) if weights == "bundled" else weights
+        weights = encoder_weights(weights)
         own = network.state_dict()
         heads = head_names(name, image_size)
         state = read_pretrained(name, weights, image_size)

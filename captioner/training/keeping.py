@@ -6,26 +6,42 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captioner.checkpoint import encoder_weights
 from captioner.model.captioning import CaptioningModel
+from captioner.model.pretrained import load_pretrained
 from captioner.training.frozen_part import FrozenPart
 
 
 class OriginalClasses:
     """The predictions of the encoder's classifier before fine-tuning.
 
-    Contains a copy of the encoder, but for the stages that both share. This is not an `nn.Module`,
-    so the copy is neither trained nor saved with the network.
+    Contains a copy of the encoder, but for the stages that both share, if any. This is not an
+    `nn.Module`, so the copy is neither trained nor saved with the network.
 
     Args:
         network: The network at the start of its run, before any state is resumed; it has a
             classifier.
         part: The part of its encoder that doesn't train.
+        weights: Pretrained weights of the encoder that its classifier belongs to, as for
+            `load_pretrained`, or "bundled"; None for its present ones.
+
+    Raises:
+        CheckpointError: The weights are missing, damaged or of another network.
+        ConfigError: There are no such weights.
     """
 
-    def __init__(self, network: CaptioningModel, part: FrozenPart) -> None:
+    def __init__(
+        self, network: CaptioningModel, part: FrozenPart, weights: str | None = None
+    ) -> None:
         self.encoder = copy.deepcopy(network.encoder).requires_grad_(False)
         self.part = part
-        for name in part.stages:
+        if weights is not None:
+            load_pretrained(self.encoder, network.configs[0].name, encoder_weights(weights))
+        self.shares = all(
+            _are_same(self.encoder.cnn.get_submodule(name), network.encoder.cnn.get_submodule(name))
+            for name in part.stages
+        )
+        for name in part.stages if self.shares else ():
             self.encoder.cnn.set_submodule(name, nn.Identity())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "OriginalClasses":
@@ -53,8 +69,19 @@ class OriginalClasses:
         features = self.part.finish(network.encoder, pixels, done)
         with torch.no_grad():
             encoder = self.encoder.to(pixels.device).eval()
-            original = network.classes(self.part.finish(encoder, pixels, done))
+            shared = done if self.shares else None
+            original = network.classes(self.part.finish(encoder, pixels, shared))
         return features, _divergence(network.classes(features), original)
+
+
+def _are_same(stage: nn.Module, other: nn.Module) -> bool:
+    """Return whether two stages have the same weights, up to their rounding to float16."""
+    tensors = other.state_dict()
+    return all(
+        torch.allclose(tensor, tensors[name], rtol=1e-3, atol=1e-4)
+        for name, tensor in stage.state_dict().items()
+        if tensor.is_floating_point()
+    )
 
 
 def _divergence(current: Tensor | None, original: Tensor | None) -> Tensor:

@@ -201,7 +201,7 @@ class CaptioningModule(LightningModule):
         self.frozen_part = FrozenPart(self.network.encoder, finetune.stages)
         self.original: OriginalClasses | None = None
         if self.network.classifier is not None and finetune.stages and finetune.keep_classifier:
-            self.original = OriginalClasses(self.network, self.frozen_part)
+            self.original = OriginalClasses(self.network, self.frozen_part, finetune.classifier_of)
         self.start_average: StartAverage | None = None
         if average_with_start is not None:
             self.start_average = StartAverage.begin(

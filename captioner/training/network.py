@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from captioner.backends.torch import TorchBackend
-from captioner.checkpoint import BUNDLED, read_checkpoint
+from captioner.checkpoint import encoder_weights, read_checkpoint
 from captioner.errors import CaptionerError
 from captioner.events.config import EventConfig
 from captioner.model.captioning import CaptioningModel
@@ -64,7 +64,7 @@ def new_network(
         with torch.no_grad():
             network.decoder.output.bias.copy_((frequencies / frequencies.sum()).log())
     if weights is not None:
-        weights = str(BUNDLED) if weights == "bundled" else weights
+        weights = encoder_weights(weights)
         load_pretrained(network.encoder, encoder.name, weights)
         if tags:
             _keep_classifier(network, weights)

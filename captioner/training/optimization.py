@@ -28,6 +28,9 @@ class FinetuneConfig:
             come from: the divergence from its original distribution, KL(original || current), mean
             over images (learning without forgetting, Li and Hoiem 2016). 0 turns it off. It costs
             one more forward pass, of the trained stages only if the CNN is a chain of stages.
+        classifier_of: Pretrained weights, as for `model.weights`, whose classifier is preserved:
+            over a chain of runs, what each of them forgets adds up. Null preserves that of the
+            encoder that the run begins with.
     """
 
     stages: list[str] = field(default_factory=list)
@@ -35,6 +38,7 @@ class FinetuneConfig:
     learning_rate: float = 1e-5
     freeze_batchnorm: bool = True
     keep_classifier: float = 1.0
+    classifier_of: str | None = None
 
     def __post_init__(self) -> None:
         if self.from_epoch < 0:

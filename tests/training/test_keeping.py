@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -63,6 +64,30 @@ def test_the_divergence_is_that_of_the_distributions(name: str, stage: str, shar
     assert (original.nbytes < whole / 2) is shares, (
         "frozen stages run once for both where that can be"
     )
+
+
+@pytest.mark.parametrize("changed_stage", ["blocks.6", "blocks.2"])
+def test_the_classifier_of_weights_before_an_earlier_run_is_preserved(
+    changed_stage: str, tmp_path: Path
+) -> None:
+    """Whether what the earlier run changed trains now or not."""
+    network = make_network("timm/tf_efficientnet_lite0")
+    torch.save(network.encoder.cnn.state_dict(), tmp_path / "first.pth")
+    begun = copy.deepcopy(network).eval()
+    with torch.no_grad():
+        for parameter in begun.encoder.cnn.get_submodule(changed_stage).parameters():
+            parameter.mul_(1.05)
+    part = FrozenPart(begun.encoder, ["blocks.6"])
+    original = OriginalClasses(begun, part, str(tmp_path / "first.pth"))
+    pixels = torch.randn(3, 3, SIZE, SIZE)
+    with torch.no_grad():
+        _, forgotten = original.encode(begun, pixels)
+        before, now = (
+            softmax(model.classes(model.encoder(pixels)).double().numpy(), axis=1)
+            for model in (network, begun)
+        )
+    assert forgotten.item() == pytest.approx(rel_entr(before, now).sum(axis=1).mean(), rel=1e-3)
+    assert forgotten.item() > 1e-4
 
 
 def test_it_stays_within_its_loss_while_the_encoder_learns_something_else() -> None:
