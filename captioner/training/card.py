@@ -25,6 +25,7 @@ def model_card(module: CaptioningModule, trainer: Trainer) -> str:
     encoder, decoder = module.network.configs
     parameters = sum(parameter.numel() for parameter in module.network.parameters())
     records, sets = data.training.records, data.validation_sets
+    kind = "clips" if module.network.frames else "images"
     lines = [
         module.about.strip() or "# A captioner model",
         "",
@@ -36,7 +37,7 @@ def model_card(module: CaptioningModule, trainer: Trainer) -> str:
             f" {parameters / 1e6:.1f} million parameters."
         ),
         (
-            f"- Trained on {len(records):,} images with"
+            f"- Trained on {len(records):,} {kind} with"
             f" {sum(len(record.captions) for record in records):,} captions;"
             f" {len(module.vocabulary):,} words."
         ),
@@ -48,7 +49,7 @@ def model_card(module: CaptioningModule, trainer: Trainer) -> str:
             else []
         ),
         *_averaged(module),
-        f"- Epoch {trainer.current_epoch}, selected by {_selection(trainer, sets)}.",
+        f"- Epoch {trainer.current_epoch}, selected by {_selection(trainer, sets, kind)}.",
         "",
         f"Validation scores (x100), beam {module.decoding.beam_size}, against the raw references:",
         "",
@@ -96,14 +97,14 @@ def _written(captions_by: Mapping[str, int]) -> list[str]:
     return [f"- Of these, {', '.join(counts)}."]
 
 
-def _selection(trainer: Trainer, sets: Sequence[ValidationSet]) -> str:
+def _selection(trainer: Trainer, sets: Sequence[ValidationSet], kind: str) -> str:
     callback = trainer.checkpoint_callback
     assert isinstance(callback, ModelCheckpoint)
     score = str(callback.monitor).removeprefix("val/")
     if len(sets) == 1:
-        return f"{score} on {len(sets[0].records):,} validation images"
+        return f"{score} on {len(sets[0].records):,} validation {kind}"
     weighed = [
-        f"{each.name} (weight {each.weight:g}, {len(each.records):,} images)" for each in sets
+        f"{each.name} (weight {each.weight:g}, {len(each.records):,} {kind})" for each in sets
     ]
     return f"the mean {score} on the validation sets {', '.join(weighed)}"
 

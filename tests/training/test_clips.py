@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -47,13 +48,15 @@ def test_a_run_on_clips_leaves_a_folder_that_captions_them(caplog: pytest.LogCap
     assert main(arguments) == 0, caplog.text
 
     best = Path("runs/tiny_video/best")
-    assert "8 frames joined by attention" in (best / "README.md").read_text()
+    card = (best / "README.md").read_text()
+    assert "8 frames joined by attention" in card
+    assert re.search(r"Trained on \d+ clips .* on \d+ validation clips", card, re.DOTALL)
     captioner = Captioner.from_pretrained(best)
     assert captioner.frames == 8
     records = load_records("data/clips/val.csv")
     captions = captioner.caption([record.path for record in records])
     validated = json.loads(Path("runs/tiny_video/validation.json").read_text())
-    if "epoch 1" in (best / "README.md").read_text().lower():  # the last is the best
+    if "epoch 1" in card.lower():  # the last is the best
         assert [caption.text for caption in captions] == [row["caption"] for row in validated]
     frames = read_frames(records[0].clip, 8)
     alone = captioner.caption_clip(frames)
