@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -39,17 +40,18 @@ def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") ->
     raise AssertionError("it never happened")
 
 
+def names_in(table: Path) -> list[str]:
+    """The names of the photos in a table of captions, which may not exist yet."""
+    lines = table.read_text().splitlines() if table.exists() else []
+    return [Path(line.partition("\t")[0]).name for line in lines]
+
+
 def test_new_photos_are_captioned_also_after_a_restart(
     tmp_path: Path, checkpoint_folder: Path, picture: Callable[[int], Image.Image]
 ) -> None:
     incoming, output = tmp_path / "incoming", tmp_path / "captions.tsv"
     incoming.mkdir()
-
-    def names() -> list[str]:
-        if not output.exists():
-            return []
-        return [Path(line.partition("\t")[0]).name for line in output.read_text().splitlines()]
-
+    names = partial(names_in, output)
     call = (incoming, "--output", output, "--model", checkpoint_folder)
     picture(0).save(incoming / "0.png")
     with watching(*call) as process:
@@ -89,11 +91,7 @@ def test_rows_that_a_full_disk_refused_are_written_later(
 
     incoming, output = tmp_path / "incoming", tmp_path / "captions.tsv"
     incoming.mkdir()
-
-    def names() -> list[str]:
-        lines = output.read_text().splitlines() if output.exists() else []
-        return [Path(line.partition("\t")[0]).name for line in lines]
-
+    names = partial(names_in, output)
     picture(0).save(incoming / "0.png")
     with watching(incoming, "--output", output, "--model", checkpoint_folder) as process:
         wait_for(lambda: names() == ["0.png"], process)

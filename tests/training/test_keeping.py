@@ -38,6 +38,23 @@ def make_network(name: str) -> CaptioningModel:
     return model.eval()
 
 
+@torch.no_grad()
+def check_divergence(
+    original: OriginalClasses,
+    first: CaptioningModel,
+    changed: CaptioningModel,
+    pixels: torch.Tensor,
+) -> None:
+    """The measured divergence is that of the classes' distributions, computed by SciPy."""
+    _, forgotten = original.encode(changed, pixels)
+    before, after = (
+        softmax(model.classes(model.encoder(pixels)).double().numpy(), axis=1)
+        for model in (first, changed)
+    )
+    assert forgotten.item() == pytest.approx(rel_entr(before, after).sum(axis=1).mean(), rel=1e-3)
+    assert forgotten.item() > 1e-4
+
+
 @pytest.mark.parametrize(
     ("name", "stage", "shares"),
     [("resnet18", "layer4", False), ("timm/tf_efficientnet_lite0", "blocks.6", True)],
@@ -53,13 +70,7 @@ def test_the_divergence_is_that_of_the_distributions(name: str, stage: str, shar
         torch.testing.assert_close(features, network.encoder(pixels))
         for parameter in changed.encoder.cnn.get_submodule(stage).parameters():
             parameter.mul_(1.05)
-        _, forgotten = original.encode(changed, pixels)
-        before, after = (
-            softmax(model.classes(model.encoder(pixels)).double().numpy(), axis=1)
-            for model in (network, changed)
-        )
-    assert forgotten.item() == pytest.approx(rel_entr(before, after).sum(axis=1).mean(), rel=1e-3)
-    assert forgotten.item() > 1e-4
+    check_divergence(original, network, changed, pixels)
     whole = sum(tensor.nbytes for tensor in network.encoder.state_dict().values())
     assert (original.nbytes < whole / 2) is shares, (
         "frozen stages run once for both where that can be"
@@ -79,15 +90,7 @@ def test_the_classifier_of_weights_before_an_earlier_run_is_preserved(
             parameter.mul_(1.05)
     part = FrozenPart(begun.encoder, ["blocks.6"])
     original = OriginalClasses(begun, part, str(tmp_path / "first.pth"))
-    pixels = torch.randn(3, 3, SIZE, SIZE)
-    with torch.no_grad():
-        _, forgotten = original.encode(begun, pixels)
-        before, now = (
-            softmax(model.classes(model.encoder(pixels)).double().numpy(), axis=1)
-            for model in (network, begun)
-        )
-    assert forgotten.item() == pytest.approx(rel_entr(before, now).sum(axis=1).mean(), rel=1e-3)
-    assert forgotten.item() > 1e-4
+    check_divergence(original, network, begun, torch.randn(3, 3, SIZE, SIZE))
 
 
 def test_it_stays_within_its_loss_while_the_encoder_learns_something_else() -> None:
